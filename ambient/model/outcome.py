@@ -1,0 +1,123 @@
+"""The closed sets of outcomes of `decide` and `route`; each member carries its reason, every consumer handles all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from ambient.model.address import IpAddress
+from ambient.model.identity import Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What is judged: the TCP peer (never a header), its mTLS identity if any, the pod address and the final port."""
+
+    source_ip: IpAddress
+    destination_ip: IpAddress
+    destination_port: int
+    peer: Identity | None = None
+
+
+class Reason(StrEnum):
+    """Why a connection was allowed or denied."""
+
+    NO_ALLOW_POLICY = "no-allow-policy"
+    ALLOWED_BY = "allowed-by"
+    DENIED_BY = "denied-by"
+    NO_ALLOW_MATCHED = "no-allow-matched"
+    POLICY_NOT_RECEIVED = "policy-not-received"
+    NOT_ITS_WAYPOINT = "not-its-waypoint"
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    reason: Reason
+    policy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """`policy` is the key of the policy that decided or, for NO_ALLOW_MATCHED, of the nearest one ("" if none)."""
+
+    reason: Reason
+    policy: str = ""
+    detail: str = ""
+
+
+Verdict = Allowed | Denied
+
+
+class NoRoute(StrEnum):
+    """Why an outbound connection is refused before it leaves the node."""
+
+    LOOP_TO_ZTUNNEL = "loop-to-ztunnel"
+    UNKNOWN_SOURCE = "unknown-source"
+    NO_HEALTHY_UPSTREAM = "no-healthy-upstream"
+    NO_SERVICE_PORT = "no-service-port"
+    UNKNOWN_WAYPOINT = "unknown-waypoint"
+    NO_GATEWAY = "no-gateway"
+    NOT_IN_REGISTRY = "not-in-registry"
+    NOT_SUPPORTED = "not-supported"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerLabels:
+    """What telemetry says about one side; "" means unknown."""
+
+    workload: str = ""
+    pod: str = ""
+    namespace: str = ""
+    canonical_service: str = ""
+    canonical_revision: str = ""
+    principal: str = ""
+    cluster: str = ""
+    region: str = ""
+    zone: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceLabels:
+    hostname: str = ""
+    namespace: str = ""
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Hop:
+    """One possible next hop. With `authority` it is HBONE mTLS to ip:port and CONNECT to the authority, else plain TCP.
+
+    `expected` are the SPIFFE URIs of which the hop must present one. `weight` > 0.
+    """
+
+    ip: str
+    port: int
+    authority: str = ""
+    expected: tuple[str, ...] = ()
+    weight: int = 1
+    labels: PeerLabels = PeerLabels()
+    through_waypoint: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Forward:
+    """Send to one of `hops`, drawn by weight for each connection."""
+
+    hops: tuple[Hop, ...]
+    service: ServiceLabels = ServiceLabels()
+
+
+@dataclass(frozen=True, slots=True)
+class Passthrough:
+    """Plain TCP to the address the application dialled; `why` says what made it so."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    reason: NoRoute
+    detail: str = ""
+
+
+Plan = Forward | Passthrough | Refuse

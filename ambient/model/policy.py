@@ -1,0 +1,79 @@
+"""Authorization policies in the shape of istio.security.Authorization (what ztunnels receive).
+
+rules are ORed; clauses of a rule are ANDed (none: the rule matches everything); matches of a clause are ORed
+(none: true); fields of a match are ANDed (a match with every list empty never matches); a positive list is
+ORed and true when empty; a `not_` list must have no member that matches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from ambient.model.address import IpNetwork
+
+
+class PolicyScope(IntEnum):
+    GLOBAL = 0
+    NAMESPACE = 1
+    WORKLOAD_SELECTOR = 2
+
+
+class Action(IntEnum):
+    ALLOW = 0
+    DENY = 1
+
+
+class StringMatchKind(IntEnum):
+    EXACT = 1
+    PREFIX = 2
+    SUFFIX = 3
+    PRESENCE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class StringMatch:
+    kind: StringMatchKind
+    value: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceAccountMatch:
+    namespace: str
+    service_account: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Match:
+    namespaces: tuple[StringMatch, ...] = ()
+    not_namespaces: tuple[StringMatch, ...] = ()
+    principals: tuple[StringMatch, ...] = ()
+    not_principals: tuple[StringMatch, ...] = ()
+    service_accounts: tuple[ServiceAccountMatch, ...] = ()
+    not_service_accounts: tuple[ServiceAccountMatch, ...] = ()
+    source_ips: tuple[IpNetwork, ...] = ()
+    not_source_ips: tuple[IpNetwork, ...] = ()
+    destination_ips: tuple[IpNetwork, ...] = ()
+    not_destination_ips: tuple[IpNetwork, ...] = ()
+    destination_ports: tuple[int, ...] = ()
+    not_destination_ports: tuple[int, ...] = ()
+
+
+Clause = tuple[Match, ...]
+Rule = tuple[Clause, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Authorization:
+    """One policy; `key` ("namespace/name") is its xDS name and what `Workload.authorization_policies` lists."""
+
+    name: str
+    namespace: str
+    scope: PolicyScope
+    action: Action
+    rules: tuple[Rule, ...] = ()
+    dry_run: bool = False
+
+    @property
+    def key(self) -> str:
+        return f"{self.namespace}/{self.name}"

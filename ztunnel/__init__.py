@@ -1,0 +1,1 @@
+"""The L4 data plane: one director and N workers that carry the traffic of every captured pod of a node."""

@@ -1,0 +1,1 @@
+"""What director and workers say to each other over a Unix socket, and the channel that carries it."""

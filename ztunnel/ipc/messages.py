@@ -1,0 +1,337 @@
+"""The messages between the director and one worker: frozen dataclasses, carried by `ztunnel.ipc.channel`.
+
+File descriptors travel beside a message (SCM_RIGHTS), in the order its docstring names them; the receiver owns
+them. The codec builds only the classes listed in its registry (never arbitrary ones, as pickle would).
+A worker that loses the director goes on with what it has and reconnects; it then sends `Hello` again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ambient.model.address import IpAddress
+from ambient.model.outcome import PeerLabels, Plan, ServiceLabels
+from ambient.model.policy import Authorization
+
+# --- worker -> director
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """First message of a connection. `pods`: uids that this worker already serves (empty on a fresh start).
+
+    `counters` state is kept by the worker; after a reconnect it reports totals since ITS start (see Counters).
+    """
+
+    pid: int
+    slot: int
+    pods: tuple[str, ...] = ()
+    identities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodListeners:
+    """Answer to AskListeners: fds = the pod's open listening sockets in the order of PodUp, so that a restarted
+    director hands the same sockets to new workers instead of binding again."""
+
+    uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodReady:
+    """The worker serves this pod (`error` empty) or could not (`error` says why)."""
+
+    uid: str
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodGone:
+    """The worker has closed everything of this pod after PodDown."""
+
+    uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteAsk:
+    """A destination this worker has no plan for. Answered by RouteAnswer with the same key."""
+
+    uid: str
+    ip: IpAddress
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerAsk:
+    """Labels of the workload that owns `ip` (for inbound telemetry). Answered by PeerAnswer."""
+
+    ip: IpAddress
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameAsk:
+    """A DNS question of a pod (lower case, no final dot; qtype "A" or "AAAA"). Answered by NameAnswer."""
+
+    uid: str
+    name: str
+    qtype: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """One traffic series: label values in the order of `ztunnel.telemetry.labels.TRAFFIC`, then totals."""
+
+    labels: tuple[str, ...]
+    opened: int
+    closed: int
+    failed: int
+    received: int
+    sent: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """Totals since the worker's start of every series that changed since the last report, plus its own gauges.
+
+    `other`: further monotonic counters by name (e.g. "hbone_protocol_errors"), `gauges`: current values.
+    Sent every second when something changed and at once on ReportAsk.
+    """
+
+    series: tuple[Series, ...]
+    other: dict[str, int] = field(default_factory=dict)
+    gauges: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveConnection:
+    """One open connection for the config dump; fields as in the dump's workloadState."""
+
+    direction: str
+    src: str
+    original_dst: str
+    actual_dst: str
+    protocol: str
+    peer: str = ""
+    opened_unix: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Answer to ReportAsk: open connections per pod uid."""
+
+    ask: int
+    connections: dict[str, list[LiveConnection]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlowRecord:
+    """A connection that opened, closed, was denied or failed; batched to the director for `ambient flows`."""
+
+    event: str
+    time_unix: float
+    node: str
+    direction: str
+    source: str
+    source_pod: str = ""
+    source_namespace: str = ""
+    source_principal: str = ""
+    destination: str
+    destination_pod: str = ""
+    destination_namespace: str = ""
+    destination_principal: str = ""
+    service: str = ""
+    security: str = "unknown"
+    flags: str = "-"
+    reason: str = ""
+    policy: str = ""
+    detail: str = ""
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    duration_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flows:
+    records: tuple[FlowRecord, ...]
+    lost: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drained:
+    """All connections ended after Drain."""
+
+
+# --- director -> worker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """First message to a worker. `trust_domain`, `node`, limits and switches it needs; see ztunnel.config."""
+
+    node: str
+    trust_domain: str
+    cluster_id: str
+    network: str = ""
+    log_format: str = "text"
+    log_level: str = "info"
+    ipv6: bool = True
+    upstream_resolvers: tuple[str, ...] = ()
+    dns_search_domain: str = "cluster.local"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodPolicy:
+    """Everything `decide` needs about one local workload, always whole (never a delta).
+
+    `known` is False until discovery has told us about the workload: then inbound waits or refuses.
+    `missing`: keys the workload names that were not received: they refuse.
+    `own`: labels of this pod. `addresses`: its IPs as text. `waypoint_principals`: with a non-empty tuple only these
+    peers may come in over HBONE (the pod's service is behind a waypoint).
+    """
+
+    known: bool = False
+    policies: tuple[Authorization, ...] = ()
+    missing: tuple[str, ...] = ()
+    own: PeerLabels = PeerLabels()
+    addresses: tuple[str, ...] = ()
+    waypoint_principals: tuple[str, ...] = ()
+    services: tuple[ServiceLabels, ...] = ()
+    baggage: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodUp:
+    """Serve this pod. fds: netns, outbound, plaintext, hbone[, dns_udp_v4, dns_tcp_v4, dns_udp_v6, dns_tcp_v6].
+
+    The dns descriptors are present when `dns` is true (the v6 ones only with Settings.ipv6). Repeated with another
+    netns for a uid that was served: the old one is torn down first.
+    """
+
+    uid: str
+    name: str
+    namespace: str
+    service_account: str
+    identity: str
+    policy: PodPolicy
+    dns: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodUpdate:
+    """New policy state of a served pod: replace, then judge every live inbound connection of it again."""
+
+    uid: str
+    policy: PodPolicy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodDown:
+    """Stop accepting for the pod. Connections may go on for `drain_s` seconds (0: cut now), then are closed."""
+
+    uid: str
+    drain_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Certificate:
+    """fds: one memfd that holds key, leaf and intermediates as PEM. `roots` is PEM with every trusted root."""
+
+    identity: str
+    roots: str
+    not_after_unix: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateGone:
+    identity: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CertificateFailed:
+    """No certificate for this identity can be had at the moment; connections waiting for it fail with `why`."""
+
+    identity: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouteAnswer:
+    """The plan for (uid, ip, port); cache it until forgotten."""
+
+    uid: str
+    ip: IpAddress
+    port: int
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerAnswer:
+    ip: IpAddress
+    labels: PeerLabels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NameAnswer:
+    """`known` False: forward the question upstream. Else answer with `addresses` (maybe none); `canonical` is the
+    full name if a search suffix was completed."""
+
+    uid: str
+    name: str
+    qtype: str
+    known: bool
+    addresses: tuple[str, ...] = ()
+    canonical: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forget:
+    """Drop cached plans, peers and names. Empty = of that kind nothing; `everything` = all caches."""
+
+    routes: tuple[tuple[str, IpAddress, int], ...] = ()
+    peers: tuple[IpAddress, ...] = ()
+    names: bool = False
+    everything: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskListeners:
+    uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportAsk:
+    ask: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogLevel:
+    level: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """Stop accepting everywhere, GOAWAY on tunnels, answer Drained when idle or after `deadline_s`, then exit."""
+
+    deadline_s: float
+
+
+ToDirector = (
+    Hello | PodListeners | PodReady | PodGone | RouteAsk | PeerAsk | NameAsk | Counters | Report | Flows | Drained
+)
+ToWorker = (
+    Settings
+    | PodUp
+    | PodUpdate
+    | PodDown
+    | Certificate
+    | CertificateGone
+    | CertificateFailed
+    | RouteAnswer
+    | PeerAnswer
+    | NameAnswer
+    | Forget
+    | AskListeners
+    | ReportAsk
+    | LogLevel
+    | Drain
+)
