@@ -192,7 +192,7 @@ class PodPolicy:
     known: bool = False
     policies: tuple[Authorization, ...] = ()
     missing: tuple[str, ...] = ()
-    own: PeerLabels = PeerLabels()
+    own: PeerLabels = field(default_factory=PeerLabels)
     addresses: tuple[str, ...] = ()
     waypoint_principals: tuple[str, ...] = ()
     services: tuple[ServiceLabels, ...] = ()
