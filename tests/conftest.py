@@ -1,0 +1,66 @@
+"""House rules of every run: counts of tests are proven, skips carry proof."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from tests.support.features import unproven
+
+COUNTS = Path(__file__).with_name("counts.json")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("ambient")
+    group.addoption("--prove-counts", metavar="KIND", help="fail unless the count in counts.json is collected")
+    group.addoption("--write-counts", metavar="KIND", help="write the number of collected tests into counts.json")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    kind = session.config.getoption("--write-counts")
+    if kind:
+        counts = _counts()
+        counts[kind] = len(session.items)
+        COUNTS.write_text(json.dumps(counts, indent=2, sort_keys=True) + "\n")
+    kind = session.config.getoption("--prove-counts")
+    if kind and _counts().get(kind) != len(session.items):
+        raise pytest.UsageError(
+            f"{len(session.items)} {kind} tests were collected, {COUNTS.name} says {_counts().get(kind)}: "
+            "if that is meant, run ./dev counts and commit the file"
+        )
+
+
+def _counts() -> dict[str, int]:
+    counts: dict[str, int] = json.loads(COUNTS.read_text()) if COUNTS.exists() else {}
+    return counts
+
+
+def _demand_proof(report: pytest.TestReport | pytest.CollectReport) -> None:
+    if report.outcome != "skipped" or hasattr(report, "wasxfail"):
+        return
+    reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    complaint = unproven(reason)
+    if complaint:
+        report.outcome = "failed"
+        report.longrepr = complaint
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    _demand_proof(report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    report = yield
+    _demand_proof(report)
+    return report
