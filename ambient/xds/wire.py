@@ -39,7 +39,7 @@ def compile_descriptor_set() -> bytes:
     """Compile proto/*.proto anew and return the serialized set; raises RuntimeError when protoc refuses them."""
     import tempfile
 
-    from grpc_tools import protoc
+    from grpc_tools import protoc  # type: ignore[import-untyped]
 
     sources = sorted(str(path) for path in PROTO_FOLDER.glob("*.proto"))
     include = str(Path(protoc.__file__).parent / "_proto")

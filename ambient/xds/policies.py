@@ -1,0 +1,126 @@
+"""istio.security.Authorization <-> ambient.model.policy.Authorization. Pure and strict; see `ambient.xds.codec`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from ambient.errors import InvalidInput
+from ambient.model.address import IpNetwork
+from ambient.model.policy import (
+    Action,
+    Authorization,
+    Clause,
+    Match,
+    PolicyScope,
+    ServiceAccountMatch,
+    StringMatch,
+    StringMatchKind,
+)
+from ambient.xds.fields import read_enum, read_network, read_port, unknown_field
+from ambient.xds.wire import message
+
+_STRINGS = ("namespaces", "not_namespaces", "principals", "not_principals")
+_NETWORKS = ("source_ips", "not_source_ips", "destination_ips", "not_destination_ips")
+_PORTS = ("destination_ports", "not_destination_ports")
+_ACCOUNTS = ("service_accounts", "not_service_accounts")
+_KINDS = {
+    "exact": StringMatchKind.EXACT,
+    "prefix": StringMatchKind.PREFIX,
+    "suffix": StringMatchKind.SUFFIX,
+    "presence": StringMatchKind.PRESENCE,
+}
+_ONEOF = {kind: name for name, kind in _KINDS.items()}
+
+
+def decode(wire: Any, *, lax: bool) -> Authorization:
+    """Read one policy; raises InvalidInput. `lax` skips what we do not know instead of refusing it."""
+    if not lax and (stranger := unknown_field(wire)):
+        raise InvalidInput(f"{stranger} is unknown", why="a policy is understood whole or not enforced")
+    if not lax and wire.extensions:
+        raise InvalidInput("extensions are not understood", why=wire.extensions[0].name)
+    if not wire.name or not wire.namespace or "/" in wire.name or "/" in wire.namespace:
+        raise InvalidInput("name and namespace must both be there, without a slash")
+    return Authorization(
+        name=wire.name,
+        namespace=wire.namespace,
+        scope=read_enum(PolicyScope, wire.scope, "scope"),
+        action=read_enum(Action, wire.action, "action"),
+        rules=tuple(
+            tuple(_clause(clause, f"rules[{r}].clauses[{c}]", lax) for c, clause in enumerate(rule.clauses))
+            for r, rule in enumerate(wire.rules)
+        ),
+        dry_run=wire.dry_run,
+    )
+
+
+def _clause(wire: Any, where: str, lax: bool) -> Clause:
+    return tuple(_match(match, f"{where}.matches[{index}]", lax) for index, match in enumerate(wire.matches))
+
+
+def _match(wire: Any, where: str, lax: bool) -> Match:
+    if not lax and wire.extensions:
+        raise InvalidInput(f"{where}.extensions are not understood", why=wire.extensions[0].name)
+    fields: dict[str, Any] = {}
+    for name in _STRINGS:
+        fields[name] = tuple(_string(item, f"{where}.{name}") for item in getattr(wire, name))
+    for name in _NETWORKS:
+        fields[name] = tuple(read_network(item.address, item.length, f"{where}.{name}") for item in getattr(wire, name))
+    for name in _PORTS:
+        fields[name] = tuple(read_port(port, f"{where}.{name}") for port in getattr(wire, name))
+    for name in _ACCOUNTS:
+        fields[name] = tuple(_account(item, f"{where}.{name}") for item in getattr(wire, name))
+    return Match(**fields)
+
+
+def _string(wire: Any, where: str) -> StringMatch:
+    chosen = wire.WhichOneof("match_type")
+    if chosen is None:
+        raise InvalidInput(f"{where} has no kind of match that we know")
+    kind = _KINDS[chosen]
+    return StringMatch(kind) if kind is StringMatchKind.PRESENCE else StringMatch(kind, getattr(wire, chosen))
+
+
+def _account(wire: Any, where: str) -> ServiceAccountMatch:
+    if not wire.namespace or not wire.serviceAccount:
+        raise InvalidInput(f"{where} needs a namespace and a service account")
+    return ServiceAccountMatch(wire.namespace, wire.serviceAccount)
+
+
+def encode(policy: Authorization) -> Any:
+    """The protobuf message of one policy."""
+    wire = message("istio.security.Authorization")(
+        name=policy.name, namespace=policy.namespace, scope=policy.scope, action=policy.action, dry_run=policy.dry_run
+    )
+    for rule in policy.rules:
+        wire_rule = wire.rules.add()
+        for clause in rule:
+            wire_clause = wire_rule.clauses.add()
+            for match in clause:
+                _encode_match(match, wire_clause.matches.add())
+    return wire
+
+
+def _encode_match(match: Match, wire: Any) -> None:
+    for name in _STRINGS:
+        for item in getattr(match, name):
+            _encode_string(item, getattr(wire, name).add())
+    for name in _NETWORKS:
+        _encode_networks(getattr(match, name), getattr(wire, name))
+    for name in _PORTS:
+        getattr(wire, name).extend(getattr(match, name))
+    for name in _ACCOUNTS:
+        for account in getattr(match, name):
+            getattr(wire, name).add(namespace=account.namespace, serviceAccount=account.service_account)
+
+
+def _encode_string(match: StringMatch, wire: Any) -> None:
+    if match.kind is StringMatchKind.PRESENCE:
+        wire.presence.SetInParent()
+    else:
+        setattr(wire, _ONEOF[match.kind], match.value)
+
+
+def _encode_networks(networks: Iterable[IpNetwork], wire: Any) -> None:
+    for network in networks:
+        wire.add(address=network.network_address.packed, length=network.prefixlen)
