@@ -31,10 +31,18 @@ class Hello:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodListeners:
-    """Answer to AskListeners: fds = the pod's open listening sockets in the order of PodUp, so that a restarted
-    director hands the same sockets to new workers instead of binding again."""
+    """Answer to AskListeners: fds exactly as they came with PodUp (netns first), so that a restarted director hands
+    the same sockets to new workers instead of binding again. Without fds: the worker does not serve this pod.
+
+    The other fields are those of the PodUp, so that the director can go on while no node agent is there to tell it.
+    """
 
     uid: str
+    name: str = ""
+    namespace: str = ""
+    service_account: str = ""
+    identity: str = ""
+    dns: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +101,9 @@ class Series:
 class Counters:
     """Totals since the worker's start of every series that changed since the last report, plus its own gauges.
 
-    `other`: further monotonic counters by name (e.g. "hbone_protocol_errors"), `gauges`: current values.
+    `other`: further monotonic counters, `gauges`: current values (summed over workers). Names are metric names without
+    `_total`; labels may follow in braces, as in `istio_dns_requests{request_protocol="udp"}`. A name that begins with
+    neither `istio_` nor `workload_manager_` is published with the prefix `ambient_`.
     Sent every second when something changed and at once on ReportAsk.
     """
 
@@ -172,7 +182,7 @@ class Settings:
     trust_domain: str
     cluster_id: str
     network: str = ""
-    log_format: str = "text"
+    log_format: str = "plain"
     log_level: str = "info"
     ipv6: bool = True
     upstream_resolvers: tuple[str, ...] = ()
