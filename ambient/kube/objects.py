@@ -1,0 +1,143 @@
+"""The border: one decoded Kubernetes object in, one valid record out, or InvalidInput and nothing.
+
+Kinds that are not in `KINDS` are refused by name. Of Pod, Service and Node the Kubernetes fields that we do not use
+are tolerated when they are in a known list; of the security.istio.io kinds every field is understood, so any
+other is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from ambient.errors import InvalidInput
+from ambient.kube import pods, security, services, syntax
+from ambient.kube.metadata import Shape, read_common
+from ambient.kube.read import Field, Object
+from ambient.kube.records import (
+    AuthorizationPolicy,
+    Condition,
+    Container,
+    ContainerPort,
+    EnvVar,
+    HttpGet,
+    Namespace,
+    Node,
+    PeerAuthentication,
+    Pod,
+    Probe,
+    Record,
+    Records,
+    RefusedObject,
+    Service,
+    ServiceAccount,
+    ServicePort,
+    TcpSocket,
+    WriterState,
+    record_key,
+)
+from ambient.model.address import parse_ip
+
+__all__ = [
+    "KINDS",
+    "AuthorizationPolicy",
+    "Condition",
+    "Container",
+    "ContainerPort",
+    "EnvVar",
+    "HttpGet",
+    "Namespace",
+    "Node",
+    "PeerAuthentication",
+    "Pod",
+    "Probe",
+    "Record",
+    "Records",
+    "RefusedObject",
+    "Service",
+    "ServiceAccount",
+    "ServicePort",
+    "TcpSocket",
+    "WriterState",
+    "parse_object",
+    "record_key",
+]
+
+_NAMESPACE: Final = Shape(("v1",), False, syntax.dns_label, ("spec",))
+_ACCOUNT: Final = Shape(
+    ("v1",), True, syntax.dns_subdomain, ("automountServiceAccountToken", "imagePullSecrets", "secrets")
+)
+_NODE: Final = Shape(("v1",), False, syntax.dns_subdomain, ("spec",))
+
+
+def _namespace(top: Object, raw: Mapping[str, Any]) -> Namespace:
+    common = read_common(top, _NAMESPACE, raw)
+    top.read("spec", lambda field: field.object(("finalizers",)), None)
+    return Namespace(**common)
+
+
+def _account(top: Object, raw: Mapping[str, Any]) -> ServiceAccount:
+    return ServiceAccount(**read_common(top, _ACCOUNT, raw))
+
+
+def _node(top: Object, raw: Mapping[str, Any]) -> Node:
+    common = read_common(top, _NODE, raw)
+    known = syntax.words("podCIDR podCIDRs providerID unschedulable taints configSource externalID")
+    spec = top.read("spec", lambda field: field.object(known), None)
+    cidrs: tuple[str, ...] = ()
+    if spec is not None:
+        cidrs = spec.each("podCIDRs", lambda field: field.checked(syntax.ip_block))
+        cidrs = cidrs or tuple(c for c in (spec.read("podCIDR", lambda f: f.checked(syntax.ip_block), ""),) if c)
+    status = top.read("status", Field.open_object, None)
+    entries = status.each("addresses", Field.open_object) if status is not None else ()
+    texts = [entry.need("address") for entry in entries if entry.text("type") in ("InternalIP", "ExternalIP")]
+    return Node(**common, addresses=tuple(parse_ip(field.checked(syntax.ip)) for field in texts), pod_cidrs=cidrs)
+
+
+_PARSERS: Final[Mapping[str, tuple[Shape, Callable[[Object, Mapping[str, Any]], Record]]]] = MappingProxyType(
+    {
+        "Namespace": (_NAMESPACE, _namespace),
+        "ServiceAccount": (_ACCOUNT, _account),
+        "Node": (_NODE, _node),
+        "Pod": (pods.SHAPE, pods.parse_pod),
+        "Service": (services.SHAPE, services.parse_service),
+        "AuthorizationPolicy": (security.SHAPE, security.parse_authorization_policy),
+        "PeerAuthentication": (security.SHAPE, security.parse_peer_authentication),
+    }
+)
+
+KINDS: Final = tuple(_PARSERS)
+
+
+def parse_object(raw: object, where: str) -> Record:
+    """One object of a known kind from decoded JSON or YAML. `where` says where it came from ("pods.yaml: document 2").
+
+    Raises InvalidInput: what = `where` and the object's kind and name, where = field path, why = the reason.
+    """
+    anonymous = Object(Field(raw, "", where))
+    anonymous.at.mapping()
+    kind = anonymous.need("kind").text()
+    if kind not in _PARSERS:
+        raise anonymous.need("kind").refuse(f"{kind!r} is not supported; supported are {', '.join(KINDS)}")
+    shape, parser = _PARSERS[kind]
+    version = anonymous.need("apiVersion").text()
+    if version not in shape.versions:
+        raise anonymous.need("apiVersion").refuse(
+            f"{version!r} does not have {kind}; expected {' or '.join(shape.versions)}"
+        )
+    metadata = anonymous.need("metadata").open_object()
+    name = metadata.need("name").text() if metadata.get("generateName") is None else metadata.text("name")
+    namespace = metadata.text("namespace", "default") if shape.namespaced else ""
+    title = f"{where}: {kind} {namespace}/{name}" if namespace else f"{where}: {kind} {name}"
+    assert isinstance(raw, Mapping)
+    return parser(Object(Field(raw, "", title)), raw)
+
+
+def refuse_duplicates(records: list[Record], where: str) -> None:
+    """InvalidInput when an object is there twice; which of them would win must not depend on order."""
+    seen: set[str] = set()
+    for record in records:
+        if record.key in seen:
+            raise InvalidInput(f"{where}: {record.key}", "", "declared twice")
+        seen.add(record.key)
