@@ -37,6 +37,7 @@ POLICY = Authorization(
 
 
 st.register_type_strategy(int, st.integers(-(2**63), 2**63 - 1))
+st.register_type_strategy(float, st.floats(allow_nan=False))
 
 
 @settings(max_examples=400, deadline=None)

@@ -1,0 +1,181 @@
+"""The supervisor: starts one director and N workers, starts again whoever dies, ends them all when told to.
+
+It holds no state worth losing, so it uses nothing but a few modules of the standard library (it should stay
+small for ever) and never touches sockets or certificates. As PID 1 it also reaps orphans.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+FIRST_DELAY: Final = 0.05
+LONGEST_DELAY: Final = 2.0
+SETTLED: Final = 10.0
+"""Seconds a child must live for its next death to count as the first again."""
+EXIT_CONFIG: Final = 78
+"""A child ends with this (EX_CONFIG) when its settings are unusable: starting it again would change nothing."""
+SPARE: Final = 3.0
+"""Seconds beyond the director's own drain deadline before children are killed."""
+
+_SIGNALS: Final = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT})
+_HELP: Final = """usage: ztunnel [proxy | version | help]
+
+Runs the node proxy: one director and ZTUNNEL_WORKER_THREADS workers. Settings come from the environment
+(NODE_NAME, XDS_ADDRESS, CA_ADDRESS, INPOD_UDS, ...), see docs.
+"""
+
+
+class Child:
+    """One process that should be running. `pid` is 0 while it is not."""
+
+    def __init__(self, name: str, argv: Sequence[str]) -> None:
+        self.name = name
+        self.argv = list(argv)
+        self.pid = 0
+        self.started = 0.0
+        self.start_at = 0.0
+        self.deaths = 0
+
+    def start(self, now: float) -> None:
+        """Spawn it with clean signal dispositions; our blocked signals are not inherited."""
+        self.pid = os.posix_spawn(
+            self.argv[0], self.argv, os.environ, setsigmask=(), setsigdef=(signal.SIGTERM, signal.SIGINT)
+        )
+        self.started = now
+
+    def died(self, now: float) -> None:
+        """Plan the next start: at once after a long life, then 50 ms doubling to 2 s."""
+        self.pid = 0
+        self.deaths = 1 if now - self.started >= SETTLED else self.deaths + 1
+        self.start_at = now + (min(LONGEST_DELAY, FIRST_DELAY * 2 ** (self.deaths - 2)) if self.deaths > 1 else 0.0)
+
+
+class Supervisor:
+    """`children[0]` is the director: a termination signal goes to it alone, it drains the workers."""
+
+    def __init__(self, children: Sequence[Child], deadline: float, say: Callable[[str], None]) -> None:
+        self._children = list(children)
+        self._deadline = deadline
+        self._say = say
+
+    def run(self) -> int:
+        """Until a termination signal (exit code 0), or EXIT_CONFIG when a child has unusable settings."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        while True:
+            now = time.monotonic()
+            waiting = [child for child in self._children if not child.pid]
+            for child in [child for child in waiting if child.start_at <= now]:
+                child.start(now)
+                waiting.remove(child)
+            wake = min((child.start_at for child in waiting), default=now + 3600.0)
+            received = signal.sigtimedwait(_SIGNALS, max(0.0, wake - now))
+            if self._reap() == EXIT_CONFIG:
+                self._end(0.0)
+                return EXIT_CONFIG
+            if received is not None and received.si_signo != signal.SIGCHLD:
+                self._end(self._deadline + SPARE)
+                return 0
+
+    def _reap(self) -> int:
+        """Collect every dead child, ours or an orphan's; returns EXIT_CONFIG if one of ours asked to stop."""
+        verdict = 0
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return verdict
+            if not pid:
+                return verdict
+            for child in self._children:
+                if child.pid == pid:
+                    code = os.waitstatus_to_exitcode(status)
+                    child.died(time.monotonic())
+                    self._say(f"{child.name} (pid {pid}) ended with {code}")
+                    verdict = verdict or (EXIT_CONFIG if code == EXIT_CONFIG else 0)
+
+    def _end(self, patience: float) -> None:
+        """Let the director drain; what still lives after `patience` seconds is ended by pid."""
+        director, *workers = self._children
+        if director.pid and patience:
+            os.kill(director.pid, signal.SIGTERM)
+            self._wait([director], patience)
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            living = [child for child in (director, *workers) if child.pid]
+            for child in living:
+                os.kill(child.pid, sign)
+            self._wait(living, 1.0)
+
+    def _wait(self, children: Sequence[Child], seconds: float) -> None:
+        until = time.monotonic() + seconds
+        self._reap()
+        while any(child.pid for child in children) and (left := until - time.monotonic()) > 0:
+            signal.sigtimedwait({signal.SIGCHLD}, left)
+            self._reap()
+
+
+def children(env: dict[str, str]) -> list[Child]:
+    """The processes of one ztunnel. Raises ValueError for a worker count that is none."""
+    run_dir = env.get("AMBIENT_RUN_DIR") or "/var/run/ambient-ztunnel"
+    raw = env.get("ZTUNNEL_WORKER_THREADS") or "0"
+    cores = len(os.sched_getaffinity(0))
+    count = max(1, round(cores * float(raw[:-1]) / 100)) if raw.endswith("%") else int(raw) or cores
+    if not 0 < count <= 256:
+        raise ValueError(f"ZTUNNEL_WORKER_THREADS: {raw!r}: expected 0..256 or a percentage")
+    python = [sys.executable, "-m"]
+    found = [Child("director", [*python, "ztunnel.director", "--supervised"])]
+    for slot in range(count):
+        argv = [*python, "ztunnel.worker", "--slot", str(slot), "--socket", os.path.join(run_dir, "director.sock")]
+        found.append(Child(f"worker {slot}", argv))
+    return found
+
+
+def drain_deadline(env: dict[str, str]) -> float:
+    """Upper bound of what the director will take to drain (it reads the same variables exactly)."""
+    for name in ("CONNECTION_TERMINATION_DEADLINE", "TERMINATION_GRACE_PERIOD_SECONDS"):
+        digits = env.get(name, "").rstrip("hms")
+        if digits.replace(".", "", 1).isdigit():
+            unit = env[name][len(digits) :]
+            return float(digits) * {"m": 60.0, "h": 3600.0, "ms": 0.001}.get(unit, 1.0)
+    return 5.0
+
+
+def _say(text: str) -> None:
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime())
+    sys.stderr.write(f"{stamp}.{time.time_ns() // 1000 % 1_000_000:06d}Z\twarn\tsupervisor\t{text}\t\n")
+    sys.stderr.flush()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = words[0] if words else "proxy"
+    if command in ("help", "--help", "-h"):
+        sys.stdout.write(_HELP)
+        return 0
+    if command in ("version", "--version"):
+        from ztunnel import VERSION
+
+        sys.stdout.write(f"ztunnel {VERSION}\n")
+        return 0
+    if command != "proxy":
+        sys.stderr.write(f"ztunnel: unknown command {command!r}\n{_HELP}")
+        return 1
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    env = dict(os.environ)
+    try:
+        family = children(env)
+    except ValueError as error:
+        sys.stderr.write(f"ztunnel: {error}\n")
+        return EXIT_CONFIG
+    return Supervisor(family, drain_deadline(env), _say).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

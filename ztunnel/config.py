@@ -1,0 +1,233 @@
+"""ztunnel's settings, read once from the environment (Istio's names where they exist) into one frozen value.
+
+Standard library only; the supervisor and the director read it, workers get what they need as `Settings`.
+A value that cannot be understood stops the start with its name, never with a guess.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from ambient.errors import InvalidInput
+from ambient.model.address import ADMIN_PORT, READY_PORT, STATS_PORT, parse_ip
+
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_LEVELS: Final = ("error", "warn", "info", "debug", "trace", "off")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Times in seconds. `auth_token`, `*_root_ca` are file paths (or the literal value, as with Istio)."""
+
+    node: str
+    cluster_id: str = "Kubernetes"
+    trust_domain: str = "cluster.local"
+    network: str = ""
+    cluster_domain: str = "cluster.local"
+    xds_address: str
+    ca_address: str
+    xds_root_ca: str = "./var/run/secrets/istio/root-cert.pem"
+    ca_root_ca: str = "./var/run/secrets/istio/root-cert.pem"
+    alt_xds_hostname: str = ""
+    alt_ca_hostname: str = ""
+    auth_token: str = "./var/run/secrets/tokens/istio-token"
+    inpod_uds: str = "/var/run/ztunnel/ztunnel.sock"
+    custody_uds: str = ""
+    run_dir: str = "/var/run/ambient-ztunnel"
+    state_dir: str = ""
+    workers: int = 1
+    ipv6: bool = True
+    dns: bool = True
+    secret_ttl_s: int = 86400
+    drain_s: float = 5.0
+    log_format: str = "plain"
+    log_level: str = "info"
+    resolvers: tuple[str, ...] = ()
+    registry_only: bool = False
+    admin_port: int = ADMIN_PORT
+    stats_port: int = STATS_PORT
+    ready_port: int = READY_PORT
+    pod_name: str = ""
+    pod_namespace: str = "ambient-system"
+    instance_ip: str = "1.1.1.1"
+    metadata: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def director_socket(self) -> str:
+        """Where workers find the director."""
+        return os.path.join(self.run_dir, "director.sock")
+
+
+class _Reader:
+    """Typed access to the environment; every refusal names the variable."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
+
+    def text(self, name: str, default: str) -> str:
+        return self._env.get(name, "") or default
+
+    def parsed(self, name: str, default: _T, parse: Callable[[str], _T]) -> _T:
+        raw = self._env.get(name, "")
+        if not raw:
+            return default
+        try:
+            return parse(raw)
+        except (ValueError, InvalidInput) as error:
+            raise InvalidInput("unusable setting", name, f"{raw!r}: {error}") from None
+
+    def flag(self, name: str, default: bool) -> bool:
+        return self.parsed(name, default, _flag)
+
+
+def _flag(raw: str) -> bool:
+    if raw not in ("true", "false"):
+        raise ValueError("must be true or false")
+    return raw == "true"
+
+
+def parse_duration(raw: str) -> float:
+    """Seconds of "90", "90s", "5m", "24h", "250ms"; raises ValueError."""
+    number = raw.rstrip("abcdefghijklmnopqrstuvwxyz")
+    unit = raw[len(number) :]
+    if not number.replace(".", "", 1).isdigit() or (unit and unit not in _UNITS):
+        raise ValueError("expected a duration such as 30s, 5m or 24h")
+    return float(number) * _UNITS.get(unit, 1.0)
+
+
+def _positive(raw: str) -> float:
+    seconds = parse_duration(raw)
+    if seconds <= 0:
+        raise ValueError("must be more than zero")
+    return seconds
+
+
+def _port(raw: str) -> int:
+    if not raw.isascii() or not raw.isdigit() or not 0 < int(raw) < 65536:
+        raise ValueError("expected a port 1..65535")
+    return int(raw)
+
+
+def _threads(raw: str) -> int:
+    """A number, a percentage of the cores, or 0 for all cores."""
+    cores = available_cores()
+    if raw.endswith("%"):
+        return max(1, round(cores * float(raw[:-1]) / 100))
+    count = int(raw)
+    if not 0 <= count <= 256:
+        raise ValueError("expected 0..256 or a percentage")
+    return count or cores
+
+
+def _choice(*accepted: str) -> Callable[[str], str]:
+    def parse(raw: str) -> str:
+        if raw not in accepted:
+            raise ValueError(f"expected one of {', '.join(accepted)}")
+        return raw
+
+    return parse
+
+
+def _address(raw: str) -> str:
+    """`scheme://host:port` of a server; a missing scheme means https, as with Istio."""
+    url = raw if "://" in raw else f"https://{raw}"
+    scheme, _, rest = url.partition("://")
+    host, _, port = rest.rpartition(":")
+    if scheme not in ("http", "https") or not host:
+        raise ValueError("expected https://host:port")
+    _port(port)
+    return url
+
+
+def _addresses(raw: str) -> tuple[str, ...]:
+    return tuple(str(parse_ip(part.strip())) for part in raw.split(",") if part.strip())
+
+
+def available_cores() -> int:
+    """Cores this process may run on."""
+    return len(os.sched_getaffinity(0))
+
+
+def drain_deadline(env: Mapping[str, str]) -> float:
+    """Seconds connections get at shutdown: Istio's rule from the pod's grace period, else 5 (interop 1.10)."""
+    reader = _Reader(env)
+    explicit = reader.parsed("CONNECTION_TERMINATION_DEADLINE", 0.0, parse_duration)
+    if explicit:
+        return explicit
+    grace = reader.parsed("TERMINATION_GRACE_PERIOD_SECONDS", 0.0, parse_duration)
+    if not grace:
+        return 5.0
+    return max(1.0, grace - 5 if grace > 10 else grace - 1)
+
+
+def system_resolvers(text: str) -> tuple[str, ...]:
+    """Name servers of a resolv.conf's text; lines that make no sense are skipped, as every resolver does."""
+    found = []
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) >= 2 and words[0] == "nameserver":
+            try:
+                found.append(str(parse_ip(words[1].partition("%")[0])))
+            except InvalidInput:
+                continue
+    return tuple(found)
+
+
+def _resolv_conf() -> tuple[str, ...]:
+    try:
+        with open("/etc/resolv.conf", encoding="utf-8", errors="replace") as file:
+            return system_resolvers(file.read())
+    except OSError:
+        return ()
+
+
+def read_config(env: Mapping[str, str]) -> Config:
+    """The settings in `env`; raises InvalidInput naming the variable and what it should look like."""
+    reader = _Reader(env)
+    in_cluster = "https://istiod.istio-system.svc:15012" if env.get("KUBERNETES_SERVICE_HOST") else ""
+    xds = reader.parsed("XDS_ADDRESS", in_cluster or "https://localhost:15012", _address)
+    xds_root = reader.text("XDS_ROOT_CA", "./var/run/secrets/istio/root-cert.pem")
+    return Config(
+        node=reader.text("NODE_NAME", socket.gethostname()),
+        cluster_id=reader.text("ISTIO_META_CLUSTER_ID", reader.text("CLUSTER_ID", "Kubernetes")),
+        trust_domain=reader.text("TRUST_DOMAIN", "cluster.local"),
+        network=reader.text("NETWORK", ""),
+        cluster_domain=reader.text("CLUSTER_DOMAIN", "cluster.local"),
+        xds_address=xds,
+        ca_address=reader.parsed("CA_ADDRESS", xds, _address),
+        xds_root_ca=xds_root,
+        ca_root_ca=reader.text("CA_ROOT_CA", xds_root),
+        alt_xds_hostname=reader.text("ALT_XDS_HOSTNAME", ""),
+        alt_ca_hostname=reader.text("ALT_CA_HOSTNAME", reader.text("ALT_XDS_HOSTNAME", "")),
+        auth_token=reader.text("AUTH_TOKEN", "./var/run/secrets/tokens/istio-token"),
+        inpod_uds=reader.text("INPOD_UDS", "/var/run/ztunnel/ztunnel.sock"),
+        custody_uds=reader.text("AMBIENT_CUSTODY_UDS", ""),
+        run_dir=reader.text("AMBIENT_RUN_DIR", "/var/run/ambient-ztunnel"),
+        state_dir=reader.text("AMBIENT_STATE_DIR", ""),
+        workers=reader.parsed("ZTUNNEL_WORKER_THREADS", available_cores(), _threads),
+        ipv6=reader.flag("IPV6_ENABLED", True),
+        dns=reader.flag("DNS_CAPTURE", True),
+        secret_ttl_s=int(reader.parsed("SECRET_TTL", 86400.0, _positive)),
+        drain_s=drain_deadline(env),
+        log_format=reader.parsed("LOG_FORMAT", "plain", _choice("plain", "json")),
+        log_level=reader.parsed("LOG_LEVEL", "info", _choice(*_LEVELS)),
+        resolvers=reader.parsed("AMBIENT_RESOLVERS", (), _addresses) or _resolv_conf(),
+        registry_only=reader.parsed("AMBIENT_OUTBOUND", "ALLOW_ANY", _choice("ALLOW_ANY", "REGISTRY_ONLY"))
+        == "REGISTRY_ONLY",
+        admin_port=reader.parsed("AMBIENT_ADMIN_PORT", ADMIN_PORT, _port),
+        stats_port=reader.parsed("AMBIENT_STATS_PORT", STATS_PORT, _port),
+        ready_port=reader.parsed("AMBIENT_READY_PORT", READY_PORT, _port),
+        pod_name=reader.text("POD_NAME", ""),
+        pod_namespace=reader.text("POD_NAMESPACE", "ambient-system"),
+        instance_ip=reader.text("INSTANCE_IP", "1.1.1.1"),
+        metadata=tuple(
+            (key.removeprefix("ISTIO_META_"), value)
+            for key, value in sorted(env.items())
+            if key.startswith("ISTIO_META_")
+        ),
+    )
