@@ -1,0 +1,113 @@
+"""What `status` and `check` say about each part: one finding per part, from its readiness and the control's `/sync`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ambient.cli.dump import Dump
+from ambient.cli.gather import dump_of, read_json
+from ambient.cli.reach import Reach
+from ambient.errors import MeshError
+from ambient.model.address import READY_PORT
+
+Json = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """`part` is "control", "n1/ztunnel", ...; `healthy` None means there was no way to know."""
+
+    part: str
+    healthy: bool | None
+    detail: str
+
+
+def sync_of(reach: Reach) -> Json:
+    """The control plane's `/sync`; raises Unavailable, InvalidInput."""
+    value: Json = read_json(reach.control("/sync"), "control plane")
+    return value
+
+
+def control(reach: Reach) -> Finding:
+    try:
+        answer = reach.control("/ready")
+    except MeshError as error:
+        return Finding("control", False, error.why)
+    return Finding("control", answer.status == 200, "ready" if answer.status == 200 else answer.text)
+
+
+def ztunnel(reach: Reach, node: str) -> Finding:
+    try:
+        answer = reach.ztunnel(node, "/healthz/ready", READY_PORT)
+    except MeshError as error:
+        return Finding(f"{node}/ztunnel", False, error.why)
+    return Finding(f"{node}/ztunnel", answer.status == 200, answer.text or "ready")
+
+
+def agent(reach: Reach, node: str) -> Finding:
+    try:
+        answer = reach.agent(node, "/ready")
+    except MeshError as error:
+        return Finding(f"{node}/agent", False, error.why)
+    return Finding(f"{node}/agent", answer.status == 200, answer.text or "ready")
+
+
+def synced(sync: Json | None, node: str) -> Finding:
+    """Whether both clients of a node have acknowledged the newest revision and refused nothing."""
+    part = f"{node}/sync"
+    if sync is None:
+        return Finding(part, None, "the control plane does not answer")
+    newest = sync.get("observed", 0)
+    clients = {name: state for name, state in (sync.get("clients") or {}).items() if name.partition("/")[0] == node}
+    if not clients:
+        return Finding(part, False, "not connected to the control plane")
+    for name, state in sorted(clients.items()):
+        if state.get("nack"):
+            return Finding(part, False, f"{name} refused {state['nack']}")
+        if state.get("acked", -1) < newest:
+            return Finding(part, False, f"{name} is at {state.get('acked')} of {newest}")
+    return Finding(part, True, f"revision {newest}")
+
+
+def certificates(dump: Dump) -> Finding:
+    """Whether every identity of the node has its certificate."""
+    part = f"{dump.node}/certificates"
+    entries = dump.entries("certificates")
+    for entry in entries:
+        if entry.get("state") != "Available":
+            return Finding(part, False, f"{entry.get('identity')}: {entry.get('state')}")
+    return Finding(part, True, f"{len(entries)} available")
+
+
+def pods(dump: Dump) -> Finding:
+    """Whether ztunnel serves every pod it was given."""
+    part = f"{dump.node}/pods"
+    pending = [
+        f"{(state.get('info') or {}).get('namespace')}/{(state.get('info') or {}).get('name')}"
+        for state in dump.states.values()
+        if state.get("state") != "Up"
+    ]
+    return Finding(part, not pending, f"pending: {', '.join(pending)}" if pending else f"{len(dump.states)} up")
+
+
+def examine(reach: Reach) -> Iterator[Finding]:
+    """Every part of the mesh."""
+    sync = None
+    yield control(reach)
+    try:
+        sync = sync_of(reach)
+    except MeshError as error:
+        yield Finding("control/sync", False, str(error))
+    for node in reach.nodes():
+        yield agent(reach, node)
+        yield ztunnel(reach, node)
+        yield synced(sync, node)
+        try:
+            dump = dump_of(reach, node)
+        except MeshError as error:
+            yield Finding(f"{node}/dump", False, str(error))
+            continue
+        yield pods(dump)
+        yield certificates(dump)

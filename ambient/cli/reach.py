@@ -1,0 +1,157 @@
+"""How a command reaches the parts of the mesh: HTTP on loopback of each node, in a lab inside the node's namespace.
+
+Only reads. A part that does not answer is `Unavailable`, naming part, node and address.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from ambient.errors import InvalidInput, Refused, Unavailable
+from ambient.lab.names import DEFAULT_LAB, NETNS_DIR, Names, lab_name
+from ambient.model.address import ADMIN_PORT, CONTROL_HTTP_PORT
+from ambient.netns import entered
+
+AGENT_PORT: Final = 15099
+_TIMEOUT_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    status: int
+    body: bytes
+
+    @property
+    def text(self) -> str:
+        return self.body.decode(errors="replace").strip()
+
+
+class Reach(Protocol):
+    """A mesh seen from the command line."""
+
+    @property
+    def label(self) -> str:
+        """What this is, for people: "lab demo" or "this node"."""
+        ...
+
+    def nodes(self) -> Sequence[str]: ...
+
+    def ztunnel(self, node: str, path: str, port: int = ADMIN_PORT) -> Answer:
+        """GET from a node's ztunnel; raises Unavailable."""
+        ...
+
+    def agent(self, node: str, path: str) -> Answer:
+        """GET from a node's agent; raises Unavailable."""
+        ...
+
+    def control(self, path: str) -> Answer:
+        """GET from the control plane; raises Unavailable."""
+        ...
+
+
+def get(part: str, netns: Path | None, host: str, port: int, path: str) -> Answer:
+    """One GET over a socket made in `netns` (None: where we are). Raises Unavailable when nobody answers."""
+    connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
+    try:
+        sock = _socket(netns, socket.AF_INET6 if ":" in host else socket.AF_INET)
+        sock.settimeout(_TIMEOUT_S)
+        connection.sock = sock
+        sock.connect((host, port))
+        connection.request("GET", path)
+        response = connection.getresponse()
+        return Answer(response.status, response.read())
+    except (OSError, http.client.HTTPException) as error:
+        why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error) or repr(error)
+        raise Unavailable(f"{part} does not answer", f"{host}:{port}{path}", why) from None
+    finally:
+        connection.close()
+
+
+def _socket(netns: Path | None, family: int) -> socket.socket:
+    """A TCP socket that belongs to a network namespace; it stays there whoever uses it."""
+    if netns is None:
+        return socket.socket(family, socket.SOCK_STREAM)
+    fd = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with entered(fd):
+            return socket.socket(family, socket.SOCK_STREAM)
+    finally:
+        os.close(fd)
+
+
+@dataclass(frozen=True, slots=True)
+class LabReach:
+    """The nodes of a running lab."""
+
+    lab: str
+
+    @property
+    def label(self) -> str:
+        return f"lab {self.lab}"
+
+    def nodes(self) -> Sequence[str]:
+        prefix = Names(self.lab).node("")
+        return sorted(entry.name.removeprefix(prefix) for entry in NETNS_DIR.glob(prefix + "*"))
+
+    def _node(self, node: str) -> Path:
+        place = NETNS_DIR / Names(self.lab).node(node)
+        if not place.exists():
+            raise Refused(f"no node {node!r}", self.label, f"it has {', '.join(self.nodes()) or 'none'}")
+        return place
+
+    def ztunnel(self, node: str, path: str, port: int = ADMIN_PORT) -> Answer:
+        return get(f"ztunnel of node {node}", self._node(node), "127.0.0.1", port, path)
+
+    def agent(self, node: str, path: str) -> Answer:
+        return get(f"agent of node {node}", self._node(node), "127.0.0.1", AGENT_PORT, path)
+
+    def control(self, path: str) -> Answer:
+        netns = NETNS_DIR / Names(self.lab).control
+        return get("control plane", netns, "127.0.0.1", CONTROL_HTTP_PORT, path)
+
+
+@dataclass(frozen=True, slots=True)
+class HostReach:
+    """The node this command runs on."""
+
+    node: str
+
+    @property
+    def label(self) -> str:
+        return "this node"
+
+    def nodes(self) -> Sequence[str]:
+        return [self.node]
+
+    def ztunnel(self, node: str, path: str, port: int = ADMIN_PORT) -> Answer:
+        self._mine(node)
+        return get("ztunnel", None, "127.0.0.1", port, path)
+
+    def agent(self, node: str, path: str) -> Answer:
+        self._mine(node)
+        return get("agent", None, "127.0.0.1", AGENT_PORT, path)
+
+    def control(self, path: str) -> Answer:
+        return get("control plane", None, "127.0.0.1", CONTROL_HTTP_PORT, path)
+
+    def _mine(self, node: str) -> None:
+        if node != self.node:
+            raise Refused(f"no node {node!r}", self.label, f"this is {self.node}; for a lab give --name")
+
+
+def reach(name: str | None) -> Reach:
+    """The lab called `name`; with None the default lab if it runs, else this machine. Raises InvalidInput, Refused."""
+    if name is None:
+        if Names(DEFAULT_LAB).folder.exists():
+            return LabReach(DEFAULT_LAB)
+        return HostReach(os.environ.get("NODE_NAME", socket.gethostname()))
+    lab = Names(lab_name(name))
+    if not lab.folder.exists():
+        raise InvalidInput(f"no lab {name!r} runs here", "--name", "start one with: ambient lab up --name " + name)
+    return LabReach(name)

@@ -1,0 +1,64 @@
+"""`ambient status`: every node at a glance. Parts that do not answer show as such; it fails only when none does."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+
+from ambient.cli import health
+from ambient.cli.connections import connections
+from ambient.cli.env import Env, Exit
+from ambient.cli.gather import chosen, dump_of, node_option
+from ambient.cli.reach import Reach
+from ambient.cli.table import output_option, show
+from ambient.errors import MeshError
+
+TITLES = ("NODE", "AGENT", "ZTUNNEL", "SYNC", "PODS", "CONNECTIONS", "WORKLOADS", "SERVICES", "POLICIES")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    node_option(parser)
+    output_option(parser)
+
+
+def run(env: Env, args: argparse.Namespace) -> int:
+    reach = env.reach(args.name)
+    control = health.control(reach)
+    sync = None
+    if control.healthy:
+        sync = health.sync_of(reach)
+    nodes = [_node(reach, node, sync) for node in chosen(reach, args.node)]
+    if args.output == "table":
+        state = "ready" if control.healthy else f"NOT READY ({control.detail})"
+        revision = f", revision {sync.get('observed')}" if sync else ""
+        env.line(f"{reach.label}: control plane {state}{revision}")
+    rows = [{title: node[title.lower()] for title in TITLES} for node in nodes]
+    document = {
+        "mesh": reach.label,
+        "control": {"ready": control.healthy, "detail": control.detail, "sync": sync},
+        "nodes": nodes,
+    }
+    show(env, args.output, TITLES, rows, document)
+    return Exit.OK
+
+
+def _node(reach: Reach, node: str, sync: Mapping[str, object] | None) -> dict[str, object]:
+    agent, ztunnel, synced = health.agent(reach, node), health.ztunnel(reach, node), health.synced(sync, node)
+    found: dict[str, object] = {
+        "node": node,
+        "agent": agent.detail,
+        "ztunnel": ztunnel.detail,
+        "sync": synced.detail,
+        "healthy": bool(agent.healthy and ztunnel.healthy and synced.healthy),
+    }
+    try:
+        dump = dump_of(reach, node)
+    except MeshError:
+        return found | dict.fromkeys(("pods", "connections", "workloads", "services", "policies"))
+    return found | {
+        "pods": len(dump.states),
+        "connections": sum(1 for _ in connections(dump)),
+        "workloads": len(dump.workloads),
+        "services": len(dump.services),
+        "policies": len(dump.policies),
+    }
