@@ -16,7 +16,8 @@ FIRST_RETRY: Final = 1.0
 LONGEST_RETRY: Final = 150.0
 RETRY_JITTER: Final = 0.2
 RENEW_JITTER: Final = 0.05
-"""Part of the lifetime by which renewal may come earlier or later than half life, so that nodes do not march in step."""
+"""Part of the lifetime by which renewal may come earlier or later than half life, so that nodes do not march in
+step."""
 
 
 class Priority(IntEnum):

@@ -1,0 +1,129 @@
+"""The listening sockets of one pod, bound inside its network namespace (interop 1.1 and the capture contract).
+
+Bound once per pod by the director; every worker gets the same open sockets, so a worker's death costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Final
+
+from ambient.errors import InvalidInput, KernelError
+from ambient.model.address import DNS_PORT, HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT, PROXY_MARK
+from ambient.netns import entered
+
+BACKLOG: Final = 1024
+
+# Missing from Python 3.11's socket module (linux/in.h, linux/in6.h).
+_IP_RECVORIGDSTADDR: Final = 20
+_IPV6_TRANSPARENT: Final = 75
+_IPV6_RECVORIGDSTADDR: Final = 74
+
+NAMES: Final = ("netns", "outbound", "plaintext", "hbone", "dns_udp_v4", "dns_tcp_v4", "dns_udp_v6", "dns_tcp_v6")
+"""Order of the descriptors of one pod, as `PodUp` carries them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Listeners:
+    """Open descriptors of one pod: the namespace first, then its sockets in the order of NAMES."""
+
+    inode: int
+    fds: tuple[int, ...]
+
+    def close(self) -> None:
+        for fd in self.fds:
+            os.close(fd)
+
+
+def netns_inode(fd: int) -> int:
+    """Identity of a network namespace. Raises InvalidInput for a descriptor that is not one."""
+    try:
+        info, target = os.fstat(fd), os.readlink(f"/proc/self/fd/{fd}")
+    except OSError as error:
+        raise InvalidInput("not a network namespace", f"descriptor {fd}", str(error)) from None
+    if not target.startswith("net:["):
+        raise InvalidInput("not a network namespace", f"descriptor {fd}", target)
+    return info.st_ino
+
+
+def bind(netns: int, *, ipv6: bool, dns: bool) -> Listeners:
+    """Bind every socket of a pod; `netns` is owned by the result on success, by the caller on KernelError."""
+    inode = netns_inode(netns)
+    wildcard = "::" if ipv6 else "0.0.0.0"
+    plan: list[tuple[str, Callable[[], socket.socket]]] = [
+        (f"tcp {port}", lambda port=port: _tcp(wildcard, port, dual=ipv6))  # type: ignore[misc]
+        for port in (OUTBOUND_PORT, PLAINTEXT_PORT, HBONE_PORT)
+    ]
+    for host in (("0.0.0.0", "::") if ipv6 else ("0.0.0.0",)) if dns else ():
+        plan.append((f"udp {host} {DNS_PORT}", lambda host=host: _udp(host, DNS_PORT)))  # type: ignore[misc]
+        plan.append((f"tcp {host} {DNS_PORT}", lambda host=host: _tcp(host, DNS_PORT, dual=False)))  # type: ignore[misc]
+    with ExitStack() as undo, entered(netns):
+        sockets = []
+        for name, make in plan:
+            try:
+                sockets.append(undo.enter_context(make()))
+            except OSError as error:
+                raise KernelError("cannot listen in the pod", name, error.strerror or str(error)) from None
+        undo.pop_all()
+    return Listeners(inode, (netns, *(sock.detach() for sock in sockets)))
+
+
+def adopt(fds: Sequence[int], *, ipv6: bool, dns: bool) -> Listeners:
+    """Listeners that a worker gave back; the result owns them.
+
+    Raises InvalidInput when they are not what `bind` would have made; the caller still owns them then.
+    """
+    expected = 4 + (0 if not dns else 4 if ipv6 else 2)
+    if len(fds) != expected:
+        raise InvalidInput("not the listeners of a pod", why=f"{len(fds)} descriptors, expected {expected}")
+    inode = netns_inode(fds[0])
+    ports = [OUTBOUND_PORT, PLAINTEXT_PORT, HBONE_PORT, *([DNS_PORT] * (expected - 4))]
+    for fd, port in zip(fds[1:], ports, strict=True):
+        if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+            raise InvalidInput("not the listeners of a pod", why=f"descriptor for port {port} is no socket")
+        with socket.socket(fileno=os.dup(fd)) as sock:
+            if sock.getsockname()[1] != port:
+                raise InvalidInput("not the listeners of a pod", why=f"bound to {sock.getsockname()}, not to {port}")
+    return Listeners(inode, tuple(fds))
+
+
+def _tcp(host: str, port: int, *, dual: bool) -> socket.socket:
+    sock = _prepared(socket.SOCK_STREAM, host, dual=dual)
+    sock.bind((host, port))
+    sock.listen(BACKLOG)
+    return sock
+
+
+def _udp(host: str, port: int) -> socket.socket:
+    sock = _prepared(socket.SOCK_DGRAM, host, dual=False)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVORIGDSTADDR, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, _IP_RECVORIGDSTADDR, 1)
+    sock.bind((host, port))
+    return sock
+
+
+def _prepared(kind: socket.SocketKind, host: str, *, dual: bool) -> socket.socket:
+    """A non-blocking, marked, transparent socket that may share its port with another ztunnel."""
+    six = ":" in host
+    sock = socket.socket(socket.AF_INET6 if six else socket.AF_INET, kind | socket.SOCK_NONBLOCK)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, PROXY_MARK)
+        if six:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0 if dual else 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+        if not six or dual:
+            # A dual stack socket answers IPv4 clients from their original destination too.
+            sock.setsockopt(socket.IPPROTO_IP, socket.IP_TRANSPARENT, 1)
+    except OSError:
+        sock.close()
+        raise
+    return sock
