@@ -1,0 +1,1 @@
+"""HBONE framing: HTTP/2 CONNECT tunnels, both roles, without I/O, clock or randomness."""

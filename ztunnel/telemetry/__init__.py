@@ -1,0 +1,1 @@
+"""What is told about connections: one record each, traffic series, access log lines and flow records."""

@@ -1,0 +1,44 @@
+"""What we advertise, and how much of anything a peer may make us do before the connection is ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Sizes in octets, times in seconds. Defaults are Istio ztunnel's advertised values where it has one."""
+
+    stream_window: int = 4 << 20
+    connection_window: int = 16 << 20
+    max_frame: int = 1 << 20
+    max_header_list: int = 65_536
+    max_streams: int = 200
+    """Concurrent streams that we accept as a server, and that we open at most as a client."""
+
+    max_held: int = 64 << 20
+    """Received but not consumed octets of one connection at which its connection window is no longer reopened."""
+
+    max_continuations: int = 32
+    max_reset_debt: int = 200
+    """Streams reset by the peer before they were answered, not made good by answered ones ("rapid reset")."""
+
+    max_control_per_tick: int = 1_000
+    """PING, SETTINGS, empty DATA, PRIORITY and unknown frames between two ticks (one second)."""
+
+    ping_after: float = 10.0
+    ping_timeout: float = 20.0
+
+
+SERVER = Limits()
+CLIENT = Limits(max_header_list=16_384, max_streams=100)
+
+
+class Violation(Exception):
+    """The peer broke the protocol or a limit: `counter` names it in metrics, `code` is told to the peer."""
+
+    def __init__(self, code: int, counter: str, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.counter = counter
+        self.text = text

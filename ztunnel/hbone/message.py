@@ -1,0 +1,82 @@
+"""Requests and answers as values: header fields checked against RFC 9113 section 8 and read for what HBONE needs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ztunnel.hbone.frames import Code
+from ztunnel.hbone.headers import Fields
+from ztunnel.hbone.limits import Violation
+
+_REQUEST_PSEUDO: Final = frozenset({b":method", b":authority", b":scheme", b":path", b":protocol"})
+_FORBIDDEN: Final = frozenset({b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"})
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a peer asks for. `fields` are the ordinary fields in order; absent pseudo fields are empty."""
+
+    method: bytes
+    authority: bytes
+    fields: Fields
+    connect: bool
+    """A plain CONNECT: method CONNECT, an authority, neither scheme nor path nor protocol."""
+
+    def first(self, name: bytes) -> bytes:
+        """The first value of a field, or empty."""
+        for key, value in self.fields:
+            if key == name:
+                return value
+        return b""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a peer answered to our CONNECT."""
+
+    status: int
+    fields: Fields
+
+
+def _malformed(why: str) -> Violation:
+    return Violation(Code.PROTOCOL_ERROR, "hbone_malformed_headers", why)
+
+
+def _split(fields: Fields, allowed: frozenset[bytes]) -> tuple[dict[bytes, bytes], Fields]:
+    pseudo: dict[bytes, bytes] = {}
+    for at, (name, value) in enumerate(fields):
+        if not name.startswith(b":"):
+            break
+        if name not in allowed or name in pseudo:
+            raise _malformed(f"pseudo field {name!r} is unknown here or repeated")
+        pseudo[name] = value
+    else:
+        return pseudo, ()
+    rest = fields[at:]
+    for name, value in rest:
+        if not name or name[0] == 58 or name != name.lower() or name in _FORBIDDEN:
+            raise _malformed(f"field {name[:64]!r} is not allowed")
+        if b"\x00" in value or b"\r" in value or b"\n" in value:
+            raise _malformed(f"field {name[:64]!r} has a forbidden character")
+    return pseudo, rest
+
+
+def read_request(fields: Fields) -> Request:
+    """Check and read request fields; raises Violation (an error of the stream, not of the connection)."""
+    pseudo, rest = _split(fields, _REQUEST_PSEUDO)
+    method = pseudo.get(b":method", b"")
+    if not method:
+        raise _malformed("request without :method")
+    authority = pseudo.get(b":authority", b"")
+    connect = method == b"CONNECT" and bool(authority) and len(pseudo) == 2
+    return Request(method, authority, rest, connect)
+
+
+def read_answer(fields: Fields) -> Answer:
+    """Check and read response fields; raises Violation (an error of the stream)."""
+    pseudo, rest = _split(fields, frozenset({b":status"}))
+    status = pseudo.get(b":status", b"")
+    if len(status) != 3 or not status.isdigit():
+        raise _malformed("response without a three-digit :status")
+    return Answer(int(status), rest)

@@ -1,0 +1,155 @@
+"""Log lines in Istio ztunnel's two forms (text with tabs, JSON) and the writer that never tears a line.
+
+Lines of one loop turn leave in writes of at most PIPE_BUF octets, whole lines each, so that several workers can
+share one pipe. A reader that is too slow costs lines (counted), never a connection.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import time
+from collections.abc import Callable
+from typing import Final
+
+LEVELS: Final = ("trace", "debug", "info", "warn", "error", "off")
+_ATOMIC: Final = 4_096
+_QUEUE_LIMIT: Final = 1 << 20
+_RETRY_S: Final = 0.05
+
+Field = tuple[str, str | int]
+
+
+class _Bare(str):
+    """A text value that is written without quotes in the text form (addresses)."""
+
+    __slots__ = ()
+
+
+def bare(text: str) -> str:
+    """Mark a value to be written without quotes in the text form."""
+    return _Bare(text)
+
+
+def _time(now: float) -> str:
+    seconds, micros = divmod(int(now * 1_000_000), 1_000_000)
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{micros:06d}Z"
+
+
+def _quote(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def text_line(now: float, level: str, scope: str, message: str, fields: list[Field]) -> str:
+    """One line of the text form without line end."""
+    shown = [f"{key}={value if isinstance(value, (_Bare, int)) else _quote(value)}" for key, value in fields]
+    return f"{_time(now)}\t{level}\t{scope}\t{_one_line(message)}\t{' '.join(shown)}"
+
+
+def _one_line(message: str) -> str:
+    return message if message.isprintable() else _quote(message)[1:-1]
+
+
+def json_line(now: float, level: str, scope: str, message: str, fields: list[Field]) -> str:
+    """One line of the JSON form without line end."""
+    record: dict[str, str | int] = {"level": level, "time": _time(now), "scope": scope, "message": message}
+    record.update(fields)
+    return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+
+
+class LogWriter:
+    """Writes to `fd`. `soon` runs a function at the end of the loop turn, `later` after some seconds."""
+
+    __slots__ = (
+        "_clock",
+        "_fd",
+        "_json",
+        "_later",
+        "_level",
+        "_poll",
+        "_queue",
+        "_queued",
+        "_scheduled",
+        "_soon",
+        "lost",
+    )
+
+    def __init__(
+        self,
+        fd: int,
+        *,
+        soon: Callable[[Callable[[], None]], object],
+        later: Callable[[float, Callable[[], None]], object],
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._fd = fd
+        self._soon = soon
+        self._later = later
+        self._clock = clock
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+        self._queue: list[bytes] = []
+        self._queued = 0
+        self._scheduled = False
+        self._json = False
+        self._level = LEVELS.index("info")
+        self.lost = 0
+
+    def configure(self, log_format: str, level: str) -> None:
+        """Set form ("json", else text) and lowest level; a level list like "info,access=debug" counts by its first."""
+        self._json = log_format == "json"
+        self.set_level(level)
+
+    def set_level(self, level: str) -> None:
+        """Set the lowest level that is written; unknown names leave it as it is."""
+        first = level.split(",", 1)[0].split("=")[-1].strip().lower()
+        if first == "warning":
+            first = "warn"
+        if first in LEVELS:
+            self._level = LEVELS.index(first)
+
+    def enabled(self, level: str) -> bool:
+        return LEVELS.index(level) >= self._level
+
+    def log(self, level: str, scope: str, message: str, fields: list[Field] | None = None) -> None:
+        """Queue one line."""
+        if LEVELS.index(level) < self._level:
+            return
+        form = json_line if self._json else text_line
+        line = form(self._clock(), level, scope, message, fields or []).encode("utf-8", "replace") + b"\n"
+        if self._queued + len(line) > _QUEUE_LIMIT:
+            self.lost += 1
+            return
+        self._queue.append(line)
+        self._queued += len(line)
+        if not self._scheduled:
+            self._scheduled = True
+            self._soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what fits without waiting; try again later with the rest."""
+        self._scheduled = False
+        at = 0
+        while at < len(self._queue):
+            end, size = at, 0
+            while end < len(self._queue) and (end == at or size + len(self._queue[end]) <= _ATOMIC):
+                size += len(self._queue[end])
+                end += 1
+            if not self._poll.poll(0) or not self._write(b"".join(self._queue[at:end])):
+                break
+            self._queued -= size
+            at = end
+        del self._queue[:at]
+        if self._queue and not self._scheduled:
+            self._scheduled = True
+            self._later(_RETRY_S, self.flush)
+
+    def _write(self, chunk: bytes) -> bool:
+        try:
+            os.write(self._fd, chunk)
+        except BlockingIOError:
+            return False
+        except OSError:
+            self.lost += chunk.count(b"\n")
+        return True

@@ -1,0 +1,104 @@
+"""The record of one connection: opened at accept, closed exactly once, the source of every figure and line about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from ambient.model.address import Endpoint
+from ambient.model.outcome import PeerLabels, ServiceLabels
+from ztunnel.telemetry.counters import Totals
+
+
+class Flag(StrEnum):
+    """Istio's response flags."""
+
+    NONE = "-"
+    DENY = "DENY"
+    CONNECT = "CONNECT"
+    TLS_FAILURE = "TLS_FAILURE"
+    H2_HANDSHAKE_FAILURE = "H2_HANDSHAKE_FAILURE"
+    NETWORK_POLICY = "NETWORK_POLICY"
+    IDENTITY_ERROR = "IDENTITY_ERROR"
+    CERT_REVOKED = "CERT_REVOKED"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a connection failed: flag for metrics, text for the log; reason, policy and detail when it was denied."""
+
+    flag: Flag
+    text: str
+    reason: str = ""
+    policy: str = ""
+    detail: str = ""
+
+
+class Meter(Protocol):
+    """The application's side of a relay: octets read from it and given to it so far."""
+
+    taken: int
+    given: int
+
+
+class ConnectionRecord:
+    """Facts fill in while the connection is set up. `inbound`: we report as the destination."""
+
+    __slots__ = (
+        "app_is_client",
+        "counted_received",
+        "counted_sent",
+        "destination",
+        "destination_identity",
+        "destination_peer",
+        "failure",
+        "hbone_target",
+        "inbound",
+        "meter",
+        "mutual_tls",
+        "opened_at",
+        "opened_unix",
+        "original",
+        "pod_uid",
+        "service",
+        "source",
+        "source_identity",
+        "source_peer",
+        "totals",
+        "traffic",
+    )
+
+    def __init__(
+        self, pod_uid: str, source: Endpoint, destination: Endpoint, *, inbound: bool, now: float, unix: float
+    ) -> None:
+        self.pod_uid = pod_uid
+        self.source = source
+        self.destination = destination
+        self.original = str(destination)
+        """What the application dialled (outbound) or the service named by the client's hint (inbound)."""
+        self.hbone_target = ""
+        self.inbound = inbound
+        self.opened_at = now
+        self.opened_unix = unix
+        self.mutual_tls = False
+        self.source_peer: PeerLabels | None = None
+        self.destination_peer: PeerLabels | None = None
+        self.source_identity = ""
+        self.destination_identity = ""
+        self.service = ServiceLabels()
+        self.meter: Meter | None = None
+        self.app_is_client = not inbound
+        self.traffic: tuple[str, ...] | None = None
+        self.totals: Totals | None = None
+        self.counted_received = 0
+        self.counted_sent = 0
+        self.failure: Failure | None = None
+
+    def octets(self) -> tuple[int, int]:
+        """Octets client to server and server to client so far."""
+        if self.meter is None:
+            return 0, 0
+        if self.app_is_client:
+            return self.meter.taken, self.meter.given
+        return self.meter.given, self.meter.taken

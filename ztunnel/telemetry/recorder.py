@@ -1,0 +1,201 @@
+"""Keeps the open records of a worker and turns their openings and closings into series, log lines and flow records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from ambient.model.address import Endpoint
+from ambient.model.outcome import PeerLabels
+from ztunnel.ipc.messages import FlowRecord, Flows, LiveConnection
+from ztunnel.telemetry.access_log import Field, LogWriter, bare
+from ztunnel.telemetry.counters import TrafficCounters
+from ztunnel.telemetry.labels import traffic_labels, with_flags
+from ztunnel.telemetry.record import ConnectionRecord, Failure, Flag
+
+_FLOW_LIMIT: Final = 20_000
+
+
+class Recorder:
+    """`clock` is monotonic, `wall` is unix time, both in seconds."""
+
+    def __init__(
+        self,
+        log: LogWriter,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.counters = TrafficCounters()
+        self.log = log
+        self.node = ""
+        self._clock = clock
+        self._wall = wall
+        self._open: dict[ConnectionRecord, None] = {}
+        self._flows: list[FlowRecord] = []
+        self._flows_lost = 0
+
+    @property
+    def open_count(self) -> int:
+        return len(self._open)
+
+    def open(self, pod_uid: str, source: Endpoint, destination: Endpoint, *, inbound: bool) -> ConnectionRecord:
+        """Begin the record of an accepted connection (for a tunnel: of one of its streams)."""
+        record = ConnectionRecord(pod_uid, source, destination, inbound=inbound, now=self._clock(), unix=self._wall())
+        self._open[record] = None
+        return record
+
+    def established(self, record: ConnectionRecord) -> None:
+        """Both sides are known (or will never be): count it as opened. Later calls change nothing."""
+        if record.traffic is not None:
+            return
+        labels = traffic_labels(
+            "destination" if record.inbound else "source",
+            record.source_peer or PeerLabels(),
+            record.source_identity if record.mutual_tls else "",
+            record.destination_peer or PeerLabels(),
+            record.destination_identity,
+            record.service,
+            mutual_tls=record.mutual_tls,
+        )
+        record.traffic = labels
+        record.totals = self.counters.series(labels)
+        record.totals.opened += 1
+        if self.log.enabled("debug"):
+            self.log.log("debug", "access", "connection opened", self._fields(record))
+        self._flow("opened", record, None)
+
+    def close(self, record: ConnectionRecord, failure: Failure | None = None) -> None:
+        """End the record; every call after the first is ignored."""
+        if self._open.pop(record, self) is self:
+            return
+        record.failure = failure
+        self.established(record)
+        self._count_octets(record)
+        assert record.traffic is not None
+        totals = self.counters.series(with_flags(record.traffic, failure.flag if failure else Flag.NONE))
+        totals.closed += 1
+        if failure is not None:
+            totals.failed += 1
+        if self.log.enabled("error" if failure else "info"):
+            fields = self._fields(record)
+            received, sent = record.octets()
+            mine, theirs = (sent, received) if record.inbound else (received, sent)
+            fields.append(("bytes_sent", mine))
+            fields.append(("bytes_recv", theirs))
+            fields.append(("duration", f"{int((self._clock() - record.opened_at) * 1000)}ms"))
+            if failure is not None:
+                fields.append(("error", failure.text))
+                if failure.policy:
+                    fields.append(("policy", failure.policy))
+                if failure.reason:
+                    fields.append(("reason", failure.reason))
+            self.log.log("error" if failure else "info", "access", "connection complete", fields)
+        event = "closed" if failure is None else "denied" if failure.flag is Flag.DENY else "failed"
+        self._flow(event, record, failure)
+        record.meter = None
+
+    def refused(self, source: Endpoint, destination: str, direction: str, error: str) -> None:
+        """A connection that failed before there was a context for a record."""
+        self.counters.count(f"refused_{direction}")
+        fields: list[Field] = [("src.addr", bare(str(source))), ("dst.addr", bare(destination))]
+        fields += [("direction", direction), ("error", error)]
+        self.log.log("warn", "access", "connection failed", fields)
+
+    def count_live(self) -> None:
+        """Bring the octet counters of open connections up to date (once a second)."""
+        for record in self._open:
+            if record.totals is not None:
+                self._count_octets(record)
+
+    def live(self) -> dict[str, list[LiveConnection]]:
+        """Open connections per pod uid, as the config dump shows them."""
+        found: dict[str, list[LiveConnection]] = {}
+        for record in self._open:
+            found.setdefault(record.pod_uid, []).append(
+                LiveConnection(
+                    direction="inbound" if record.inbound else "outbound",
+                    src=str(record.source),
+                    original_dst=record.original if not record.inbound else record.service.hostname,
+                    actual_dst=str(record.destination)
+                    if not record.inbound
+                    else record.hbone_target or str(record.destination),
+                    protocol="HBONE" if record.hbone_target else "TCP",
+                    peer=record.source_identity if record.inbound else record.destination_identity,
+                    opened_unix=record.opened_unix,
+                )
+            )
+        return found
+
+    def take_flows(self) -> Flows | None:
+        """The flow records since the last call."""
+        if not self._flows and not self._flows_lost:
+            return None
+        flows = Flows(records=tuple(self._flows), lost=self._flows_lost)
+        self._flows, self._flows_lost = [], 0
+        return flows
+
+    def _count_octets(self, record: ConnectionRecord) -> None:
+        received, sent = record.octets()
+        if record.traffic is None or (received == record.counted_received and sent == record.counted_sent):
+            return
+        totals = self.counters.series(record.traffic)
+        totals.received += received - record.counted_received
+        totals.sent += sent - record.counted_sent
+        record.counted_received, record.counted_sent = received, sent
+
+    def _fields(self, record: ConnectionRecord) -> list[Field]:
+        fields: list[Field] = [("src.addr", bare(str(record.source)))]
+        source, destination = record.source_peer or PeerLabels(), record.destination_peer or PeerLabels()
+
+        def add(key: str, value: str) -> None:
+            if value:
+                fields.append((key, value))
+
+        add("src.workload", source.pod)
+        add("src.namespace", source.namespace)
+        add("src.identity", record.source_identity if record.mutual_tls else "")
+        add("src.cluster", source.cluster)
+        fields.append(("dst.addr", bare(str(record.destination))))
+        if record.hbone_target:
+            fields.append(("dst.hbone_addr", bare(record.hbone_target)))
+        add("dst.service", record.service.hostname)
+        add("dst.workload", destination.pod)
+        add("dst.namespace", destination.namespace)
+        add("dst.identity", record.destination_identity if record.mutual_tls else "")
+        add("dst.cluster", destination.cluster)
+        fields.append(("direction", "inbound" if record.inbound else "outbound"))
+        return fields
+
+    def _flow(self, event: str, record: ConnectionRecord, failure: Failure | None) -> None:
+        if len(self._flows) >= _FLOW_LIMIT:
+            self._flows_lost += 1
+            return
+        received, sent = record.octets()
+        source, destination = record.source_peer or PeerLabels(), record.destination_peer or PeerLabels()
+        self._flows.append(
+            FlowRecord(
+                event=event,
+                time_unix=self._wall(),
+                node=self.node,
+                direction="inbound" if record.inbound else "outbound",
+                source=str(record.source),
+                source_pod=source.pod,
+                source_namespace=source.namespace,
+                source_principal=record.source_identity if record.mutual_tls else "",
+                destination=record.hbone_target or str(record.destination),
+                destination_pod=destination.pod,
+                destination_namespace=destination.namespace,
+                destination_principal=record.destination_identity,
+                service=record.service.hostname,
+                security="mutual_tls" if record.mutual_tls else "unknown",
+                flags=failure.flag if failure else Flag.NONE,
+                reason=failure.reason if failure else "",
+                policy=failure.policy if failure else "",
+                detail=failure.detail or failure.text if failure else "",
+                bytes_sent=received,
+                bytes_received=sent,
+                duration_ms=int((self._clock() - record.opened_at) * 1000),
+            )
+        )

@@ -1,0 +1,77 @@
+"""A TLS session between two memory buffers. It owns no socket: this is the seam where a session bound to a socket
+(kernel TLS) could stand instead."""
+
+from __future__ import annotations
+
+import ssl
+from typing import Final
+
+from ambient.errors import ProtocolError
+
+_ALPN: Final = "h2"
+
+
+class TlsSession:
+    """`feed` what arrived, then `handshake` until it is true, then `read_into`; `pending` has what must be sent."""
+
+    __slots__ = ("_incoming", "_object", "_outgoing", "_read", "feed", "write")
+
+    def __init__(self, context: ssl.SSLContext, *, server: bool) -> None:
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=server)
+        self.feed = self._incoming.write
+        """Take octets from the wire."""
+        self._read = self._object.read
+        self.write = self._object.write
+        """Encrypt octets (all of them, at once); only after the handshake."""
+
+    def handshake(self) -> bool:
+        """Go on with the handshake; True when it is complete. Raises ProtocolError."""
+        try:
+            self._object.do_handshake()
+        except ssl.SSLWantReadError:
+            return False
+        except (ssl.SSLError, ValueError) as error:
+            raise ProtocolError("TLS handshake", "", _reason(error)) from None
+        if self._object.selected_alpn_protocol() != _ALPN:
+            raise ProtocolError("TLS handshake", "ALPN", f"peer did not agree on {_ALPN}")
+        return True
+
+    def certificate(self) -> dict[str, object] | None:
+        """The peer's certificate as the ssl module describes it. Raises ProtocolError if it cannot be read."""
+        try:
+            return self._object.getpeercert()  # type: ignore[return-value]
+        except (ValueError, UnicodeError, ssl.SSLError) as error:
+            raise ProtocolError("peer certificate", "", str(error)) from None
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Decrypted octets put into `buffer`; 0: no more for now, -1: the peer closed the session.
+
+        Raises ProtocolError when the stream is corrupt.
+        """
+        try:
+            return self._read(len(buffer), buffer) or -1  # type: ignore[return-value]
+        except ssl.SSLWantReadError:
+            return 0
+        except ssl.SSLZeroReturnError:
+            return -1
+        except ssl.SSLError as error:
+            raise ProtocolError("TLS", "", _reason(error)) from None
+
+    def pending(self) -> bytes:
+        """Take what must be sent to the peer (may be empty)."""
+        return self._outgoing.read() if self._outgoing.pending else b""
+
+    def close(self) -> None:
+        """Say close_notify; it then is in `pending`."""
+        try:
+            self._object.unwrap()
+        except (ssl.SSLError, ValueError):
+            return
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"peer certificate not verified: {error.verify_message}"
+    return getattr(error, "reason", None) or str(error)
