@@ -1,0 +1,66 @@
+"""Multi-maps that keep insertion order and forget empty keys; building blocks of `Mesh`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_network
+from typing import Generic, TypeVar
+
+from ambient.model.address import IpAddress
+
+K = TypeVar("K")
+
+
+class NameIndex(Generic[K]):
+    """key -> names."""
+
+    __slots__ = ("_names",)
+
+    def __init__(self) -> None:
+        self._names: dict[K, dict[str, None]] = {}
+
+    def add(self, key: K, name: str) -> None:
+        self._names.setdefault(key, {})[name] = None
+
+    def discard(self, key: K, name: str) -> None:
+        names = self._names.get(key)
+        if names is not None:
+            names.pop(name, None)
+            if not names:
+                del self._names[key]
+
+    def names(self, key: K) -> tuple[str, ...]:
+        return tuple(self._names.get(key, ()))
+
+
+class BlockIndex:
+    """Address blocks of a network -> names; a lookup costs one probe per prefix length in use."""
+
+    __slots__ = ("_lengths", "_names")
+
+    def __init__(self) -> None:
+        self._names: NameIndex[tuple[str, int, int, int]] = NameIndex()
+        self._lengths: dict[tuple[str, int], dict[int, int]] = {}
+
+    def add(self, network: str, ip: IpAddress, length: int, name: str) -> None:
+        self._names.add(_block(network, ip, length), name)
+        lengths = self._lengths.setdefault((network, ip.version), {})
+        lengths[length] = lengths.get(length, 0) + 1
+
+    def discard(self, network: str, ip: IpAddress, length: int, name: str) -> None:
+        self._names.discard(_block(network, ip, length), name)
+        lengths = self._lengths.get((network, ip.version), {})
+        if length in lengths:
+            lengths[length] -= 1
+            if not lengths[length]:
+                del lengths[length]
+
+    def matching(self, network: str, ip: IpAddress) -> Iterator[tuple[int, str]]:
+        """(prefix length, name) of every block that holds the address, longest prefix first."""
+        for length in sorted(self._lengths.get((network, ip.version), ()), reverse=True):
+            for name in self._names.names(_block(network, ip, length)):
+                yield length, name
+
+
+def _block(network: str, ip: IpAddress, length: int) -> tuple[str, int, int, int]:
+    return network, ip.version, length, int(ip_network((ip, length), strict=False).network_address)
