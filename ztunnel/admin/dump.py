@@ -1,4 +1,4 @@
-"""The config dump's JSON, value for value as Istio's ztunnel writes it (interop 7.3). Pure: values in, plain data out."""
+"""The config dump's JSON, value for value as Istio's ztunnel writes it (interop 7.3). Pure: values in, data out."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import resource
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
@@ -54,6 +55,8 @@ _TRAFFIC_METRICS: Final = (
     ("istio_tcp_received_bytes", "The size of total bytes received during request in case of a TCP connection."),
     ("istio_tcp_sent_bytes", "The size of total bytes sent during response in case of a TCP connection."),
 )
+_CREATED: Final = re.compile(rb"[a-z0-9_]+_created[ {]")
+"""Samples that prometheus-client adds and Istio's ztunnel does not have."""
 _OURS: Final = ("istio_", "workload_manager_", "ambient_")
 
 
@@ -86,9 +89,8 @@ class Stats:
 
     def render(self) -> bytes:
         """The text of /metrics (OpenMetrics, which Prometheus' text parser reads as well)."""
-        return b"\n".join(
-            line for line in generate_latest(self.registry).split(b"\n") if b"_created" not in line.split(b"{")[0][:120]
-        )
+        full: bytes = generate_latest(self.registry)  # type: ignore[no-untyped-call]
+        return b"\n".join(line for line in full.split(b"\n") if not _CREATED.match(line))
 
 
 class _Process(Collector):

@@ -1,0 +1,200 @@
+"""The certificates of every identity on this node: asks for them as the schedule says, keeps them, tells who listens.
+
+Keys exist only in sealed memfds. A valid certificate is never given up because its renewal failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from ambient.errors import MeshError
+from ztunnel.director import issue
+from ztunnel.director.custody import Secret
+from ztunnel.director.memfd import content, sealed
+from ztunnel.director.schedule import Priority, Schedule
+
+Sign = Callable[[str, str], Awaitable[list[str]]]
+"""(identity, CSR as PEM) -> leaf, intermediates, root bundle; raises MeshError."""
+
+_log = logging.getLogger("certificates")
+
+
+class Listener(Protocol):
+    """Who is told about certificates."""
+
+    def certificate_ready(self, identity: str, secret: Secret) -> None: ...
+    def certificate_failed(self, identity: str, why: str) -> None: ...
+    def certificate_gone(self, identity: str) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """One identity for the config dump; the key is not in it."""
+
+    identity: str
+    state: str
+    chain_pem: str = ""
+    roots_pem: str = ""
+
+
+class Certificates:
+    """`taken_back`: secrets out of custody; each is used when its identity is wanted and it is still good."""
+
+    def __init__(
+        self,
+        sign: Sign,
+        listener: Listener,
+        *,
+        clock: Callable[[], float] = time.time,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._sign = sign
+        self._listener = listener
+        self._clock = clock
+        self._schedule = Schedule(draw)
+        self._secrets: dict[str, Secret] = {}
+        self._spare: dict[str, Secret] = {}
+        self._failures: dict[str, str] = {}
+        self._changed = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def offer(self, taken_back: Mapping[str, Secret]) -> None:
+        """Secrets that an earlier process had; owned by us from here on."""
+        self._spare.update(taken_back)
+
+    def want(self, identity: str, priority: Priority = Priority.WARMUP) -> None:
+        """A pod of this node has this identity."""
+        fresh = identity not in self._schedule.identities
+        self._schedule.want(identity, self._clock(), priority)
+        spare = self._spare.pop(identity, None)
+        if spare is not None and not (fresh and self._reuse(identity, spare)):
+            os.close(spare.fd)
+        self._changed.set()
+
+    def keep_only(self, identities: Iterable[str]) -> None:
+        """Forget every other identity; those that nobody on the node has any more."""
+        for identity in self._schedule.identities - set(identities):
+            self._schedule.forget(identity)
+            self._failures.pop(identity, None)
+            secret = self._secrets.pop(identity, None)
+            if secret is not None:
+                self._listener.certificate_gone(identity)
+                os.close(secret.fd)
+
+    def drop_spares(self) -> None:
+        """Every pod of the node is known now: what nobody wanted of the earlier process' secrets goes."""
+        for identity, secret in self._spare.items():
+            os.close(secret.fd)
+            self._listener.certificate_gone(identity)
+        self._spare.clear()
+
+    def held(self) -> list[tuple[str, Secret]]:
+        """Every certificate that has not run out, and what came out of custody and may still be wanted."""
+        now = self._clock()
+        both = [*self._secrets.items(), *self._spare.items()]
+        return [(identity, secret) for identity, secret in both if secret.not_after > now]
+
+    def current(self) -> list[tuple[str, Secret]]:
+        """Every certificate in use that has not run out."""
+        now = self._clock()
+        return [(identity, secret) for identity, secret in self._secrets.items() if secret.not_after > now]
+
+    def failures(self) -> Mapping[str, str]:
+        """Identities without a valid certificate whose last request failed, with the reason."""
+        now = self._clock()
+        return {identity: why for identity, why in self._failures.items() if not self._schedule.valid(identity, now)}
+
+    def show(self) -> list[Shown]:
+        """For the config dump."""
+        now = self._clock()
+        rows = []
+        for identity in sorted(self._schedule.identities):
+            secret = self._secrets.get(identity)
+            chain = issue.public_part(content(secret.fd)).decode() if secret else ""
+            rows.append(Shown(identity, self._schedule.state(identity, now), chain, secret.roots if secret else ""))
+        return rows
+
+    def hurry(self) -> None:
+        """The control plane answers again: try failed requests now."""
+        self._schedule.hurry(self._clock())
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Ask for what is due, for ever."""
+        try:
+            while True:
+                self._changed.clear()
+                step = self._schedule.step(self._clock())
+                for identity in step.fetch:
+                    task = asyncio.ensure_future(self._fetch(identity))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._tasks.discard)
+                wait = None if step.wake is None else min(3600.0, max(0.0, step.wake - self._clock()))
+                try:
+                    async with asyncio.timeout(wait):
+                        await self._changed.wait()
+                except TimeoutError:
+                    continue
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def close(self) -> None:
+        """Give up the memory of every key."""
+        for secret in (*self._secrets.values(), *self._spare.values()):
+            os.close(secret.fd)
+        self._secrets.clear()
+        self._spare.clear()
+
+    def _reuse(self, identity: str, spare: Secret) -> bool:
+        now = self._clock()
+        try:
+            begin, end = issue.validity(content(spare.fd), identity)
+        except MeshError as error:
+            _log.warning("%s", error)
+            return False
+        if end <= now:
+            return False
+        self._schedule.fetched(identity, begin, end, now)
+        self._install(identity, spare)
+        return True
+
+    async def _fetch(self, identity: str) -> None:
+        request = issue.KeyRequest(identity)
+        try:
+            issued = request.accept(await self._sign(identity, request.csr_pem), self._clock())
+        except MeshError as error:
+            self._fail(identity, str(error))
+        except Exception as error:
+            # A bug, but it must not leave this identity waiting for an answer for ever.
+            self._fail(identity, f"internal error: {error!r}")
+            raise
+        else:
+            if self._schedule.fetched(identity, issued.not_before, issued.not_after, self._clock()):
+                fd = sealed("ambient-certificate", issued.secret)
+                self._install(identity, Secret(fd, issued.roots, issued.not_after))
+                _log.info("certificate for %s until %s", identity, issue.rfc3339(issued.not_after))
+        finally:
+            self._changed.set()
+
+    def _fail(self, identity: str, why: str) -> None:
+        self._failures[identity] = why
+        _log.warning("certificate for %s: %s", identity, why)
+        if self._schedule.failed(identity, why, self._clock()):
+            self._listener.certificate_failed(identity, why)
+
+    def _install(self, identity: str, secret: Secret) -> None:
+        earlier = self._secrets.get(identity)
+        self._secrets[identity] = secret
+        self._failures.pop(identity, None)
+        self._listener.certificate_ready(identity, secret)
+        if earlier is not None:
+            os.close(earlier.fd)

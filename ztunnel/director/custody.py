@@ -1,0 +1,115 @@
+"""Leaving keys with the node agent and taking them back, so that a restarted ztunnel serves at once without the CA.
+
+The agent may not be there, or be Istio's (then there is no custody): everything here is best effort and the
+certificates in this process are what counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ambient.errors import MeshError, ProtocolError
+from ambient.zds import custody as wire
+from ambient.zds.packet import PacketSocket, close_all, connect
+
+TIMEOUT_S: Final = 2.0
+RETRY_S: Final = 1.0
+
+_log = logging.getLogger("custody")
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A sealed memfd with key and chain, the PEM of its roots, its end in Unix seconds."""
+
+    fd: int
+    roots: str
+    not_after: float
+
+
+class Custody:
+    """`held()` gives what this process has now: all of it is put again after each reconnect."""
+
+    def __init__(self, path: str, held: Callable[[], Iterable[tuple[str, Secret]]]) -> None:
+        self._path = Path(path)
+        self._held = held
+        self._changes: asyncio.Queue[str] = asyncio.Queue()
+
+    async def take_back(self) -> dict[str, Secret]:
+        """Everything in custody; {} when nobody answers in time. The descriptors are the caller's."""
+        found: dict[str, Secret] = {}
+        try:
+            async with asyncio.timeout(TIMEOUT_S):
+                link = connect(self._path)
+                try:
+                    await link.send(wire.encode(wire.List()))
+                    while isinstance(message := await self._receive(link, found), wire.Held):
+                        pass
+                finally:
+                    link.close()
+            if not isinstance(message, wire.End):
+                raise ProtocolError("custody", str(self._path), f"unexpected {type(message).__name__}")
+        except (MeshError, TimeoutError) as error:
+            _log.info("nothing taken back: %s", error or "no answer in time")
+        return found
+
+    def changed(self, identity: str) -> None:
+        """This identity has a new certificate, or none any more: tell the agent when possible."""
+        self._changes.put_nowait(identity)
+
+    async def run(self) -> None:
+        """Keep the agent's copy like ours, for ever."""
+        while True:
+            try:
+                link = connect(self._path)
+                try:
+                    await self._mirror(link)
+                finally:
+                    link.close()
+            except MeshError as error:
+                _log.debug("%s", error)
+            await asyncio.sleep(RETRY_S)
+
+    async def _mirror(self, link: PacketSocket) -> None:
+        for identity, secret in list(self._held()):
+            await self._put(link, identity, secret)
+        closed = asyncio.ensure_future(link.receive(wire.MAX_PACKET))
+        try:
+            while not closed.done():
+                change = asyncio.ensure_future(self._changes.get())
+                await asyncio.wait({change, closed}, return_when=asyncio.FIRST_COMPLETED)
+                if not change.done():
+                    change.cancel()
+                    return
+                identity = change.result()
+                held = dict(self._held())
+                if identity in held:
+                    await self._put(link, identity, held[identity])
+                else:
+                    await link.send(wire.encode(wire.Drop(identity)))
+        finally:
+            closed.cancel()
+            await asyncio.gather(closed, return_exceptions=True)
+
+    async def _put(self, link: PacketSocket, identity: str, secret: Secret) -> None:
+        await link.send(wire.encode(wire.Put(identity, secret.not_after, secret.roots)), [secret.fd])
+
+    async def _receive(self, link: PacketSocket, found: dict[str, Secret]) -> wire.Custody:
+        packet, fds = await link.receive(wire.MAX_PACKET)
+        try:
+            message = wire.decode(packet, len(fds))
+        except ProtocolError:
+            close_all(fds)
+            raise
+        if isinstance(message, wire.Held):
+            earlier = found.pop(message.identity, None)
+            if earlier is not None:
+                os.close(earlier.fd)
+            found[message.identity] = Secret(fds[0], message.roots, message.not_after)
+        return message
