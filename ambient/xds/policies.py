@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from google.protobuf.message import DecodeError
+
 from ambient.errors import InvalidInput
 from ambient.model.address import IpNetwork
 from ambient.model.policy import (
@@ -124,3 +126,23 @@ def _encode_string(match: StringMatch, wire: Any) -> None:
 def _encode_networks(networks: Iterable[IpNetwork], wire: Any) -> None:
     for network in networks:
         wire.add(address=network.network_address.packed, length=network.prefixlen)
+
+
+def closed_stand_in(name: str, body: bytes) -> Authorization | None:
+    """A policy that denies everything which the unreadable policy `name` ("namespace/name") selects.
+
+    Its scope is taken from `body` where that can be read, else it is the whole namespace. None when the name is no
+    policy name, or the policy would only have been a dry run.
+    """
+    namespace, slash, rest = name.partition("/")
+    if not slash or not namespace or not rest or "/" in rest:
+        return None
+    scope = PolicyScope.NAMESPACE
+    try:
+        wire = message("istio.security.Authorization").FromString(body)
+        if wire.dry_run:
+            return None
+        scope = PolicyScope(wire.scope)
+    except (DecodeError, ValueError):
+        pass
+    return Authorization(name=rest, namespace=namespace, scope=scope, action=Action.DENY, rules=((),))

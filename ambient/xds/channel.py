@@ -1,0 +1,130 @@
+"""Secure gRPC channels to a control plane, the metadata that authenticates us, and unary calls on them.
+
+The root file and the token file are read for every channel and every call: both are replaced while we run. Failures
+come out as Unavailable (try again) or Refused (the server will not), with the server's own words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+import grpc.aio
+
+from ambient.errors import MeshError, Refused, Unavailable
+from ambient.xds.wire import message
+
+CREATE_CERTIFICATE: Final = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
+MOST_BYTES: Final = 200 << 20
+CONNECT_TIMEOUT_S: Final = 5.0
+
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MOST_BYTES),
+    ("grpc.max_send_message_length", MOST_BYTES),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.max_pings_without_data", 0),
+    ("grpc.enable_http_proxy", 0),
+    ("grpc.enable_retries", 0),
+    # Without these, gRPC's own pauses (1 s and more) come on top of ours and outlive the channel.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 50),
+)
+_REFUSALS: Final = frozenset(
+    {
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNIMPLEMENTED,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerSettings:
+    """Where a control plane is and how we prove who we are.
+
+    `target` is host:port, `root` a PEM file, `token` a file with a bearer token (None: no token), `hostname` the name
+    to verify in the server's certificate instead of the target's.
+    """
+
+    target: str
+    root: Path
+    token: Path | None = None
+    hostname: str = ""
+    cluster: str = "Kubernetes"
+
+
+def open_channel(settings: ServerSettings) -> grpc.aio.Channel:
+    """A channel that verifies the server with the root as it is now. Raises Unavailable when that cannot be read."""
+    try:
+        root = settings.root.read_bytes()
+    except OSError as error:
+        raise Unavailable("root certificate", str(settings.root), error.strerror or str(error)) from None
+    options = [*_OPTIONS]
+    if settings.hostname:
+        options.append(("grpc.ssl_target_name_override", settings.hostname))  # type: ignore[arg-type]
+    return grpc.aio.secure_channel(settings.target, grpc.ssl_channel_credentials(root), options=options)
+
+
+async def connected(channel: grpc.aio.Channel, target: str, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
+    """Wait until the channel is up; raises Unavailable on the first failure instead of waiting for gRPC's retries."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            state = channel.get_state(try_to_connect=True)
+            while state is not grpc.ChannelConnectivity.READY:
+                if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+                    raise Unavailable("no connection", target, "refused, unreachable or its certificate is not trusted")
+                await channel.wait_for_state_change(state)
+                state = channel.get_state(try_to_connect=True)
+    except TimeoutError:
+        raise Unavailable("no connection", target, f"no answer within {timeout_s:g} s") from None
+
+
+def call_metadata(settings: ServerSettings) -> list[tuple[str, str]]:
+    """Authentication of one call, with the token as it is now. Raises Unavailable when the file cannot be read."""
+    metadata = [("clusterid", settings.cluster)]
+    if settings.token is not None:
+        try:
+            token = settings.token.read_text().strip()
+        except OSError as error:
+            raise Unavailable("token", str(settings.token), error.strerror or str(error)) from None
+        metadata.append(("authorization", f"Bearer {token}"))
+    return metadata
+
+
+def as_mesh_error(error: grpc.aio.AioRpcError, what: str, where: str) -> MeshError:
+    """The error of a call in our terms."""
+    kind = Refused if error.code() in _REFUSALS else Unavailable
+    return kind(what, where, f"{error.code().name}: {error.details() or 'no details'}")
+
+
+async def create_certificate(
+    settings: ServerSettings, csr: str, identity: str, ttl_s: int, *, timeout_s: float = 10.0
+) -> Sequence[str]:
+    """Ask the CA at `settings` for a certificate of `identity` (a SPIFFE URI) over the PEM request `csr`.
+
+    Gives the chain as PEM: leaf, intermediates, and the trusted roots as last element. Raises Unavailable or Refused.
+    """
+    request = message("istio.v1.auth.IstioCertificateRequest")(csr=csr, validity_duration=ttl_s)
+    request.metadata.update({"ImpersonatedIdentity": identity})
+    response_type = message("istio.v1.auth.IstioCertificateResponse")
+    channel = open_channel(settings)
+    try:
+        await connected(channel, settings.target)
+        call = channel.unary_unary(
+            CREATE_CERTIFICATE,
+            request_serializer=lambda value: value.SerializeToString(),
+            response_deserializer=response_type.FromString,
+        )
+        answer = await call(request, metadata=tuple(call_metadata(settings)), timeout=timeout_s)
+    except grpc.aio.AioRpcError as error:
+        raise as_mesh_error(error, "certificate", identity) from None
+    finally:
+        await channel.close(None)
+    return tuple(answer.cert_chain)

@@ -1,0 +1,227 @@
+"""The server's side of one delta discovery stream as a state machine: requests in, responses out; no I/O, no clock.
+
+At most one response per type is unanswered, so a slow client costs no memory: what changes meanwhile is sent as one
+response after its answer. Order of what depends on each other: policies are put before the workloads that name them
+and removed only after the client has taken the workloads that no longer do.
+
+A refused (NACKed) response: what the client named is not sent again until it changes; the rest is, at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from ambient.errors import Refused
+from ambient.xds.catalogue import Catalogue
+from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, Resource
+from ambient.xds.messages import DeltaRequest, DeltaResponse
+
+MOST_NAMES: Final = 200_000
+_MOST_BYTES: Final = 48 << 20
+_ORDER: Final = (AUTHORIZATION_TYPE, ADDRESS_TYPE, AUTHORIZATION_TYPE)
+"""Policies to put, then addresses, then the removals of policies that waited for the addresses."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Outstanding:
+    nonce: str
+    names: frozenset[str]
+    revision: int
+
+
+@dataclass(slots=True)
+class _TypeState:
+    wildcard: bool
+    generation: int = -1
+    names: set[str] = field(default_factory=set)
+    sent: dict[str, str] = field(default_factory=dict)
+    again: set[str] = field(default_factory=set)
+    removals: set[str] = field(default_factory=set)
+    refused: dict[str, str] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    outstanding: _Outstanding | None = None
+    acked: int = 0
+
+
+class DeltaStream:
+    """One client's stream. After each `receive` and each change of the catalogue, `pull` until it gives None.
+
+    `node`: the client's node; an on-demand client also gets that node's workloads without asking.
+    """
+
+    def __init__(self, catalogue: Catalogue, *, node: str = "", prefix: str = "") -> None:
+        self._catalogue = catalogue
+        self._node = node
+        self._prefix = prefix
+        self._sequence = 0
+        self._types: dict[str, _TypeState] = {}
+
+    @property
+    def acked(self) -> int:
+        """The highest revision of which the client has acknowledged everything, over all types it subscribed to."""
+        return min((state.acked for state in self._types.values()), default=0)
+
+    @property
+    def nacks(self) -> dict[str, str]:
+        """What the client refuses at the moment: resource name -> its reason."""
+        return {name: why for state in self._types.values() for name, why in state.reasons.items()}
+
+    @property
+    def unanswered(self) -> int:
+        """Responses that the client has not answered yet."""
+        return sum(state.outstanding is not None for state in self._types.values())
+
+    def receive(self, request: DeltaRequest) -> None:
+        """Take one request. Raises Refused for a type we do not serve or too many names."""
+        if not self._catalogue.serves(request.type_url):
+            raise Refused("subscription", request.type_url[:200], "this server has no such type")
+        state = self._types.get(request.type_url)
+        if state is None:
+            state = self._types[request.type_url] = self._first(request)
+        else:
+            self._answer(state, request)
+            self._subscribe(state, request)
+        if len(state.names) > MOST_NAMES or len(state.sent) > 2 * MOST_NAMES:
+            raise Refused("subscription", request.type_url, f"more than {MOST_NAMES} names")
+
+    def pull(self) -> DeltaResponse | None:
+        """The next response to send, or None until something happens. Raises Unavailable: end the stream."""
+        for url in _ORDER:
+            state = self._types.get(url)
+            if state is not None and state.outstanding is None:
+                response = self._next(url, state)
+                if response is not None:
+                    return response
+        return None
+
+    def _first(self, request: DeltaRequest) -> _TypeState:
+        asked, given_back = set(request.subscribe), set(request.unsubscribe)
+        wildcard = (not asked and not given_back) or ("*" in asked and "*" not in given_back)
+        state = _TypeState(wildcard, names=asked - given_back - {"*"}, sent=dict(request.versions))
+        state.again |= state.names
+        return state
+
+    def _subscribe(self, state: _TypeState, request: DeltaRequest) -> None:
+        if "*" in request.unsubscribe:
+            state.wildcard = False
+        if "*" in request.subscribe:
+            state.wildcard, state.generation = True, -1
+        state.names |= set(request.subscribe) - {"*"}
+        state.names -= set(request.unsubscribe)
+        for name in request.unsubscribe:
+            state.sent.pop(name, None)
+        state.again |= set(request.subscribe) - {"*"}
+
+    def _answer(self, state: _TypeState, request: DeltaRequest) -> None:
+        outstanding = state.outstanding
+        if outstanding is None or not request.nonce or request.nonce != outstanding.nonce:
+            return
+        state.outstanding = None
+        if request.error is None:
+            state.acked = max(state.acked, outstanding.revision) if not state.removals else state.acked
+            for name in outstanding.names:
+                state.refused.pop(name, None)
+                state.reasons.pop(name, None)
+            return
+        named = dict(part.partition(": ")[::2] for part in request.error.split("; "))
+        culprits = {name: why for name, why in named.items() if name in outstanding.names}
+        resources = self._catalogue.resources(request.type_url)
+        for name, why in culprits.items():
+            state.refused[name] = resources[name].version if name in resources else ""
+            state.reasons[name] = why[:500]
+        if culprits:
+            state.again |= outstanding.names - culprits.keys()
+        else:
+            state.reasons["*"] = request.error[:500]
+
+    def _next(self, url: str, state: _TypeState) -> DeltaResponse | None:
+        resources = self._catalogue.resources(url)
+        initial = state.generation < 0
+        names = self._due(url, state)
+        put: list[Resource] = []
+        room = _MOST_BYTES
+        for name in names:
+            resource = resources.get(name)
+            if resource is None:
+                state.removals.add(name)
+            elif state.refused.get(name) != resource.version:
+                if room < 0:
+                    state.again.add(name)
+                else:
+                    put.append(resource)
+                    room -= len(resource.body)
+        state.removals = {name for name in state.removals if not (name in resources and self._interested(state, name))}
+        removed = self._removable(url, state)
+        state.removals -= removed
+        if not put and not removed and not initial:
+            if not state.removals and not state.again:
+                state.acked = self._catalogue.revision
+            return None
+        self._remember(state, put, removed)
+        self._sequence += 1
+        nonce = f"{self._prefix}{self._sequence}"
+        names_sent = frozenset(resource.name for resource in put) | removed
+        state.outstanding = _Outstanding(
+            nonce, names_sent, self._catalogue.revision if not state.again else state.acked
+        )
+        version = str(self._catalogue.revision)
+        return DeltaResponse(
+            type_url=url, nonce=nonce, resources=tuple(put), removed=tuple(sorted(removed)), system_version=version
+        )
+
+    def _due(self, url: str, state: _TypeState) -> list[str]:
+        """Names that differ from what the client has, in the order to send them; moves the state to this generation."""
+        again, state.again = state.again, set()
+        generation, state.generation = state.generation, self._catalogue.generation
+        if not state.wildcard:
+            return self._due_on_demand(url, state, again)
+        if generation >= 0:
+            return [*sorted(again), *(n for n in self._catalogue.changed_since(url, generation) if n not in again)]
+        resources, had = self._catalogue.resources(url), state.sent
+        state.sent = {}
+        gone = [name for name in had if name not in resources]
+        return [
+            name for name, resource in resources.items() if had.get(name) != resource.version or name in again
+        ] + gone
+
+    def _due_on_demand(self, url: str, state: _TypeState, again: set[str]) -> list[str]:
+        resources = self._catalogue.resources(url)
+        wanted = set(state.sent)
+        for asked in state.names:
+            found = self._catalogue.find(url, asked)
+            wanted |= found or {asked}
+            wanted |= self._catalogue.group(url, f"service:{asked}")
+        if self._node:
+            wanted |= self._catalogue.group(url, f"node:{self._node}")
+        asked_again = {name for asked in again for name in (self._catalogue.find(url, asked) or {asked})}
+        return [
+            name
+            for name in sorted(wanted)
+            if (name in resources and state.sent.get(name) != resources[name].version)
+            or (name not in resources and name in state.sent)
+            or name in asked_again
+        ]
+
+    def _interested(self, state: _TypeState, name: str) -> bool:
+        return state.wildcard or name in state.sent or name in state.names
+
+    def _removable(self, url: str, state: _TypeState) -> set[str]:
+        """Removals to send now. Those of policies wait until the client has today's workloads."""
+        if url == AUTHORIZATION_TYPE:
+            addresses = self._types.get(ADDRESS_TYPE)
+            if addresses is not None and not self._settled(addresses):
+                return set()
+        return set(state.removals)
+
+    def _settled(self, state: _TypeState) -> bool:
+        return state.outstanding is None and state.generation == self._catalogue.generation and not state.again
+
+    def _remember(self, state: _TypeState, put: list[Resource], removed: set[str]) -> None:
+        for name in removed:
+            state.refused.pop(name, None)
+            state.reasons.pop(name, None)
+        if not state.wildcard:
+            state.sent.update((resource.name, resource.version) for resource in put)
+            for name in removed:
+                state.sent.pop(name, None)
