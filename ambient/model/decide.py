@@ -1,0 +1,135 @@
+"""May this connection reach this workload? The one function that proxies, kernel rows, tests and `explain` share.
+
+Order: a policy the workload names and that was not received refuses (its absence must never open anything); then an
+enforced DENY that matches; then, if there are enforced ALLOW policies, one of them must match. dry_run policies
+never decide. `judge_naive` is the definition; `PolicyIndex.judge` gives the same answers in constant time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from ambient.model.matching import principal_of, rule_matches
+from ambient.model.nearest import Difference, differences
+from ambient.model.outcome import Allowed, Connection, Denied, Reason, Verdict
+from ambient.model.policy import Action, Authorization
+from ambient.model.rule_index import Entry, build, first_match
+
+
+def judge_naive(policies: Iterable[Authorization], missing: Sequence[str], connection: Connection) -> Verdict:
+    """The verdict by trying every rule; of several policies that match the first in the given order is named."""
+    if missing:
+        return Denied(Reason.POLICY_NOT_RECEIVED, missing[0])
+    principal = principal_of(connection)
+    enforced = [policy for policy in policies if not policy.dry_run]
+    for policy in enforced:
+        if policy.action is Action.DENY and _matches(policy, connection, principal):
+            return Denied(Reason.DENIED_BY, policy.key)
+    allows = [policy for policy in enforced if policy.action is Action.ALLOW]
+    if not allows:
+        return Allowed(Reason.NO_ALLOW_POLICY)
+    for policy in allows:
+        if _matches(policy, connection, principal):
+            return Allowed(Reason.ALLOWED_BY, policy.key)
+    return Denied(Reason.NO_ALLOW_MATCHED)
+
+
+def _matches(policy: Authorization, connection: Connection, principal: str | None) -> bool:
+    return any(rule_matches(rule, connection, principal) for rule in policy.rules)
+
+
+class PolicyIndex:
+    """The policies of one workload, prepared once for many judgements. Immutable."""
+
+    __slots__ = ("_allow", "_allows", "_denies", "_deny", "_missing", "policies")
+
+    def __init__(self, policies: Iterable[Authorization] = (), missing: Sequence[str] = ()) -> None:
+        self.policies = tuple(policies)
+        self._missing = tuple(missing)
+        self._denies = tuple(p for p in self.policies if p.action is Action.DENY and not p.dry_run)
+        self._allows = tuple(p for p in self.policies if p.action is Action.ALLOW and not p.dry_run)
+        self._deny = build(self._denies)
+        self._allow = build(self._allows)
+
+    def judge(self, connection: Connection) -> Verdict:
+        """Same verdict as `judge_naive`. A refusal because nothing allowed names a policy that came near, as a hint
+        for people (only rules that the index had to look at are considered)."""
+        if self._missing:
+            return Denied(Reason.POLICY_NOT_RECEIVED, self._missing[0])
+        if self._denies:
+            first, _ = first_match(self._deny, connection, len(self._denies))
+            if first < len(self._denies):
+                return Denied(Reason.DENIED_BY, self._denies[first].key)
+        if not self._allows:
+            return Allowed(Reason.NO_ALLOW_POLICY)
+        first, near = first_match(self._allow, connection, len(self._allows))
+        if first < len(self._allows):
+            return Allowed(Reason.ALLOWED_BY, self._allows[first].key)
+        return self._nothing_allowed(near, connection)
+
+    def _nothing_allowed(self, near: Sequence[Entry], connection: Connection) -> Denied:
+        if not near:
+            only = self._allows[0].key if len(self._allows) == 1 else ""
+            return Denied(Reason.NO_ALLOW_MATCHED, only)
+        principal = principal_of(connection)
+        ranked = [(differences(entry.rule, connection, principal), entry) for entry in near[:8]]
+        misses, entry = min(ranked, key=lambda pair: len(pair[0]))
+        return Denied(Reason.NO_ALLOW_MATCHED, self._allows[entry.order].key, "; ".join(map(str, misses)))
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """A verdict with its ground. `policy` and `rule` (0-based, -1 = none) name what decided or came nearest.
+
+    `misses` is empty when that rule matched. `dry_run`: keys of policies that would have matched if enforced.
+    """
+
+    verdict: Verdict
+    policy: str = ""
+    rule: int = -1
+    misses: tuple[Difference, ...] = ()
+    dry_run: tuple[str, ...] = ()
+    text: str = ""
+
+
+def explain(policies: Iterable[Authorization], missing: Sequence[str], connection: Connection) -> Explanation:
+    """Why the connection is allowed or denied: the rule that decided, or the nearest one and what differs."""
+    listed = list(policies)
+    principal = principal_of(connection)
+    verdict = judge_naive(listed, missing, connection)
+    dry = tuple(p.key for p in listed if p.dry_run and _matches(p, connection, principal))
+    match verdict.reason:
+        case Reason.POLICY_NOT_RECEIVED:
+            text = f"denied: the workload names policy {verdict.policy}, which has not been received"
+            return Explanation(verdict, verdict.policy, dry_run=dry, text=text)
+        case Reason.NO_ALLOW_POLICY:
+            return Explanation(
+                verdict, dry_run=dry, text="allowed: no ALLOW policy selects the workload and no DENY matches"
+            )
+        case Reason.NO_ALLOW_MATCHED:
+            return _nearest(verdict, [p for p in listed if p.action is Action.ALLOW and not p.dry_run], connection, dry)
+    decided = next(policy for policy in listed if policy.key == verdict.policy and not policy.dry_run)
+    rule = next(i for i, rule in enumerate(decided.rules) if rule_matches(rule, connection, principal))
+    word = "allowed" if isinstance(verdict, Allowed) else "denied"
+    return Explanation(verdict, decided.key, rule, (), dry, f"{word}: rule {rule + 1} of {decided.key} matches")
+
+
+def _nearest(
+    verdict: Verdict, allows: Sequence[Authorization], connection: Connection, dry: tuple[str, ...]
+) -> Explanation:
+    principal = principal_of(connection)
+    ranked = [
+        (len(misses), position, i, misses)
+        for position, policy in enumerate(allows)
+        for i, rule in enumerate(policy.rules)
+        if (misses := differences(rule, connection, principal))
+    ]
+    start = "denied: ALLOW policies select the workload and none matches"
+    if not ranked:
+        text = f"{start}; {allows[0].key} has no rule that could match"
+        return Explanation(verdict, allows[0].key, dry_run=dry, text=text)
+    _, position, i, misses = min(ranked, key=lambda entry: entry[:3])
+    policy = allows[position]
+    text = f"{start}; nearest is rule {i + 1} of {policy.key}: {'; '.join(map(str, misses))}"
+    return Explanation(verdict, policy.key, i, misses, dry, text)

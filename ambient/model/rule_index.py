@@ -1,0 +1,266 @@
+"""Finds the first matching rule among very many without looking at all of them.
+
+A tree over what rules demand (principal, namespace, service account, port, source and destination address). Each
+node splits its rules by the demand that separates them best; rules without that demand form the node's `rest`,
+which is split by the other demands. A look-up follows only the buckets that fit the connection and judges the few
+rules found there with the reference algebra, so the tree can only leave out what cannot match.
+
+Addresses become strings of bits; then CIDRs, name prefixes and (reversed) name suffixes are all one thing: sets of
+strings that are nested or disjoint, where one bisection finds the longest and parent links give the rest.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from ambient.model.address import IpAddress, IpNetwork
+from ambient.model.matching import NO_FIELDS, namespace_of, principal_of, rule_matches
+from ambient.model.outcome import Connection
+from ambient.model.policy import Authorization, Clause, Match, Rule, StringMatch, StringMatchKind
+
+LEAF: Final = 4
+"""Rules that are simply tried one after the other."""
+_MAX_PARTS: Final = 64
+"""Rules are taken apart into at most this many alternatives."""
+_WORTH: Final = 0.7
+"""A split must leave at most this share of the rules to look at."""
+
+
+class Demand(IntEnum):
+    """What a rule can be found by; the value is its place in the facts of a connection."""
+
+    PRINCIPAL = 0
+    NAMESPACE = 1
+    ACCOUNT = 2
+    PORT = 3
+    SOURCE = 4
+    DESTINATION = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One rule (or one alternative of it). `order`: position of its policy; `keys[d]`: demands of kind d or None."""
+
+    order: int
+    rule: Rule
+    keys: tuple[tuple[StringMatch, ...] | None, ...]
+
+
+class _Nested:
+    """Strings that start the value looked for, longest first."""
+
+    __slots__ = ("_nodes", "_parents", "_prefixes")
+
+    def __init__(self, buckets: dict[str, Node]) -> None:
+        self._prefixes = sorted(buckets)
+        self._nodes = [buckets[prefix] for prefix in self._prefixes]
+        self._parents: list[int] = []
+        open_: list[int] = []
+        for i, prefix in enumerate(self._prefixes):
+            while open_ and not prefix.startswith(self._prefixes[open_[-1]]):
+                open_.pop()
+            self._parents.append(open_[-1] if open_ else -1)
+            open_.append(i)
+
+    def collect(self, value: str, found: list[Node]) -> None:
+        at = bisect_right(self._prefixes, value) - 1
+        while at >= 0:
+            if value.startswith(self._prefixes[at]):
+                found.append(self._nodes[at])
+            at = self._parents[at]
+
+
+class Node:
+    """A leaf with entries, or a split by one demand. Build with `build`."""
+
+    __slots__ = ("demand", "entries", "exact", "prefixes", "present", "rest", "suffixes")
+
+    def __init__(self, entries: Sequence[Entry]) -> None:
+        self.entries = tuple(entries)
+        self.demand: Demand | None = None
+        self.exact: dict[str, Node] = {}
+        self.prefixes: _Nested | None = None
+        self.suffixes: _Nested | None = None
+        self.present: Node | None = None
+        self.rest: Node | None = None
+
+
+def first_match(root: Node, connection: Connection, none: int) -> tuple[int, Sequence[Entry]]:
+    """(lowest order among matching rules or `none`, entries of the last leaf that had some but none that matched)."""
+    principal = principal_of(connection)
+    facts = _facts(connection, principal)
+    best = none
+    near: Sequence[Entry] = ()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if node.demand is None:
+            for entry in node.entries:
+                if entry.order >= best:
+                    break
+                if rule_matches(entry.rule, connection, principal):
+                    best = entry.order
+                    break
+            else:
+                near = node.entries or near
+            continue
+        if node.rest is not None:
+            waiting.append(node.rest)
+        value = facts[node.demand]
+        if value is None:
+            continue
+        exact = node.exact.get(value)
+        if exact is not None:
+            waiting.append(exact)
+        if node.prefixes is not None:
+            node.prefixes.collect(value, waiting)
+        if node.suffixes is not None:
+            node.suffixes.collect(value[::-1], waiting)
+        if node.present is not None and value:
+            waiting.append(node.present)
+    return best, near
+
+
+def _facts(connection: Connection, principal: str | None) -> tuple[str | None, ...]:
+    peer = connection.peer
+    return (
+        principal,
+        namespace_of(connection),
+        None if peer is None else f"{peer.namespace}/{peer.service_account}",
+        str(connection.destination_port),
+        _bits(connection.source_ip),
+        _bits(connection.destination_ip),
+    )
+
+
+def _bits(ip: IpAddress) -> str:
+    return f"4{int(ip):032b}" if ip.version == 4 else f"6{int(ip):0128b}"
+
+
+def _block(network: IpNetwork) -> StringMatch:
+    return StringMatch(StringMatchKind.PREFIX, _bits(network.network_address)[: network.prefixlen + 1])
+
+
+# --- building
+
+
+def build(policies: Iterable[Authorization]) -> Node:
+    """The tree of all rules of the policies; an entry's order is the policy's position."""
+    entries: list[Entry] = []
+    seen: set[Rule] = set()
+    for order, policy in enumerate(policies):
+        for rule in policy.rules:
+            if rule in seen:  # the same rule in an earlier policy decides first
+                continue
+            seen.add(rule)
+            entries += (Entry(order, part, _keys(part)) for part in _parts(rule))
+    return _split(entries, frozenset(Demand))
+
+
+def _parts(rule: Rule) -> Iterator[Rule]:
+    """Alternatives that together equal the rule: matches without fields go, unlike matches of a clause go apart."""
+    clauses: list[Clause] = []
+    for clause in rule:
+        if clause:
+            live = tuple(match for match in clause if match != NO_FIELDS)
+            if not live:
+                return
+            clauses.append(live)
+    for i, clause in enumerate(clauses):
+        if 1 < len(clause) <= _MAX_PARTS and len({_demands(match) for match in clause}) > 1:
+            for match in clause:
+                yield (*clauses[:i], (match,), *clauses[i + 1 :])
+            return
+    yield tuple(clauses)
+
+
+def _demands(match: Match) -> tuple[bool, ...]:
+    return tuple(bool(_wanted(match, demand)) for demand in Demand)
+
+
+def _wanted(match: Match, demand: Demand) -> tuple[StringMatch, ...]:
+    match demand:
+        case Demand.PRINCIPAL:
+            return match.principals
+        case Demand.NAMESPACE:
+            return match.namespaces
+        case Demand.ACCOUNT:
+            return tuple(_exact(f"{a.namespace}/{a.service_account}") for a in match.service_accounts)
+        case Demand.PORT:
+            return tuple(_exact(str(port)) for port in match.destination_ports)
+        case Demand.SOURCE:
+            return tuple(_block(network) for network in match.source_ips)
+        case Demand.DESTINATION:
+            return tuple(_block(network) for network in match.destination_ips)
+
+
+def _exact(value: str) -> StringMatch:
+    return StringMatch(StringMatchKind.EXACT, value)
+
+
+def _keys(rule: Rule) -> tuple[tuple[StringMatch, ...] | None, ...]:
+    """For each demand: values of which one must fit for the rule to match, None when the rule does not ask."""
+    return tuple(_key(rule, demand) for demand in Demand)
+
+
+def _key(rule: Rule, demand: Demand) -> tuple[StringMatch, ...] | None:
+    best: tuple[StringMatch, ...] | None = None
+    for clause in rule:
+        wanted = [_wanted(match, demand) for match in clause]
+        if all(wanted):
+            together = tuple({value: None for values in wanted for value in values})
+            if best is None or len(together) < len(best):
+                best = together
+    return best
+
+
+def _split(entries: Sequence[Entry], demands: frozenset[Demand]) -> Node:
+    node = Node(entries)
+    if len(entries) <= LEAF or not demands:
+        return node
+    chosen: Demand | None = None
+    least = _WORTH * len(entries)
+    for demand in sorted(demands):
+        cost = _cost(entries, demand)
+        if cost < least:
+            chosen, least = demand, cost
+    if chosen is None:
+        return node
+    buckets: dict[StringMatch, list[Entry]] = {}
+    rest: list[Entry] = []
+    for entry in entries:
+        keys = entry.keys[chosen]
+        if keys is None:
+            rest.append(entry)
+        else:
+            for key in keys:
+                buckets.setdefault(key, []).append(entry)
+    others = demands - {chosen}
+    node.entries, node.demand = (), chosen
+    node.rest = _split(rest, others) if rest else None
+    children = {key: _split(bucket, others) for key, bucket in buckets.items()}
+    node.exact = {key.value: child for key, child in children.items() if key.kind is StringMatchKind.EXACT}
+    prefixes = {key.value: child for key, child in children.items() if key.kind is StringMatchKind.PREFIX}
+    suffixes = {key.value[::-1]: child for key, child in children.items() if key.kind is StringMatchKind.SUFFIX}
+    node.prefixes = _Nested(prefixes) if prefixes else None
+    node.suffixes = _Nested(suffixes) if suffixes else None
+    node.present = next((child for key, child in children.items() if key.kind is StringMatchKind.PRESENCE), None)
+    return node
+
+
+def _cost(entries: Sequence[Entry], demand: Demand) -> float:
+    """Rules left to look at in the worst bucket of a split (those without the demand are always left)."""
+    rest = 0
+    sizes: dict[StringMatch, int] = {}
+    for entry in entries:
+        keys = entry.keys[demand]
+        if keys is None:
+            rest += 1
+        else:
+            for key in keys:
+                sizes[key] = sizes.get(key, 0) + 1
+    return rest + max(sizes.values(), default=0)
