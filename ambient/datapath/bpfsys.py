@@ -1,0 +1,262 @@
+"""The `bpf(2)` system call and bpffs, by ctypes: the only place where this package meets the kernel's structures.
+
+It knows descriptors, bytes and paths; what they mean is for its callers. Every refusal is a KernelError. Structures and
+numbers: include/uapi/linux/bpf.h (stable ABI).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from ambient.errors import KernelError
+
+_SYSCALL: Final = {"x86_64": 321, "aarch64": 280}
+_ATTR_SIZE: Final = 152
+
+MAP_LOOKUP: Final = 1
+MAP_UPDATE: Final = 2
+MAP_DELETE: Final = 3
+MAP_NEXT_KEY: Final = 4
+OBJ_PIN: Final = 6
+OBJ_GET: Final = 7
+INFO_BY_FD: Final = 15
+BTF_BY_ID: Final = 19
+LINK_CREATE: Final = 28
+LINK_UPDATE: Final = 29
+
+TCX_INGRESS: Final = 46
+TCX_EGRESS: Final = 47
+_BEFORE_ALL: Final = 1 << 3
+
+_PROG_INFO_SIZE: Final = 232
+_PROG_BTF_ID: Final = 128
+_MAP_INFO_SIZE: Final = 88
+
+
+def _call(command: int, attributes: bytes, what: str, where: str) -> int:
+    """Raises OSError; `what` and `where` go into its text."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    block = ctypes.create_string_buffer(attributes, _ATTR_SIZE)
+    result: int = libc.syscall(_SYSCALL[platform.machine()], command, block, _ATTR_SIZE)
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), f"{what} {where}".strip())
+    return result
+
+
+def _refused(error: OSError, what: str, where: str) -> KernelError:
+    hint = "; this needs CAP_BPF and CAP_NET_ADMIN" if error.errno == errno.EPERM else ""
+    return KernelError(what, where, f"{os.strerror(error.errno or 0)}{hint}")
+
+
+def open_pin(path: Path) -> int:
+    """A new descriptor of what is pinned at `path`. Raises FileNotFoundError or KernelError."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    try:
+        descriptor = _call(OBJ_GET, struct.pack("QII", ctypes.addressof(name), 0, 0), "open pin", str(path))
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _refused(error, "cannot open a pinned object", str(path)) from error
+    return descriptor
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """`open_pin` for the time of the block."""
+    descriptor = open_pin(path)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def pin(descriptor: int, path: Path) -> None:
+    """Raises FileExistsError or KernelError."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    try:
+        _call(OBJ_PIN, struct.pack("QII", ctypes.addressof(name), descriptor, 0), "pin", str(path))
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise _refused(error, "cannot pin", str(path)) from error
+
+
+class Map:
+    """An open map with keys and values of fixed size, as bytes. Closes its descriptor with `close`."""
+
+    __slots__ = ("descriptor", "key_size", "path", "value_size")
+
+    def __init__(self, path: Path, key_size: int, value_size: int) -> None:
+        """Raises FileNotFoundError, or KernelError when the pinned map has other sizes."""
+        self.path = path
+        self.key_size = key_size
+        self.value_size = value_size
+        self.descriptor = open_pin(path)
+        info = _info(self.descriptor, _MAP_INFO_SIZE, str(path))
+        sizes = struct.unpack_from("II", info, 8)
+        value_unit = value_size if sizes[1] == value_size else value_size // max(1, possible_cpus())
+        if sizes != (key_size, value_unit):
+            self.close()
+            raise KernelError(
+                "a pinned map has another layout", str(path), f"key, value = {sizes}, not {(key_size, value_size)}"
+            )
+
+    def close(self) -> None:
+        os.close(self.descriptor)
+
+    def _run(self, command: int, key: bytes | None, value: ctypes.Array[ctypes.c_char] | None) -> None:
+        name = ctypes.create_string_buffer(key, self.key_size) if key is not None else None
+        attributes = struct.pack(
+            "IIQQQ",
+            self.descriptor,
+            0,
+            ctypes.addressof(name) if name is not None else 0,
+            ctypes.addressof(value) if value is not None else 0,
+            0,
+        )
+        try:
+            _call(command, attributes, "map", str(self.path))
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _refused(error, "the kernel refuses a map operation", str(self.path)) from error
+
+    def get(self, key: bytes) -> bytes | None:
+        value = ctypes.create_string_buffer(self.value_size)
+        try:
+            self._run(MAP_LOOKUP, key, value)
+        except FileNotFoundError:
+            return None
+        return value.raw
+
+    def put(self, key: bytes, value: bytes) -> None:
+        """Raises KernelError, also when the map is full."""
+        self._run(MAP_UPDATE, key, ctypes.create_string_buffer(value, self.value_size))
+
+    def delete(self, key: bytes) -> bool:
+        """False: it was not there."""
+        try:
+            self._run(MAP_DELETE, key, None)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def walk(self) -> Iterator[bytes]:
+        """Every key that is there all the time; one that is put or deleted meanwhile may be missed or seen twice."""
+        following = ctypes.create_string_buffer(self.key_size)
+        key: bytes | None = None
+        while True:
+            try:
+                self._run(MAP_NEXT_KEY, key, following)
+            except FileNotFoundError:
+                return
+            key = following.raw
+            yield key
+
+
+def _info(descriptor: int, size: int, where: str) -> bytes:
+    block = ctypes.create_string_buffer(size)
+    try:
+        _call(INFO_BY_FD, struct.pack("IIQ", descriptor, size, ctypes.addressof(block)), "info", where)
+    except OSError as error:
+        raise _refused(error, "the kernel tells nothing about an object", where) from error
+    return block.raw
+
+
+def possible_cpus() -> int:
+    """How many values a per-CPU map has for one key."""
+    last = Path("/sys/devices/system/cpu/possible").read_text().strip().replace(",", "-").rpartition("-")[2]
+    return int(last) + 1
+
+
+def program_types(path: Path) -> bytes:
+    """The BTF of the program pinned at `path`: the types that its maps and code use."""
+    with opened(path) as program:
+        (btf_id,) = struct.unpack_from("I", _info(program, _PROG_INFO_SIZE, str(path)), _PROG_BTF_ID)
+    if btf_id == 0:
+        raise KernelError("a program was loaded without BTF", str(path), "its layout cannot be checked")
+    try:
+        btf = _call(BTF_BY_ID, struct.pack("I", btf_id), "btf", str(path))
+    except OSError as error:
+        raise _refused(error, "cannot open BTF", str(path)) from error
+    try:
+        (size,) = struct.unpack_from("I", _info(btf, 16, str(path)), 8)
+        data = ctypes.create_string_buffer(size)
+        request = ctypes.create_string_buffer(struct.pack("QII", ctypes.addressof(data), size, 0), 16)
+        _call(INFO_BY_FD, struct.pack("IIQ", btf, 16, ctypes.addressof(request)), "btf", str(path))
+    except OSError as error:
+        raise _refused(error, "cannot read BTF", str(path)) from error
+    finally:
+        os.close(btf)
+    return data.raw
+
+
+def create_link(program: int, ifindex: int, attach_type: int, where: str) -> int:
+    """Attach a program by TCX to an interface of the *current* network namespace, before all others; gives the link."""
+    attributes = struct.pack("IIIIIIQ", program, ifindex, attach_type, _BEFORE_ALL, 0, 0, 0)
+    try:
+        return _call(LINK_CREATE, attributes, "attach", where)
+    except OSError as error:
+        raise _refused(error, "cannot attach a program", where) from error
+
+
+def update_link(link: int, program: int, where: str) -> None:
+    """Exchange the program of a link, atomically. Raises KernelError."""
+    try:
+        _call(LINK_UPDATE, struct.pack("IIII", link, program, 0, 0), "update link", where)
+    except OSError as error:
+        raise _refused(error, "cannot exchange the program of a link", where) from error
+
+
+def link_target(path: Path) -> int:
+    """The ifindex that the TCX link pinned at `path` is on; 0 when the interface is gone. Raises FileNotFoundError."""
+    with opened(path) as link:
+        # type, id, prog_id, padding; then the TCX part: ifindex, attach_type
+        _, _, _, _, ifindex, _ = struct.unpack_from("IIIIII", _info(link, 40, str(path)), 0)
+    return int(ifindex)
+
+
+def link_program(path: Path) -> int:
+    """The id of the program behind the link pinned at `path`."""
+    with opened(path) as link:
+        return int(struct.unpack_from("III", _info(link, 40, str(path)), 0)[2])
+
+
+def program_id(path: Path) -> int:
+    with opened(path) as program:
+        return int(struct.unpack_from("II", _info(program, _PROG_INFO_SIZE, str(path)), 0)[1])
+
+
+def ensure_bpffs(path: Path) -> None:
+    """Mount bpffs on /sys/fs/bpf if `path` lies below it and nothing is mounted there.
+
+    Raises KernelError when `path` is on another kind of file system and so cannot hold pins.
+    """
+    root = Path("/sys/fs/bpf")
+    if _filesystem(path) != "bpf" and root in (path, *path.parents):
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.mount(b"bpf", os.fsencode(root), b"bpf", 0, None) != 0:
+            raise KernelError("cannot mount bpffs", str(root), os.strerror(ctypes.get_errno()))
+    if _filesystem(path) != "bpf":
+        raise KernelError("not a bpffs", str(path), "pins can only live on a mounted bpffs, usually /sys/fs/bpf")
+
+
+def _filesystem(path: Path) -> str:
+    """The type of the file system that `path` is or would be on."""
+    kinds = {}
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        fields = line.split(" ")
+        kinds[fields[4]] = fields[fields.index("-") + 1]
+    for candidate in (path, *path.parents):
+        if str(candidate) in kinds:
+            return kinds[str(candidate)]
+    return ""

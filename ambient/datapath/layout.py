@@ -1,0 +1,153 @@
+"""What the C headers under `bpf/` define, mirrored under the same names, and the values the rest of Python sees.
+
+`MIRRORS` and `ENUMERATIONS` are compared with the loaded programs' BTF at every load: a drift cannot start. (`Counter`,
+which BTF does not carry, is compared with the header by a test.)
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+from ipaddress import IPv4Address, IPv6Address
+from types import MappingProxyType
+from typing import Final
+
+from ambient.model.address import IpAddress, canonical
+
+
+class Flag(IntFlag):
+    """enum pod_flag."""
+
+    CAPTURE_OUT = 1
+    CAPTURE_IN = 2
+    HBONE_IN = 4
+    DNS = 8
+
+
+class FailMode(IntEnum):
+    """enum fail_mode: what happens to new connections while ztunnel does not listen."""
+
+    CLOSED = 0
+    OPEN = 1
+
+
+class Role(IntFlag):
+    """enum owner_role."""
+
+    ZTUNNEL = 1
+    KUBELET = 2
+
+
+class Option(IntFlag):
+    """enum config_option."""
+
+    MARK_ALONE = 1
+
+
+class Counter(IntEnum):
+    """enum counter: what was decided about new connections, by reason. bpf/maps/counters.h says what each means."""
+
+    REDIRECTED_OUT = 0
+    REDIRECTED_IN = 1
+    HBONE_IN = 2
+    PROBE = 3
+    DNS_UDP = 4
+    DNS_TCP = 5
+    COOKIE_IN = 6
+    ASSIGNED_ON_LO = 7
+    PASSED_OPEN_IN = 8
+    PASSED_OPEN_OUT = 9
+    REFUSED_NO_LISTENER_IN = 10
+    REFUSED_NO_LISTENER_OUT = 11
+    REFUSED_OPTIONS = 12
+    REFUSED_FRAGMENT = 13
+    REFUSED_EXTENSION_HEADER = 14
+    REFUSED_VLAN = 15
+    REFUSED_UNREADABLE = 16
+    REFUSED_UNKNOWN_SOURCE = 17
+    REFUSED_UNKNOWN_DESTINATION = 18
+    REFUSED_SPOOFED_SOURCE = 19
+    REFUSED_BYPASS = 20
+    REFUSED_PROXY_PORT = 21
+    REFUSED_ASSIGN = 22
+    FORGED_MARK = 23
+
+
+class address(ctypes.Structure):
+    _fields_ = (("word", ctypes.c_uint32 * 4),)
+
+
+class pod_row(ctypes.Structure):
+    _fields_ = (
+        ("flags", ctypes.c_uint32),
+        ("fail_in", ctypes.c_uint32),
+        ("fail_out", ctypes.c_uint32),
+        ("host_ifindex", ctypes.c_uint32),
+        ("epoch", ctypes.c_uint32),
+    )
+
+
+class flow(ctypes.Structure):
+    _fields_ = (
+        ("source", address),
+        ("destination", address),
+        ("source_port", ctypes.c_uint16),
+        ("destination_port", ctypes.c_uint16),
+    )
+
+
+MIRRORS: Final[tuple[type[ctypes.Structure], ...]] = (address, pod_row, flow)
+
+ENUMERATIONS: Final[Mapping[str, tuple[str, type[IntEnum] | type[IntFlag]]]] = MappingProxyType(
+    {
+        "pod_flag": ("POD_", Flag),
+        "fail_mode": ("FAIL_", FailMode),
+        "owner_role": ("OWNER_", Role),
+        "config_option": ("OPTION_", Option),
+    }
+)
+"""C enumeration -> (prefix of its names in C, mirror)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodRow:
+    """What to do with the traffic of one pod address. Zero flags: attached, but nothing is captured yet.
+
+    `host_ifindex` is the node's end of the pod's veth (0: the source address is not checked there); `epoch` is the
+    agent's generation (0..2^32-1), which the kernel ignores.
+    """
+
+    flags: Flag = Flag(0)
+    fail_in: FailMode = FailMode.CLOSED
+    fail_out: FailMode = FailMode.CLOSED
+    epoch: int = 0
+    host_ifindex: int = 0
+
+
+def pack_row(row: PodRow) -> bytes:
+    return bytes(
+        pod_row(
+            flags=row.flags,
+            fail_in=row.fail_in,
+            fail_out=row.fail_out,
+            host_ifindex=row.host_ifindex,
+            epoch=row.epoch & 0xFFFFFFFF,
+        )
+    )
+
+
+def unpack_row(data: bytes) -> PodRow:
+    raw = pod_row.from_buffer_copy(data)
+    return PodRow(Flag(raw.flags), FailMode(raw.fail_in), FailMode(raw.fail_out), raw.epoch, raw.host_ifindex)
+
+
+def pack_address(ip: IpAddress) -> bytes:
+    """16 bytes, network order; IPv4 in its IPv4-mapped form."""
+    ip = canonical(ip)
+    return (IPv6Address(f"::ffff:{ip}") if isinstance(ip, IPv4Address) else ip).packed
+
+
+def unpack_address(data: bytes) -> IpAddress:
+    return canonical(IPv6Address(data))

@@ -1,0 +1,147 @@
+"""The pinned maps with types. A `Maps` holds one descriptor per map; any process may open its own at any time."""
+
+from __future__ import annotations
+
+import struct
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from ambient.datapath import bpfsys, layout
+from ambient.datapath.cgroups import cgroup_id as cgroup_id
+from ambient.datapath.cgroups import cgroup_id_of as cgroup_id_of
+from ambient.datapath.layout import Counter as Counter
+from ambient.datapath.layout import FailMode as FailMode
+from ambient.datapath.layout import Flag as Flag
+from ambient.datapath.layout import Option as Option
+from ambient.datapath.layout import PodRow as PodRow
+from ambient.datapath.layout import Role as Role
+from ambient.errors import Unavailable
+from ambient.model.address import IpAddress
+
+MAPS: Final = "maps"
+"""Directory of the map pins below the node's bpffs directory."""
+
+
+class Pods:
+    """pods.h: a row per pod address."""
+
+    __slots__ = ("_map",)
+
+    def __init__(self, table: bpfsys.Map) -> None:
+        self._map = table
+
+    def get(self, ip: IpAddress) -> PodRow | None:
+        data = self._map.get(layout.pack_address(ip))
+        return None if data is None else layout.unpack_row(data)
+
+    def put(self, ip: IpAddress, row: PodRow) -> None:
+        """Takes effect with the next packet. Raises KernelError, also when the map is full."""
+        self._map.put(layout.pack_address(ip), layout.pack_row(row))
+
+    def delete(self, ip: IpAddress) -> bool:
+        """False: there was none."""
+        return self._map.delete(layout.pack_address(ip))
+
+    def items(self) -> dict[IpAddress, PodRow]:
+        found = {}
+        for key in self._map.walk():
+            data = self._map.get(key)
+            if data is not None:
+                found[layout.unpack_address(key)] = layout.unpack_row(data)
+        return found
+
+
+class Owners:
+    """owners.h: the roles of cgroups, by cgroup v2 id."""
+
+    __slots__ = ("_map",)
+
+    def __init__(self, table: bpfsys.Map) -> None:
+        self._map = table
+
+    def put(self, cgroup: int, role: Role) -> None:
+        self._map.put(struct.pack("=Q", cgroup), struct.pack("=I", role))
+
+    def delete(self, cgroup: int) -> bool:
+        return self._map.delete(struct.pack("=Q", cgroup))
+
+    def items(self) -> dict[int, Role]:
+        found = {}
+        for key in self._map.walk():
+            data = self._map.get(key)
+            if data is not None:
+                found[int(struct.unpack("=Q", key)[0])] = Role(struct.unpack("=I", data)[0])
+        return found
+
+
+class Config:
+    """config.h: the node's options. Zero is the strict reading."""
+
+    __slots__ = ("_map",)
+
+    def __init__(self, table: bpfsys.Map) -> None:
+        self._map = table
+
+    def options(self) -> Option:
+        return Option(struct.unpack("=I", self._map.get(bytes(4)) or bytes(4))[0])
+
+    def set(self, option: Option) -> None:
+        self._map.put(bytes(4), struct.pack("=I", option))
+
+
+class Counters:
+    """counters.h: decisions since the map was made."""
+
+    __slots__ = ("_cpus", "_map")
+
+    def __init__(self, table: bpfsys.Map, cpus: int) -> None:
+        self._map = table
+        self._cpus = cpus
+
+    def read(self) -> dict[Counter, int]:
+        """Every reason, summed over CPUs."""
+        return {reason: self._of(reason) for reason in Counter}
+
+    def _of(self, reason: Counter) -> int:
+        data = self._map.get(struct.pack("=I", reason))
+        return sum(struct.unpack(f"={self._cpus}Q", data)) if data else 0
+
+
+class Maps:
+    """All maps of one node. Use as a context manager or call `close`."""
+
+    __slots__ = ("_open", "config", "counters", "owners", "pods")
+
+    def __init__(self, bpffs: Path) -> None:
+        """Raises Unavailable when nothing is loaded there, KernelError when what is there has another layout."""
+        cpus = bpfsys.possible_cpus()
+        with ExitStack() as stack:
+
+            def open_map(name: str, key_size: int, value_size: int) -> bpfsys.Map:
+                try:
+                    table = bpfsys.Map(bpffs / MAPS / name, key_size, value_size)
+                except FileNotFoundError as error:
+                    raise Unavailable("no datapath is loaded", str(bpffs), f"map {name} is not pinned") from error
+                stack.callback(table.close)
+                return table
+
+            self.pods = Pods(open_map("pods", 16, len(layout.pack_row(PodRow()))))
+            self.owners = Owners(open_map("owners", 8, 4))
+            self.config = Config(open_map("config", 4, 4))
+            self.counters = Counters(open_map("counters", 4, 8 * cpus), cpus)
+            self._open = stack.pop_all()
+
+    @classmethod
+    def open(cls, bpffs: Path) -> Self:
+        return cls(bpffs)
+
+    def close(self) -> None:
+        self._open.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()

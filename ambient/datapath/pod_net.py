@@ -1,0 +1,132 @@
+"""What the capture needs inside a pod's network namespace besides the programs, and how it is undone.
+
+A rule and a table so that looped packets are delivered locally whatever their address, and permission for lo to
+receive packets that carry the pod's own address. Nothing else of the pod is changed.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from pyroute2 import IPRoute  # type: ignore[import-untyped]
+from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
+
+from ambient.errors import InvalidInput, KernelError
+from ambient.model.address import LOOP_MARK, LOOP_TABLE
+from ambient.netns import entered
+
+RULE_PRIORITY: Final = 32764
+_ACCEPT_LOCAL: Final = Path("/proc/sys/net/ipv4/conf/lo/accept_local")
+_FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
+_RTN_LOCAL: Final = 2
+_SCOPE_HOST: Final = 254
+_LO: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PodNet:
+    """What `prepare` found and `restore` puts back: the sysctl's value before the first `prepare`."""
+
+    accept_local: str
+
+    def as_json(self) -> dict[str, str]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> PodNet:
+        """Raises InvalidInput."""
+        accept_local = value.get("accept_local")
+        if accept_local not in {"0", "1"}:
+            raise InvalidInput("not a record of a pod's network", "accept_local", f"{accept_local!r} is not '0' or '1'")
+        return cls(accept_local)
+
+
+def prepare(netns_fd: int) -> PodNet:
+    """Make the rules, routes and sysctl. Doing it again changes nothing, but then the answer no longer knows the
+    sysctl's first value: keep the first answer. Raises KernelError."""
+    with entered(netns_fd):
+        before = _ACCEPT_LOCAL.read_text().strip()
+        _ACCEPT_LOCAL.write_text("1")
+        with IPRoute() as route:
+            for family in _families():
+                try:
+                    route.route("replace", **_route(family))
+                    _tolerate(errno.EEXIST, route, "add", family)
+                except NetlinkError as error:
+                    raise KernelError("cannot prepare a pod's routes", _name(family), str(error)) from error
+    return PodNet(before)
+
+
+def restore(netns_fd: int, undo: PodNet) -> None:
+    """Undo `prepare`; what is gone already is fine. Raises KernelError."""
+    with entered(netns_fd):
+        with IPRoute() as route:
+            for family in _families():
+                try:
+                    _tolerate(errno.ENOENT, route, "del", family)
+                    _drop_route(route, family)
+                except NetlinkError as error:
+                    raise KernelError("cannot undo a pod's routes", _name(family), str(error)) from error
+        _ACCEPT_LOCAL.write_text(undo.accept_local)
+
+
+def _families() -> tuple[int, ...]:
+    """Without AF_INET6 where the namespace has no IPv6."""
+    return _FAMILIES if Path("/proc/net/if_inet6").exists() else _FAMILIES[:1]
+
+
+def _name(family: int) -> str:
+    return "IPv6" if family == socket.AF_INET6 else "IPv4"
+
+
+def _route(family: int) -> dict[str, Any]:
+    return {
+        "family": family,
+        "dst": "default",
+        "oif": _LO,
+        "table": LOOP_TABLE,
+        "type": _RTN_LOCAL,
+        "scope": _SCOPE_HOST if family == socket.AF_INET else 0,
+    }
+
+
+def _tolerate(number: int, route: IPRoute, command: str, family: int) -> None:
+    """Add or delete the rule; the one error that says "done already" is fine (`ip rule` itself makes duplicates)."""
+    try:
+        route.rule(
+            command,
+            family=family,
+            fwmark=LOOP_MARK,
+            table=LOOP_TABLE,
+            priority=RULE_PRIORITY,
+        )
+    except NetlinkError as error:
+        if error.code != number:
+            raise
+
+
+def _drop_route(route: IPRoute, family: int) -> None:
+    try:
+        route.route("del", **_route(family))
+    except NetlinkError as error:
+        if error.code not in {errno.ESRCH, errno.ENOENT}:
+            raise
+
+
+def peer_ifindex(netns_fd: int, ifname: str = "eth0") -> int:
+    """The ifindex of the other end of the pod's veth, in the namespace where that end is. Raises KernelError."""
+    with entered(netns_fd), IPRoute() as route:
+        try:
+            found = route.link_lookup(ifname=ifname)
+            link = route.get_links(found[0])[0] if found else None
+        except NetlinkError as error:
+            raise KernelError("cannot read an interface", ifname, str(error)) from error
+    peer = None if link is None else link.get_attr("IFLA_LINK")
+    if not peer:
+        raise KernelError("no veth", ifname, "it has no other end" if link is not None else "there is none")
+    return int(peer)

@@ -1,0 +1,274 @@
+"""Loading, upgrading, attaching and removing the programs of one node.
+
+Below the node's bpffs directory: `maps/<name>`, `programs/<version>/<program>` (one version at a time; it appears whole
+by rename), `pods/<uid>/<program>` (the TCX links of a pod). A loader that dies leaves at most a `loading-*` directory,
+which the next load removes; links and maps are not touched before the new programs are complete.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from ambient.datapath import bpfsys, btf, cgroups, sources
+from ambient.datapath.hooks import HOOKS, Side
+from ambient.datapath.maps import MAPS, Maps, Option
+from ambient.errors import InvalidInput, KernelError, Unavailable
+from ambient.netns import entered
+
+Loader = Literal["auto", "bcc", "object"]
+
+PROGRAMS: Final = "programs"
+PODS: Final = "pods"
+LOAD_SECONDS: Final = 60
+"""How long a loader may take before it is ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """`loader`: which one; `version`: of the sources; `reused`: these programs were there already."""
+
+    loader: Literal["bcc", "object"]
+    version: str
+    reused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """One program on one interface. `ifindex` is 0 when the interface is gone."""
+
+    program: str
+    ifindex: int
+
+    @property
+    def alive(self) -> bool:
+        return self.ifindex != 0
+
+
+def load(bpffs: Path, loader: Loader = "auto") -> Loaded:
+    """Have the programs of this version pinned below `bpffs`, and every link there run them.
+
+    Rows and links stay. Raises Unavailable when the loader is not installed, KernelError when the kernel refuses or
+    the layouts differ; the version that was there goes on then.
+    """
+    chosen = _choose(loader)
+    directory = sources.source_directory()
+    tag = sources.version(directory)
+    bpfsys.ensure_bpffs(bpffs)
+    (bpffs / MAPS).mkdir(parents=True, exist_ok=True)
+    (bpffs / PROGRAMS).mkdir(exist_ok=True)
+    (bpffs / PODS).mkdir(exist_ok=True)
+    with _locked(bpffs):
+        final = bpffs / PROGRAMS / f"{tag}-{chosen}"
+        reused = final.is_dir()
+        if not reused:
+            _load_into(bpffs, final, chosen, directory, tag)
+        _switch_links(bpffs, final)
+        for other in (bpffs / PROGRAMS).iterdir():
+            if other != final:
+                shutil.rmtree(other)
+        if not reused:
+            with Maps.open(bpffs) as tables:
+                tables.config.set(Option(0) if cgroups.mount_point() else Option.MARK_ALONE)
+    return Loaded(chosen, tag, reused)
+
+
+def _choose(loader: Loader) -> Literal["bcc", "object"]:
+    if loader == "auto":
+        return "bcc" if sources.bcc_installed() else "object"
+    if loader == "bcc" and not sources.bcc_installed():
+        raise Unavailable("no bcc", "python3-bpfcc", "install it with linux-libc-dev, or use the object loader")
+    return loader
+
+
+@contextmanager
+def _locked(bpffs: Path) -> Iterator[None]:
+    descriptor = os.open(bpffs, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _load_into(bpffs: Path, final: Path, loader: Literal["bcc", "object"], directory: Path, tag: str) -> None:
+    for left in bpffs.glob("loading-*"):
+        shutil.rmtree(left)
+    loading = bpffs / f"loading-{os.getpid()}"
+    loading.mkdir()
+    try:
+        if loader == "bcc":
+            _run_loader("bcc", {"sources": directory, "maps": bpffs / MAPS, "programs": loading})
+        else:
+            with _object(directory, tag) as path:
+                _run_loader("object", {"object": path, "maps": bpffs / MAPS, "programs": loading})
+        differences = btf.differences(btf.parse(bpfsys.program_types(loading / HOOKS[0].program)))
+        if differences:
+            raise KernelError("the programs and ambient/datapath/layout.py differ", loader, "; ".join(differences))
+        loading.rename(final)
+    except BaseException:
+        shutil.rmtree(loading, ignore_errors=True)
+        raise
+
+
+def _run_loader(loader: str, job: dict[str, Path]) -> None:
+    """In a process of its own, which sees our package and, for bcc, the distribution's bcc and nothing else of it."""
+    with tempfile.TemporaryDirectory(prefix="amb-loader-") as path:
+        bcc = sources.bcc_installed()
+        if loader == "bcc" and bcc is not None:
+            Path(path, "bcc").symlink_to(bcc)
+        ours = Path(__file__).resolve().parents[2]
+        result = subprocess.run(
+            [sys.executable, "-m", f"ambient.datapath.load_{loader}", json.dumps({k: str(v) for k, v in job.items()})],
+            env={**os.environ, "PYTHONPATH": f"{ours}:{path}", "PYTHONWARNINGS": "ignore"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=LOAD_SECONDS,
+            check=False,
+        )
+    if result.returncode != 0:
+        log = (result.stderr + result.stdout).strip()
+        raise KernelError("cannot load the eBPF programs", f"{loader} loader, exit {result.returncode}", log[-4000:])
+
+
+@contextmanager
+def _object(directory: Path, tag: str) -> Iterator[Path]:
+    """The prebuilt object of this version, or one built now where clang is installed."""
+    prebuilt = sources.object_path(directory, tag)
+    if prebuilt.exists():
+        yield prebuilt
+        return
+    with tempfile.TemporaryDirectory(prefix="amb-object-") as path:
+        built = Path(path, prebuilt.name)
+        build_object(directory, built)
+        yield built
+
+
+def build_object(directory: Path, target: Path) -> None:
+    """Compile the sources with plain clang. Raises Unavailable without clang, InvalidInput when they do not compile."""
+    clang = shutil.which("clang")
+    if clang is None:
+        raise Unavailable("no eBPF object", str(target), "it was not shipped, and clang is not installed to build it")
+    command = [clang, "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-target", "bpf"]
+    command += ["-I", str(sources.architecture_includes()), "-c", str(directory / sources.MAIN), "-o", str(target)]
+    result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
+    if result.returncode != 0:
+        raise InvalidInput("the eBPF sources do not compile", str(directory), result.stderr.strip())
+
+
+def _switch_links(bpffs: Path, programs: Path) -> None:
+    """Every link of every pod runs the program of its name from `programs`; each exchange is atomic."""
+    for pin in sorted((bpffs / PODS).glob("*/*")):
+        target = programs / pin.name
+        if bpfsys.link_target(pin) == 0 or not target.exists():
+            continue
+        if bpfsys.link_program(pin) != bpfsys.program_id(target):
+            with bpfsys.opened(pin) as link, bpfsys.opened(target) as program:
+                bpfsys.update_link(link, program, str(pin))
+
+
+def _current(bpffs: Path) -> Path:
+    try:
+        return next((bpffs / PROGRAMS).iterdir())
+    except (FileNotFoundError, StopIteration):
+        raise Unavailable("no datapath is loaded", str(bpffs), "call load first") from None
+
+
+def _attach(bpffs: Path, netns_fd: int, pod_uid: str, interfaces: dict[Side, str]) -> tuple[Path, ...]:
+    if not pod_uid or "/" in pod_uid or pod_uid.startswith("."):
+        raise InvalidInput("not a pod uid", repr(pod_uid), "it becomes the name of a directory")
+    programs = _current(bpffs)
+    pins = bpffs / PODS / pod_uid
+    pins.mkdir(parents=True, exist_ok=True)
+    made = []
+    with entered(netns_fd):
+        for hook in HOOKS:
+            if hook.side not in interfaces:
+                continue
+            name = interfaces[hook.side]
+            try:
+                ifindex = socket.if_nametoindex(name)
+            except OSError as error:
+                raise KernelError("no such interface", name, f"to attach {hook.program} of pod {pod_uid}") from error
+            pin = pins / hook.program
+            if _is_on(pin, ifindex):
+                made.append(pin)
+                continue
+            attach_type = bpfsys.TCX_EGRESS if hook.egress else bpfsys.TCX_INGRESS
+            with bpfsys.opened(programs / hook.program) as program:
+                link = bpfsys.create_link(program, ifindex, attach_type, f"{hook.program} on {name}")
+            try:
+                bpfsys.pin(link, pin)
+            finally:
+                os.close(link)
+            made.append(pin)
+    return tuple(made)
+
+
+def _is_on(pin: Path, ifindex: int) -> bool:
+    """The link is there and on that interface; one of a dead or another interface is removed."""
+    try:
+        if bpfsys.link_target(pin) == ifindex:
+            return True
+    except FileNotFoundError:
+        return False
+    pin.unlink()
+    return False
+
+
+def attach_pod(bpffs: Path, netns_fd: int, pod_uid: str, ifname: str = "eth0") -> tuple[Path, ...]:
+    """Attach the three programs inside a pod and pin their links; what is attached already stays.
+
+    The rows of all the pod's addresses must be there. Raises Unavailable, InvalidInput or KernelError; what was
+    attached before the failure stays, for `detach_pod` or the next try.
+    """
+    return _attach(bpffs, netns_fd, pod_uid, {"pod": ifname, "lo": "lo"})
+
+
+def attach_host(bpffs: Path, netns_fd: int, pod_uid: str, ifname: str) -> tuple[Path, ...]:
+    """Attach the two programs on the host's end of the pod's veth, in the node's namespace; else as `attach_pod`."""
+    return _attach(bpffs, netns_fd, pod_uid, {"host": ifname})
+
+
+def attached(bpffs: Path) -> dict[str, tuple[Attachment, ...]]:
+    """What is attached, by pod uid; dead links are listed with ifindex 0."""
+    found: dict[str, list[Attachment]] = {}
+    for pin in sorted((bpffs / PODS).glob("*/*")):
+        with suppress(FileNotFoundError):
+            found.setdefault(pin.parent.name, []).append(Attachment(pin.name, bpfsys.link_target(pin)))
+    return {uid: tuple(attachments) for uid, attachments in found.items()}
+
+
+def detach_pod(bpffs: Path, pod_uid: str) -> None:
+    """Remove the links of a pod, on both sides; nothing happens when there are none. The last reference goes with the
+    pin, so the programs are off the interfaces when this returns."""
+    pins = bpffs / PODS / pod_uid
+    for hook in reversed(HOOKS):
+        (pins / hook.program).unlink(missing_ok=True)
+    with suppress(FileNotFoundError):
+        pins.rmdir()
+
+
+def unload(bpffs: Path) -> None:
+    """Remove every link, program and map below `bpffs` and the directory itself; nothing happens when it is gone."""
+    for pod in attached(bpffs):
+        detach_pod(bpffs, pod)
+    shutil.rmtree(bpffs, ignore_errors=False, onerror=_missing_is_fine)
+
+
+def _missing_is_fine(_function: object, _path: str, info: tuple[object, BaseException, object]) -> None:
+    if not isinstance(info[1], FileNotFoundError):
+        raise info[1]

@@ -1,0 +1,24 @@
+/* On ingress of the host's end of a pod's veth: the guard behind the pod. pod_egress can be passed by (a packet socket
+ * with PACKET_QDISC_BYPASS hands frames straight to the driver); here every frame comes by, and the sending socket is
+ * still known. A new connection that leaves a captured pod must be ztunnel's, and its source address the pod's own. */
+#include "include/dialect.h"
+#include "include/packet.h"
+#include "include/senders.h"
+#include "maps/pods.h"
+
+TC_PROGRAM int host_ingress(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+	struct pod_row *row;
+
+	if (read_packet(skb, &packet) != PACKET_TCP || !packet.opening)
+		return PASS;
+	row = pod_of(&packet.source);
+	if (!row)
+		return refuse(COUNT_REFUSED_UNKNOWN_SOURCE);
+	if (row->host_ifindex && row->host_ifindex != skb->ifindex)
+		return refuse(COUNT_REFUSED_SPOOFED_SOURCE);
+	if (!(row->flags & POD_CAPTURE_OUT) || row->fail_out == FAIL_OPEN || mark_is_enough())
+		return PASS;
+	return sent_by(skb, OWNER_ZTUNNEL) ? PASS : refuse(COUNT_REFUSED_BYPASS);
+}

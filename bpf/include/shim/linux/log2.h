@@ -1,0 +1,1 @@
+/* bcc includes it for histograms, which we have none of. */

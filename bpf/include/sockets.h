@@ -1,0 +1,126 @@
+/* The kernel's socket table is the only state of the capture: who listens here, whose is the other end of a packet. */
+#ifndef AMBIENT_SOCKETS_H
+#define AMBIENT_SOCKETS_H
+
+#include "packet.h"
+
+/* The key of a look-up in the socket table; gives its size, which is also its family. */
+INLINE __u32 fill_tuple(struct bpf_sock_tuple *tuple, struct packet *packet)
+{
+	if (packet->is_v6) {
+		__builtin_memcpy(tuple->ipv6.saddr, &packet->source, sizeof(tuple->ipv6.saddr));
+		__builtin_memcpy(tuple->ipv6.daddr, &packet->destination, sizeof(tuple->ipv6.daddr));
+		tuple->ipv6.sport = packet->source_port;
+		tuple->ipv6.dport = packet->destination_port;
+		return sizeof(tuple->ipv6);
+	}
+	tuple->ipv4.saddr = packet->source.word[3];
+	tuple->ipv4.daddr = packet->destination.word[3];
+	tuple->ipv4.sport = packet->source_port;
+	tuple->ipv4.dport = packet->destination_port;
+	return sizeof(tuple->ipv4);
+}
+
+/* Is there, in this namespace, a socket that is the other end of this packet: connected, connecting or dying, but not
+ * merely listening? */
+INLINE int has_receiver(struct __sk_buff *skb, struct packet *packet)
+{
+	struct bpf_sock_tuple tuple = {};
+	__u32 size = fill_tuple(&tuple, packet);
+	struct bpf_sock *socket;
+	__u32 state;
+
+	if (size == sizeof(tuple.ipv4))
+		socket = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	else
+		socket = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	if (!socket)
+		return 0;
+	state = socket->state;
+	bpf_sk_release(socket);
+	return state != TCP_STATE_LISTEN;
+}
+
+#define WITH_SOURCE 1
+#define WITHOUT_SOURCE 0
+
+/* One look-up of a marked listener. The mark keeps an application that shares the port (SO_REUSEPORT, same user) from
+ * being taken for ztunnel by accident. */
+INLINE struct bpf_sock *look_for_listener(struct __sk_buff *skb, struct packet *packet, __u16 port, int with_source)
+{
+	struct bpf_sock_tuple tuple = {};
+	__u32 size = fill_tuple(&tuple, packet);
+	struct bpf_sock *socket;
+
+	if (size == sizeof(tuple.ipv4)) {
+		tuple.ipv4.dport = bpf_htons(port);
+		if (!with_source)
+			tuple.ipv4.saddr = tuple.ipv4.sport = 0;
+		socket = bpf_sk_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	} else {
+		tuple.ipv6.dport = bpf_htons(port);
+		if (!with_source) {
+			__builtin_memset(tuple.ipv6.saddr, 0, sizeof(tuple.ipv6.saddr));
+			tuple.ipv6.sport = 0;
+		}
+		socket = bpf_sk_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	}
+	if (!socket)
+		return 0;
+	if (socket->state == TCP_STATE_LISTEN && socket->mark == PROXY_MARK)
+		return socket;
+	bpf_sk_release(socket);
+	return 0;
+}
+
+/* ztunnel's listener on `port`, to be released. First with the real source, which spreads over a SO_REUSEPORT group;
+ * where that finds somebody who connected to the port itself from the same source port, without it. */
+INLINE struct bpf_sock *find_listener(struct __sk_buff *skb, struct packet *packet, __u16 port)
+{
+	struct bpf_sock *socket = look_for_listener(skb, packet, port, WITH_SOURCE);
+
+	return socket ? socket : look_for_listener(skb, packet, port, WITHOUT_SOURCE);
+}
+
+INLINE int has_listener(struct __sk_buff *skb, struct packet *packet, __u16 port)
+{
+	struct bpf_sock *socket = find_listener(skb, packet, port);
+
+	if (!socket)
+		return 0;
+	bpf_sk_release(socket);
+	return 1;
+}
+
+/* ztunnel's UDP socket for names, to be released. */
+INLINE struct bpf_sock *find_name_socket(struct __sk_buff *skb, struct packet *packet)
+{
+	struct bpf_sock_tuple tuple = {};
+	__u32 size = fill_tuple(&tuple, packet);
+	struct bpf_sock *socket;
+
+	if (size == sizeof(tuple.ipv4)) {
+		tuple.ipv4.dport = bpf_htons(DNS_PORT);
+		socket = bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	} else {
+		tuple.ipv6.dport = bpf_htons(DNS_PORT);
+		socket = bpf_sk_lookup_udp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+	}
+	if (!socket)
+		return 0;
+	if (socket->mark == PROXY_MARK)
+		return socket;
+	bpf_sk_release(socket);
+	return 0;
+}
+
+/* Give the packet to the socket (and release it). */
+INLINE int assign(struct __sk_buff *skb, struct bpf_sock *socket, enum counter reason)
+{
+	long failed = bpf_sk_assign(skb, socket, 0);
+
+	bpf_sk_release(socket);
+	return failed ? refuse(COUNT_REFUSED_ASSIGN) : pass(reason);
+}
+
+#endif

@@ -1,0 +1,92 @@
+/* On egress of a pod's interface, inside the pod: what the pod sends goes to ztunnel's listeners by way of lo.
+ *
+ * Only opening packets are decided here. The rest follows the socket table: a packet whose other end is a socket of
+ * this namespace (ztunnel's, which took the place of the real peer) is looped to it, any other leaves as before, so that
+ * connections older than the enrolment are not touched. */
+#include "include/dialect.h"
+#include "include/packet.h"
+#include "include/senders.h"
+#include "include/sockets.h"
+#include "maps/pods.h"
+
+/* To lo, as if it had come from outside. The destination address of the frame must be lo's own (zeros), or the packet
+ * would be dropped as somebody else's. */
+INLINE int loop(struct __sk_buff *skb)
+{
+	__u8 nobody[ETH_ALEN] = {};
+
+	if (bpf_skb_store_bytes(skb, 0, nobody, sizeof(nobody), 0))
+		return TC_ACT_SHOT;
+	skb->mark = LOOP_MARK;
+	return bpf_redirect(LOOPBACK_IFINDEX, BPF_F_INGRESS);
+}
+
+INLINE int is_ztunnel(struct __sk_buff *skb)
+{
+	if (skb->mark != PROXY_MARK)
+		return 0;
+	if (mark_is_enough() || sent_by(skb, OWNER_ZTUNNEL))
+		return 1;
+	count(COUNT_FORGED_MARK);
+	return 0;
+}
+
+INLINE int name_query(struct __sk_buff *skb, struct packet *packet, struct pod_row *row)
+{
+	struct bpf_sock *socket;
+
+	if (!row || !(row->flags & POD_DNS) || packet->destination_port != bpf_htons(NAME_SERVICE_PORT))
+		return PASS;
+	if (is_ztunnel(skb))
+		return PASS;
+	socket = find_name_socket(skb, packet);
+	if (!socket)
+		return PASS; /* names are a service, not a guard */
+	bpf_sk_release(socket);
+	count(COUNT_DNS_UDP);
+	return loop(skb);
+}
+
+INLINE int leaving(struct __sk_buff *skb, struct packet *packet, struct pod_row *row)
+{
+	if (!(row->flags & POD_CAPTURE_OUT))
+		return PASS;
+	if (is_ztunnel(skb))
+		return PASS;
+	if (packet->oddity)
+		return refuse(packet->oddity);
+	if ((row->flags & POD_DNS) && packet->destination_port == bpf_htons(NAME_SERVICE_PORT) &&
+	    has_listener(skb, packet, DNS_PORT)) {
+		count(COUNT_DNS_TCP);
+		return loop(skb);
+	}
+	if (has_listener(skb, packet, OUTBOUND_PORT)) {
+		count(COUNT_REDIRECTED_OUT);
+		return loop(skb);
+	}
+	if (row->fail_out == FAIL_OPEN)
+		return pass(COUNT_PASSED_OPEN_OUT);
+	return refuse(COUNT_REFUSED_NO_LISTENER_OUT);
+}
+
+TC_PROGRAM int pod_egress(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+	int kind = read_packet(skb, &packet);
+	struct pod_row *row;
+
+	if (kind == PACKET_OTHER)
+		return PASS;
+	row = pod_of(&packet.source);
+	if (kind == PACKET_UDP)
+		return name_query(skb, &packet, row);
+	if (!row)
+		return packet.opening ? refuse(COUNT_REFUSED_UNKNOWN_SOURCE) : PASS;
+	if (!row->flags)
+		return PASS;
+	if (packet.opening)
+		return leaving(skb, &packet, row);
+	if (skb->mark == PROXY_MARK || !has_receiver(skb, &packet))
+		return PASS;
+	return loop(skb);
+}

@@ -1,0 +1,77 @@
+/* On ingress of a pod's interface, inside the pod: new connections from the network go to ztunnel's listeners, keeping
+ * both addresses. What the pod sends to itself, and what ztunnel sends to the application, goes over lo and is not seen
+ * here. */
+#include "include/dialect.h"
+#include "include/packet.h"
+#include "include/sockets.h"
+#include "maps/pods.h"
+#include "maps/probes.h"
+
+INLINE int is_probe(struct packet *packet)
+{
+	struct flow flow = {};
+
+	flow.source = packet->source;
+	flow.destination = packet->destination;
+	flow.source_port = packet->source_port;
+	flow.destination_port = packet->destination_port;
+	return take_probe(&flow);
+}
+
+/* A port of ztunnel that the network may not reach as such (15008 is for the network). */
+INLINE int is_inner_port(__u16 port)
+{
+	return port == bpf_htons(OUTBOUND_PORT) || port == bpf_htons(PLAINTEXT_PORT) || port == bpf_htons(DNS_PORT);
+}
+
+INLINE int arriving(struct __sk_buff *skb, struct packet *packet, struct pod_row *row)
+{
+	int hbone = (row->flags & POD_HBONE_IN) && packet->destination_port == bpf_htons(HBONE_PORT);
+	struct bpf_sock *socket;
+
+	if (is_probe(packet))
+		return pass(COUNT_PROBE);
+	if (!hbone && !(row->flags & POD_CAPTURE_IN))
+		return is_inner_port(packet->destination_port) ? refuse(COUNT_REFUSED_PROXY_PORT) : PASS;
+	if (packet->oddity)
+		return refuse(packet->oddity);
+	socket = find_listener(skb, packet, hbone ? HBONE_PORT : PLAINTEXT_PORT);
+	if (socket)
+		return assign(skb, socket, hbone ? COUNT_HBONE_IN : COUNT_REDIRECTED_IN);
+	if (row->fail_in == FAIL_OPEN && !hbone)
+		return pass(COUNT_PASSED_OPEN_IN);
+	return refuse(COUNT_REFUSED_NO_LISTENER_IN);
+}
+
+/* An answer to a SYN cookie: no socket knows the connection yet, and the kernel would ask the application's listener
+ * about a cookie that ztunnel's gave. */
+INLINE int cookie(struct __sk_buff *skb, struct packet *packet, struct pod_row *row)
+{
+	int hbone = (row->flags & POD_HBONE_IN) && packet->destination_port == bpf_htons(HBONE_PORT);
+	struct bpf_sock *socket;
+
+	if (!(row->flags & POD_CAPTURE_IN) || !packet->ack || packet->reset || has_receiver(skb, packet))
+		return PASS;
+	socket = find_listener(skb, packet, hbone ? HBONE_PORT : PLAINTEXT_PORT);
+	return socket ? assign(skb, socket, COUNT_COOKIE_IN) : PASS;
+}
+
+TC_PROGRAM int pod_ingress(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+	int kind = read_packet(skb, &packet);
+	struct pod_row *row;
+
+	if (kind == PACKET_OTHER)
+		return PASS;
+	row = pod_of(&packet.destination);
+	if (kind == PACKET_UDP)
+		return row && row->flags && packet.destination_port == bpf_htons(DNS_PORT)
+			       ? refuse(COUNT_REFUSED_PROXY_PORT)
+			       : PASS;
+	if (!row)
+		return packet.opening ? refuse(COUNT_REFUSED_UNKNOWN_DESTINATION) : PASS;
+	if (!row->flags)
+		return PASS;
+	return packet.opening ? arriving(skb, &packet, row) : cookie(skb, &packet, row);
+}
