@@ -1,0 +1,55 @@
+"""Fixtures of the capture tests: one world of namespaces for the run, one loaded datapath per loader."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, cast
+
+import pytest
+
+from ambient.datapath import programs
+from ambient.datapath.layout import Role
+from ambient.datapath.maps import Maps
+from tests.support.capture_bench import Bench
+from tests.support.capture_world import World, world
+
+
+@pytest.fixture(scope="session")
+def the_world() -> Iterator[World]:
+    with world(f"amb-bt-{os.getpid()}") as made:
+        yield made
+
+
+@pytest.fixture(scope="session", params=["bcc", "object"])
+def bpffs(request: pytest.FixtureRequest) -> Iterator[Path]:
+    loader = cast(Literal["bcc", "object"], request.param)
+    path = Path(f"/sys/fs/bpf/amb-bt-{os.getpid()}-{loader}")
+    programs.load(path, loader)
+    yield path
+    programs.unload(path)
+    assert not path.exists()
+
+
+@pytest.fixture(params=[4, 6], ids=["v4", "v6"])
+def version(request: pytest.FixtureRequest) -> int:
+    return cast(int, request.param)
+
+
+@pytest.fixture
+def bench(the_world: World, bpffs: Path) -> Iterator[Bench]:
+    with contextlib.ExitStack() as stack:
+        maps = stack.enter_context(Maps.open(bpffs))
+        maps.owners.put(the_world.cgroup_id("ztunnel"), Role.ZTUNNEL)
+        maps.owners.put(the_world.cgroup_id("kubelet"), Role.KUBELET)
+
+        def forget() -> None:
+            for ip in maps.pods.items():
+                maps.pods.delete(ip)
+            for cgroup in maps.owners.items():
+                maps.owners.delete(cgroup)
+
+        stack.callback(forget)
+        yield Bench(the_world, bpffs, maps, stack)

@@ -1,0 +1,119 @@
+"""The tools of a capture test: enrol, attach, connect, count. What is made through a Bench is closed after the test."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from ambient.datapath import pod_net, programs
+from ambient.datapath.layout import Counter, FailMode, Flag, PodRow
+from ambient.datapath.maps import Maps
+from ambient.model.address import Endpoint
+from tests.support.capture_world import GIVE_UP, Place, World, family_of
+from tests.support.stand_in import App, StandIn
+
+FULL = Flag.CAPTURE_OUT | Flag.CAPTURE_IN | Flag.HBONE_IN | Flag.DNS
+
+
+@dataclass
+class Bench:
+    """One pod of the world with our programs on it, and the tools of a test. Everything made here is closed after."""
+
+    world: World
+    bpffs: Path
+    maps: Maps
+    stack: contextlib.ExitStack
+
+    def enrol(
+        self,
+        place: Place,
+        flags: Flag = FULL,
+        *,
+        fail_in: FailMode = FailMode.CLOSED,
+        fail_out: FailMode = FailMode.CLOSED,
+        check_source: bool = True,
+    ) -> None:
+        """Put the rows of the pod's addresses."""
+        link = pod_net.peer_ifindex(place.netns) if check_source else 0
+        for text in place.addresses:
+            self.maps.pods.put(place.ip(text), PodRow(flags, fail_in, fail_out, 1, link))
+
+    def attach(self, place: Place, flags: Flag = FULL, *, host: bool = True) -> None:
+        self.enrol(place, flags)
+        undo = pod_net.prepare(place.netns)
+        self.stack.callback(pod_net.restore, place.netns, undo)
+        programs.attach_pod(self.bpffs, place.netns, place.name)
+        self.stack.callback(programs.detach_pod, self.bpffs, place.name)
+        if host:
+            programs.attach_host(self.bpffs, self.world.node.netns, place.name, place.host_interface)
+
+    def stand_in(self, place: Place, *, owner: str = "ztunnel", names: bool = False) -> StandIn:
+        made = StandIn(self.world, place, owner=owner, names=names)
+        self.stack.callback(made.close)
+        return made
+
+    def app(self, place: Place, version: int, port: int = 0) -> App:
+        made = App(self.world, place, version, port)
+        self.stack.callback(made.close)
+        return made
+
+    def socket(
+        self, place: Place, version: int, kind: int = socket.SOCK_STREAM, protocol: int = 0, *, owner: str = "app"
+    ) -> socket.socket:
+        made = self.world.socket(place, family_of(version), kind, protocol, owner=owner)
+        self.stack.callback(made.close)
+        return made
+
+    def connect(
+        self,
+        place: Place,
+        target: Endpoint,
+        *,
+        owner: str = "app",
+        mark: int = 0,
+        source_port: int = 0,
+        patience: float = 5.0,
+    ) -> socket.socket:
+        """A connected client. Raises OSError (TimeoutError when the kernel is silent)."""
+        made = self.socket(place, target.ip.version, owner=owner)
+        if mark:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
+        if source_port:
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            made.bind((str(place.ip(target.ip.version)), source_port))
+        made.settimeout(patience)
+        made.connect((str(target.ip), target.port))
+        made.settimeout(5.0)
+        return made
+
+    def refused(self, place: Place, target: Endpoint, *, owner: str = "app", mark: int = 0) -> bool:
+        """Nothing answers a connection attempt."""
+        try:
+            self.connect(place, target, owner=owner, mark=mark, patience=GIVE_UP)
+        except TimeoutError:
+            return True
+        return False
+
+    def count(self, reason: Counter) -> int:
+        return self.maps.counters.read()[reason]
+
+
+def greeting(client: socket.socket) -> Endpoint:
+    """Whom the application at the other end sees."""
+    with client.makefile("r") as lines:
+        ip, port = lines.readline().split()
+    return Endpoint(ip_address(ip), int(port))
+
+
+def echoed(client: socket.socket, data: bytes) -> bool:
+    client.sendall(data)
+    back = b""
+    while len(back) < len(data):
+        more = client.recv(65536)
+        if not more:
+            return False
+        back += more
+    return back == data

@@ -1,0 +1,141 @@
+"""A node, two pods and an outside as network namespaces, with cgroups, for the capture tests. Needs root.
+
+One process plays everybody: a socket belongs to the namespace and the cgroup that the process was in when it was made,
+so `World.socket` enters both, makes it and comes back. Nothing here sleeps; waiting is done in the kernel.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+
+from ambient.datapath import cgroups
+from ambient.model.address import IpAddress
+from ambient.netns import entered
+
+IP_TRANSPARENT = 19
+IPV6_TRANSPARENT = 75
+GIVE_UP = 0.35
+"""Seconds after which a connection attempt counts as refused by silence (a SYN is repeated after one second)."""
+
+
+def run(*command: str) -> str:
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A namespace. `interface` is its own end of the veth, `host_interface` the node's."""
+
+    name: str
+    netns: int
+    addresses: dict[int, str]
+    interface: str = "eth0"
+    host_interface: str = ""
+
+    def ip(self, version: int) -> IpAddress:
+        return ip_address(self.addresses[version])
+
+
+@dataclass
+class World:
+    """`node` routes between `pod`, `other` (a second pod) and `outside`."""
+
+    prefix: str
+    places: dict[str, Place] = field(default_factory=dict)
+    cgroup: dict[str, Path] = field(default_factory=dict)
+
+    @property
+    def node(self) -> Place:
+        return self.places["node"]
+
+    @property
+    def pod(self) -> Place:
+        return self.places["pod"]
+
+    @property
+    def other(self) -> Place:
+        return self.places["other"]
+
+    @property
+    def outside(self) -> Place:
+        return self.places["outside"]
+
+    @contextlib.contextmanager
+    def inside(self, place: Place, owner: str) -> Iterator[None]:
+        """This process is in the namespace and the cgroup."""
+        root = cgroups.mount_point()
+        assert root is not None
+        home = Path("/proc/self/cgroup").read_text().split("0::", 1)[1].splitlines()[0]
+        (self.cgroup[owner] / "cgroup.procs").write_text(str(os.getpid()))
+        try:
+            with entered(place.netns):
+                yield
+        finally:
+            (root / home.lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))
+
+    def socket(
+        self, place: Place, family: int, kind: int = socket.SOCK_STREAM, protocol: int = 0, *, owner: str = "app"
+    ) -> socket.socket:
+        with self.inside(place, owner):
+            return socket.socket(family, kind, protocol)
+
+    def cgroup_id(self, owner: str) -> int:
+        return cgroups.cgroup_id_of(self.cgroup[owner])
+
+
+def family_of(version: int) -> int:
+    return socket.AF_INET6 if version == 6 else socket.AF_INET
+
+
+@contextlib.contextmanager
+def world(prefix: str) -> Iterator[World]:
+    """Make it all, and remove it all."""
+    root = cgroups.mount_point()
+    assert root is not None
+    made = World(prefix)
+    with contextlib.ExitStack() as stack:
+        for owner in ("app", "ztunnel", "kubelet"):
+            path = root / f"{prefix}-{owner}"
+            path.mkdir()
+            stack.callback(path.rmdir)
+            made.cgroup[owner] = path
+        node = _namespace(stack, f"{prefix}-node")
+        run("ip", "netns", "exec", f"{prefix}-node", "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        run("ip", "netns", "exec", f"{prefix}-node", "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+        made.places["node"] = Place("node", node, {4: "10.213.0.1", 6: "fd00:213::1"}, "lo")
+        run("ip", "-n", f"{prefix}-node", "addr", "add", "10.213.0.1/32", "dev", "lo")
+        run("ip", "-n", f"{prefix}-node", "addr", "add", "fd00:213::1/128", "dev", "lo", "nodad")
+        for number, name in enumerate(("pod", "other", "outside"), start=1):
+            made.places[name] = _place(stack, prefix, name, number)
+        yield made
+
+
+def _namespace(stack: contextlib.ExitStack, name: str) -> int:
+    run("ip", "netns", "add", name)
+    stack.callback(run, "ip", "netns", "del", name)
+    descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    stack.callback(os.close, descriptor)
+    run("ip", "-n", name, "link", "set", "lo", "up")
+    return descriptor
+
+
+def _place(stack: contextlib.ExitStack, prefix: str, name: str, number: int) -> Place:
+    netns = f"{prefix}-{name}"
+    descriptor = _namespace(stack, netns)
+    node = f"{prefix}-node"
+    run("ip", "link", "add", name, "netns", node, "type", "veth", "peer", "name", "eth0", "netns", netns)
+    for namespace, device, end in ((node, name, 1), (netns, "eth0", 2)):
+        run("ip", "-n", namespace, "addr", "add", f"10.213.{number}.{end}/24", "dev", device)
+        run("ip", "-n", namespace, "addr", "add", f"fd00:213:{number}::{end}/64", "dev", device, "nodad")
+        run("ip", "-n", namespace, "link", "set", device, "up")
+    run("ip", "-n", netns, "route", "add", "default", "via", f"10.213.{number}.1")
+    run("ip", "-n", netns, "-6", "route", "add", "default", "via", f"fd00:213:{number}::1")
+    addresses = {4: f"10.213.{number}.2", 6: f"fd00:213:{number}::2"}
+    return Place(name, descriptor, addresses, "eth0", name)
