@@ -14,7 +14,7 @@ from ambient.model.matching import principal_of, rule_matches
 from ambient.model.nearest import Difference, differences
 from ambient.model.outcome import Allowed, Connection, Denied, Reason, Verdict
 from ambient.model.policy import Action, Authorization
-from ambient.model.rule_index import Entry, build, first_match
+from ambient.model.rule_index import build, demands_of, facts_of, first_match
 
 
 def judge_naive(policies: Iterable[Authorization], missing: Sequence[str], connection: Connection) -> Verdict:
@@ -42,7 +42,7 @@ def _matches(policy: Authorization, connection: Connection, principal: str | Non
 class PolicyIndex:
     """The policies of one workload, prepared once for many judgements. Immutable."""
 
-    __slots__ = ("_allow", "_allows", "_denies", "_deny", "_missing", "policies")
+    __slots__ = ("_allow", "_allows", "_asked", "_denies", "_deny", "_missing", "policies")
 
     def __init__(self, policies: Iterable[Authorization] = (), missing: Sequence[str] = ()) -> None:
         self.policies = tuple(policies)
@@ -51,31 +51,25 @@ class PolicyIndex:
         self._allows = tuple(p for p in self.policies if p.action is Action.ALLOW and not p.dry_run)
         self._deny = build(self._denies)
         self._allow = build(self._allows)
+        self._asked = demands_of(self._deny) | demands_of(self._allow)
 
     def judge(self, connection: Connection) -> Verdict:
-        """Same verdict as `judge_naive`. A refusal because nothing allowed names a policy that came near, as a hint
-        for people (only rules that the index had to look at are considered)."""
+        """Same verdict as `judge_naive`, except that a refusal because nothing allowed may name a policy that came
+        near, as a hint for people (`explain` finds the nearest)."""
         if self._missing:
             return Denied(Reason.POLICY_NOT_RECEIVED, self._missing[0])
+        principal = principal_of(connection)
+        facts = facts_of(connection, principal, self._asked)
         if self._denies:
-            first, _ = first_match(self._deny, connection, len(self._denies))
+            first, _ = first_match(self._deny, connection, principal, facts, len(self._denies))
             if first < len(self._denies):
                 return Denied(Reason.DENIED_BY, self._denies[first].key)
         if not self._allows:
             return Allowed(Reason.NO_ALLOW_POLICY)
-        first, near = first_match(self._allow, connection, len(self._allows))
+        first, near = first_match(self._allow, connection, principal, facts, len(self._allows))
         if first < len(self._allows):
             return Allowed(Reason.ALLOWED_BY, self._allows[first].key)
-        return self._nothing_allowed(near, connection)
-
-    def _nothing_allowed(self, near: Sequence[Entry], connection: Connection) -> Denied:
-        if not near:
-            only = self._allows[0].key if len(self._allows) == 1 else ""
-            return Denied(Reason.NO_ALLOW_MATCHED, only)
-        principal = principal_of(connection)
-        ranked = [(differences(entry.rule, connection, principal), entry) for entry in near[:8]]
-        misses, entry = min(ranked, key=lambda pair: len(pair[0]))
-        return Denied(Reason.NO_ALLOW_MATCHED, self._allows[entry.order].key, "; ".join(map(str, misses)))
+        return Denied(Reason.NO_ALLOW_MATCHED, self._allows[near.order if near is not None else 0].key)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from enum import IntEnum
 from typing import Final
 
 from ambient.model.address import IpAddress, IpNetwork
-from ambient.model.matching import NO_FIELDS, namespace_of, principal_of, rule_matches
+from ambient.model.matching import NO_FIELDS, rule_matches
 from ambient.model.outcome import Connection
 from ambient.model.policy import Authorization, Clause, Match, Rule, StringMatch, StringMatchKind
 
@@ -26,7 +26,7 @@ LEAF: Final = 4
 """Rules that are simply tried one after the other."""
 _MAX_PARTS: Final = 64
 """Rules are taken apart into at most this many alternatives."""
-_WORTH: Final = 0.7
+_WORTH: Final = 0.9
 """A split must leave at most this share of the rules to look at."""
 
 
@@ -53,11 +53,11 @@ class Entry:
 class _Nested:
     """Strings that start the value looked for, longest first."""
 
-    __slots__ = ("_nodes", "_parents", "_prefixes")
+    __slots__ = ("_parents", "_prefixes", "nodes")
 
     def __init__(self, buckets: dict[str, Node]) -> None:
         self._prefixes = sorted(buckets)
-        self._nodes = [buckets[prefix] for prefix in self._prefixes]
+        self.nodes = [buckets[prefix] for prefix in self._prefixes]
         self._parents: list[int] = []
         open_: list[int] = []
         for i, prefix in enumerate(self._prefixes):
@@ -70,7 +70,7 @@ class _Nested:
         at = bisect_right(self._prefixes, value) - 1
         while at >= 0:
             if value.startswith(self._prefixes[at]):
-                found.append(self._nodes[at])
+                found.append(self.nodes[at])
             at = self._parents[at]
 
 
@@ -88,29 +88,50 @@ class Node:
         self.present: Node | None = None
         self.rest: Node | None = None
 
+    def children(self) -> list[Node]:
+        nested = [node for part in (self.prefixes, self.suffixes) if part is not None for node in part.nodes]
+        return [*self.exact.values(), *nested, *(n for n in (self.present, self.rest) if n is not None)]
 
-def first_match(root: Node, connection: Connection, none: int) -> tuple[int, Sequence[Entry]]:
-    """(lowest order among matching rules or `none`, entries of the last leaf that had some but none that matched)."""
-    principal = principal_of(connection)
-    facts = _facts(connection, principal)
+
+Facts = tuple[str | None, ...]
+"""What a connection offers for each Demand; None where nothing can fit or where nobody asks."""
+
+
+def facts_of(connection: Connection, principal: str | None, asked: frozenset[Demand]) -> Facts:
+    """`asked`: demands used by the trees that will be looked up; addresses are only written out when needed."""
+    peer = connection.peer
+    return (
+        principal,
+        "" if peer is None else peer.namespace,
+        f"{peer.namespace}/{peer.service_account}" if peer is not None and Demand.ACCOUNT in asked else None,
+        str(connection.destination_port) if Demand.PORT in asked else None,
+        _bits(connection.source_ip) if Demand.SOURCE in asked else None,
+        _bits(connection.destination_ip) if Demand.DESTINATION in asked else None,
+    )
+
+
+def first_match(
+    root: Node, connection: Connection, principal: str | None, facts: Facts, none: int
+) -> tuple[int, Entry | None]:
+    """(lowest order among matching rules or `none`, a rule that was looked at and did not match)."""
     best = none
-    near: Sequence[Entry] = ()
+    near: Entry | None = None
     waiting = [root]
     while waiting:
         node = waiting.pop()
-        if node.demand is None:
+        demand = node.demand
+        if demand is None:
             for entry in node.entries:
                 if entry.order >= best:
                     break
                 if rule_matches(entry.rule, connection, principal):
                     best = entry.order
                     break
-            else:
-                near = node.entries or near
+                near = entry
             continue
         if node.rest is not None:
             waiting.append(node.rest)
-        value = facts[node.demand]
+        value = facts[demand]
         if value is None:
             continue
         exact = node.exact.get(value)
@@ -125,16 +146,16 @@ def first_match(root: Node, connection: Connection, none: int) -> tuple[int, Seq
     return best, near
 
 
-def _facts(connection: Connection, principal: str | None) -> tuple[str | None, ...]:
-    peer = connection.peer
-    return (
-        principal,
-        namespace_of(connection),
-        None if peer is None else f"{peer.namespace}/{peer.service_account}",
-        str(connection.destination_port),
-        _bits(connection.source_ip),
-        _bits(connection.destination_ip),
-    )
+def demands_of(root: Node) -> frozenset[Demand]:
+    """The demands by which any node of the tree splits."""
+    found: set[Demand] = set()
+    waiting = [root]
+    while waiting:
+        node = waiting.pop()
+        if node.demand is not None:
+            found.add(node.demand)
+            waiting += node.children()
+    return frozenset(found)
 
 
 def _bits(ip: IpAddress) -> str:
