@@ -25,17 +25,19 @@ class Step(IntEnum):
 
     OLDER = 1
     """Connections that are open already are written down."""
-    ROUTES = 2
+    ROWS = 2
+    """Rows that let everything pass: an attached pod without a row would be refused."""
+    ROUTES = 3
     """Rule, table and sysctl inside the pod that deliver looped packets."""
-    ATTACH = 3
-    """Rows that let everything pass, then the programs."""
-    ZDS = 4
+    ATTACH = 4
+    """The programs inside the pod."""
+    HOST = 5
+    """The programs at the node's end of the pod's veth: probes told apart, nothing slips past."""
+    ZDS = 6
     """ztunnel has its listeners up inside the pod."""
-    PROBE = 5
-    """The node's own probes are told apart on the host side."""
-    ROW = 6
+    ROW = 7
     """Capture is on."""
-    ANNOTATE = 7
+    ANNOTATE = 8
     """Everybody may know."""
 
 
@@ -54,8 +56,8 @@ class Entry:
     """What is (or may be) on the node for one pod.
 
     `netns` is the cookie of the pod's network namespace (never reused while the kernel runs) and `boot` the kernel's
-    boot id: an entry of another boot describes nothing. `accept_local` is the sysctl's value before us (None: not
-    changed). `since_unix`: when capture went on, 0.0 before.
+    boot id: an entry of another boot describes nothing. `undo` is what `ambient.datapath.pod_net` needs to put the
+    pod's network back (None: not touched). `since_unix`: when capture went on, 0.0 before.
     """
 
     pod: PodTarget
@@ -63,16 +65,15 @@ class Entry:
     netns: int
     step: Step
     epoch: int
-    netns_path: str = ""
-    veth: str = ""
-    accept_local: str | None = None
+    undo: Mapping[str, Any] | None = None
+    host_ifindex: int = 0
     releasing: bool = False
     since_unix: float = 0.0
     older: tuple[OlderConnection, ...] = ()
 
 
 def encode(entry: Entry) -> str:
-    raw = asdict(entry)
+    raw: dict[str, Any] = asdict(entry)
     raw["pod"]["addresses"] = [str(ip) for ip in entry.pod.addresses]
     raw["version"] = 1
     return json.dumps(raw, sort_keys=True)

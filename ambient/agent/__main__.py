@@ -1,0 +1,57 @@
+"""`python -m ambient.agent`: the node agent; `--uninstall` takes everything of it off the node instead."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+
+from ambient.agent.server import only_one, serve
+from ambient.agent.settings import AgentSettings
+from ambient.agent.uninstall import uninstall
+from ambient.errors import MeshError
+from ambient.settings import read_settings
+
+
+async def _until_signalled(settings: AgentSettings) -> None:
+    running = asyncio.ensure_future(serve(settings))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, running.cancel)
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+def main(arguments: Sequence[str]) -> int:
+    """0: stopped or uninstalled; 1: could not start or went down; 2: wrong settings or arguments."""
+    if list(arguments) not in ([], ["--uninstall"]):
+        print("usage: python -m ambient.agent [--uninstall]", file=sys.stderr)
+        return 2
+    try:
+        settings = read_settings(AgentSettings, os.environ)
+    except MeshError as error:
+        print(f"ambient agent: {error}", file=sys.stderr)
+        return 2
+    logging.basicConfig(
+        level=settings.log_level.upper().replace("WARN", "WARNING"),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        if arguments:
+            with only_one(settings.state):
+                uninstall(settings)
+        else:
+            asyncio.run(_until_signalled(settings))
+    except MeshError as error:
+        print(f"ambient agent: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,128 @@
+"""The node's kernel as the agent uses it: one seam over datapath, maps and namespaces, so that the order of steps can
+be tested without them.
+
+Every call is synchronous and short; those that enter a namespace are for worker threads. Holds the maps open and the
+host's namespace; decides nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from ambient.agent import podns
+from ambient.agent.enrol import PodTarget
+from ambient.agent.journal import OlderConnection
+from ambient.agent.older import count_proxied
+from ambient.datapath import pod_net, programs
+from ambient.datapath.hooks import HOOKS
+from ambient.datapath.layout import PodRow
+from ambient.datapath.maps import Maps
+from ambient.datapath.sockets import TcpSocket
+from ambient.errors import Unavailable
+from ambient.model.address import IpAddress
+from ambient.netns import entered
+
+POD_INTERFACE: Final = "eth0"
+
+
+class Kernel(Protocol):
+    def open_netns(self, pod: PodTarget) -> podns.PodNetns: ...
+    def absent_addresses(self, netns: podns.PodNetns, addresses: Iterable[IpAddress]) -> list[IpAddress]: ...
+    def record_older(self, netns: podns.PodNetns, addresses: Iterable[IpAddress]) -> tuple[OlderConnection, ...]: ...
+    def sockets(self, netns: podns.PodNetns) -> list[TcpSocket]: ...
+    def end(self, netns: podns.PodNetns, targets: Iterable[TcpSocket]) -> list[TcpSocket]: ...
+    def proxied(self, netns: podns.PodNetns) -> int: ...
+    def host_ifindex(self, netns: podns.PodNetns, pod: PodTarget) -> int: ...
+    def rows(self) -> Mapping[IpAddress, PodRow]: ...
+    def row(self, ip: IpAddress) -> PodRow | None: ...
+    def put_row(self, ip: IpAddress, row: PodRow) -> None: ...
+    def delete_row(self, ip: IpAddress) -> None: ...
+    def prepare(self, netns: podns.PodNetns) -> Mapping[str, Any]: ...
+    def restore(self, netns: podns.PodNetns, undo: Mapping[str, Any]) -> None: ...
+    def attach_pod(self, netns: podns.PodNetns, uid: str) -> None: ...
+    def attach_host(self, ifindex: int, uid: str) -> None: ...
+    def attached(self) -> Mapping[str, bool]: ...
+    def detach(self, uid: str) -> None: ...
+
+
+class NodeKernel:
+    """The real one. `veth` is "auto" (found through the pod's eth0) or a template of the host-side name."""
+
+    def __init__(self, bpffs: Path, tables: Maps, pod_netns: str, veth: str) -> None:
+        self._bpffs = bpffs
+        self._tables = tables
+        self._pod_netns = pod_netns
+        self._veth = veth
+        self._host = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+
+    def close(self) -> None:
+        os.close(self._host)
+
+    def open_netns(self, pod: PodTarget) -> podns.PodNetns:
+        return podns.open_netns(self._pod_netns.format(namespace=pod.namespace, name=pod.name, uid=pod.uid))
+
+    def absent_addresses(self, netns: podns.PodNetns, addresses: Iterable[IpAddress]) -> list[IpAddress]:
+        return podns.absent_addresses(netns.fd, addresses)
+
+    def record_older(self, netns: podns.PodNetns, addresses: Iterable[IpAddress]) -> tuple[OlderConnection, ...]:
+        return podns.record_older(netns.fd, addresses)
+
+    def sockets(self, netns: podns.PodNetns) -> list[TcpSocket]:
+        return podns.sockets(netns.fd)
+
+    def end(self, netns: podns.PodNetns, targets: Iterable[TcpSocket]) -> list[TcpSocket]:
+        return podns.end(netns.fd, targets)
+
+    def proxied(self, netns: podns.PodNetns) -> int:
+        return count_proxied(podns.sockets(netns.fd))
+
+    def host_ifindex(self, netns: podns.PodNetns, pod: PodTarget) -> int:
+        if self._veth == "auto":
+            return pod_net.peer_ifindex(netns.fd, POD_INTERFACE)
+        name = self._veth.format(namespace=pod.namespace, name=pod.name, uid=pod.uid)
+        with entered(self._host):
+            try:
+                return socket.if_nametoindex(name)
+            except OSError as error:
+                raise Unavailable("host side of the pod's veth", name, error.strerror or str(error)) from None
+
+    def rows(self) -> Mapping[IpAddress, PodRow]:
+        return self._tables.pods.items()
+
+    def row(self, ip: IpAddress) -> PodRow | None:
+        return self._tables.pods.get(ip)
+
+    def put_row(self, ip: IpAddress, row: PodRow) -> None:
+        self._tables.pods.put(ip, row)
+
+    def delete_row(self, ip: IpAddress) -> None:
+        self._tables.pods.delete(ip)
+
+    def prepare(self, netns: podns.PodNetns) -> Mapping[str, Any]:
+        return pod_net.prepare(netns.fd).as_json()
+
+    def restore(self, netns: podns.PodNetns, undo: Mapping[str, Any]) -> None:
+        pod_net.restore(netns.fd, pod_net.PodNet.from_json(undo))
+
+    def attach_pod(self, netns: podns.PodNetns, uid: str) -> None:
+        programs.attach_pod(self._bpffs, netns.fd, uid, POD_INTERFACE)
+
+    def attach_host(self, ifindex: int, uid: str) -> None:
+        with entered(self._host):
+            name = socket.if_indextoname(ifindex)
+        programs.attach_host(self._bpffs, self._host, uid, name)
+
+    def attached(self) -> Mapping[str, bool]:
+        """Pods that have pins; True when every program of theirs is attached."""
+        wanted = {hook.program for hook in HOOKS}
+        return {
+            uid: {a.program for a in found if a.alive} == wanted
+            for uid, found in programs.attached(self._bpffs).items()
+        }
+
+    def detach(self, uid: str) -> None:
+        programs.detach_pod(self._bpffs, uid)

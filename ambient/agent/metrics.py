@@ -1,0 +1,109 @@
+"""The agent's metrics: what the kernel counted, what the agent did, rendered as Prometheus text. No I/O of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from ambient.datapath.layout import Counter
+
+_FAMILIES: Final = (
+    ("REFUSED_", "refused", "New connections and packets that the datapath refused, by reason."),
+    (
+        "PASSED_OPEN_",
+        "passed_open",
+        "New connections that went on directly because ztunnel did not listen, by direction.",
+    ),
+    ("FORGED_", "forged", "Packets that carried a mark they had no right to; they were treated like any other."),
+)
+_CAPTURED: Final = ("captured", "New connections, name queries and probes that the datapath told apart, by kind.")
+
+
+@dataclass(slots=True)
+class Tally:
+    """What this agent did since it started."""
+
+    cut: dict[str, int] = field(default_factory=dict)
+    repairs: dict[str, int] = field(default_factory=dict)
+    failures: int = 0
+
+    def count_cut(self, why: str, number: int) -> None:
+        self.cut[why] = self.cut.get(why, 0) + number
+
+    def count_repair(self, what: str) -> None:
+        self.repairs[what] = self.repairs.get(what, 0) + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """Everything that is rendered, at one moment."""
+
+    counters: Mapping[Counter, int]
+    pods_by_state: Mapping[str, int]
+    older: int
+    proxies: int
+    secrets: int
+    policies_known: bool
+    tally: Tally
+
+
+def datapath_series(counters: Mapping[Counter, int]) -> dict[str, dict[str, int]]:
+    """Family ("refused", ...) -> reason -> count, of every counter the kernel has."""
+    series: dict[str, dict[str, int]] = {_CAPTURED[0]: {}, **{family: {} for _, family, _ in _FAMILIES}}
+    for counter in Counter:
+        family, reason = _CAPTURED[0], counter.name
+        for prefix, name, _ in _FAMILIES:
+            if counter.name.startswith(prefix):
+                family, reason = name, counter.name.removeprefix(prefix)
+        series[family][reason.lower()] = counters.get(counter, 0)
+    return series
+
+
+def render(reading: Reading) -> str:
+    lines: list[str] = []
+    helps = {_CAPTURED[0]: _CAPTURED[1], **{family: text for _, family, text in _FAMILIES}}
+    for family, by_reason in datapath_series(reading.counters).items():
+        lines += _family(f"ambient_datapath_{family}_total", helps[family], "counter", "reason", by_reason)
+    states = reading.pods_by_state
+    lines += _family("ambient_agent_pods", "Pods of the node by enrolment state.", "gauge", "state", states)
+    lines += _family(
+        "ambient_agent_connections_cut_total",
+        "Connections older than the enrolment that were ended.",
+        "counter",
+        "why",
+        reading.tally.cut,
+    )
+    lines += _family(
+        "ambient_agent_repairs_total",
+        "Times that something of ours on the node was missing or changed and was put back.",
+        "counter",
+        "what",
+        reading.tally.repairs,
+    )
+    for name, text, kind, value in (
+        ("ambient_agent_enrolment_failures_total", "Failed attempts to move a pod.", "counter", reading.tally.failures),
+        (
+            "ambient_agent_older_connections",
+            "Open connections older than their pod's enrolment.",
+            "gauge",
+            reading.older,
+        ),
+        ("ambient_agent_secrets_in_custody", "Key descriptors kept for ztunnel.", "gauge", reading.secrets),
+        (
+            "ambient_agent_policies_known",
+            "1 when discovery has told the policies.",
+            "gauge",
+            int(reading.policies_known),
+        ),
+        ("ztunnel_connected", "Number of connections to ztunnel.", "gauge", reading.proxies),
+    ):
+        lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", f"{name} {value}"]
+    return "\n".join(lines) + "\n"
+
+
+def _family(name: str, text: str, kind: str, label: str, values: Mapping[str, int]) -> Iterable[str]:
+    yield f"# HELP {name} {text}"
+    yield f"# TYPE {name} {kind}"
+    for key, value in sorted(values.items()):
+        yield f'{name}{{{label}="{key}"}} {value}'

@@ -1,0 +1,99 @@
+"""Whose sockets may carry the proxy mark: the cgroups of ztunnel and kubelet, kept in the owners map.
+
+A ztunnel's entry outlives its ZDS connection for as long as a process is left in its cgroup: workers go on while the
+director restarts. May not guess: a cgroup that cannot be found is taken out.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from ambient.datapath.layout import Role
+
+log = logging.getLogger("ambient.agent.owners")
+
+
+class OwnerTable(Protocol):
+    """The owners map as this module uses it: cgroup v2 id -> Role."""
+
+    def put(self, cgroup_id: int, role: Role, /) -> None: ...
+    def delete(self, cgroup_id: int, /) -> object: ...
+    def items(self) -> Mapping[int, Role]: ...
+
+
+def cgroup_of(pid: int, mount: Path, proc: Path = Path("/proc")) -> Path | None:
+    """The cgroup v2 directory of a process; None when it is gone or lies outside what we can see."""
+    try:
+        lines = (proc / str(pid) / "cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("0::"):
+            inside = line[3:].lstrip("/")
+            return None if inside.startswith("..") else mount / inside
+    return None
+
+
+class Owners:
+    def __init__(self, table: OwnerTable, mount: Path | None) -> None:
+        self._table = table
+        self._mount = mount
+        self._ztunnels: dict[int, Path] = {}
+
+    def adopt(self) -> None:
+        """Take over what an agent before us has entered; what has no cgroup any more is taken out."""
+        known = {i: role for i, role in self._table.items().items() if role is Role.ZTUNNEL}
+        if not known:
+            return
+        found = {} if self._mount is None else _directories(self._mount, set(known))
+        self._ztunnels.update(found)
+        for cgroup_id in known.keys() - found.keys():
+            self._table.delete(cgroup_id)
+
+    def admit_ztunnel(self, pid: int) -> None:
+        """Let the sockets of this process' cgroup carry the proxy mark."""
+        directory = None if self._mount is None else cgroup_of(pid, self._mount)
+        if directory is None or not directory.is_dir():
+            log.warning("owners: pid %d has no cgroup v2 of its own that we can see: the mark alone decides", pid)
+            return
+        if directory == self._mount:
+            log.warning("owners: ztunnel pid %d runs in the root cgroup: it is told apart only from other cgroups", pid)
+        cgroup_id = directory.stat().st_ino
+        self._ztunnels[cgroup_id] = directory
+        self._table.put(cgroup_id, Role.ZTUNNEL)
+
+    def admit_kubelet(self, directory: Path) -> None:
+        """Let probes of the processes in this cgroup reach pods. Other kubelet entries are taken out."""
+        cgroup_id = directory.stat().st_ino
+        for other, role in self._table.items().items():
+            if role is Role.KUBELET and other != cgroup_id:
+                self._table.delete(other)
+        self._table.put(cgroup_id, Role.KUBELET)
+
+    def prune(self) -> None:
+        """Take out ztunnels of which no process is left."""
+        for cgroup_id, directory in list(self._ztunnels.items()):
+            if not _populated(directory, cgroup_id):
+                self._table.delete(cgroup_id)
+                del self._ztunnels[cgroup_id]
+                log.info("owners: ztunnel's cgroup %s is empty, its mark counts no more", directory)
+
+
+def _populated(directory: Path, cgroup_id: int) -> bool:
+    try:
+        return directory.stat().st_ino == cgroup_id and bool((directory / "cgroup.procs").read_text().strip())
+    except OSError:
+        return False
+
+
+def _directories(mount: Path, ids: set[int]) -> dict[int, Path]:
+    found = {}
+    for directory, _, _ in os.walk(mount):
+        inode = os.stat(directory).st_ino
+        if inode in ids:
+            found[inode] = Path(directory)
+    return found

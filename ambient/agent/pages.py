@@ -1,0 +1,145 @@
+"""What the agent shows over HTTP: /ready, /pods, /metrics, and POST /cut."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ambient.agent.converge import Convergence, State, Tracked
+from ambient.agent.custody import Custody
+from ambient.agent.discovery import Policies
+from ambient.agent.enrol import NotEnrolled
+from ambient.agent.http import Answer, Handler
+from ambient.agent.journal import Journal
+from ambient.agent.kernel import Kernel
+from ambient.agent.metrics import Reading, Tally, datapath_series, render
+from ambient.agent.older import Live
+from ambient.agent.watch_older import OlderConnections
+from ambient.agent.ztunnels import Ztunnels
+from ambient.datapath.layout import Counter as Reason
+from ambient.errors import MeshError
+
+
+class Pages:
+    """`readiness` gives why the agent is not ready ("" when it is); `out` is (pod, reason) of pods outside."""
+
+    def __init__(
+        self,
+        *,
+        node: str,
+        kernel: Kernel,
+        journal: Journal,
+        convergence: Convergence,
+        older: OlderConnections,
+        ztunnels: Ztunnels,
+        custody: Custody,
+        policies: Policies,
+        tally: Tally,
+        counters: Callable[[], Mapping[Reason, int]],
+        readiness: Callable[[], str],
+        out: Callable[[], Mapping[str, tuple[str, NotEnrolled]]],
+    ) -> None:
+        self._node = node
+        self._kernel = kernel
+        self._journal = journal
+        self._convergence = convergence
+        self._older = older
+        self._ztunnels = ztunnels
+        self._custody = custody
+        self._policies = policies
+        self._tally = tally
+        self._counters = counters
+        self._readiness = readiness
+        self._out = out
+
+    def routes(self) -> Mapping[tuple[str, str], Handler]:
+        return {
+            ("GET", "/ready"): self.ready,
+            ("GET", "/pods"): self.pods,
+            ("GET", "/metrics"): self.metrics,
+            ("POST", "/cut"): self.cut,
+        }
+
+    async def ready(self, _query: Mapping[str, str]) -> Answer:
+        why = self._readiness()
+        return Answer(json.dumps({"ready": not why, "why": why}) + "\n", 503 if why else 200)
+
+    async def pods(self, _query: Mapping[str, str]) -> Answer:
+        body = {
+            "node": self._node,
+            "pods": [await self._pod(uid, tracked) for uid, tracked in sorted(self._convergence.tracked.items())],
+            "not_enrolled": [
+                {"pod": pod, "uid": uid, "reason": reason.value} for uid, (pod, reason) in sorted(self._out().items())
+            ],
+            "ztunnels": self._ztunnels.count,
+            "policies_known": self._policies.known,
+            "counters": datapath_series(self._counters()),
+        }
+        return Answer(json.dumps(body, indent=2) + "\n")
+
+    async def _pod(self, uid: str, tracked: Tracked) -> dict[str, Any]:
+        entry = self._journal.get(uid)
+        live = await self._older.listing(uid)
+        rows = {ip: self._kernel.row(ip) for ip in tracked.pod.addresses}
+        return {
+            "pod": str(tracked.pod),
+            "uid": uid,
+            "state": tracked.state.value,
+            "problem": tracked.problem,
+            "addresses": {
+                str(ip): None
+                if row is None
+                else {
+                    "flags": [flag.name for flag in row.flags],
+                    "fail_in": row.fail_in.name.lower(),
+                    "fail_out": row.fail_out.name.lower(),
+                    "epoch": row.epoch,
+                }
+                for ip, row in rows.items()
+            },
+            "service_account": tracked.pod.service_account,
+            "step": entry.step.name if entry is not None else None,
+            "since": entry.since_unix or None if entry is not None else None,
+            "waits_for_ztunnel": uid in self._ztunnels.pending,
+            "ztunnel_says": self._ztunnels.pending.get(uid, ""),
+            "older_connections": [_shown(one) for one in live],
+        }
+
+    async def metrics(self, _query: Mapping[str, str]) -> Answer:
+        tracked = self._convergence.tracked
+        states = Counter(t.state.value for t in tracked.values())
+        older = 0
+        for uid in list(tracked):
+            older += len(await self._older.listing(uid))
+        reading = Reading(
+            counters=self._counters(),
+            pods_by_state={state.value: states.get(state.value, 0) for state in State},
+            older=older,
+            proxies=self._ztunnels.count,
+            secrets=len(self._custody),
+            policies_known=self._policies.known,
+            tally=self._tally,
+        )
+        return Answer(render(reading), content_type="text/plain; version=0.0.4")
+
+    async def cut(self, query: Mapping[str, str]) -> Answer:
+        name = query.get("pod", "")
+        uid = next((uid for uid, t in self._convergence.tracked.items() if str(t.pod) == name), None)
+        if uid is None:
+            return Answer(json.dumps({"error": f"pod {name!r} is not in the mesh on this node"}) + "\n", 404)
+        try:
+            return Answer(json.dumps({"pod": name, "cut": await self._older.cut(uid)}) + "\n")
+        except MeshError as error:
+            return Answer(json.dumps({"error": str(error)}) + "\n", 503)
+
+
+def _shown(one: Live) -> dict[str, str]:
+    connection = one.connection
+    return {
+        "local": connection.local,
+        "remote": connection.remote,
+        "state": one.state,
+        "direction": "inbound" if connection.inbound else "outbound",
+    }

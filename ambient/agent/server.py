@@ -1,0 +1,304 @@
+"""The agent put together: objects and policies come in, pods go in and out, ztunnels are served, the kernel is watched.
+
+The only module that knows all parts. Nothing is undone when it stops: programs, rows and routes stay, the next agent
+finds them by journal and pins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final
+
+from ambient.agent import custody as custody_server
+from ambient.agent.apply import Applier
+from ambient.agent.converge import Convergence, State
+from ambient.agent.custody import Custody
+from ambient.agent.discovery import Policies
+from ambient.agent.enrol import Enrol, Gone, NotEnrolled, Rules, plan
+from ambient.agent.http import listen
+from ambient.agent.journal import Journal
+from ambient.agent.kernel import NodeKernel
+from ambient.agent.metrics import Tally
+from ambient.agent.owners import Owners
+from ambient.agent.pages import Pages
+from ambient.agent.settings import AgentSettings
+from ambient.agent.sweep import compare
+from ambient.agent.watch_older import OlderConnections
+from ambient.agent.ztunnels import Ztunnels
+from ambient.datapath import cgroups, programs
+from ambient.datapath.maps import Maps
+from ambient.errors import KernelError, MeshError, Unavailable
+from ambient.kube.folder import ObjectFolder
+from ambient.kube.records import Namespace, Pod, Records
+from ambient.xds.channel import ServerSettings
+from ambient.zds.packet import Peer
+
+REDIRECTION_ANNOTATION: Final = "ambient.istio.io/redirection"
+SWEEP_S: Final = 5.0
+LOOK_S: Final = 1.0
+
+log = logging.getLogger("ambient.agent")
+
+
+@contextlib.contextmanager
+def only_one(state: Path) -> Iterator[None]:
+    """Hold the node's agent lock; raises Unavailable when another agent has it."""
+    state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    fd = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Unavailable("agent lock", str(state), "another agent runs with this state directory") from None
+        yield
+    finally:
+        os.close(fd)
+
+
+class Agent:
+    """One node's agent. `run` until cancelled; `checkpoint` is for tests that end it in the middle of a step."""
+
+    def __init__(self, settings: AgentSettings, tables: Maps, *, checkpoint: object = None) -> None:
+        self._settings = settings
+        self._tables = tables
+        self._folder = ObjectFolder(settings.objects)
+        self._status = self._folder.status(f"agent-{settings.node}")
+        self._rules = Rules(
+            node=settings.node,
+            mesh_namespace=settings.mesh_namespace,
+            excluded_namespaces=settings.excluded_namespaces,
+            dns_capture=settings.dns_capture,
+        )
+        self._records = Records()
+        self._pods: dict[str, Pod] = {}
+        self._out: dict[str, NotEnrolled] = {}
+        self._planned = False
+        self._wake = asyncio.Event()
+        self._look = asyncio.Event()
+        self._tally = Tally()
+        self._threads = ThreadPoolExecutor(1, "netns")
+        self._journal = Journal(settings.state / "pods")
+        self._kernel = NodeKernel(settings.bpffs, tables, settings.pod_netns, settings.pod_veth)
+        self._owners = Owners(tables.owners, cgroups.mount_point())
+        self._ztunnels = Ztunnels(self._ztunnel_came, self._ztunnel_went)
+        self._custody = Custody(time.time)
+        self._policies = Policies(settings.node, settings.cluster, settings.mesh_namespace, self._policies_changed)
+        self._applier = Applier(
+            self._kernel,
+            self._journal,
+            self._ztunnels,
+            self._announce,
+            boot=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+            clock=time.time,
+            threads=self._threads,
+            drain_s=settings.drain_s,
+            linger_s=settings.linger_s,
+            **({"checkpoint": checkpoint} if callable(checkpoint) else {}),
+        )
+        self._convergence = Convergence(self._applier, self._pod_moved)
+        self._older = OlderConnections(
+            self._kernel, self._journal, self._applier.open, self._policies.judge_of, self._tally, self._threads
+        )
+        self._pages = Pages(
+            node=settings.node,
+            kernel=self._kernel,
+            journal=self._journal,
+            convergence=self._convergence,
+            older=self._older,
+            ztunnels=self._ztunnels,
+            custody=self._custody,
+            policies=self._policies,
+            tally=self._tally,
+            counters=tables.counters.read,
+            readiness=self._unready,
+            out=self._not_enrolled,
+        )
+
+    async def run(self) -> None:
+        """Take over what is on the node, then serve until cancelled. Raises MeshError when it cannot start."""
+        settings = self._settings
+        pages = await listen(settings.listen, self._pages.routes())
+        try:
+            self._owners.adopt()
+            if settings.kubelet_cgroup is not None:
+                self._owners.admit_kubelet(settings.kubelet_cgroup)
+            for uid, error in self._journal.unreadable.items():
+                log.error("pod %s: %s; what it has on the node is taken for nobody's", uid, error)
+            for entry in list(self._journal):
+                self._convergence.adopt(entry.pod)
+                await self._applier.resume(entry)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow_objects(tasks))
+                tasks.create_task(self._act())
+                tasks.create_task(self._look_after_older())
+                tasks.create_task(self._sweep_often())
+                if settings.custody_socket is not None:
+                    tasks.create_task(custody_server.serve(self._custody, settings.custody_socket))
+                if settings.xds:
+                    tasks.create_task(self._policies.follow(_discovery(settings)))
+        finally:
+            pages.close()
+            await self._convergence.close()
+            self._threads.shutdown()
+            self._custody.close()
+            self._kernel.close()
+
+    # --- what comes in
+
+    async def _follow_objects(self, tasks: asyncio.TaskGroup) -> None:
+        serving = False
+        async for records in self._folder.changes():
+            if records.revision == 0 and not records.by_key:
+                continue  # nothing was ever stored here: not the same as "every pod is gone"
+            self._records = records
+            self._wake.set()
+            if not serving:
+                # ztunnel drops what its first snapshot does not name, so it may come only now.
+                self._plan()
+                self._convergence.resume_releases()
+                tasks.create_task(self._ztunnels.serve(self._settings.zds_socket))
+                serving = True
+
+    def _policies_changed(self) -> None:
+        self._wake.set()
+        self._look.set()
+
+    def _pod_moved(self) -> None:
+        self._wake.set()
+        self._look.set()
+
+    def _ztunnel_came(self, peer: Peer) -> None:
+        self._owners.admit_ztunnel(peer.pid)
+        self._wake.set()
+
+    def _ztunnel_went(self, _peer: Peer) -> None:
+        self._owners.prune()
+
+    # --- what is done about it
+
+    async def _act(self) -> None:
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if self._records.revision == 0:
+                continue
+            self._plan()
+            if self._convergence.settled():
+                self._status.observed(self._records.revision)
+
+    def _plan(self) -> None:
+        records = self._records
+        self._pods = {pod.uid: pod for pod in records.of(Pod) if pod.node_name == self._settings.node}
+        made = plan(
+            self._pods.values(),
+            {namespace.name: namespace for namespace in records.of(Namespace)},
+            self._convergence.held(),
+            self._rules,
+            {uid: self._policies.apply_to(pod) for uid, pod in self._pods.items()},
+            frozenset(refused.key for refused in records.refused if not refused.stands),
+        )
+        self._out = dict(made.out)
+        self._planned = True
+        self._convergence.act(made.actions)
+        for action in made.actions:
+            if isinstance(action, Enrol | Gone):
+                self._look.set()
+
+    def _announce(self, uid: str, state: str | None) -> None:
+        pod = self._pods.get(uid)
+        if pod is not None:
+            self._status.annotate(pod, {REDIRECTION_ANNOTATION: state})
+
+    async def _look_after_older(self) -> None:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._look.wait()
+            self._look.clear()
+            await self._older.judge()
+
+    async def _sweep_often(self) -> None:
+        while True:
+            if self._planned:
+                try:
+                    await self._sweep()
+                except (MeshError, OSError) as error:
+                    log.error("sweep: %s", error)
+                self._owners.prune()
+                self._custody.forget_expired()
+            self._wake.set()
+            await asyncio.sleep(SWEEP_S)
+
+    async def _sweep(self) -> None:
+        """Put back what is missing of pods that are in, take away what is nobody's."""
+        loop = asyncio.get_running_loop()
+        attached = await loop.run_in_executor(self._threads, self._kernel.attached)
+        tracked = self._convergence.tracked
+        enrolled = [uid for uid, t in tracked.items() if t.state is State.ENROLLED]
+        found = compare(self._journal, enrolled, attached, self._kernel.rows())
+        for uid in found.orphans:
+            log.warning("sweep: pod %s has links and is not ours to keep: taken away", uid)
+            await loop.run_in_executor(self._threads, self._kernel.detach, uid)
+        for ip in found.stray_rows:
+            log.warning("sweep: row of %s belongs to no pod: taken away", ip)
+            self._kernel.delete_row(ip)
+        for uid in {*found.loose, *found.wrong_rows}:
+            what = "link" if uid in found.loose else "row"
+            log.error("sweep: pod %s: a %s of ours was missing or changed: put back", tracked[uid].pod, what)
+            self._tally.count_repair(what)
+            self._convergence.act([Enrol(tracked[uid].pod)])
+
+    # --- what is shown
+
+    def _unready(self) -> str:
+        if not self._planned:
+            return "no objects were read yet"
+        return ""
+
+    def _not_enrolled(self) -> Mapping[str, tuple[str, NotEnrolled]]:
+        return {
+            uid: (f"{self._pods[uid].namespace}/{self._pods[uid].name}", reason)
+            for uid, reason in self._out.items()
+            if uid in self._pods
+        }
+
+
+def _discovery(settings: AgentSettings) -> ServerSettings:
+    if settings.xds_root is None:
+        raise Unavailable("discovery", settings.xds, "XDS_ROOT_CA names no root certificate")
+    return ServerSettings(
+        target=settings.xds,
+        root=settings.xds_root,
+        token=settings.token,
+        hostname=settings.xds_hostname,
+        cluster=settings.cluster,
+    )
+
+
+async def serve(settings: AgentSettings, *, checkpoint: object = None) -> None:
+    """Load the datapath and run the agent until cancelled; raises MeshError when it cannot start."""
+    with only_one(settings.state):
+        loaded = await asyncio.to_thread(programs.load, settings.bpffs, _loader(settings))
+        log.info("datapath %s by %s%s", loaded.version, loaded.loader, ", was there" if loaded.reused else "")
+        with Maps.open(settings.bpffs) as tables:
+            try:
+                await Agent(settings, tables, checkpoint=checkpoint).run()
+            except* MeshError as group:
+                raise KernelError("agent", settings.node, "; ".join(map(str, group.exceptions))) from group
+
+
+def _loader(settings: AgentSettings) -> programs.Loader:
+    match settings.loader:
+        case "bcc":
+            return "bcc"
+        case "object":
+            return "object"
+    return "auto"

@@ -1,0 +1,52 @@
+"""The agent's settings, read once from the environment."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ambient.model.address import Endpoint
+from ambient.settings import boolean, choice, duration, endpoint, optional_path, path, setting, target, text
+
+
+def _names(given: str) -> frozenset[str]:
+    return frozenset(name for name in text(given).split(",") if name)
+
+
+def _template(given: str) -> str:
+    """A path with {namespace}, {name} or {uid} of the pod."""
+    try:
+        given.format(namespace="", name="", uid="")
+    except (KeyError, IndexError, ValueError):
+        raise ValueError(f"{given!r} has other fields than {{namespace}}, {{name}} and {{uid}}") from None
+    return text(given)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """Times in seconds. `pod_veth` is "auto" or a template; `xds` None: run without policies (every pod fails closed
+    and no older connection is judged); `kubelet_cgroup` None: nobody's probes are told apart."""
+
+    node: str = setting("NODE_NAME", text)
+    zds_socket: Path = setting("ZTUNNEL_UDS_ADDRESS", path, "/var/run/ztunnel/ztunnel.sock")
+    custody_socket: Path | None = setting("AMBIENT_CUSTODY_UDS", optional_path, "none")
+    objects: Path = setting("AMBIENT_OBJECTS", path)
+    bpffs: Path = setting("AMBIENT_BPFFS", path, "/sys/fs/bpf/ambient/node")
+    loader: str = setting("AMBIENT_LOADER", choice("auto", "bcc", "object"), "auto")
+    state: Path = setting("AMBIENT_STATE_DIR", path, "/run/ambient-agent")
+    pod_netns: str = setting("AMBIENT_POD_NETNS", _template)
+    pod_veth: str = setting("AMBIENT_POD_VETH", _template, "auto")
+    kubelet_cgroup: Path | None = setting("AMBIENT_KUBELET_CGROUP", optional_path, "none")
+    listen: Endpoint = setting("AMBIENT_AGENT_LISTEN", endpoint, "127.0.0.1:15099")
+    xds: str = setting("XDS_ADDRESS", lambda given: "" if given == "none" else target(given), "none")
+    xds_root: Path | None = setting("XDS_ROOT_CA", optional_path, "none")
+    xds_hostname: str = setting("ALT_XDS_HOSTNAME", text, "")
+    token: Path | None = setting("AUTH_TOKEN", optional_path, "none")
+    cluster: str = setting("CLUSTER_ID", text, "Kubernetes")
+    network: str = setting("NETWORK", text, "")
+    mesh_namespace: str = setting("AMBIENT_NAMESPACE", text, "ambient-system")
+    excluded_namespaces: frozenset[str] = setting("EXCLUDE_NAMESPACES", _names, "kube-system")
+    dns_capture: bool = setting("DNS_CAPTURE", boolean, "true")
+    drain_s: float = setting("AMBIENT_RELEASE_DRAIN", duration, "300s")
+    linger_s: float = setting("AMBIENT_RELEASE_LINGER", duration, "1s")
+    log_level: str = setting("LOG_LEVEL", choice("debug", "info", "warn", "error"), "info")

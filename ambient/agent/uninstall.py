@@ -1,0 +1,75 @@
+"""Takes everything the agent ever put on a node off it again, whatever is left of it: links, maps, rules, routes,
+annotations, its own files. Goes on past what fails and says so at the end.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from ambient.agent import podns
+from ambient.agent.journal import Journal
+from ambient.agent.settings import AgentSettings
+from ambient.datapath import pod_net, programs
+from ambient.errors import KernelError, MeshError, Unavailable
+from ambient.kube.folder import ObjectFolder
+from ambient.kube.records import Pod
+
+_PRISTINE: Final = pod_net.PodNet("0")
+"""What a pod's network looks like by default, for pods of which no journal entry is left."""
+
+log = logging.getLogger("ambient.agent.uninstall")
+
+
+def uninstall(settings: AgentSettings) -> None:
+    """Raises KernelError naming everything that could not be taken off; calling it again is fine."""
+    failures: list[str] = []
+
+    def attempt(what: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except (MeshError, OSError) as error:
+            log.error("%s: %s", what, error)
+            failures.append(f"{what}: {error}")
+
+    journal = Journal(settings.state / "pods")
+    entries = {entry.pod.uid: entry for entry in journal}
+    folder = ObjectFolder(settings.objects)
+    records = folder.records()
+    status = folder.status(f"agent-{settings.node}")
+    pods = {p.uid: (p.namespace, p.name) for p in records.of(Pod) if p.node_name == settings.node}
+    pods |= {uid: (entry.pod.namespace, entry.pod.name) for uid, entry in entries.items()}
+    linked = set(programs.attached(settings.bpffs)) if settings.bpffs.is_dir() else set()
+    attempt("programs and maps", lambda: programs.unload(settings.bpffs))
+    for uid, (namespace, name) in sorted(pods.items(), key=lambda item: item[1]):
+        entry = entries.get(uid)
+        if entry is None and uid not in linked and uid not in journal.unreadable:
+            continue
+        undo = _PRISTINE if entry is None or entry.undo is None else pod_net.PodNet.from_json(entry.undo)
+        path = settings.pod_netns.format(namespace=namespace, name=name, uid=uid)
+        attempt(f"routes of pod {namespace}/{name}", partial(_restore, path, undo))
+        journal.drop(uid)
+        log.info("pod %s/%s: out of the mesh", namespace, name)
+    for pod in records.of(Pod):
+        if pod.node_name == settings.node:
+            attempt(f"annotations of pod {pod.namespace}/{pod.name}", partial(status.forget, pod))
+    if not failures:
+        attempt("state directory", lambda: shutil.rmtree(settings.state / "pods"))
+        attempt("socket", lambda: Path(settings.zds_socket).unlink(missing_ok=True))
+    if failures:
+        raise KernelError("uninstall", settings.node, "; ".join(failures))
+
+
+def _restore(path: str, undo: pod_net.PodNet) -> None:
+    try:
+        netns = podns.open_netns(path)
+    except Unavailable:
+        return  # gone, and its routes with it
+    try:
+        pod_net.restore(netns.fd, undo)
+    finally:
+        netns.close()
