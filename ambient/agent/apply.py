@@ -186,9 +186,9 @@ class Applier:
                     if row is None or row.epoch != entry.epoch:
                         self._kernel.put_row(ip, PodRow(Flag(0), FailMode.CLOSED, FailMode.CLOSED, entry.epoch))
             case Step.ROUTES:
-                undo = await self._thread(self._kernel.prepare, netns)
                 if entry.undo is None:
-                    self._journal.change(pod.uid, undo=undo)
+                    self._journal.change(pod.uid, undo=await self._thread(self._kernel.observe, netns))
+                await self._thread(self._kernel.prepare, netns)
             case Step.ATTACH:
                 await self._thread(self._kernel.attach_pod, netns, pod.uid)
             case Step.HOST:

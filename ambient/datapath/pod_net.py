@@ -46,6 +46,12 @@ class PodNet:
         return cls(accept_local)
 
 
+def observe(netns_fd: int) -> PodNet:
+    """What `prepare` would answer now, without changing anything: to be written down before it is called."""
+    with entered(netns_fd):
+        return PodNet(_ACCEPT_LOCAL.read_text().strip())
+
+
 def prepare(netns_fd: int) -> PodNet:
     """Make the rules, routes and sysctl. Doing it again changes nothing, but then the answer no longer knows the
     sysctl's first value: keep the first answer. Raises KernelError."""
