@@ -1,0 +1,153 @@
+"""Keeps a lab's components running: starts what is missing, restarts what ended, adopts what its predecessor left.
+
+`python -m ambient.lab.supervisor --name LAB`. One per lab (a lock says so); the kubelets start a new one when it
+dies. Never touches pods or networks.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from typing import Final
+
+from ambient.errors import MeshError
+from ambient.kube.folder import ObjectFolder
+from ambient.kube.objects import Records
+from ambient.lab import cgroup, launch
+from ambient.lab.components import Component, base_environment, components
+from ambient.lab.names import Names, lab_name
+from ambient.lab.process import adopt, saved_mark, start
+from ambient.lab.settings import LabSettings, load
+
+FIRST_BACKOFF_S: Final = 0.05
+MAX_BACKOFF_S: Final = 2.0
+STABLE_S: Final = 10.0
+
+
+def backoff_s(failures: int) -> float:
+    """Seconds before the next start after this many short lives in a row; the first restart is at once."""
+    if failures <= 1:
+        return 0.0
+    return min(MAX_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(failures - 2, 10))
+
+
+async def keep(component: Component) -> None:
+    """Run one component for ever. What it leaves behind in its cgroup ends before the next start."""
+    failures = 0
+    mark = saved_mark(component.mark)
+    process = adopt(mark) if mark else None
+    while True:
+        began = time.monotonic()
+        if process is None:
+            try:
+                group = cgroup.path(component.group)
+                await asyncio.to_thread(cgroup.kill, group)
+                process = start(component.command(), component.env, component.log)
+                process.mark.save(component.mark)
+            except (OSError, MeshError) as error:
+                say(f"{component.title}: cannot start: {error}")
+        if process is not None:
+            code = await process.wait()
+            process = None
+            say(f"{component.title}: ended with {code}")
+        failures = 1 if time.monotonic() - began > STABLE_S else failures + 1
+        await asyncio.sleep(backoff_s(failures))
+
+
+class Supervisor:
+    """Follows the nodes of the lab."""
+
+    def __init__(self, settings: LabSettings) -> None:
+        self._settings = settings
+        self._tasks: dict[str, tuple[Component, asyncio.Task[None]]] = {}
+
+    async def run(self) -> None:
+        async for records in ObjectFolder(self._settings.names.objects).changes():
+            await self._follow(records)
+
+    async def _follow(self, records: Records) -> None:
+        try:
+            wanted = {component.title: component for component in components(self._settings, records)}
+        except MeshError as error:
+            say(str(error))
+            return
+        for title in self._tasks.keys() - wanted.keys():
+            component, task = self._tasks.pop(title)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await asyncio.to_thread(cgroup.remove, cgroup.path(component.group))
+        for title, component in wanted.items():
+            if title not in self._tasks:
+                self._tasks[title] = component, asyncio.create_task(keep(component))
+
+
+def _locked(settings: LabSettings) -> int | None:
+    """The lock's descriptor, None when somebody has it or the lab is gone."""
+    try:
+        descriptor = os.open(settings.names.supervisor_lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    return descriptor
+
+
+def ensure_supervisor(settings: LabSettings) -> None:
+    """Start a supervisor unless one runs. Cheap; safe to call from several processes at once.
+
+    Raises KernelError or OSError when it cannot be started.
+    """
+    descriptor = _locked(settings)
+    if descriptor is None:
+        return
+    os.close(descriptor)
+    names = settings.names
+    argv = [sys.executable, "-m", "ambient.lab.supervisor", "--name", settings.lab]
+    placed = launch.in_cgroup(cgroup.path(names.cgroup("supervisor")), launch.in_netns(names.net, argv))
+    names.supervisor_log.parent.mkdir(parents=True, exist_ok=True)
+    # A process in between, so that nobody has to reap the supervisor.
+    background = 'log=$1; shift; "$@" >> "$log" 2>&1 < /dev/null &'
+    subprocess.run(
+        ["sh", "-c", background, "sh", str(names.supervisor_log), *placed],
+        env=base_environment(),
+        start_new_session=True,
+        check=True,
+        cwd="/",
+    )
+
+
+def say(text: str) -> None:
+    """To the supervisor's log."""
+    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+
+
+async def _run(settings: LabSettings) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    with suppress(asyncio.CancelledError):
+        await Supervisor(settings).run()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m ambient.lab.supervisor")
+    parser.add_argument("--name", required=True)
+    settings = load(Names(lab_name(parser.parse_args().name)))
+    descriptor = _locked(settings)
+    if descriptor is None:
+        return
+    asyncio.run(_run(settings))
+
+
+if __name__ == "__main__":
+    main()
