@@ -1,0 +1,7 @@
+"""`python -m ztunnel.director [--supervised]`."""
+
+import sys
+
+from ztunnel.director.app import main
+
+sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,139 @@
+"""Answers to workers' questions (route, peer, name) and exactly what each has to forget when discovery changes.
+
+Pure over a Mesh. Remembers who asked what and what each answer depended on; bounded: the oldest question of a
+worker is forgotten (there too) when it asks about too many.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from ambient.model.address import Endpoint, IpAddress
+from ambient.model.mesh import Changes, Mesh, address_name
+from ambient.model.names import resolve_name
+from ambient.model.outcome import PeerLabels
+from ambient.model.route import peer_labels, route
+from ztunnel.director.policies import PodInfo, Site, source_of
+from ztunnel.ipc.messages import Forget, NameAnswer, NameAsk, PeerAnswer, PeerAsk, RouteAnswer, RouteAsk
+
+LARGEST: Final = 32_768
+"""Questions remembered per worker."""
+
+RouteKey = tuple[str, IpAddress, int]
+Key = RouteKey | IpAddress
+"""A route question, or the address of a peer question."""
+
+
+class _Asked:
+    """What one worker has cached, by what it depends on."""
+
+    def __init__(self) -> None:
+        self.depends: OrderedDict[Key, frozenset[str]] = OrderedDict()
+        self.by_name: dict[str, set[Key]] = {}
+        self.names = False
+
+    def add(self, key: Key, depends: frozenset[str]) -> None:
+        self.drop(key)
+        self.depends[key] = depends
+        for name in depends:
+            self.by_name.setdefault(name, set()).add(key)
+
+    def drop(self, key: Key) -> None:
+        for name in self.depends.pop(key, ()):
+            keys = self.by_name[name]
+            keys.discard(key)
+            if not keys:
+                del self.by_name[name]
+
+
+class Answers:
+    """One per director; workers are told apart by their slot and pid."""
+
+    def __init__(self, mesh: Mesh, site: Site, *, domain: str, registry_only: bool, limit: int = LARGEST) -> None:
+        self._mesh = mesh
+        self._site = site
+        self._domain = domain
+        self._registry_only = registry_only
+        self._limit = limit
+        self._asked: dict[int, _Asked] = {}
+
+    def joined(self, pid: int) -> None:
+        """A worker (re)connected; what it may have cached from an earlier director is not known here."""
+        self._asked[pid] = _Asked()
+
+    def left(self, pid: int) -> None:
+        self._asked.pop(pid, None)
+
+    def route(self, pid: int, pod: PodInfo, ask: RouteAsk) -> RouteAnswer:
+        """The plan for one destination of a local pod."""
+        site = self._site
+        source = source_of(self._mesh, site, pod)
+        routed = route(
+            self._mesh, source, Endpoint(ask.ip, ask.port), network=site.network, registry_only=self._registry_only
+        )
+        self._remember(pid, (ask.uid, ask.ip, ask.port), frozenset({*routed.depends, f"workload:{source.uid}"}))
+        return RouteAnswer(uid=ask.uid, ip=ask.ip, port=ask.port, plan=routed.plan)
+
+    def peer(self, pid: int, ask: PeerAsk) -> PeerAnswer:
+        """Labels of whoever has an address (empty: nobody we know)."""
+        workload = self._mesh.workload_by_address(self._site.network, ask.ip)
+        depends = {address_name(self._site.network, ask.ip)}
+        if workload is not None:
+            depends.add(f"workload:{workload.uid}")
+        self._remember(pid, ask.ip, frozenset(depends))
+        return PeerAnswer(ip=ask.ip, labels=peer_labels(workload) if workload else PeerLabels())
+
+    def name(self, pid: int, pod: PodInfo, ask: NameAsk) -> NameAnswer:
+        """Addresses of a mesh name as this pod sees it."""
+        client = source_of(self._mesh, self._site, pod)
+        found = resolve_name(self._mesh, client, ask.name, ask.qtype, self._domain)
+        if pid in self._asked:
+            self._asked[pid].names = True
+        return NameAnswer(
+            uid=ask.uid,
+            name=ask.name,
+            qtype=ask.qtype,
+            known=found.known,
+            addresses=tuple(found.addresses),
+            canonical=found.canonical,
+        )
+
+    def forget(self, changes: Changes, send: Callable[[int, Forget], None]) -> None:
+        """Tell each worker which of its cached answers a change has made doubtful, and nothing else."""
+        if not changes.names:
+            return
+        for pid, asked in self._asked.items():
+            keys = {key for name in changes.names for key in asked.by_name.get(name, ())}
+            for key in keys:
+                asked.drop(key)
+            names, asked.names = asked.names, False
+            if keys or names:
+                send(pid, _forget(keys, names=names))
+
+    def overflow(self, pid: int) -> Forget | None:
+        """What the worker must drop so that its questions stay within the limit; None: nothing."""
+        asked = self._asked.get(pid)
+        if asked is None or len(asked.depends) <= self._limit:
+            return None
+        oldest = [next(iter(asked.depends))]
+        for key in oldest:
+            asked.drop(key)
+        return _forget(set(oldest), names=False)
+
+    def gone(self, uid: str) -> None:
+        """A pod left the node: its questions are of no interest any more."""
+        for asked in self._asked.values():
+            for key in [key for key in asked.depends if isinstance(key, tuple) and key[0] == uid]:
+                asked.drop(key)
+
+    def _remember(self, pid: int, key: Key, depends: frozenset[str]) -> None:
+        if pid in self._asked:
+            self._asked[pid].add(key, depends)
+
+
+def _forget(keys: set[Key], *, names: bool) -> Forget:
+    routes = tuple(key for key in keys if isinstance(key, tuple))
+    peers = tuple(key for key in keys if not isinstance(key, tuple))
+    return Forget(routes=routes, peers=peers, names=names)

@@ -1,0 +1,195 @@
+"""The director process: builds its parts, opens its ports, runs until told to stop, then drains the workers."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
+from typing import Any, Final
+
+from ambient.errors import InvalidInput, MeshError
+from ambient.xds.channel import create_certificate
+from ztunnel.admin import http
+from ztunnel.admin.pages import Pages, Sources
+from ztunnel.config import Config, read_config
+from ztunnel.director.director import Director
+from ztunnel.director.discovery import server_settings
+from ztunnel.director.dumping import config_dump
+from ztunnel.director.logs import LEVELS, LogFilter, set_up
+from ztunnel.inpod.agent import AgentLink
+
+EXIT_CONFIG: Final = 78
+PORT_RETRY_S: Final = 0.25
+GATHER_S: Final = 0.5
+"""How long a fresh director waits for living workers to report before it talks to the node agent."""
+
+_log = logging.getLogger("director")
+
+
+class App:
+    """One run of the director."""
+
+    def __init__(self, config: Config, *, supervised: bool) -> None:
+        self._config = config
+        self._supervised = supervised
+        self._stop = asyncio.Event()
+        self._filter = LogFilter(config.log_level)
+        self.director = Director(config, self._sign)
+        self._link = AgentLink(config.inpod_uds, self.director)
+        self._servers: list[http.Server] = []
+        self._draining = False
+        self._code = 0
+
+    async def run(self) -> int:
+        """Until SIGTERM, SIGINT or the supervisor's end; returns the exit code. Raises Unavailable."""
+        loop = asyncio.get_running_loop()
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(sign, self._stop.set)
+        if self._supervised:
+            self._watch_parent(loop)
+        director = self.director
+        heirs = os.path.exists(self._config.director_socket)
+        if director.custody is not None:
+            director.certificates.offer(await director.custody.take_back())
+        director.discovery.restore()
+        director.crew.listen()
+        work = [director.certificates.run(), director.discovery.run(), self._pods(GATHER_S if heirs else 0.0)]
+        if director.custody is not None:
+            work.append(director.custody.run())
+        tasks = [asyncio.ensure_future(one) for one in (*work, *self._ports(self._pages()))]
+        for task in tasks:
+            task.add_done_callback(self._ended)
+        gc.collect()
+        gc.freeze()
+        await self._stop.wait()
+        await self._shut_down(tasks)
+        return self._code
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A part that fails ends the process: the supervisor starts it again, the workers go on meanwhile."""
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("stopping", exc_info=task.exception())
+            self._code = 1
+            self._stop.set()
+
+    async def _shut_down(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        self._draining = True
+        if not self._code:
+            deadline = self._config.drain_s
+            _log.info("draining, at most %.0f s", deadline)
+            self.director.drain(deadline)
+            await self.director.reports.drained(deadline + 0.5)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for server in self._servers:
+            await server.close()
+        self.director.discovery.save_now()
+        self.director.close()
+
+    async def _pods(self, gather_s: float) -> None:
+        # Workers that outlived an earlier director bring the pods' sockets; without them we would bind anew.
+        await asyncio.sleep(gather_s)
+        await self._link.run()
+
+    async def _sign(self, identity: str, csr: str) -> list[str]:
+        config = self._config
+        server = server_settings(
+            config.ca_address, config.ca_root_ca, config.auth_token, config.alt_ca_hostname, config.cluster_id
+        )
+        return list(await create_certificate(server, csr, identity, config.secret_ttl_s))
+
+    def _watch_parent(self, loop: asyncio.AbstractEventLoop) -> None:
+        """A director without its supervisor would be in the way of the next one: it ends."""
+        fd = os.pidfd_open(os.getppid())
+        loop.add_reader(fd, self._stop.set)
+
+    def _pages(self) -> Pages:
+        director = self.director
+        return Pages(
+            Sources(
+                config_dump=partial(config_dump, director),
+                metrics=director.stats.render,
+                pending=self._pending,
+                change_log_level=self._change_log_level,
+                log_filter=lambda: self._filter.text,
+                shut_down=self._quit,
+                flows=director.flows,
+            )
+        )
+
+    def _ports(self, pages: Pages) -> list[Coroutine[Any, Any, None]]:
+        config = self._config
+        admin, stats, ready = http.Server(pages.admin), http.Server(pages.stats), http.Server(pages.readiness)
+        self._servers += [admin, stats, ready]
+        wildcard = "::" if config.ipv6 else "0.0.0.0"
+        listen = [
+            self._serve(admin, partial(http.listen, "127.0.0.1", config.admin_port)),
+            self._serve(stats, partial(http.listen, wildcard, config.stats_port, dual=config.ipv6)),
+            self._serve(ready, partial(http.listen, wildcard, config.ready_port, dual=config.ipv6)),
+        ]
+        if config.ipv6:
+            listen.append(self._serve(admin, partial(http.listen, "::1", config.admin_port)))
+        return listen
+
+    async def _serve(self, server: http.Server, listen: Callable[[], Any]) -> None:
+        """Open one port; while another process still has it (an upgrade), try again."""
+        complained = False
+        while True:
+            try:
+                await server.serve(listen())
+                return
+            except OSError as error:
+                if not complained:
+                    _log.warning("port not open yet: %s", error)
+                complained = True
+                await asyncio.sleep(PORT_RETRY_S)
+
+    def _pending(self) -> list[str]:
+        """Istio's names of what is not ready."""
+        director = self.director
+        tasks = {
+            "state manager": not director.discovery.settled,
+            "proxy": not list(director.crew),
+            "workload proxy manager": not self._link.ready or bool(director.pods.pending()),
+            "draining": self._draining,
+        }
+        return [name for name, waiting in tasks.items() if waiting]
+
+    def _change_log_level(self, level: str, reset: bool) -> bool:
+        if not self._filter.change(level, reset=reset):
+            return False
+        logging.getLogger().setLevel(LEVELS[self._filter.level])
+        self.director.change_log_level(self._filter.level)
+        return True
+
+    def _quit(self) -> None:
+        if self._supervised:
+            os.kill(os.getppid(), signal.SIGTERM)
+        else:
+            self._stop.set()
+
+
+def main(argv: list[str]) -> int:
+    """Entry point of the process; 78 for settings that cannot be used, so that nobody starts it again."""
+    try:
+        config = read_config(os.environ)
+    except InvalidInput as error:
+        sys.stderr.write(f"ztunnel: {error}\n")
+        return EXIT_CONFIG
+    set_up(config.log_format, config.log_level)
+    try:
+        with asyncio.Runner() as runner:
+            return runner.run(_run(config, "--supervised" in argv))
+    except MeshError as error:
+        _log.error("%s", error)
+        return 1
+
+
+async def _run(config: Config, supervised: bool) -> int:
+    return await App(config, supervised=supervised).run()

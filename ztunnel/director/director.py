@@ -1,0 +1,338 @@
+"""The middle of the director: what each part says is passed to the parts it concerns. No sockets or files of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterable
+from typing import Final
+
+from ambient.model.identity import Identity
+from ambient.model.mesh import Changes
+from ambient.model.outcome import NoRoute, PeerLabels, Refuse
+from ambient.model.workload import NetworkMode, TunnelProtocol
+from ambient.xds.messages import ztunnel_node
+from ambient.xds.subscribe import StreamState
+from ambient.zds.codec import AddWorkload
+from ztunnel.admin.flows import FlowRing
+from ztunnel.admin.metrics import Stats
+from ztunnel.config import Config
+from ztunnel.director.answers import Answers
+from ztunnel.director.certificates import Certificates, Sign
+from ztunnel.director.custody import Custody, Secret
+from ztunnel.director.discovery import Discovery, server_settings
+from ztunnel.director.pods import Pods, Rules
+from ztunnel.director.policies import PodInfo, Site, identity_of, pod_policy
+from ztunnel.director.reports import Reports
+from ztunnel.director.schedule import Priority
+from ztunnel.director.snapshot import SnapshotFile
+from ztunnel.director.tally import Tally
+from ztunnel.director.workers import Crew, Worker
+from ztunnel.inpod.listeners import Listeners, adopt, bind
+from ztunnel.ipc import messages as ipc
+
+PATIENCE_S: Final = 5.0
+"""How long a question may wait for discovery's first answer, or for the pod it is about (interop 3.4)."""
+
+_log = logging.getLogger("director")
+_Question = ipc.RouteAsk | ipc.PeerAsk | ipc.NameAsk
+
+
+class Director:
+    """Owner of the crew, listener of the certificates, keeper of the agent's pods."""
+
+    def __init__(self, config: Config, sign: Sign) -> None:
+        self.config = config
+        self.site = Site(config.node, config.cluster_id, config.trust_domain, config.network)
+        self.tally = Tally()
+        self.stats = Stats(self.tally, self._gauges)
+        self.flows = FlowRing()
+        self.crew = Crew(config.director_socket, self)
+        self.reports = Reports(self.crew)
+        self.certificates = Certificates(sign, self)
+        self.custody = Custody(config.custody_uds, self.certificates.held) if config.custody_uds else None
+        node = ztunnel_node(
+            config.node,
+            pod=config.pod_name or "ztunnel",
+            namespace=config.pod_namespace,
+            cluster=config.cluster_id,
+            ip=config.instance_ip,
+        )
+        self.discovery = Discovery(
+            node,
+            server_settings(
+                config.xds_address, config.xds_root_ca, config.auth_token, config.alt_xds_hostname, config.cluster_id
+            ),
+            SnapshotFile(config.state_dir, f"{config.cluster_id}/{config.node}"),
+            on_change=self._discovery_changed,
+            on_state=self._discovery_state,
+            on_message=lambda url: self.stats.xds_messages.labels(url=url).inc(),
+            on_save_failed=self.stats.snapshot_failures.inc,
+        )
+        mesh = self.discovery.mesh
+        self.pods = Pods(
+            self.crew,
+            Rules(
+                bind=self._bind,
+                adopt=self._adopt,
+                identity=lambda pod: identity_of(mesh, self.site, pod),
+                policy=lambda pod: pod_policy(mesh, self.site, pod),
+                settled=lambda: self.discovery.settled,
+                dns=config.dns,
+            ),
+            started=self._pod_started,
+            stopped=self._pod_stopped,
+        )
+        self.answers = Answers(mesh, self.site, domain=config.cluster_domain, registry_only=config.registry_only)
+        self.log_level = config.log_level
+        self._settled = False
+        self._every_pod_known = False
+        self._held: list[tuple[float, Worker, _Question]] = []
+
+    # --- node agent (ztunnel.inpod.agent.Keeper)
+
+    async def add(self, pod: AddWorkload, netns: int) -> str:
+        """Serve a pod; "" or why not."""
+        adding = self.pods.add(PodInfo(pod.uid, pod.name, pod.namespace, pod.service_account), netns)
+        error = await adding
+        self._reconcile_identities()
+        return error
+
+    def remove(self, uid: str) -> None:
+        self.pods.remove(uid)
+        self.answers.gone(uid)
+        self._reconcile_identities()
+
+    def snapshot_done(self) -> None:
+        """Every pod of the node is known: what earlier processes left for others can go."""
+        self._every_pod_known = True
+        self._reconcile_identities()
+        self.certificates.drop_spares()
+
+    async def retry(self) -> Iterable[str]:
+        return await self.pods.retry()
+
+    def served(self) -> Iterable[str]:
+        return self.pods.served()
+
+    # --- workers (ztunnel.director.workers.Owner)
+
+    def worker_joined(self, worker: Worker) -> None:
+        """Everything the worker needs, at once: settings, certificates, pods with their sockets and policies."""
+        self.stats.worker_starts.inc()
+        self.tally.hello(worker.slot, worker.pid)
+        self.answers.joined(worker.pid)
+        config = self.config
+        worker.send(
+            ipc.Settings(
+                node=config.node,
+                trust_domain=config.trust_domain,
+                cluster_id=config.cluster_id,
+                network=config.network,
+                log_format=config.log_format,
+                log_level=self.log_level,
+                ipv6=config.ipv6,
+                upstream_resolvers=config.resolvers,
+                dns_search_domain=config.cluster_domain,
+            )
+        )
+        for identity, secret in self.certificates.current():
+            worker.send(_certificate(identity, secret), (secret.fd,))
+        for identity, why in self.certificates.failures().items():
+            worker.send(ipc.CertificateFailed(identity=identity, why=why))
+        if worker.claims and self._settled:
+            worker.send(ipc.Forget(everything=True))
+        self.pods.worker_joined(worker)
+
+    def worker_left(self, worker: Worker) -> None:
+        self.tally.gone(worker.slot, worker.pid)
+        self.answers.left(worker.pid)
+        self.reports.left(worker)
+        self.pods.worker_left()
+        self._held = [held for held in self._held if held[1] is not worker]
+
+    def worker_said(self, worker: Worker, message: ipc.ToDirector, fds: list[int]) -> None:
+        """One message of a worker."""
+        match message:
+            case ipc.RouteAsk() | ipc.PeerAsk() | ipc.NameAsk():
+                self._question(worker, message)
+            case ipc.Counters():
+                self.tally.report(worker.slot, worker.pid, message)
+            case ipc.Flows():
+                self.flows.add(message.records, message.lost)
+            case ipc.PodReady():
+                self.pods.worker_ready(worker, message)
+            case ipc.PodListeners():
+                self.pods.worker_gave(worker, message, fds)
+                self._reconcile_identities()
+                self._answer_held()
+                return
+            case ipc.Report():
+                self.reports.arrived(worker, message)
+            case ipc.Drained():
+                worker.drained = True
+                self.reports.left(worker)
+            case ipc.PodGone() | ipc.Hello():
+                pass
+        for fd in fds:
+            os.close(fd)
+
+    # --- certificates (ztunnel.director.certificates.Listener)
+
+    def certificate_ready(self, identity: str, secret: Secret) -> None:
+        self.stats.certificates.labels(result="issued").inc()
+        for worker in self.crew.everyone():
+            worker.send(_certificate(identity, secret), (secret.fd,))
+        self._custody_changed(identity)
+
+    def certificate_failed(self, identity: str, why: str) -> None:
+        self.stats.certificates.labels(result="failed").inc()
+        for worker in self.crew.everyone():
+            worker.send(ipc.CertificateFailed(identity=identity, why=why))
+
+    def certificate_gone(self, identity: str) -> None:
+        for worker in self.crew.everyone():
+            worker.send(ipc.CertificateGone(identity=identity))
+        self._custody_changed(identity)
+
+    # --- for the admin pages
+
+    def change_log_level(self, level: str) -> None:
+        """Ours is changed by the caller; the workers' here."""
+        self.log_level = level
+        for worker in self.crew.everyone():
+            worker.send(ipc.LogLevel(level=level))
+
+    def drain(self, deadline_s: float) -> None:
+        for worker in self.crew.everyone():
+            worker.send(ipc.Drain(deadline_s=deadline_s))
+
+    # --- inside
+
+    def _discovery_changed(self, changes: Changes) -> None:
+        if self.discovery.settled and not self._settled:
+            self._settled = True
+            for worker in self.crew.everyone():
+                worker.send(ipc.Forget(everything=True))
+        workers = {worker.pid: worker for worker in self.crew.everyone()}
+        self.pods.discovery_changed()
+        self.answers.forget(changes, lambda pid, forget: workers[pid].send(forget))
+        self._reconcile_identities()
+        self._answer_held()
+
+    def _discovery_state(self, state: StreamState) -> None:
+        if state.state == "disconnected":
+            self.stats.xds_terminations.labels(reason="ConnectionError" if state.why else "Complete").inc()
+            level = logging.WARNING if state.retry_in_s > 0.1 else logging.DEBUG
+            _log.log(level, "discovery: %s, again in %.2f s", state.why, state.retry_in_s)
+        elif state.state == "synced":
+            _log.info("discovery is complete")
+            self.certificates.hurry()
+
+    def _reconcile_identities(self) -> None:
+        """Certificates for every pod here and, ahead of time, for every mesh workload discovery places here."""
+        pods = self.pods.identities()
+        ahead = {
+            str(Identity(one.trust_domain, one.namespace, one.service_account))
+            for one in self.discovery.mesh.workloads_on(self.config.node)
+            if (one.tunnel_protocol is TunnelProtocol.HBONE or one.native_tunnel)
+            and one.network_mode is NetworkMode.STANDARD
+        }
+        for identity in pods:
+            self.certificates.want(identity, Priority.REAL_TIME)
+        for identity in ahead - pods:
+            self.certificates.want(identity, Priority.WARMUP)
+        if self._every_pod_known:
+            self.certificates.keep_only(pods | ahead)
+
+    def _question(self, worker: Worker, ask: _Question) -> None:
+        if self._answerable(ask):
+            self._answer(worker, ask)
+            return
+        loop = asyncio.get_running_loop()
+        self._held.append((loop.time() + PATIENCE_S, worker, ask))
+        loop.call_later(PATIENCE_S + 0.01, self._answer_held)
+
+    def _answerable(self, ask: _Question) -> bool:
+        return self._settled and (isinstance(ask, ipc.PeerAsk) or self.pods.get(ask.uid) is not None)
+
+    def _answer_held(self) -> None:
+        held, self._held = self._held, []
+        now = asyncio.get_running_loop().time()
+        for until, worker, ask in held:
+            if self._answerable(ask):
+                self._answer(worker, ask)
+            elif until <= now:
+                self._give_up(worker, ask)
+            else:
+                self._held.append((until, worker, ask))
+
+    def _answer(self, worker: Worker, ask: _Question) -> None:
+        if isinstance(ask, ipc.PeerAsk):
+            worker.send(self.answers.peer(worker.pid, ask))
+        else:
+            pod = self.pods.get(ask.uid)
+            if pod is None:
+                self._give_up(worker, ask)
+            elif isinstance(ask, ipc.RouteAsk):
+                worker.send(self.answers.route(worker.pid, pod, ask))
+            else:
+                worker.send(self.answers.name(worker.pid, pod, ask))
+        forget = self.answers.overflow(worker.pid)
+        if forget is not None:
+            worker.send(forget)
+
+    def _give_up(self, worker: Worker, ask: _Question) -> None:
+        """Answer so that whoever waits fails with a reason, and have the answer forgotten at once."""
+        match ask:
+            case ipc.RouteAsk():
+                why = "discovery has not answered yet" if not self._settled else "the pod is not on this node"
+                plan = Refuse(NoRoute.UNKNOWN_SOURCE, why)
+                worker.send(ipc.RouteAnswer(uid=ask.uid, ip=ask.ip, port=ask.port, plan=plan))
+                worker.send(ipc.Forget(routes=((ask.uid, ask.ip, ask.port),)))
+            case ipc.PeerAsk():
+                worker.send(ipc.PeerAnswer(ip=ask.ip, labels=PeerLabels()))
+                worker.send(ipc.Forget(peers=(ask.ip,)))
+            case ipc.NameAsk():
+                worker.send(ipc.NameAnswer(uid=ask.uid, name=ask.name, qtype=ask.qtype, known=False))
+                worker.send(ipc.Forget(names=True))
+
+    def _bind(self, netns: int) -> Listeners:
+        return bind(netns, ipv6=self.config.ipv6, dns=self.config.dns)
+
+    def _adopt(self, fds: list[int]) -> Listeners:
+        return adopt(fds, ipv6=self.config.ipv6, dns=self.config.dns)
+
+    def _pod_started(self) -> None:
+        self.stats.proxies_started.inc()
+
+    def _pod_stopped(self, _uid: str) -> None:
+        self.stats.proxies_stopped.inc()
+
+    def _custody_changed(self, identity: str) -> None:
+        if self.custody is not None:
+            self.custody.changed(identity)
+
+    def _gauges(self) -> dict[str, float]:
+        pending = len(self.pods.pending())
+        mesh = self.discovery.mesh
+        return {
+            "workload_manager_active_proxy_count": len(self.pods.infos()) - pending,
+            "workload_manager_pending_proxy_count": pending,
+            "ambient_workers": len(list(self.crew)),
+            "ambient_known_workloads": sum(1 for _ in mesh.workloads()),
+            "ambient_known_services": sum(1 for _ in mesh.services()),
+            "ambient_known_policies": sum(1 for _ in mesh.policies()),
+            "ambient_flows_lost": self.flows.lost,
+        }
+
+    def close(self) -> None:
+        """Let go of every descriptor."""
+        self.crew.close()
+        self.pods.close()
+        self.certificates.close()
+
+
+def _certificate(identity: str, secret: Secret) -> ipc.Certificate:
+    return ipc.Certificate(identity=identity, roots=secret.roots, not_after_unix=secret.not_after)

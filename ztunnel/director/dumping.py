@@ -1,0 +1,123 @@
+"""Gathers the config dump: what the director knows and what the workers report, in Istio's shape."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from ambient.model.address import HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT, PROXY_MARK
+from ambient.model.policy import Authorization
+from ambient.model.workload import Service, Workload
+from ztunnel import VERSION
+from ztunnel.admin import dump
+from ztunnel.config import Config
+from ztunnel.director.certificates import Shown
+from ztunnel.director.director import Director
+from ztunnel.director.issue import describe
+
+
+async def config_dump(director: Director) -> bytes:
+    """The text of /config_dump. The large part is rendered beside the event loop; the values are immutable."""
+    connections = await director.reports.connections()
+    mesh = director.discovery.mesh
+    states = {
+        info.uid: dump.pod_state(
+            info.name,
+            info.namespace,
+            info.service_account,
+            up=director.pods.up(info.uid),
+            connections=connections.get(info.uid, ()),
+        )
+        for info in director.pods.infos()
+    }
+    return await asyncio.to_thread(
+        _render,
+        list(mesh.workloads()),
+        list(mesh.services()),
+        list(mesh.policies()),
+        director.certificates.show(),
+        states,
+        director.config,
+    )
+
+
+def _render(
+    workloads: Sequence[Workload],
+    services: Sequence[Service],
+    policies: Sequence[Authorization],
+    certificates: Sequence[Shown],
+    states: dict[str, Any],
+    config: Config,
+) -> bytes:
+    ordered = sorted(workloads, key=lambda one: one.uid)
+    return dump.render(
+        {
+            "workloads": [dump.workload(one) for one in ordered],
+            "services": dump.services(sorted(services, key=lambda one: one.key), ordered),
+            "policies": [dump.policy(one) for one in sorted(policies, key=lambda one: one.key)],
+            "certificates": [
+                {
+                    "identity": one.identity,
+                    "state": one.state,
+                    "certChain": describe(one.chain_pem),
+                    "rootCerts": describe(one.roots_pem),
+                }
+                for one in certificates
+            ],
+            "workloadState": states,
+            "stagedServices": {},
+            "staticConfig": {"policies": [], "services": [], "workloads": []},
+            "version": _version(),
+            "config": _config(config),
+        }
+    )
+
+
+def _version() -> dict[str, str]:
+    return {
+        "version": VERSION,
+        "gitRevision": "unknown",
+        "rustVersion": "none",
+        "pythonVersion": sys.version.split()[0],
+        "buildProfile": "release",
+        "buildStatus": "Clean",
+        "istioVersion": "unknown",
+        "cryptoProvider": "openssl",
+    }
+
+
+def _config(config: Config) -> dict[str, Any]:
+    wildcard = "[::]" if config.ipv6 else "0.0.0.0"
+    return {
+        "adminAddr": {"Localhost": [config.ipv6, config.admin_port]},
+        "statsAddr": {"SocketAddr": f"{wildcard}:{config.stats_port}"},
+        "readinessAddr": {"SocketAddr": f"{wildcard}:{config.ready_port}"},
+        "inboundAddr": f"{wildcard}:{HBONE_PORT}",
+        "inboundPlaintextAddr": f"{wildcard}:{PLAINTEXT_PORT}",
+        "outboundAddr": f"{wildcard}:{OUTBOUND_PORT}",
+        "illegalPorts": [HBONE_PORT, PLAINTEXT_PORT, OUTBOUND_PORT],
+        "packetMark": PROXY_MARK,
+        "inpodUds": config.inpod_uds,
+        "inpodPortReuse": True,
+        "network": config.network,
+        "localNode": config.node,
+        "proxyMode": "Shared",
+        "proxy": True,
+        "clusterId": config.cluster_id,
+        "clusterDomain": config.cluster_domain,
+        "trustDomain": config.trust_domain,
+        "caAddress": config.ca_address,
+        "caRootCert": {"File": config.ca_root_ca},
+        "altCaHostname": config.alt_ca_hostname or None,
+        "xdsAddress": config.xds_address,
+        "xdsRootCert": {"File": config.xds_root_ca},
+        "altXdsHostname": config.alt_xds_hostname or None,
+        "secretTtl": {"secs": config.secret_ttl_s, "nanos": 0},
+        "selfTerminationDeadline": {"secs": int(config.drain_s), "nanos": 0},
+        "dnsProxy": config.dns,
+        "ipv6Enabled": config.ipv6,
+        "numWorkerThreads": config.workers,
+        "registryOnly": config.registry_only,
+    }

@@ -1,0 +1,98 @@
+"""What discovery says about one local pod, put into the form workers get: identity, policy set, labels. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ambient.model.identity import Identity
+from ambient.model.mesh import Mesh
+from ambient.model.outcome import PeerLabels, ServiceLabels
+from ambient.model.route import peer_labels, waypoint_principals
+from ambient.model.workload import TunnelProtocol, Workload
+from ztunnel.ipc.messages import PodPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class PodInfo:
+    """Who a pod is, as the node agent tells it. `uid` is Kubernetes' pod UID."""
+
+    uid: str
+    name: str
+    namespace: str
+    service_account: str
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Where this ztunnel is."""
+
+    node: str
+    cluster_id: str
+    trust_domain: str
+    network: str
+
+
+def workload_of(mesh: Mesh, site: Site, pod: PodInfo) -> Workload | None:
+    """The pod as discovery knows it: by its canonical uid, else by name on this node."""
+    found = mesh.workload(f"{site.cluster_id}//Pod/{pod.namespace}/{pod.name}")
+    return found or mesh.local_workload(pod.namespace, pod.name, site.node)
+
+
+def source_of(mesh: Mesh, site: Site, pod: PodInfo) -> Workload:
+    """The pod as the source of a connection. One that discovery does not know yet is known well enough by its
+    agent: name, namespace and account are all that routing asks of a source."""
+    return workload_of(mesh, site, pod) or Workload(
+        uid=f"{site.cluster_id}//Pod/{pod.namespace}/{pod.name}",
+        name=pod.name,
+        namespace=pod.namespace,
+        service_account=pod.service_account,
+        trust_domain=site.trust_domain,
+        network=site.network,
+        node=site.node,
+        cluster_id=site.cluster_id,
+        workload_name=pod.name,
+        tunnel_protocol=TunnelProtocol.HBONE,
+    )
+
+
+def identity_of(mesh: Mesh, site: Site, pod: PodInfo) -> str:
+    """SPIFFE id: trust domain from discovery (ours until it knows the pod), the rest from the agent (interop 3.4)."""
+    workload = workload_of(mesh, site, pod)
+    trust_domain = workload.trust_domain if workload else site.trust_domain
+    return str(Identity(trust_domain, pod.namespace, pod.service_account))
+
+
+def pod_policy(mesh: Mesh, site: Site, pod: PodInfo) -> PodPolicy:
+    """All that `decide` needs about the pod; not `known` until discovery has told us about it."""
+    workload = workload_of(mesh, site, pod)
+    source = source_of(mesh, site, pod)
+    if workload is None:
+        return PodPolicy(known=False, own=peer_labels(source), baggage=baggage(source))
+    chosen = mesh.policies_of(workload)
+    services = (mesh.service(key) for key in sorted(workload.services))
+    return PodPolicy(
+        known=True,
+        policies=chosen.policies,
+        missing=chosen.missing,
+        own=peer_labels(workload),
+        addresses=tuple(str(ip) for ip in workload.addresses),
+        waypoint_principals=tuple(waypoint_principals(mesh, workload)),
+        services=tuple(
+            ServiceLabels(service.hostname, service.namespace, service.name) for service in services if service
+        ),
+        baggage=baggage(workload),
+    )
+
+
+def baggage(workload: Workload) -> str:
+    """The `baggage` header of what this workload sends (interop 1.4): empty values left out, nothing encoded."""
+    pairs = (
+        ("k8s.cluster.name", workload.cluster_id),
+        ("k8s.namespace.name", workload.namespace),
+        (f"k8s.{workload.workload_type.name.lower()}.name", workload.workload_name),
+        ("service.name", workload.canonical_name),
+        ("service.version", workload.canonical_revision),
+        ("cloud.region", workload.locality.region),
+        ("cloud.availability_zone", workload.locality.zone),
+    )
+    return ",".join(f"{key}={value}" for key, value in pairs if value)
