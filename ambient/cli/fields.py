@@ -29,7 +29,10 @@ class Fields:
         return value
 
     def number(self, key: str, default: int) -> int:
-        value = self.raw.get(key, default)
+        """Null counts as missing."""
+        value = self.raw.get(key)
+        if value is None:
+            return default
         if not isinstance(value, int) or isinstance(value, bool):
             raise self._wrong(key, value, "a number")
         return value

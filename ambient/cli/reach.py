@@ -8,7 +8,8 @@ from __future__ import annotations
 import http.client
 import os
 import socket
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -20,6 +21,7 @@ from ambient.netns import entered
 
 AGENT_PORT: Final = 15099
 _TIMEOUT_S: Final = 10.0
+_SILENCE_S: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,10 @@ class Reach(Protocol):
         """GET from a node's ztunnel; raises Unavailable."""
         ...
 
+    def lines(self, node: str, path: str) -> Iterator[bytes]:
+        """GET from a node's ztunnel, line by line for as long as it sends; raises Unavailable."""
+        ...
+
     def agent(self, node: str, path: str) -> Answer:
         """GET from a node's agent; raises Unavailable."""
         ...
@@ -55,22 +61,40 @@ class Reach(Protocol):
         ...
 
 
-def get(part: str, netns: Path | None, host: str, port: int, path: str) -> Answer:
-    """One GET over a socket made in `netns` (None: where we are). Raises Unavailable when nobody answers."""
-    connection = http.client.HTTPConnection(host, port, timeout=_TIMEOUT_S)
+@contextmanager
+def _opened(
+    part: str, netns: Path | None, host: str, port: int, path: str, timeout_s: float
+) -> Iterator[http.client.HTTPResponse]:
+    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     try:
         sock = _socket(netns, socket.AF_INET6 if ":" in host else socket.AF_INET)
-        sock.settimeout(_TIMEOUT_S)
+        sock.settimeout(timeout_s)
         connection.sock = sock
         sock.connect((host, port))
         connection.request("GET", path)
-        response = connection.getresponse()
-        return Answer(response.status, response.read())
+        yield connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
         why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error) or repr(error)
         raise Unavailable(f"{part} does not answer", f"{host}:{port}{path}", why) from None
     finally:
         connection.close()
+
+
+def get(part: str, netns: Path | None, host: str, port: int, path: str) -> Answer:
+    """One GET over a socket made in `netns` (None: where we are). Raises Unavailable when nobody answers."""
+    with _opened(part, netns, host, port, path, _TIMEOUT_S) as response:
+        return Answer(response.status, response.read())
+
+
+def stream(part: str, netns: Path | None, host: str, port: int, path: str) -> Iterator[bytes]:
+    """As `get`, line by line; a silence of a minute counts as gone."""
+    with _opened(part, netns, host, port, path, _SILENCE_S) as response:
+        if response.status != 200:
+            raise Unavailable(
+                part, f"HTTP status {response.status}", response.read(200).decode(errors="replace").strip()
+            )
+        while line := response.readline():
+            yield line
 
 
 def _socket(netns: Path | None, family: int) -> socket.socket:
@@ -108,6 +132,9 @@ class LabReach:
     def ztunnel(self, node: str, path: str, port: int = ADMIN_PORT) -> Answer:
         return get(f"ztunnel of node {node}", self._node(node), "127.0.0.1", port, path)
 
+    def lines(self, node: str, path: str) -> Iterator[bytes]:
+        return stream(f"ztunnel of node {node}", self._node(node), "127.0.0.1", ADMIN_PORT, path)
+
     def agent(self, node: str, path: str) -> Answer:
         return get(f"agent of node {node}", self._node(node), "127.0.0.1", AGENT_PORT, path)
 
@@ -132,6 +159,10 @@ class HostReach:
     def ztunnel(self, node: str, path: str, port: int = ADMIN_PORT) -> Answer:
         self._mine(node)
         return get("ztunnel", None, "127.0.0.1", port, path)
+
+    def lines(self, node: str, path: str) -> Iterator[bytes]:
+        self._mine(node)
+        return stream("ztunnel", None, "127.0.0.1", ADMIN_PORT, path)
 
     def agent(self, node: str, path: str) -> Answer:
         self._mine(node)

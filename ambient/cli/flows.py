@@ -1,0 +1,94 @@
+"""`ambient flows`: connections as ztunnels saw them open, close, be denied or fail; with --follow as it happens.
+
+Every connection between two nodes of the mesh shows twice: outbound at its client's node, inbound at its server's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import queue
+import threading
+from collections.abc import Iterator
+
+from ambient.cli.env import Env, Exit, Usage
+from ambient.cli.gather import chosen, node_option
+from ambient.cli.reach import Reach
+from ambient.cli.table import output_option
+from ambient.errors import InvalidInput, MeshError
+from ambient.flows.format import header, row
+from ambient.flows.query import parse_query
+from ambient.flows.record import Flow, from_json, to_json
+
+_Event = Flow | MeshError | None
+"""What a reader thread reports: a flow, its failure, or None for "this node is done"."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    node_option(parser)
+    output_option(parser)
+    parser.add_argument("-f", "--follow", action="store_true", help="go on with new flows until interrupted")
+    parser.add_argument("--last", type=int, default=100, metavar="N", help="begin with the last N of each node (100)")
+    parser.add_argument(
+        "terms",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="only flows for which all of these hold; KEY!=VALUE negates, VALUE may be a comma list. Keys: namespace "
+        "pod from to event direction node principal service port reason policy flags security",
+    )
+
+
+def run(env: Env, args: argparse.Namespace) -> int:
+    """Table lines, or with -o json one JSON object per line."""
+    try:
+        wanted = parse_query(args.terms)
+    except InvalidInput as error:
+        raise Usage(error.what, error.where, error.why) from None
+    if args.last < 0:
+        raise Usage("--last is negative", str(args.last))
+    reach = env.reach(args.name)
+    nodes = chosen(reach, args.node)
+    flows = _following(env, reach, nodes, args.last) if args.follow else _recent(reach, nodes, args.last)
+    if args.output == "table":
+        env.line(header())
+    for flow in flows:
+        if wanted(flow):
+            env.line(to_json(flow) if args.output == "json" else row(flow))
+            env.stdout.flush()
+    return Exit.OK
+
+
+def _recent(reach: Reach, nodes: list[str], last: int) -> list[Flow]:
+    found = [flow for node in nodes for flow in _read(reach, node, f"/flows?last={last}")]
+    return sorted(found, key=lambda flow: flow.time_unix)
+
+
+def _read(reach: Reach, node: str, path: str) -> Iterator[Flow]:
+    for line in reach.lines(node, path):
+        if line.strip():
+            yield from_json(line.decode(errors="replace"), f"flows of node {node}")
+
+
+def _following(env: Env, reach: Reach, nodes: list[str], last: int) -> Iterator[Flow]:
+    """Flows of all nodes as they arrive; ends when every node is gone, having said so."""
+    events: queue.Queue[_Event] = queue.Queue()
+    for node in nodes:
+        threading.Thread(target=_report, args=(reach, node, last, events), daemon=True, name=f"flows-{node}").start()
+    running = len(nodes)
+    while running:
+        match events.get():
+            case None:
+                running -= 1
+            case Flow() as flow:
+                yield flow
+            case MeshError() as error:
+                env.complain(f"ambient flows: {error}")
+
+
+def _report(reach: Reach, node: str, last: int, events: queue.Queue[_Event]) -> None:
+    try:
+        for flow in _read(reach, node, f"/flows?follow=true&last={last}"):
+            events.put(flow)
+    except MeshError as error:
+        events.put(error)
+    finally:
+        events.put(None)

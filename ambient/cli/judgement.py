@@ -1,0 +1,101 @@
+"""What the destination's node says to a connection that arrives over one hop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ambient.cli.names import Source
+from ambient.model.address import Endpoint, parse_ip
+from ambient.model.decide import explain
+from ambient.model.mesh import Mesh
+from ambient.model.nearest import Difference
+from ambient.model.outcome import Allowed, Connection, Denied, Hop, Reason
+from ambient.model.route import waypoint_principals
+from ambient.model.workload import TunnelProtocol, Workload
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """`rule` is 1-based as people count, 0 when no single rule decided; `reason` is the model's, or says who judges."""
+
+    hop: Hop
+    final: Endpoint
+    workload: Workload | None
+    allowed: bool
+    reason: str
+    text: str
+    policy: str = ""
+    rule: int = 0
+    misses: tuple[Difference, ...] = ()
+
+    @property
+    def way(self) -> str:
+        owner = (
+            f"{self.workload.namespace}/{self.workload.name} on {self.workload.node}" if self.workload else "outside"
+        )
+        tunnel = f"CONNECT {self.hop.authority}" if self.hop.authority else "plain TCP"
+        return f"{owner}  {self.address}, {tunnel}"
+
+    @property
+    def address(self) -> Endpoint:
+        return Endpoint(parse_ip(self.hop.ip), self.hop.port)
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "hop": str(self.address),
+            "authority": self.hop.authority or None,
+            "expected": list(self.hop.expected),
+            "workload": f"{self.workload.namespace}/{self.workload.name}" if self.workload else None,
+            "node": self.workload.node if self.workload else None,
+            "allowed": self.allowed,
+            "reason": self.reason,
+            "policy": self.policy or None,
+            "rule": self.rule or None,
+            "misses": [asdict(miss) for miss in self.misses],
+            "text": self.text,
+        }
+
+
+def judge(view: Mesh, views: Mapping[str, Mesh], client: Source, hop: Hop, final: Endpoint) -> Judgement:
+    """Judge at the destination's own node; `view` stands in where that node does not answer."""
+    network = client.workload.network if client.workload else ""
+    workload = view.workload_by_address(network, final.ip)
+    if hop.through_waypoint:
+        text = "the waypoint decides: its rules are not known here"
+        return Judgement(hop, final, workload, True, "waypoint-decides", text)
+    if workload is None:
+        return Judgement(
+            hop, final, None, True, "outside", "allowed: the destination is not in the mesh, nobody judges"
+        )
+    if workload.tunnel_protocol is not TunnelProtocol.HBONE:
+        text = f"allowed: {workload.namespace}/{workload.name} is not in the mesh, nobody judges"
+        return Judgement(hop, final, workload, True, "not-in-the-mesh", text)
+    there = views.get(workload.node, view)
+    known = there.workload(workload.uid) or workload
+    peer = client.workload.identity if hop.authority and client.workload else None
+    wanted = waypoint_principals(there, known)
+    if peer is not None and wanted and str(peer) not in wanted:
+        text = f"denied: only its waypoint may connect ({', '.join(sorted(wanted))})"
+        return Judgement(hop, final, known, False, Reason.NOT_ITS_WAYPOINT, text)
+    selected = there.policies_of(known)
+    connection = Connection(client.ip, final.ip, final.port, peer)
+    explanation = explain(selected.policies, selected.missing, connection)
+    match explanation.verdict:
+        case Allowed():
+            allowed = True
+        case Denied():
+            allowed = False
+    return Judgement(
+        hop,
+        final,
+        known,
+        allowed,
+        explanation.verdict.reason,
+        explanation.text
+        + (f"; dry-run policies that match: {', '.join(explanation.dry_run)}" if explanation.dry_run else ""),
+        explanation.policy,
+        explanation.rule + 1,
+        explanation.misses,
+    )

@@ -1,0 +1,114 @@
+"""What people type for an endpoint, found in the mesh: "ns/pod", an address, a service's name in any usual form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ambient.cli.env import Usage
+from ambient.errors import InvalidInput, Refused
+from ambient.model.address import Endpoint, IpAddress, parse_ip
+from ambient.model.mesh import Mesh
+from ambient.model.workload import Service, TunnelProtocol, Workload
+
+DOMAIN = "cluster.local"
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who connects. `workload` is None for an address that no workload has."""
+
+    text: str
+    ip: IpAddress
+    workload: Workload | None
+
+    @property
+    def captured(self) -> bool:
+        return self.workload is not None and self.workload.tunnel_protocol is TunnelProtocol.HBONE
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What is dialled: an address and port, and what it was found by."""
+
+    text: str
+    endpoint: Endpoint
+    service: Service | None = None
+    workload: Workload | None = None
+
+
+def split_port(text: str) -> tuple[str, int]:
+    """("host", port) of "host:port" or "[ip6]:port"; raises Usage."""
+    host, separator, port = text.rpartition(":")
+    if not separator or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+        raise Usage("not a destination", repr(text), "expected HOST:PORT, NAMESPACE/POD:PORT or [IP6]:PORT")
+    if host.startswith("[") and host.endswith("]"):
+        return host[1:-1], int(port)
+    if ":" in host:
+        raise Usage("not a destination", repr(text), "an IPv6 address needs brackets")
+    return host, int(port)
+
+
+def _address(text: str) -> IpAddress | None:
+    try:
+        return parse_ip(text)
+    except InvalidInput:
+        return None
+
+
+def _pod(mesh: Mesh, text: str) -> Workload:
+    namespace, _, name = text.partition("/")
+    workload = mesh.local_workload(namespace, name)
+    if workload is None:
+        raise Refused(
+            f"no workload {text}", "discovery", "the node's ztunnel does not know it: see `ambient workloads`"
+        )
+    return workload
+
+
+def source(mesh: Mesh, text: str) -> Source:
+    """Raises Usage for what cannot be a source, Refused for a pod that is not there."""
+    ip = _address(text)
+    if ip is not None:
+        return Source(text, ip, mesh.workload_by_address("", ip))
+    if text.count("/") != 1 or not all(text.split("/")):
+        raise Usage("not a source", repr(text), "expected NAMESPACE/POD or an address")
+    workload = _pod(mesh, text)
+    if not workload.addresses:
+        raise Refused(f"{text} has no address", "discovery")
+    return Source(text, workload.addresses[0], workload)
+
+
+def target(mesh: Mesh, text: str, client: Source) -> Target:
+    """As `source`; a name is completed the way a resolver in the client's namespace would."""
+    host, port = split_port(text)
+    ip = _address(host)
+    network = client.workload.network if client.workload else ""
+    namespace = client.workload.namespace if client.workload else ""
+    if ip is not None:
+        service = mesh.service_by_address(network, ip, namespace)
+        workload = None if service else mesh.workload_by_address(network, ip)
+        return Target(text, Endpoint(ip, port), service, workload)
+    if "/" in host:
+        workload = _pod(mesh, host)
+        return Target(text, Endpoint(_same_family(workload.addresses, client, host), port), None, workload)
+    for name in completions(host, namespace):
+        found = mesh.service_by_hostname(name, namespace)
+        if found is None:
+            continue
+        own = tuple(vip.ip for vip in found.addresses if vip.prefix_length is None and vip.network == network)
+        addresses = own or tuple(ip for e in mesh.endpoints(found.key) for ip in e.workload.addresses)
+        return Target(text, Endpoint(_same_family(addresses, client, name), port), found)
+    raise Refused(f"no service {host}", "discovery", f"tried {', '.join(completions(host, namespace))}")
+
+
+def completions(host: str, namespace: str) -> list[str]:
+    """The name itself and what search domains would make of it, in the order a pod's resolver tries them."""
+    host = host.rstrip(".").lower()
+    searched = [f"{host}.{namespace}.svc.{DOMAIN}"] if namespace else []
+    return [*searched, f"{host}.svc.{DOMAIN}", f"{host}.{DOMAIN}", host]
+
+
+def _same_family(addresses: tuple[IpAddress, ...], client: Source, what: str) -> IpAddress:
+    if not addresses:
+        raise Refused(f"{what} has no address", "discovery", "no endpoint is known")
+    return next((ip for ip in addresses if ip.version == client.ip.version), addresses[0])

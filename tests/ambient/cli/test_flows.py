@@ -1,0 +1,73 @@
+"""`ambient flows`: merged by time, filtered, followed; a bad filter is a usage error."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from ambient.cli.env import Exit
+from tests.support.cli import FakeMesh, ambient
+
+
+def _flow(time: float, node: str, **more: Any) -> bytes:
+    record = {"event": "closed", "time_unix": time, "node": node, "direction": "outbound", "source": "10.0.0.1:5"}
+    return json.dumps(record | {"destination": "10.0.0.2:80"} | more).encode() + b"\n"
+
+
+def _mesh() -> FakeMesh:
+    return FakeMesh(
+        {
+            ("n1/ztunnel", "/flows"): _flow(1, "n1", source_pod="web", source_namespace="shop") + _flow(3, "n1"),
+            ("n2/ztunnel", "/flows"): b"\n" + _flow(2, "n2", event="denied", reason="denied-by", policy="shop/closed"),
+        },
+        names=("n1", "n2"),
+    )
+
+
+def test_flows_of_all_nodes_are_merged_by_time() -> None:
+    lines = ambient(_mesh(), "flows", "-o", "json").out.splitlines()
+    assert [json.loads(line)["time_unix"] for line in lines] == [1, 2, 3]
+
+
+def test_the_table_has_a_header_and_names_the_policy_that_denied() -> None:
+    lines = ambient(_mesh(), "flows").out.splitlines()
+    assert lines[0].startswith("TIME")
+    assert "shop/web" in lines[1]
+    assert "denied-by shop/closed" in lines[2]
+
+
+@pytest.mark.parametrize(
+    ("terms", "times"), [(["event=denied"], [2]), (["event!=denied", "from=shop/web"], [1]), (["node=n3"], [])]
+)
+def test_filters_choose_flows(terms: list[str], times: list[int]) -> None:
+    lines = ambient(_mesh(), "flows", "-o", "json", *terms).out.splitlines()
+    assert [json.loads(line)["time_unix"] for line in lines] == times
+
+
+@pytest.mark.parametrize("argv", [["color=red"], ["event=lost"], ["event"], ["--last", "-1"]])
+def test_a_filter_that_means_nothing_is_a_usage_error(argv: list[str]) -> None:
+    ran = ambient(_mesh(), "flows", *argv)
+    assert ran.code == Exit.USAGE
+    assert ran.err.startswith("ambient flows: ")
+
+
+def test_following_shows_every_node_until_all_are_gone() -> None:
+    ran = ambient(_mesh(), "flows", "--follow", "-o", "json")
+    assert sorted(json.loads(line)["time_unix"] for line in ran.out.splitlines()) == [1, 2, 3]
+
+
+def test_following_says_which_node_is_gone_and_goes_on_with_the_others() -> None:
+    mesh = _mesh()
+    del mesh.answers["n1/ztunnel", "/flows"]
+    ran = ambient(mesh, "flows", "--follow", "-o", "json")
+    assert "n1/ztunnel does not answer" in ran.err
+    assert json.loads(ran.out)["node"] == "n2"
+
+
+def test_a_line_that_is_no_flow_is_one_readable_error() -> None:
+    mesh = FakeMesh({("n1/ztunnel", "/flows"): b'{"event": "closed"}\n'})
+    ran = ambient(mesh, "flows")
+    assert ran.code == Exit.FAILURE
+    assert "flows of node n1: time_unix is missing" in ran.err

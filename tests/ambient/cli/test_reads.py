@@ -1,0 +1,190 @@
+"""The read commands over the golden dump: the rows people see and the JSON scripts get."""
+
+from __future__ import annotations
+
+import pytest
+
+from ambient.cli.certs import left
+from ambient.cli.env import Exit
+from tests.support.cli import FakeMesh, ambient, healthy
+
+
+def _row(out: str, *cells: str) -> list[str]:
+    rows = [line.split() for line in out.splitlines() if all(cell in line.split() for cell in cells)]
+    assert len(rows) == 1, f"{cells} in {len(rows)} rows of:\n{out}"
+    return rows[0]
+
+
+def test_workloads_show_address_node_protocol_and_identity() -> None:
+    ran = ambient(healthy("n1"), "workloads")
+    assert _row(ran.out, "mesh", "srv-x")[2:6] == ["10.244.2.5", "n2", "HBONE", "mesh/srv-x"]
+
+
+def test_workloads_of_one_namespace_are_only_those() -> None:
+    ran = ambient(healthy("n1"), "workloads", "-n", "plain", "-o", "json")
+    assert {entry["name"] for entry in ran.json} == {"client", "tools", "srv-s", "srv-x"}
+
+
+def test_a_workload_known_to_two_nodes_is_shown_once() -> None:
+    assert ambient(healthy("n1", "n2"), "workloads").out == ambient(healthy("n1"), "workloads").out
+
+
+def test_services_count_healthy_and_all_endpoints() -> None:
+    ran = ambient(healthy("n1"), "services", "-n", "mesh")
+    assert "2/3" in _row(ran.out, "both")
+    assert "mesh/wp.mesh.svc.cluster.local" in _row(ran.out, "withwp")
+    assert "80->8080" in _row(ran.out, "withwp")
+
+
+def test_policies_show_action_scope_and_how_many_they_select() -> None:
+    ran = ambient(healthy("n1"), "policies")
+    assert "Deny" in _row(ran.out, "global-deny")
+    assert "the mesh" in ran.out
+    found = ambient(healthy("n1"), "policies", "-n", "mesh", "-o", "json").json
+    assert found[0]["name"] == "allow-client"
+
+
+def test_certificates_show_leaf_and_root_and_what_is_left() -> None:
+    ran = ambient(healthy("n1"), "certs")
+    leaf = [line for line in ran.out.splitlines() if "sa/client" in line and " leaf " in line]
+    assert len(leaf) == 1
+    assert "2bc6c1ec5fdafbe2" in leaf[0], "the serial in hexadecimal"
+    assert leaf[0].split()[-1].endswith("m")
+    assert any(" root " in line for line in ran.out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "expired"), (-5, "expired"), (59, "0m59s"), (3661, "1h1m"), (90000, "1d1h")]
+)
+def test_what_is_left_of_a_certificate_has_two_units(seconds: int, text: str) -> None:
+    assert left("2026-11-21T10:00:00Z", 1_795_255_200 - seconds) == text
+
+
+def test_what_is_left_of_a_certificate_with_an_odd_date_is_blank() -> None:
+    assert left("someday", 0) == ""
+
+
+def test_connections_show_both_directions() -> None:
+    mesh = healthy("n1")
+    mesh.answers["n1/ztunnel", "/config_dump"] = {
+        "workloadState": {
+            "uid": {
+                "state": "Up",
+                "info": {"name": "web", "namespace": "shop", "serviceAccount": "web"},
+                "connections": {
+                    "inbound": [
+                        {"src": "10.0.0.1:5", "originalDst": None, "actualDst": "10.0.0.2:80", "protocol": "HBONE"}
+                    ],
+                    "outbound": [
+                        {
+                            "src": "10.0.0.2:6",
+                            "originalDst": "10.9.9.9:80",
+                            "actualDst": "10.0.0.3:15008",
+                            "protocol": "HBONE",
+                        }
+                    ],
+                },
+            }
+        }
+    }
+    ran = ambient(mesh, "connections")
+    assert _row(ran.out, "inbound")[3:5] == ["10.0.0.1:5", "10.0.0.2:80"]
+    assert _row(ran.out, "outbound")[4:6] == ["10.9.9.9:80", "10.0.0.3:15008"]
+    assert ambient(mesh, "connections", "-n", "other", "-o", "json").json == []
+
+
+def test_status_shows_every_node_and_the_revision() -> None:
+    ran = ambient(healthy("n1", "n2"), "status")
+    assert ran.code == Exit.OK
+    assert "lab test: control plane ready, revision 7" in ran.out
+    assert _row(ran.out, "n2")[1:4] == ["ready", "ready", "revision"]
+
+
+def test_status_shows_a_part_that_does_not_answer_and_goes_on() -> None:
+    mesh = healthy("n1", "n2")
+    del mesh.answers["n1/ztunnel", "/config_dump"]
+    del mesh.answers["n1/ready", "/healthz/ready"]
+    document = ambient(mesh, "status", "-o", "json").json
+    assert [node["healthy"] for node in document["nodes"]] == [False, True]
+    assert document["nodes"][0]["ztunnel"] == "Connection refused"
+
+
+def test_status_without_a_control_plane_says_so() -> None:
+    mesh = healthy("n1")
+    del mesh.answers["control", "/ready"]
+    assert "NOT READY (Connection refused)" in ambient(mesh, "status").out
+
+
+def test_check_is_content_with_a_healthy_mesh() -> None:
+    ran = ambient(healthy("n1", "n2"), "check")
+    assert (ran.code, "FAILED" in ran.out) == (Exit.OK, False), ran.out
+
+
+def _broken(part: str) -> FakeMesh:
+    mesh = healthy("n1")
+    clients = mesh.answers["control", "/sync"]["clients"]
+    match part:
+        case "control":
+            mesh.answers["control", "/ready"] = (503, "no snapshot yet")
+        case "agent":
+            mesh.answers["n1/agent", "/ready"] = (503, "no programs")
+        case "ztunnel":
+            mesh.answers["n1/ready", "/healthz/ready"] = (500, "not ready, pending: proxy")
+        case "behind":
+            clients["n1/agent"]["acked"] = 6
+        case "nack":
+            clients["n1/ztunnel"]["nack"] = "shop/p: no such field"
+        case "absent":
+            clients.clear()
+        case "certificate":
+            mesh.answers["n1/ztunnel", "/config_dump"] = {
+                "certificates": [{"identity": "spiffe://td/ns/a/sa/b", "state": "Unavailable: refused"}]
+            }
+        case "pending":
+            mesh.answers["n1/ztunnel", "/config_dump"] = {
+                "workloadState": {"u": {"state": "Pending", "info": {"namespace": "shop", "name": "web"}}}
+            }
+    return mesh
+
+
+@pytest.mark.parametrize(
+    ("part", "detail"),
+    [
+        ("control", "no snapshot yet"),
+        ("agent", "no programs"),
+        ("ztunnel", "not ready, pending: proxy"),
+        ("behind", "n1/agent is at 6 of 7"),
+        ("nack", "n1/ztunnel refused shop/p: no such field"),
+        ("absent", "not connected to the control plane"),
+        ("certificate", "spiffe://td/ns/a/sa/b: Unavailable: refused"),
+        ("pending", "pending: shop/web"),
+    ],
+)
+def test_check_names_what_is_broken_and_its_exit_code_says_no(part: str, detail: str) -> None:
+    ran = ambient(_broken(part), "check")
+    assert ran.code == Exit.NEGATIVE
+    failed = [line for line in ran.out.splitlines() if "FAILED" in line]
+    assert len(failed) == 1
+    assert detail in failed[0]
+
+
+def test_pods_show_state_and_older_connections() -> None:
+    mesh = healthy("n1")
+    mesh.answers["n1/agent", "/pods"] = [
+        {"namespace": "shop", "name": "web", "addresses": ["10.0.0.2"], "state": "enrolled", "older": [{}, {}]},
+        {"namespace": "plain", "name": "x", "addresses": [], "state": "outside", "detail": "not-labelled"},
+    ]
+    ran = ambient(mesh, "pods")
+    assert _row(ran.out, "web")[2:] == ["n1", "10.0.0.2", "enrolled", "-", "2"]
+    assert [pod["name"] for pod in ambient(mesh, "pods", "-n", "plain", "-o", "json").json] == ["x"]
+
+
+def test_version_names_the_parts_of_a_bug_report() -> None:
+    assert {"ambient", "python", "openssl", "kernel"} <= set(ambient(FakeMesh(), "version", "-o", "json").json)
+
+
+@pytest.mark.parametrize("name", ["agent", "control"])
+def test_agent_and_control_become_that_process(name: str) -> None:
+    assert ambient(FakeMesh(), name).became[1:] == ("-m", f"ambient.{name}")
+    assert ambient(FakeMesh(), name, "--port").code == Exit.USAGE
+    assert ambient(FakeMesh(), name, "--help").code == Exit.OK
