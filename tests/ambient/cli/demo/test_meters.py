@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ambient.cli.demo.meters import traffic
 
+
 def _sample(name: str, reporter: str, destination: str, value: object) -> str:
     labels = f'reporter="{reporter}",source_principal="spiffe://a",destination_principal="spiffe://{destination}"'
     return f"istio_tcp_{name}_total{{{labels}}} {value}\n"
