@@ -42,6 +42,7 @@ class _TypeState:
     reasons: dict[str, str] = field(default_factory=dict)
     outstanding: _Outstanding | None = None
     acked: int = 0
+    acked_nonce: str = ""
 
 
 class DeltaStream:
@@ -59,18 +60,27 @@ class DeltaStream:
 
     @property
     def acked(self) -> int:
-        """The highest revision of which the client has acknowledged everything, over all types it subscribed to."""
-        return min((state.acked for state in self._types.values()), default=0)
+        """The highest revision of which the client has acknowledged everything, over all types it subscribed to.
+
+        Content may change within a revision (status of pods): until that is acknowledged too, the revision is not.
+        """
+        revision = min((state.acked for state in self._types.values()), default=0)
+        return revision if self.settled else min(revision, self._catalogue.revision - 1)
+
+    @property
+    def settled(self) -> bool:
+        """The client has, and has acknowledged, everything that the catalogue holds now."""
+        return bool(self._types) and all(self._settled(state) and not state.removals for state in self._types.values())
 
     @property
     def nacks(self) -> dict[str, str]:
         """What the client refuses at the moment: resource name -> its reason."""
         return {name: why for state in self._types.values() for name, why in state.reasons.items()}
 
-    @property
-    def unanswered(self) -> int:
-        """Responses that the client has not answered yet."""
-        return sum(state.outstanding is not None for state in self._types.values())
+    def last_acked(self, type_url: str) -> str:
+        """Nonce of the last response of a type that the client acknowledged, "" if none."""
+        state = self._types.get(type_url)
+        return state.acked_nonce if state is not None else ""
 
     def receive(self, request: DeltaRequest) -> None:
         """Take one request. Raises Refused for a type we do not serve or too many names."""
@@ -119,6 +129,7 @@ class DeltaStream:
             return
         state.outstanding = None
         if request.error is None:
+            state.acked_nonce = outstanding.nonce
             state.acked = max(state.acked, outstanding.revision) if not state.removals else state.acked
             for name in outstanding.names:
                 state.refused.pop(name, None)

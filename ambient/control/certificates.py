@@ -1,0 +1,166 @@
+"""CreateCertificate over gRPC: token, request, entitlement, certificate; the log names who got or was refused what.
+
+The decision is `ambient.ca`'s; this is the shell that knows time, the objects and the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+from google.protobuf.message import DecodeError
+
+from ambient.ca.csr import SigningRequest, parse_csr
+from ambient.ca.entitle import Tenancy, entitle
+from ambient.ca.issue import issue
+from ambient.ca.roots import Authority
+from ambient.ca.token import Caller
+from ambient.control.access import Gate, peer_of
+from ambient.control.metrics import ControlMetrics
+from ambient.errors import InvalidInput, MeshError, Refused, Unavailable
+from ambient.model.identity import parse_identity
+from ambient.xds.wire import message
+
+PATIENCE_S: Final = 1.0
+"""How long a request for an account without a pod on the node waits: its pod may be news that we have yet to read."""
+MOST_WAITING: Final = 64
+MOST_BYTES: Final = 64 * 1024
+_SERVICE: Final = "istio.v1.auth.IstioCertificateService"
+_CODES: Final = {
+    InvalidInput: grpc.StatusCode.INVALID_ARGUMENT,
+    Unavailable: grpc.StatusCode.UNAVAILABLE,
+    Refused: grpc.StatusCode.PERMISSION_DENIED,
+}
+
+_log = logging.getLogger("ambient.control.certificates")
+
+
+class Certificates:
+    """The service. `authority` gives the signer of the moment; call `tenancies_changed` when pods came or went."""
+
+    def __init__(
+        self,
+        gate: Gate,
+        authority: Callable[[], Authority],
+        metrics: ControlMetrics,
+        *,
+        trust_domain: str,
+        node_accounts: Collection[str],
+        default_ttl_s: float,
+        longest_ttl_s: float,
+    ) -> None:
+        self._gate = gate
+        self._authority = authority
+        self._metrics = metrics
+        self._trust_domain = trust_domain
+        self._node_accounts = frozenset(node_accounts)
+        self._default = timedelta(seconds=default_ttl_s)
+        self._longest = timedelta(seconds=longest_ttl_s)
+        self._tenancies: frozenset[Tenancy] = frozenset()
+        self._news = asyncio.Condition()
+        self._waiting = 0
+
+    def handler(self) -> grpc.GenericRpcHandler[bytes, bytes]:
+        """What to register with a grpc.aio server."""
+        method = grpc.unary_unary_rpc_method_handler(self._serve, request_deserializer=None, response_serializer=None)
+        return grpc.method_handlers_generic_handler(_SERVICE, {"CreateCertificate": method})
+
+    async def tenancies_changed(self, tenancies: Collection[Tenancy]) -> None:
+        """What runs where, from now on."""
+        self._tenancies = frozenset(tenancies)
+        async with self._news:
+            self._news.notify_all()
+
+    async def _serve(self, data: bytes, context: Any) -> bytes:
+        self._metrics.csrs.inc()
+        who = peer_of(context)
+        try:
+            caller = self._gate.caller(context.invocation_metadata())
+        except Refused as error:
+            self._metrics.authentication_failures.inc()
+            await self._abort(context, grpc.StatusCode.UNAUTHENTICATED, error, who)
+            raise
+        who = f"{caller.name} ({who})"
+        try:
+            return await self._issue(caller, data)
+        except MeshError as error:
+            await self._abort(context, _CODES.get(type(error), grpc.StatusCode.INTERNAL), error, who)
+            raise
+
+    async def _issue(self, caller: Caller, data: bytes) -> bytes:
+        request, wanted_ttl = self._parse(data)
+        await self._entitled(caller, request)
+        issued = issue(
+            self._authority(),
+            request,
+            datetime.now(UTC),
+            wanted_ttl,
+            default=self._default,
+            longest=self._longest,
+        )
+        self._metrics.issued.inc()
+        _log.info(
+            "%s got a certificate for %s, serial %x, until %s",
+            caller.name, request.identity, issued.serial, issued.not_after.isoformat(timespec="seconds"),
+        )  # fmt: skip
+        return bytes(message("istio.v1.auth.IstioCertificateResponse")(cert_chain=issued.chain).SerializeToString())
+
+    def _parse(self, data: bytes) -> tuple[SigningRequest, timedelta]:
+        if len(data) > MOST_BYTES:
+            raise InvalidInput("certificate request", why=f"{len(data)} bytes, at most {MOST_BYTES}")
+        try:
+            wire = message("istio.v1.auth.IstioCertificateRequest").FromString(data)
+        except DecodeError:
+            raise InvalidInput("certificate request", why="bytes are not that message") from None
+        request = parse_csr(wire.csr)
+        fields = wire.metadata.fields
+        if "CertSigner" in fields:
+            raise InvalidInput("certificate request", "CertSigner", "there are no external signers here")
+        if "ImpersonatedIdentity" in fields:
+            named = parse_identity(fields["ImpersonatedIdentity"].string_value)
+            if named != request.identity:
+                raise InvalidInput("certificate request", str(named), f"its CSR is for {request.identity}")
+        seconds = min(max(wire.validity_duration, 0), int(self._longest.total_seconds()))
+        return request, timedelta(seconds=seconds)
+
+    async def _entitled(self, caller: Caller, request: SigningRequest) -> None:
+        """Raise Refused unless the caller may have the identity; wait a little for a pod that is not known yet."""
+        identity = request.identity
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + PATIENCE_S
+        while True:
+            try:
+                entitle(
+                    caller,
+                    identity,
+                    tenancies=self._tenancies,
+                    trust_domain=self._trust_domain,
+                    node_accounts=self._node_accounts,
+                )
+            except Refused:
+                worth_waiting = caller.account in self._node_accounts and identity.trust_domain == self._trust_domain
+                if not worth_waiting or self._waiting >= MOST_WAITING or loop.time() >= deadline:
+                    raise
+                await self._next_news(deadline)
+            else:
+                return
+
+    async def _next_news(self, deadline: float) -> None:
+        self._waiting += 1
+        try:
+            async with asyncio.timeout_at(deadline), self._news:
+                await self._news.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._waiting -= 1
+
+    async def _abort(self, context: Any, code: grpc.StatusCode, error: MeshError, who: str) -> None:
+        self._metrics.denied.labels("certificates", code.name).inc()
+        _log.warning("refused %s a certificate: %s", who, error)
+        await context.abort(code, str(error))

@@ -1,0 +1,198 @@
+"""Delta discovery over gRPC: authenticates each stream, then carries messages between it and `xds.server.DeltaStream`.
+
+A slow client costs one unanswered response per type. A client that sends nothing, does not read, or opens streams
+without end is cut off; each refusal says why, to the caller and (at a bounded rate) in the log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from ambient.ca.token import Caller
+from ambient.control.access import Gate, peer_of
+from ambient.control.metrics import ControlMetrics
+from ambient.errors import MeshError, ProtocolError, Refused
+from ambient.xds.catalogue import Catalogue
+from ambient.xds.messages import METHOD, DeltaRequest, decode_request, encode_response
+from ambient.xds.server import DeltaStream
+
+FIRST_REQUEST_S: Final = 10.0
+WRITE_S: Final = 30.0
+MOST_STREAMS_PER_CLIENT: Final = 8
+_SERVICE, _, _NAME = METHOD.removeprefix("/").partition("/")
+
+_log = logging.getLogger("ambient.control.discovery")
+
+
+@dataclass(slots=True, eq=False)
+class Client:
+    """One open stream."""
+
+    caller: Caller
+    peer: str
+    stream: DeltaStream
+    opened_unix: float
+    sent: dict[str, str] = field(default_factory=dict)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    behind_since: float | None = None
+
+
+class Discovery:
+    """The service. Call `changed` after each update of the catalogue."""
+
+    def __init__(
+        self, catalogue: Catalogue, gate: Gate, metrics: ControlMetrics, *, most_streams: int, stream_age_s: float
+    ) -> None:
+        self._catalogue = catalogue
+        self._gate = gate
+        self._metrics = metrics
+        self._most_streams = most_streams
+        self._age_s = stream_age_s
+        self._clients: dict[Client, None] = {}
+        self._sequence = 0
+        self._random = random.Random()
+
+    def handler(self) -> grpc.GenericRpcHandler[bytes, bytes]:
+        """What to register with a grpc.aio server."""
+        method = grpc.stream_stream_rpc_method_handler(self._serve, request_deserializer=None, response_serializer=None)
+        return grpc.method_handlers_generic_handler(_SERVICE, {_NAME: method})
+
+    def changed(self) -> None:
+        """The catalogue changed: let every stream look for what it lacks."""
+        now = time.monotonic()
+        for client in self._clients:
+            if client.behind_since is None:
+                client.behind_since = now
+            client.wake.set()
+
+    @property
+    def clients(self) -> Mapping[str, Client]:
+        """The open streams by caller's name; of several the newest."""
+        return {client.caller.name: client for client in self._clients}
+
+    async def _serve(self, requests: AsyncIterator[bytes], context: Any) -> None:
+        peer = peer_of(context)
+        try:
+            client = self._admit(context, peer)
+        except Refused as error:
+            code = grpc.StatusCode.UNAUTHENTICATED if error.what == "token" else grpc.StatusCode.RESOURCE_EXHAUSTED
+            await self._abort(context, code, error, peer)
+            return
+        self._clients[client] = None
+        self._metrics.streams.set(len(self._clients))
+        _log.info("%s (%s) opened a stream", client.caller.name, peer)
+        why = "closed by the client"
+        try:
+            why = await self._run(client, requests, context)
+        except MeshError as error:
+            code = grpc.StatusCode.UNAVAILABLE
+            if isinstance(error, ProtocolError | Refused):
+                code = grpc.StatusCode.INVALID_ARGUMENT
+            why = str(error)
+            await self._abort(context, code, error, client.caller.name)
+        finally:
+            del self._clients[client]
+            self._metrics.streams.set(len(self._clients))
+            _log.info("%s (%s) stream ended: %s", client.caller.name, peer, why)
+
+    def _admit(self, context: Any, peer: str) -> Client:
+        caller = self._gate.caller(context.invocation_metadata())
+        own = sum(client.caller.name == caller.name for client in self._clients)
+        if own >= MOST_STREAMS_PER_CLIENT:
+            raise Refused("streams", caller.name, f"has {own} open")
+        if len(self._clients) >= self._most_streams:
+            raise Refused("streams", why=f"{len(self._clients)} are open")
+        self._sequence += 1
+        stream = DeltaStream(self._catalogue, node=caller.node, prefix=f"{self._sequence}.")
+        return Client(caller, peer, stream, time.time())
+
+    async def _run(self, client: Client, requests: AsyncIterator[bytes], context: Any) -> str:
+        """Serve until the client ends the stream or it is too old; gives the reason."""
+        loop = asyncio.get_running_loop()
+        first = await self._first(requests)
+        if first is None:
+            return "closed before its first request"
+        self._take(client, first)
+        reader = asyncio.create_task(self._read(client, requests))
+        end = loop.time() + self._age_s * self._random.uniform(0.9, 1.1)
+        try:
+            while not reader.done() and loop.time() < end:
+                client.wake.clear()
+                await self._push(client, context)
+                await self._wait(client, reader, end - loop.time())
+            if reader.done():
+                reader.result()
+                return "closed by the client"
+            return "age limit"
+        finally:
+            reader.cancel()
+            await asyncio.gather(reader, return_exceptions=True)
+
+    async def _first(self, requests: AsyncIterator[bytes]) -> bytes | None:
+        try:
+            async with asyncio.timeout(FIRST_REQUEST_S):
+                return await anext(requests, None)
+        except TimeoutError:
+            raise ProtocolError("discovery stream", why=f"no request within {FIRST_REQUEST_S:g} s") from None
+
+    async def _read(self, client: Client, requests: AsyncIterator[bytes]) -> None:
+        async for data in requests:
+            self._take(client, data)
+            client.wake.set()
+
+    def _take(self, client: Client, data: bytes) -> None:
+        request = decode_request(data)
+        if request.node is not None and request.node.node_name not in ("", client.caller.node):
+            claimed = request.node.node_name[:100]
+            raise Refused("node", claimed, f"the token is for node {client.caller.node}")
+        self._note(client, request)
+        client.stream.receive(request)
+
+    def _note(self, client: Client, request: DeltaRequest) -> None:
+        kind = request.type_url.rpartition(".")[2][:40]
+        if request.error is not None:
+            self._metrics.rejects.labels(kind if self._catalogue.serves(request.type_url) else "unknown").inc()
+            _log.warning("%s refuses %s: %s", client.caller.name, kind, request.error[:2000])
+        elif request.node is not None:
+            _log.info(
+                "%s subscribes to %s: %s names, continues from %d versions",
+                client.caller.name, kind, len(request.subscribe) or "all", len(request.versions),
+            )  # fmt: skip
+
+    async def _push(self, client: Client, context: Any) -> None:
+        while (response := client.stream.pull()) is not None:
+            kind = response.type_url.rpartition(".")[2]
+            try:
+                async with asyncio.timeout(WRITE_S):
+                    await context.write(encode_response(response))
+            except TimeoutError:
+                raise ProtocolError("discovery stream", why=f"client did not read for {WRITE_S:g} s") from None
+            self._metrics.pushes.labels(kind).inc()
+            client.sent[response.type_url] = response.nonce
+            _log.debug(
+                "%s gets %d %s, loses %d", client.caller.name, len(response.resources), kind, len(response.removed)
+            )
+        if client.behind_since is not None and client.stream.acked == self._catalogue.revision:
+            self._metrics.convergence.observe(time.monotonic() - client.behind_since)
+            client.behind_since = None
+
+    async def _wait(self, client: Client, reader: asyncio.Task[None], timeout_s: float) -> None:
+        waker = asyncio.create_task(client.wake.wait())
+        try:
+            await asyncio.wait({waker, reader}, timeout=max(timeout_s, 0), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            waker.cancel()
+
+    async def _abort(self, context: Any, code: grpc.StatusCode, error: MeshError, who: str) -> None:
+        self._metrics.denied.labels("discovery", code.name).inc()
+        _log.warning("refused a stream of %s: %s", who, error)
+        await context.abort(code, str(error))

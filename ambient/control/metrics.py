@@ -1,0 +1,57 @@
+"""What the control plane counts, in istiod's names where istiod has one; a registry of its own, no global state."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_PUSH_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
+
+class ControlMetrics:
+    """The series, by attribute. `render()` gives the text exposition."""
+
+    def __init__(self) -> None:
+        registry = self._registry = CollectorRegistry()
+        self.streams = Gauge("pilot_xds", "Open discovery streams.", registry=registry)
+        self.pushes = Counter("pilot_xds_pushes", "Discovery responses sent.", ["type"], registry=registry)
+        self.rejects = Counter(
+            "pilot_total_xds_rejects", "Discovery responses that a client refused.", ["type"], registry=registry
+        )
+        self.convergence = Histogram(
+            "pilot_proxy_convergence_time",
+            "Seconds from a change to its acknowledgement by a client.",
+            buckets=_PUSH_BUCKETS,
+            registry=registry,
+        )
+        self.denied = Counter(
+            "ambient_control_refused_calls",
+            "Calls refused, by service and status.",
+            ["service", "code"],
+            registry=registry,
+        )
+        self.csrs = Counter("citadel_server_csr_count", "Certificate requests.", registry=registry)
+        self.issued = Counter("citadel_server_success_cert_issuance_count", "Certificates issued.", registry=registry)
+        self.authentication_failures = Counter(
+            "citadel_server_authentication_failure_count",
+            "Certificate requests without a valid token.",
+            registry=registry,
+        )
+        self.root_expiry = Gauge(
+            "citadel_server_root_cert_expiry_timestamp",
+            "End of the signing certificate, unix seconds.",
+            registry=registry,
+        )
+        self.revision = Gauge("ambient_control_revision", "Objects revision acted upon.", registry=registry)
+        self.resources = Gauge("ambient_control_resources", "Resources served, by type.", ["type"], registry=registry)
+        self.derive_seconds = Histogram(
+            "ambient_control_derive_seconds",
+            "Seconds to derive resources from objects.",
+            buckets=_PUSH_BUCKETS,
+            registry=registry,
+        )
+        self.refused_objects = Gauge(
+            "ambient_control_refused_objects", "Stored objects that are invalid.", registry=registry
+        )
+
+    def render(self) -> bytes:
+        return generate_latest(self._registry)

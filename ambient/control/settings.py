@@ -1,0 +1,80 @@
+"""Settings of the control plane's process."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from ambient.model.address import Endpoint
+from ambient.settings import (
+    boolean,
+    choice,
+    duration,
+    endpoint,
+    integer,
+    path,
+    read_settings,
+    setting,
+    text,
+)
+
+FOREIGN: Final = frozenset(
+    {
+        *("AMBIENT_BPFFS", "AMBIENT_POD_NETNS", "AMBIENT_POD_VETH", "AMBIENT_KUBELET_CGROUP", "AMBIENT_LOADER"),
+        *("AMBIENT_STATE_DIR", "AMBIENT_RUN_DIR", "AMBIENT_CUSTODY_UDS", "AMBIENT_LAB"),
+    }
+)
+"""AMBIENT_ variables of other processes that may share the environment."""
+
+
+def _words(given: str) -> frozenset[str]:
+    words = frozenset(given.split(","))
+    if "" in words:
+        raise ValueError("an entry of the list is empty")
+    return words
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControlSettings:
+    """What `python -m ambient.control` is told through its environment; times are seconds."""
+
+    objects: Path = setting("AMBIENT_OBJECTS", path)
+    ca_dir: Path = setting("AMBIENT_CA_DIR", path)
+    token_key: Path = setting("AMBIENT_TOKEN_KEY", path)
+    token_issuer: str = setting("AMBIENT_TOKEN_ISSUER", text, "ambient-lab")
+    token_audience: str = setting("TOKEN_AUDIENCE", text, "istio-ca")
+    xds_listen: Endpoint = setting("AMBIENT_XDS_LISTEN", endpoint, ":15012")
+    http_listen: Endpoint = setting("AMBIENT_HTTP_LISTEN", endpoint, ":15014")
+    cluster: str = setting("CLUSTER_ID", text, "Kubernetes")
+    network: str = setting("NETWORK", lambda given: text(given) if given != "-" else "", "-")
+    trust_domain: str = setting("TRUST_DOMAIN", text, "cluster.local")
+    cluster_domain: str = setting("CLUSTER_DOMAIN", text, "cluster.local")
+    root_namespace: str = setting("ROOT_NAMESPACE", text, "istio-system")
+    default_ttl_s: float = setting("DEFAULT_WORKLOAD_CERT_TTL", duration, "24h")
+    longest_ttl_s: float = setting("MAX_WORKLOAD_CERT_TTL", duration, "90d")
+    node_accounts: frozenset[str] = setting(
+        "CA_TRUSTED_NODE_ACCOUNTS", _words, "ambient-system/ztunnel,istio-system/ztunnel"
+    )
+    client_accounts: frozenset[str] = setting(
+        "AMBIENT_CLIENT_ACCOUNTS",
+        _words,
+        "ambient-system/ztunnel,ambient-system/agent,istio-system/ztunnel,istio-system/istio-cni",
+    )
+    server_names: frozenset[str] = setting(
+        "AMBIENT_SERVER_NAMES",
+        _words,
+        "istiod.istio-system.svc,istiod.istio-system.svc.cluster.local,"
+        "ambient-control.ambient-system.svc,ambient-control.ambient-system.svc.cluster.local,localhost",
+    )
+    stream_age_s: float = setting("AMBIENT_STREAM_AGE", duration, "30m")
+    most_streams: int = setting("AMBIENT_MOST_STREAMS", integer(1, 100_000), "4000")
+    create_root: bool = setting("AMBIENT_CREATE_ROOT", boolean, "true")
+    log_level: str = setting("LOG_LEVEL", choice("debug", "info", "warning", "error"), "info")
+    log_format: str = setting("LOG_FORMAT", choice("plain", "json"), "plain")
+
+
+def read_control_settings(environment: Mapping[str, str]) -> ControlSettings:
+    """Raises InvalidInput naming the variable; an unknown AMBIENT_ variable is refused too."""
+    return read_settings(ControlSettings, environment, closed=("AMBIENT_",), foreign=FOREIGN)
