@@ -6,7 +6,7 @@ import argparse
 
 from ambient.cli.env import Env, Exit
 
-LAB_VERBS = ("up", "apply", "delete", "label", "exec", "logs", "status", "down")
+LAB_VERBS = ("up", "apply", "delete", "label", "exec", "logs", "status", "capture", "down")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -86,7 +86,7 @@ def _following(env: Env, reach: Reach, nodes: list[str], last: int) -> Iterator[
 
 def _report(reach: Reach, node: str, last: int, events: queue.Queue[_Event]) -> None:
     try:
-        for flow in _read(reach, node, f"/flows?follow=true&last={last}"):
+        for flow in _read(reach, node, f"/flows?follow=1&last={last}"):
             events.put(flow)
     except MeshError as error:
         events.put(error)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from ambient.cli.dump import Dump
 from ambient.cli.gather import dump_of, read_json
-from ambient.cli.reach import Reach
+from ambient.cli.reach import Answer, Reach
 from ambient.errors import MeshError
 from ambient.model.address import READY_PORT
 
@@ -51,7 +52,15 @@ def agent(reach: Reach, node: str) -> Finding:
         answer = reach.agent(node, "/ready")
     except MeshError as error:
         return Finding(f"{node}/agent", False, error.why)
-    return Finding(f"{node}/agent", answer.status == 200, answer.text or "ready")
+    return Finding(f"{node}/agent", answer.status == 200, "ready" if answer.status == 200 else _why(answer))
+
+
+def _why(answer: Answer) -> str:
+    """The `why` of an agent's JSON answer, else its text."""
+    try:
+        return str(json.loads(answer.body)["why"])
+    except (ValueError, KeyError, TypeError):
+        return answer.text
 
 
 def synced(sync: Json | None, node: str) -> Finding:

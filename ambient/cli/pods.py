@@ -1,14 +1,16 @@
-"""`ambient pods`: the pods each node's agent knows: in the mesh or not, why not, and their older connections."""
+"""`ambient pods`: the pods each agent knows: in the mesh or why not, and connections older than their enrolment."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from ambient.cli.env import Env, Exit
-from ambient.cli.gather import chosen, in_namespace, namespace_option, node_option, read_json
+from ambient.cli.gather import chosen, namespace_option, node_option, read_json
 from ambient.cli.table import output_option, show
 
-TITLES = ("NAMESPACE", "NAME", "NODE", "ADDRESS", "STATE", "DETAIL", "OLDER")
+TITLES = ("NAMESPACE", "POD", "NODE", "ADDRESS", "STATE", "DETAIL", "OLDER")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,22 +21,43 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(env: Env, args: argparse.Namespace) -> int:
     reach = env.reach(args.name)
-    entries = []
-    for node in chosen(reach, args.node):
-        answer = read_json(reach.agent(node, "/pods"), f"agent of node {node}")
-        found = answer.get("pods", []) if isinstance(answer, dict) else answer
-        entries += [{"node": node, **entry} for entry in in_namespace(found, args.namespace)]
+    entries = [
+        entry
+        for node in chosen(reach, args.node)
+        for entry in _entries(node, read_json(reach.agent(node, "/pods"), f"agent of node {node}"))
+        if args.namespace in (None, entry["namespace"])
+    ]
+    entries.sort(key=lambda entry: (entry["namespace"], entry["name"]))
     rows = [
         {
-            "NAMESPACE": entry.get("namespace"),
-            "NAME": entry.get("name"),
+            "NAMESPACE": entry["namespace"],
+            "POD": entry["name"],
             "NODE": entry["node"],
-            "ADDRESS": entry.get("addresses"),
-            "STATE": entry.get("state"),
-            "DETAIL": entry.get("detail"),
-            "OLDER": len(entry.get("older") or []),
+            "ADDRESS": list(entry.get("addresses", {})),
+            "STATE": entry["state"],
+            "DETAIL": entry["detail"],
+            "OLDER": len(entry.get("older_connections", [])),
         }
         for entry in entries
     ]
     show(env, args.output, TITLES, rows, entries)
     return Exit.OK
+
+
+def _entries(node: str, answer: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Pods in the mesh (or on their way), then those outside with the reason as detail."""
+    for pod in answer.get("pods", []):
+        detail = (
+            pod.get("problem")
+            or pod.get("ztunnel_says")
+            or ("waits for ztunnel" if pod.get("waits_for_ztunnel") else "")
+        )
+        yield {**_names(pod["pod"]), "node": node, **pod, "detail": detail}
+    for pod in answer.get("not_enrolled", []):
+        if pod["reason"] != "runs-on-another-node":
+            yield {**_names(pod["pod"]), "node": node, "state": "out", **pod, "detail": pod["reason"]}
+
+
+def _names(pod: str) -> dict[str, str]:
+    namespace, _, name = pod.partition("/")
+    return {"namespace": namespace, "name": name}

@@ -207,7 +207,7 @@ def _pods(stage: Stage) -> dict[str, dict[str, Any]]:
 
 
 def _enrolled(stage: Stage) -> list[str]:
-    return sorted(name for name, pod in _pods(stage).items() if pod["mesh"])
+    return sorted(name for name, pod in _pods(stage).items() if pod["mesh"] == "enrolled")
 
 
 def _address(stage: Stage, pod: str) -> str:

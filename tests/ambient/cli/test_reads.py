@@ -170,12 +170,25 @@ def test_check_names_what_is_broken_and_its_exit_code_says_no(part: str, detail:
 
 def test_pods_show_state_and_older_connections() -> None:
     mesh = healthy("n1")
-    mesh.answers["n1/agent", "/pods"] = [
-        {"namespace": "shop", "name": "web", "addresses": ["10.0.0.2"], "state": "enrolled", "older": [{}, {}]},
-        {"namespace": "plain", "name": "x", "addresses": [], "state": "outside", "detail": "not-labelled"},
-    ]
+    mesh.answers["n1/agent", "/pods"] = {
+        "node": "n1",
+        "pods": [
+            {
+                "pod": "shop/web",
+                "uid": "u",
+                "state": "enrolled",
+                "addresses": {"10.0.0.2": None},
+                "older_connections": [{}, {}],
+            }
+        ],
+        "not_enrolled": [
+            {"pod": "plain/x", "uid": "v", "reason": "not-labelled"},
+            {"pod": "shop/db", "uid": "w", "reason": "runs-on-another-node"},
+        ],
+    }
     ran = ambient(mesh, "pods")
     assert _row(ran.out, "web")[2:] == ["n1", "10.0.0.2", "enrolled", "-", "2"]
+    assert _row(ran.out, "x")[3:6] == ["-", "out", "not-labelled"]
     assert [pod["name"] for pod in ambient(mesh, "pods", "-n", "plain", "-o", "json").json] == ["x"]
 
 
