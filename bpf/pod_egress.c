@@ -86,7 +86,5 @@ TC_PROGRAM int pod_egress(struct __sk_buff *skb)
 		return PASS;
 	if (packet.opening)
 		return leaving(skb, &packet, row);
-	if (skb->mark == PROXY_MARK || !has_receiver(skb, &packet))
-		return PASS;
-	return loop(skb);
+	return has_receiver(skb, &packet) ? loop(skb) : PASS; /* whatever its mark */
 }

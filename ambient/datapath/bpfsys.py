@@ -31,6 +31,7 @@ INFO_BY_FD: Final = 15
 BTF_BY_ID: Final = 19
 LINK_CREATE: Final = 28
 LINK_UPDATE: Final = 29
+LINK_DETACH: Final = 34
 
 TCX_INGRESS: Final = 46
 TCX_EGRESS: Final = 47
@@ -215,6 +216,19 @@ def update_link(link: int, program: int, where: str) -> None:
         _call(LINK_UPDATE, struct.pack("IIII", link, program, 0, 0), "update link", where)
     except OSError as error:
         raise _refused(error, "cannot exchange the program of a link", where) from error
+
+
+def detach_link(path: Path) -> None:
+    """Take the program of a pinned link off its interface, now: dropping the last reference does it some time later.
+
+    Fine when the interface is gone. Raises FileNotFoundError or KernelError.
+    """
+    with opened(path) as link:
+        try:
+            _call(LINK_DETACH, struct.pack("I", link), "detach link", str(path))
+        except OSError as error:
+            if error.errno not in {errno.ENOLINK, errno.ENODEV, errno.ENOENT}:
+                raise _refused(error, "cannot detach a program", str(path)) from error
 
 
 def link_target(path: Path) -> int:

@@ -253,11 +253,12 @@ def attached(bpffs: Path) -> dict[str, tuple[Attachment, ...]]:
 
 
 def detach_pod(bpffs: Path, pod_uid: str) -> None:
-    """Remove the links of a pod, on both sides; nothing happens when there are none. The last reference goes with the
-    pin, so the programs are off the interfaces when this returns."""
+    """Take the programs of a pod off, on both sides; fine when there are none. They are off when this returns."""
     pins = bpffs / PODS / pod_uid
     for hook in reversed(HOOKS):
-        (pins / hook.program).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            bpfsys.detach_link(pins / hook.program)
+            (pins / hook.program).unlink()
     with suppress(FileNotFoundError):
         pins.rmdir()
 
