@@ -9,6 +9,7 @@ A refused (NACKed) response: what the client named is not sent again until it ch
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -25,8 +26,10 @@ _ORDER: Final = (AUTHORIZATION_TYPE, ADDRESS_TYPE, AUTHORIZATION_TYPE)
 
 @dataclass(frozen=True, slots=True)
 class _Outstanding:
+    """A response without an answer. `versions`: what was sent by name, "" for a removal."""
+
     nonce: str
-    names: frozenset[str]
+    versions: Mapping[str, str]
     revision: int
 
 
@@ -131,18 +134,18 @@ class DeltaStream:
         if request.error is None:
             state.acked_nonce = outstanding.nonce
             state.acked = max(state.acked, outstanding.revision) if not state.removals else state.acked
-            for name in outstanding.names:
+            for name in outstanding.versions:
                 state.refused.pop(name, None)
                 state.reasons.pop(name, None)
             return
         named = dict(part.partition(": ")[::2] for part in request.error.split("; "))
-        culprits = {name: why for name, why in named.items() if name in outstanding.names}
-        resources = self._catalogue.resources(request.type_url)
+        culprits = {name: why for name, why in named.items() if name in outstanding.versions}
         for name, why in culprits.items():
-            state.refused[name] = resources[name].version if name in resources else ""
+            # The version that was sent: meanwhile there may be a newer one, which is to be sent.
+            state.refused[name] = outstanding.versions[name]
             state.reasons[name] = why[:500]
         if culprits:
-            state.again |= outstanding.names - culprits.keys()
+            state.again |= outstanding.versions.keys() - culprits.keys()
         else:
             state.reasons["*"] = request.error[:500]
 
@@ -172,13 +175,15 @@ class DeltaStream:
         self._remember(state, put, removed)
         self._sequence += 1
         nonce = f"{self._prefix}{self._sequence}"
-        names_sent = frozenset(resource.name for resource in put) | removed
-        state.outstanding = _Outstanding(
-            nonce, names_sent, self._catalogue.revision if not state.again else state.acked
-        )
-        version = str(self._catalogue.revision)
+        versions = {**dict.fromkeys(removed, ""), **{resource.name: resource.version for resource in put}}
+        state.outstanding = _Outstanding(nonce, versions, self._catalogue.revision if not state.again else state.acked)
         return DeltaResponse(
-            type_url=url, nonce=nonce, resources=tuple(put), removed=tuple(sorted(removed)), system_version=version
+            type_url=url,
+            nonce=nonce,
+            resources=tuple(put),
+            removed=tuple(sorted(removed)),
+            system_version=str(self._catalogue.revision),
+            with_aliases=not state.wildcard,
         )
 
     def _due(self, url: str, state: _TypeState) -> list[str]:

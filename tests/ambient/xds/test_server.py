@@ -1,0 +1,424 @@
+"""The server of delta discovery against our client and against raw requests, in odd orders."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ambient.errors import Refused
+from ambient.model.workload import Workload
+from ambient.xds.catalogue import Catalogue
+from ambient.xds.client import DeltaClient
+from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, Record, encode, name_of
+from ambient.xds.messages import (
+    DeltaRequest,
+    DeltaResponse,
+    decode_request,
+    decode_response,
+    encode_request,
+    encode_response,
+    ztunnel_node,
+)
+from ambient.xds.server import DeltaStream
+from tests.support.discovery import rich_service, rich_workload, simple_policy, simple_workload
+
+NODE = ztunnel_node("n1")
+A, B = simple_workload("a"), simple_workload("b")
+P, Q = simple_policy("p"), simple_policy("q")
+
+
+class Peer:
+    """A client core on a server core, with the client's view of the mesh; everything crosses as bytes."""
+
+    def __init__(self, catalogue: Catalogue, client: DeltaClient | None = None) -> None:
+        self.client = client or DeltaClient(NODE)
+        self.view: dict[str, Record] = {}
+        self.connect(catalogue)
+
+    def connect(self, catalogue: Catalogue) -> None:
+        self.stream = DeltaStream(catalogue, node="n1")
+        self.answers = list(self.client.open())
+        self.arriving: list[DeltaResponse] = []
+
+    def server_step(self) -> bool:
+        response = self.stream.pull()
+        if response is not None:
+            self.arriving.append(decode_response(encode_response(response)))
+        return response is not None
+
+    def client_step(self) -> bool:
+        if not self.arriving:
+            return False
+        batch, answer = self.client.receive(self.arriving.pop(0))
+        for _, name in batch.gone:
+            self.view.pop(name, None)
+        self.view.update((name_of(record), record) for record in batch.put)
+        self.answers.append(answer)
+        return True
+
+    def answer_step(self) -> bool:
+        if not self.answers:
+            return False
+        self.stream.receive(decode_request(encode_request(self.answers.pop(0))))
+        return True
+
+    def settle(self) -> list[DeltaResponse]:
+        """Run until nothing moves; gives the responses that crossed."""
+        crossed: list[DeltaResponse] = []
+        while self.answer_step() or self.server_step() or self.arriving:
+            crossed += self.arriving
+            while self.client_step():
+                pass
+        return crossed
+
+
+def test_a_new_client_gets_everything_and_an_empty_answer_per_type_counts() -> None:
+    catalogue = Catalogue()
+    peer = Peer(catalogue)
+    assert len(peer.settle()) == 2
+    assert peer.client.complete
+    catalogue.update([A, P], 5)
+    peer.settle()
+    assert peer.view == {A.uid: A, P.key: P}
+    assert peer.stream.acked == 5
+
+
+def test_only_what_changed_is_pushed() -> None:
+    catalogue = Catalogue()
+    catalogue.update([A, B, P], 1)
+    peer = Peer(catalogue)
+    peer.settle()
+    changed = replace(B, node="n2")
+    catalogue.update([A, changed, P], 2)
+    (response,) = peer.settle()
+    assert [r.name for r in response.resources] == [B.uid]
+    catalogue.update([A], 3)
+    crossed = peer.settle()
+    assert sorted(name for r in crossed for name in r.removed) == sorted([B.uid, P.key])
+    assert peer.view == {A.uid: A}
+
+
+def test_nothing_is_pushed_when_nothing_changed_but_the_revision_is_acknowledged() -> None:
+    catalogue = Catalogue()
+    catalogue.update([A], 1)
+    peer = Peer(catalogue)
+    peer.settle()
+    catalogue.update([A], 2)
+    assert peer.stream.pull() is None
+    assert peer.stream.acked == 2
+
+
+def test_a_reconnected_client_gets_only_the_difference() -> None:
+    catalogue = Catalogue()
+    catalogue.update([A, B, P], 1)
+    peer = Peer(catalogue)
+    peer.settle()
+    catalogue.update([replace(A, node="n2"), P, Q], 2)
+    peer.connect(catalogue)
+    crossed = {r.type_url: r for r in peer.settle() if r.resources or r.removed}
+    assert [r.name for r in crossed[ADDRESS_TYPE].resources] == [A.uid]
+    assert crossed[ADDRESS_TYPE].removed == (B.uid,)
+    assert [r.name for r in crossed[AUTHORIZATION_TYPE].resources] == [Q.key]
+    assert peer.stream.acked == 2
+
+
+def test_at_most_one_response_per_type_is_unanswered_and_the_next_has_all_changes_since() -> None:
+    catalogue = Catalogue()
+    catalogue.update([A], 1)
+    peer = Peer(catalogue)
+    while peer.answer_step() or peer.server_step():
+        pass
+    assert len(peer.arriving) == 2
+    for revision in range(2, 50):
+        catalogue.update([replace(A, node=f"n{revision}")], revision)
+        assert peer.stream.pull() is None
+    assert peer.stream.acked == 0
+    crossed = peer.settle()
+    assert len(crossed) == 3
+    assert peer.view[A.uid] == replace(A, node="n49")
+    assert peer.stream.acked == 49
+
+
+def test_a_stale_nonce_acknowledges_nothing() -> None:
+    catalogue = Catalogue()
+    catalogue.update([A], 4)
+    stream = DeltaStream(catalogue)
+    stream.receive(DeltaRequest(type_url=ADDRESS_TYPE))
+    response = stream.pull()
+    assert response is not None
+    stream.receive(DeltaRequest(type_url=ADDRESS_TYPE, nonce="old"))
+    stream.receive(DeltaRequest(type_url=ADDRESS_TYPE))
+    assert stream.pull() is None
+    assert stream.acked < 4
+    assert not stream.settled
+    stream.receive(DeltaRequest(type_url=ADDRESS_TYPE, nonce=response.nonce))
+    assert stream.pull() is None
+    assert stream.acked == 4
+    assert stream.settled
+
+
+def test_a_change_of_content_within_a_revision_takes_the_acknowledgement_back() -> None:
+    catalogue = Catalogue()
+    catalogue.update([A], 4)
+    peer = Peer(catalogue)
+    peer.settle()
+    assert peer.stream.acked == 4
+    catalogue.update([replace(A, node="n2")], 4)
+    assert peer.stream.acked == 3
+    peer.settle()
+    assert peer.stream.acked == 4
+
+
+def test_policies_come_before_the_workloads_that_name_them_and_go_after_them() -> None:
+    catalogue = Catalogue()
+    catalogue.update([A], 1)
+    peer = Peer(catalogue)
+    peer.settle()
+    catalogue.update([replace(A, authorization_policies=(P.key,)), P], 2)
+    assert [r.type_url for r in peer.settle()] == [AUTHORIZATION_TYPE, ADDRESS_TYPE]
+    catalogue.update([A], 3)
+    assert peer.server_step()
+    assert not peer.server_step()
+    assert peer.arriving[0].type_url == ADDRESS_TYPE
+    assert peer.stream.acked < 3
+    assert [r.removed for r in peer.settle() if r.type_url == AUTHORIZATION_TYPE] == [(P.key,)]
+    assert peer.stream.acked == 3
+
+
+def test_a_policy_removed_alone_is_removed_at_once() -> None:
+    catalogue = Catalogue()
+    catalogue.update([A, P], 1)
+    peer = Peer(catalogue)
+    peer.settle()
+    catalogue.update([A], 2)
+    assert [r.removed for r in peer.settle()] == [(P.key,)]
+
+
+def test_a_policy_that_came_back_before_its_removal_was_sent_is_not_removed() -> None:
+    catalogue = Catalogue()
+    catalogue.update([replace(A, authorization_policies=(P.key,)), P], 1)
+    peer = Peer(catalogue)
+    peer.settle()
+    catalogue.update([A], 2)
+    peer.server_step()
+    catalogue.update([A, P], 3)
+    peer.settle()
+    assert P.key in peer.view
+    assert peer.stream.acked == 3
+
+
+def encode_bad(catalogue: Catalogue, *names: str) -> None:
+    """Make resources of the catalogue unreadable to the client."""
+    for name in names:
+        shelf = catalogue._shelves[ADDRESS_TYPE]
+        shelf.resources[name] = replace(shelf.resources[name], body=b"\xff", version="bad")
+
+
+def test_after_a_refusal_the_good_part_comes_again_without_the_culprit() -> None:
+    catalogue = Catalogue()
+    catalogue.update([A, B], 1)
+    encode_bad(catalogue, A.uid)
+    peer = Peer(catalogue)
+    peer.settle()
+    assert peer.view == {B.uid: B}
+    assert set(peer.stream.nacks) == {A.uid}
+    assert peer.stream.acked == 1
+    repaired = replace(A, node="n2")
+    catalogue.update([repaired, B], 2)
+    peer.settle()
+    assert peer.view == {A.uid: repaired, B.uid: B}
+    assert peer.stream.nacks == {}
+
+
+def test_a_refused_resource_that_is_deleted_is_no_longer_reported() -> None:
+    catalogue = Catalogue()
+    catalogue.update([A, B], 1)
+    encode_bad(catalogue, A.uid)
+    peer = Peer(catalogue)
+    peer.settle()
+    catalogue.update([B], 2)
+    peer.settle()
+    assert peer.stream.nacks == {}
+    assert peer.stream.acked == 2
+
+
+def test_a_refusal_that_names_nothing_of_the_response_is_recorded_and_not_repeated() -> None:
+    catalogue = Catalogue()
+    catalogue.update([A], 1)
+    stream = DeltaStream(catalogue)
+    stream.receive(DeltaRequest(type_url=ADDRESS_TYPE))
+    response = stream.pull()
+    assert response is not None
+    stream.receive(DeltaRequest(type_url=ADDRESS_TYPE, nonce=response.nonce, error="no idea"))
+    assert stream.pull() is None
+    assert stream.nacks == {"*": "no idea"}
+
+
+def test_an_unknown_type_is_refused() -> None:
+    with pytest.raises(Refused, match="no such type"):
+        DeltaStream(Catalogue()).receive(DeltaRequest(type_url="type.googleapis.com/envoy.config.cluster.v3.Cluster"))
+
+
+# --- on demand
+
+
+def on_demand(catalogue: Catalogue, node: str = "") -> DeltaStream:
+    stream = DeltaStream(catalogue, node=node)
+    stream.receive(DeltaRequest(type_url=ADDRESS_TYPE, subscribe=("*",), unsubscribe=("*",)))
+    take(stream)
+    return stream
+
+
+def take(stream: DeltaStream) -> DeltaResponse | None:
+    """The next response, acknowledged."""
+    response = stream.pull()
+    if response is not None:
+        stream.receive(DeltaRequest(type_url=response.type_url, nonce=response.nonce))
+    return response
+
+
+def ask(stream: DeltaStream, *names: str) -> tuple[set[str], set[str]]:
+    stream.receive(DeltaRequest(type_url=ADDRESS_TYPE, subscribe=names))
+    response = take(stream)
+    assert response is not None
+    return {r.name for r in response.resources}, set(response.removed)
+
+
+def test_star_given_and_taken_back_is_not_wildcard() -> None:
+    catalogue = Catalogue()
+    catalogue.update([A, B], 1)
+    stream = on_demand(catalogue)
+    assert stream.pull() is None
+
+
+def test_an_on_demand_client_finds_by_name_and_by_alias_and_hears_of_misses() -> None:
+    workload, service = rich_workload(), rich_service()
+    catalogue = Catalogue()
+    catalogue.update([A, workload, service], 1)
+    stream = on_demand(catalogue)
+    assert ask(stream, A.uid) == ({A.uid}, set())
+    assert ask(stream, "net-1/10.0.0.1") == ({workload.uid}, set())
+    assert ask(stream, "net-1/10.96.0.1") == ({service.key}, set())
+    assert ask(stream, "/10.9.9.9") == (set(), {"/10.9.9.9"})
+
+
+def test_an_on_demand_client_gets_aliases_and_a_wildcard_client_does_not() -> None:
+    catalogue = Catalogue()
+    catalogue.update([rich_workload()], 1)
+    stream = on_demand(catalogue)
+    stream.receive(DeltaRequest(type_url=ADDRESS_TYPE, subscribe=("net-1/10.0.0.1",)))
+    response = stream.pull()
+    assert response is not None
+    assert decode_response(encode_response(response)).resources[0].aliases == ("net-1/10.0.0.1", "net-1/fd00::1")
+    (first, _) = Peer(catalogue).settle()
+    assert all(not resource.aliases for resource in first.resources)
+
+
+def test_a_subscribed_service_brings_its_workloads_and_the_node_its_own() -> None:
+    service = rich_service()
+    member = simple_workload("member", services={service.key: ()}, node="n2")
+    catalogue = Catalogue()
+    catalogue.update([A, simple_workload("far", node="n2"), member, service], 1)
+    stream = DeltaStream(catalogue, node="n1")
+    stream.receive(DeltaRequest(type_url=ADDRESS_TYPE, subscribe=("*",), unsubscribe=("*",)))
+    first = take(stream)
+    assert first is not None
+    assert {r.name for r in first.resources} == {A.uid}
+    assert ask(stream, service.key) == ({service.key, member.uid}, set())
+
+
+def test_an_on_demand_client_hears_of_changes_of_what_it_has_and_of_nothing_else() -> None:
+    catalogue = Catalogue()
+    catalogue.update([A, B], 1)
+    stream = on_demand(catalogue)
+    ask(stream, A.uid)
+    catalogue.update([A, replace(B, node="n3")], 2)
+    assert take(stream) is None
+    catalogue.update([replace(A, node="n3"), B], 3)
+    response = take(stream)
+    assert response is not None
+    assert [r.name for r in response.resources] == [A.uid]
+    catalogue.update([B], 4)
+    response = take(stream)
+    assert response is not None
+    assert response.removed == (A.uid,)
+
+
+def test_a_name_that_was_given_back_is_no_longer_pushed() -> None:
+    catalogue = Catalogue()
+    catalogue.update([A], 1)
+    stream = on_demand(catalogue)
+    ask(stream, A.uid)
+    stream.receive(DeltaRequest(type_url=ADDRESS_TYPE, unsubscribe=(A.uid,)))
+    catalogue.update([replace(A, node="n3")], 2)
+    assert take(stream) is None
+
+
+def test_asking_again_for_a_name_sends_it_again() -> None:
+    catalogue = Catalogue()
+    catalogue.update([A], 1)
+    stream = on_demand(catalogue)
+    assert ask(stream, A.uid) == ({A.uid}, set())
+    assert ask(stream, A.uid) == ({A.uid}, set())
+
+
+# --- everything at once
+
+
+@settings(max_examples=150, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_whatever_the_order_of_events_the_client_ends_with_what_the_server_has(seed: int) -> None:
+    rng = random.Random(seed)
+    catalogue = Catalogue()
+    peer = Peer(catalogue)
+    pool: list[Record] = [simple_workload(f"w{i}") for i in range(6)] + [simple_policy(f"p{i}") for i in range(4)]
+    current: dict[str, Record] = {}
+    broken: set[str] = set()
+    for revision in range(1, 40):
+        event = rng.randrange(7)
+        if event < 3:
+            record = rng.choice(pool)
+            if rng.random() < 0.3:
+                current.pop(name_of(record), None)
+            else:
+                current[name_of(record)] = _touched(record, revision)
+            catalogue.update(current.values(), revision)
+            broken &= {name for name in broken if name in current and _is_broken(catalogue, name)}
+        elif event == 3 and rng.random() < 0.3:
+            peer.connect(catalogue)
+        elif event == 4 and rng.random() < 0.3:
+            victims = [name for name, record in current.items() if isinstance(record, Workload)]
+            if victims:
+                name = rng.choice(victims)
+                current[name] = _touched(current[name], 1000 + revision)
+                catalogue.update(current.values(), revision)
+                encode_bad(catalogue, name)
+                broken.add(name)
+        else:
+            rng.choice([peer.server_step, peer.client_step, peer.answer_step])()
+    peer.settle()
+    good = {name: record for name, record in current.items() if name not in broken}
+    assert {name: record for name, record in peer.view.items() if name not in broken} == good
+    assert peer.stream.settled
+    assert set(peer.stream.nacks) == broken
+
+
+def _touched(record: Record, mark: int) -> Record:
+    return replace(record, node=f"n{mark}") if isinstance(record, Workload) else replace(record, dry_run=mark % 2 == 0)
+
+
+def _is_broken(catalogue: Catalogue, name: str) -> bool:
+    return catalogue.resources(ADDRESS_TYPE)[name].version == "bad"
+
+
+def test_encoding_is_kept_for_what_did_not_change() -> None:
+    catalogue = Catalogue()
+    catalogue.update([A, B], 1)
+    kept = catalogue.resources(ADDRESS_TYPE)[B.uid]
+    assert catalogue.update([replace(A, node="x"), simple_workload("b")], 2) == 1
+    assert catalogue.resources(ADDRESS_TYPE)[B.uid] is kept
+    assert catalogue.resources(ADDRESS_TYPE)[A.uid] == encode(replace(A, node="x"))
