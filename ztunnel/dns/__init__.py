@@ -1,0 +1,1 @@
+"""DNS for pods: names of the mesh are answered here, everything else is forwarded as it is."""

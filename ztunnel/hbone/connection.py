@@ -178,8 +178,8 @@ class Connection:
             self._owner.on_violation(violation)
             self.lost()
 
-    def lost(self) -> None:
-        """The transport is gone: every stream hears of it, nothing more is written."""
+    def lost(self, code: int = Code.CONNECT_ERROR) -> None:
+        """The transport is gone: every stream hears of it (`on_reset` with `code`), nothing more is written."""
         streams, self.streams = self.streams, {}
         self.blocked.clear()
         if self.broken is None:
@@ -187,7 +187,7 @@ class Connection:
         for stream in streams.values():
             sink, stream.sink = stream.sink, None
             if sink is not None:
-                sink.on_reset(Code.CONNECT_ERROR, untouched=False)
+                sink.on_reset(code, untouched=False)
 
     def forget(self, stream: Stream) -> None:
         """The stream ended; release what it held."""

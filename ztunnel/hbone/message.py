@@ -45,15 +45,13 @@ def _malformed(why: str) -> Violation:
 
 def _split(fields: Fields, allowed: frozenset[bytes]) -> tuple[dict[bytes, bytes], Fields]:
     pseudo: dict[bytes, bytes] = {}
-    for at, (name, value) in enumerate(fields):
+    for name, value in fields:
         if not name.startswith(b":"):
             break
         if name not in allowed or name in pseudo:
             raise _malformed(f"pseudo field {name!r} is unknown here or repeated")
         pseudo[name] = value
-    else:
-        return pseudo, ()
-    rest = fields[at:]
+    rest = fields[len(pseudo) :]
     for name, value in rest:
         if not name or name[0] == 58 or name != name.lower() or name in _FORBIDDEN:
             raise _malformed(f"field {name[:64]!r} is not allowed")

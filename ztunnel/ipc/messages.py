@@ -207,6 +207,8 @@ class PodPolicy:
     waypoint_principals: tuple[str, ...] = ()
     services: tuple[ServiceLabels, ...] = ()
     baggage: str = ""
+    service_ports: tuple[tuple[str, int, int], ...] = ()
+    """(service hostname, service port, this pod's target port): what a tunnel to a host name means here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""The paths a connection takes through a worker: outbound, inbound over HBONE, inbound in plain text."""

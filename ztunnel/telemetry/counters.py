@@ -36,7 +36,7 @@ class TrafficCounters:
         self._other_changed: set[str] = set()
 
     def series(self, labels: tuple[str, ...]) -> Totals:
-        """The series with these label values, marked as changed. Beyond a limit new ones share one "overflow" series."""
+        """The series with these labels, marked as changed. Beyond a limit new ones share one "overflow" series."""
         totals = self._series.get(labels)
         if totals is None:
             if len(self._series) >= _SERIES_LIMIT:

@@ -51,7 +51,7 @@ Waiting = Callable[[Credentials | Unavailable], None]
 class Wallet:
     """The credentials of this worker's identities, and who waits for them."""
 
-    __slots__ = ("_credentials", "_failures", "_serial", "_wall", "_waiting")
+    __slots__ = ("_credentials", "_failures", "_serial", "_waiting", "_wall")
 
     def __init__(self, wall: Callable[[], float]) -> None:
         self._credentials: dict[str, Credentials] = {}

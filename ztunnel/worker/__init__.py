@@ -1,0 +1,1 @@
+"""The worker process: owns sockets, moves bytes, asks the director."""

@@ -1,0 +1,148 @@
+"""DNS messages as far as a forwarder needs them: read one question, write an answer. No I/O.
+
+Everything else in a message is passed on untouched, so that no record type has to be understood.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final
+
+from ambient.errors import InvalidInput
+
+A: Final = 1
+CNAME: Final = 5
+AAAA: Final = 28
+OPT: Final = 41
+IN: Final = 1
+TTL_S: Final = 30
+SERVER_FAILURE: Final = 2
+
+_HEAD: Final = struct.Struct(">HHHHHH")
+_RECORD: Final = struct.Struct(">HHIH")
+_RESPONSE: Final = 0x8000
+_AUTHORITATIVE: Final = 0x0400
+_TRUNCATED: Final = 0x0200
+_RECURSION_DESIRED: Final = 0x0100
+_RECURSION_AVAILABLE: Final = 0x0080
+_OPCODE: Final = 0x7800
+_SMALLEST: Final = 512
+_LARGEST: Final = 4096
+_TO_QUESTION: Final = b"\xc0\x0c"
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A standard query with one question."""
+
+    id: int
+    flags: int
+    question: bytes
+    """The question section as it came (its case is echoed)."""
+
+    name: str
+    """Lower case, without the final dot; "" if it holds octets that no host name has."""
+
+    qtype: int
+    qclass: int
+    limit: int
+    """Largest answer in octets that the asker takes over UDP."""
+
+    extended: bool
+    """The query carried an OPT record, so the answer must."""
+
+
+def _read_name(data: bytes, at: int) -> tuple[str, int]:
+    labels: list[bytes] = []
+    total = 0
+    while True:
+        size = data[at]
+        at += 1
+        if not size:
+            break
+        if size > 63 or at + size > len(data):
+            raise IndexError
+        labels.append(data[at : at + size])
+        at += size
+        total += size + 1
+        if total > 254:
+            raise IndexError
+    plain = all(label.replace(b"-", b"").replace(b"_", b"").isalnum() or label == b"*" for label in labels)
+    return (b".".join(labels).decode("ascii").lower() if plain else ""), at
+
+
+def read_query(data: bytes) -> Query:
+    """Read a query; raises InvalidInput for anything that is not a standard query with exactly one question."""
+    try:
+        number, flags, questions, answers, authorities, additional = _HEAD.unpack_from(data)
+        if flags & (_RESPONSE | _OPCODE) or questions != 1 or answers or authorities:
+            raise InvalidInput("DNS query", "", "not a standard query with one question")
+        name, at = _read_name(data, 12)
+        qtype, qclass = struct.unpack_from(">HH", data, at)
+        end = at + 4
+        limit, extended = _SMALLEST, False
+        if additional and data[end : end + 1] == b"\0":
+            kind, size = struct.unpack_from(">HH", data, end + 1)
+            if kind == OPT:
+                limit, extended = min(max(size, _SMALLEST), _LARGEST), True
+    except (struct.error, IndexError, UnicodeDecodeError):
+        raise InvalidInput("DNS query", "", "cut short or malformed") from None
+    return Query(number, flags, data[12:end], name, qtype, qclass, limit, extended)
+
+
+def answers_to(query: Query, number: int, data: bytes) -> bool:
+    """Whether `data` is a response to the query that was forwarded with id `number`."""
+    if len(data) < 12 + len(query.question) or data[:2] != number.to_bytes(2, "big") or not data[2] & 0x80:
+        return False
+    return data[12 : 12 + len(query.question)].lower() == query.question.lower()
+
+
+def with_id(data: bytes, number: int) -> bytes:
+    """The message under another id."""
+    return number.to_bytes(2, "big") + data[2:]
+
+
+def _encode_name(name: str) -> bytes:
+    return b"".join(bytes((len(label),)) + label.encode("ascii") for label in name.split(".")) + b"\0"
+
+
+def _opt(query: Query) -> bytes:
+    return b"\0" + _RECORD.pack(OPT, _LARGEST, 0, 0) if query.extended else b""
+
+
+def write_answer(query: Query, addresses: Sequence[str], canonical: str = "", *, limit: int | None = None) -> bytes:
+    """An authoritative answer with the addresses of the asked family (maybe none).
+
+    `canonical`: the full name when a search suffix was completed; it is given as CNAME. Over `limit` octets (None:
+    no limit) the answer says that it is truncated.
+    """
+    version = 4 if query.qtype == A else 6
+    parsed = [ip for ip in map(ip_address, addresses) if ip.version == version]
+    records: list[bytes] = []
+    owner = _TO_QUESTION
+    if canonical and canonical != query.name:
+        target = _encode_name(canonical)
+        records.append(_TO_QUESTION + _RECORD.pack(CNAME, IN, TTL_S, len(target)) + target)
+        # The CNAME's data begins after the header, the question, the pointer and the record's fixed part.
+        owner = (0xC000 | (12 + len(query.question) + 2 + _RECORD.size)).to_bytes(2, "big")
+    for ip in parsed:
+        records.append(owner + _RECORD.pack(query.qtype, IN, TTL_S, len(ip.packed)) + ip.packed)
+    opt = _opt(query)
+    flags = _RESPONSE | _AUTHORITATIVE | _RECURSION_AVAILABLE | (query.flags & _RECURSION_DESIRED)
+    fixed = 12 + len(query.question) + len(opt)
+    if limit is not None and fixed + sum(map(len, records)) > limit:
+        flags |= _TRUNCATED
+        while records and fixed + sum(map(len, records)) > limit:
+            records.pop()
+    head = _HEAD.pack(query.id, flags, 1, len(records), 0, 1 if opt else 0)
+    return head + query.question + b"".join(records) + opt
+
+
+def write_failure(query: Query, code: int = SERVER_FAILURE) -> bytes:
+    """An answer that says only that there is none."""
+    opt = _opt(query)
+    flags = _RESPONSE | _RECURSION_AVAILABLE | (query.flags & _RECURSION_DESIRED) | code
+    return _HEAD.pack(query.id, flags, 1, 0, 0, 1 if opt else 0) + query.question + opt

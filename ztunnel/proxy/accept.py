@@ -1,0 +1,84 @@
+"""Taking connections from listening sockets that several workers share."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+from collections.abc import Callable
+from typing import Final
+
+_PER_WAKEUP: Final = 32
+_PAUSE_S: Final = 0.05
+_OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Acceptor:
+    """Accepts on `sock` (owned) and hands each connection, non-blocking, to `take(connection, peer name)`.
+
+    A few connections per wake-up, so that other workers get theirs; when descriptors run out it pauses a moment
+    instead of spinning, and counts.
+    """
+
+    __slots__ = ("_count", "_crashed", "_loop", "_sock", "_take", "_timer")
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        take: Callable[[socket.socket, tuple[object, ...]], None],
+        count: Callable[[str], None],
+        crashed: Callable[[str, BaseException], None],
+    ) -> None:
+        sock.setblocking(False)
+        self._loop = loop
+        self._sock = sock
+        self._take = take
+        self._count = count
+        self._crashed = crashed
+        self._timer: asyncio.TimerHandle | None = None
+        self._resume()
+
+    @property
+    def fd(self) -> int:
+        return self._sock.fileno()
+
+    def _resume(self) -> None:
+        self._timer = None
+        self._loop.add_reader(self._sock.fileno(), self._ready)
+
+    def _ready(self) -> None:
+        for _ in range(_PER_WAKEUP):
+            try:
+                connection, peer = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:
+                self._count("accept_errors")
+                if error.errno in _OUT_OF_RESOURCES:
+                    self._loop.remove_reader(self._sock.fileno())
+                    self._timer = self._loop.call_later(_PAUSE_S, self._resume)
+                return
+            connection.setblocking(False)
+            try:
+                self._take(connection, peer)
+            except OSError:
+                # The client was gone before we asked who it is.
+                connection.close()
+            except Exception as error:
+                connection.close()
+                self._crashed("accept", error)
+
+    def pause(self) -> None:
+        """Accept no more; the socket stays open."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        else:
+            self._loop.remove_reader(self._sock.fileno())
+
+    def close(self) -> None:
+        """Accept no more and give up our handle of the socket."""
+        if self._sock.fileno() >= 0:
+            self.pause()
+            self._sock.close()

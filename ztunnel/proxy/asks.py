@@ -1,0 +1,72 @@
+"""Questions to the director and the answers kept: plans, peers and names, each until it is forgotten."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+K = TypeVar("K", bound=Hashable)
+V = TypeVar("V")
+
+
+class AskCache(Generic[K, V]):
+    """`send(key)` puts the question; False: there is no director now. Answers come through `answer`.
+
+    At most `limit` answers are kept (the oldest go first) and at most `limit` questions are open.
+    """
+
+    __slots__ = ("_answers", "_limit", "_open", "_send")
+
+    def __init__(self, send: Callable[[K], bool], limit: int = 65_536) -> None:
+        self._answers: dict[K, V] = {}
+        self._open: dict[K, list[Callable[[V | None], None]]] = {}
+        self._send = send
+        self._limit = limit
+
+    def get(self, key: K) -> V | None:
+        """The answer if it is known."""
+        return self._answers.get(key)
+
+    def ask(self, key: K, callback: Callable[[V | None], None]) -> None:
+        """Call back once with the answer, or with None when none can be had (no director, too many questions)."""
+        known = self._answers.get(key)
+        if known is not None:
+            callback(known)
+            return
+        waiting = self._open.get(key)
+        if waiting is not None:
+            waiting.append(callback)
+        elif len(self._open) < self._limit and self._send(key):
+            self._open[key] = [callback]
+        else:
+            callback(None)
+
+    def leave(self, key: K, callback: Callable[[V | None], None]) -> None:
+        """Stop waiting; the callback is not called any more."""
+        waiting = self._open.get(key, [])
+        if callback in waiting:
+            waiting.remove(callback)
+            if not waiting:
+                # The next one puts the question again: the answer to this one may never come.
+                del self._open[key]
+
+    def answer(self, key: K, value: V) -> None:
+        """An answer arrived, asked for or not."""
+        if len(self._answers) >= self._limit:
+            del self._answers[next(iter(self._answers))]
+        self._answers[key] = value
+        for callback in self._open.pop(key, ()):
+            callback(value)
+
+    def forget(self, key: K) -> None:
+        self._answers.pop(key, None)
+
+    def forget_all(self) -> None:
+        self._answers.clear()
+
+    def director_gone(self) -> None:
+        """Whoever waits gets None; what is known stays."""
+        waiting, self._open = self._open, {}
+        for callbacks in waiting.values():
+            for callback in callbacks:
+                callback(None)

@@ -1,0 +1,274 @@
+"""15008: tunnels from other proxies. Who is it, may it come in, then to the application as the original client.
+
+A stream is answered with 200 only when policy allows it and the application has accepted the connection; 400 for what
+is not a tunnel to this pod, 401 for what policy denies, 503 for what cannot be reached.
+"""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Final
+
+from ambient.errors import InvalidInput, MeshError
+from ambient.model.address import ZTUNNEL_PORTS, Endpoint, parse_endpoint
+from ambient.model.identity import Identity
+from ambient.model.outcome import Connection, Denied, PeerLabels, ServiceLabels
+from ztunnel.hbone.frames import Code
+from ztunnel.hbone.headers import response_block
+from ztunnel.hbone.message import Answer, Request
+from ztunnel.hbone.stream import Sink, Stream
+from ztunnel.proxy.connections import denial
+from ztunnel.proxy.passthrough import UNKNOWN_WORKLOAD
+from ztunnel.proxy.relay import TUNNEL_LOST, TunnelledEnd
+from ztunnel.proxy.straight import AppDial
+from ztunnel.proxy.tunnel import LOST, Tunnel
+from ztunnel.telemetry.record import Failure, Flag
+from ztunnel.tls.contexts import Credentials
+from ztunnel.tls.verify import verify_client
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ztunnel.proxy.pod import Pod
+
+UNKNOWN_TIMEOUT_S: Final = 5.0
+
+
+class InboundTunnel(Tunnel):
+    """A connection that another proxy made to the pod's 15008. `sock` is owned."""
+
+    __slots__ = ("local", "peer", "peer_labels", "pod", "source")
+
+    def __init__(
+        self, pod: Pod, sock: socket.socket, source: Endpoint, local: Endpoint, credentials: Credentials
+    ) -> None:
+        super().__init__(pod.plane, sock, credentials.server, server=True)
+        self.pod = pod
+        self.source = source
+        self.local = local
+        self.peer: Identity | None = None
+        pod.tunnels.add(self)
+        pod.plane.peers.ask(source.ip, _ignore)
+
+    def on_established(self, certificate: dict[str, object] | None) -> None:
+        self.peer = verify_client(certificate, self.pod.trust_domain)
+        if self.plane.draining or self.pod.closing:
+            self.core.drain()
+
+    def on_request(self, stream: Stream, request: Request) -> Sink:
+        flow = InboundStream(self, stream, request)
+        flow.begin()
+        # A stream that was refused at once is forgotten by now; one that is up already has another sink.
+        return stream.sink or flow
+
+    def on_down(self, error: MeshError | OSError | None) -> None:
+        self.pod.tunnels.discard(self)
+        if self.peer is None:
+            why = str(error) if error else "connection closed during the TLS handshake"
+            self.plane.recorder.refused(self.source, str(self.local), "inbound", why)
+
+
+def _ignore(labels: PeerLabels | None) -> None:
+    """The answer is wanted in the cache only."""
+
+
+class InboundStream:
+    """One CONNECT on a tunnel, from request to its end. It is the stream's sink until the relay stands."""
+
+    __slots__ = (
+        "_dial",
+        "_early",
+        "_early_end",
+        "_end",
+        "_record",
+        "_request",
+        "_stream",
+        "_target",
+        "_timer",
+        "_tunnel",
+        "closed",
+        "connection",
+        "over_hbone",
+    )
+
+    def __init__(self, tunnel: InboundTunnel, stream: Stream, request: Request) -> None:
+        pod = tunnel.pod
+        self._tunnel = tunnel
+        self._stream = stream
+        self._request = request
+        self._target: Endpoint | None = None
+        self._record = record = pod.plane.recorder.open(pod.uid, tunnel.source, tunnel.local, inbound=True)
+        record.mutual_tls = True
+        record.source_identity = str(tunnel.peer)
+        record.source_peer = pod.plane.peers.get(tunnel.source.ip)
+        record.destination_peer = pod.labels
+        record.destination_identity = pod.identity
+        record.hbone_target = request.authority.decode("ascii", "replace")
+        self.connection = Connection(tunnel.source.ip, tunnel.local.ip, 0, tunnel.peer)
+        self.over_hbone = True
+        self.closed = False
+        self._early: list[bytes] = []
+        self._early_end = False
+        self._dial: AppDial | None = None
+        self._end: TunnelledEnd | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self) -> None:
+        """Read and check the request, register, judge."""
+        pod, tunnel = self._tunnel.pod, self._tunnel
+        self._record.service = self._service()
+        if not self._request.connect:
+            self._refuse(400, Failure(Flag.CONNECT, "not a CONNECT request", "bad-request"))
+            return
+        port = self._target_port()
+        if port is None:
+            return
+        if port in ZTUNNEL_PORTS:
+            self._refuse(503, Failure(Flag.CONNECT, f"refused: {port} is a port of ztunnel", "illegal-port"))
+            return
+        self._target = Endpoint(tunnel.local.ip, port)
+        self.connection = Connection(tunnel.source.ip, tunnel.local.ip, port, tunnel.peer)
+        pod.live.register(self)
+        if not pod.policy.known:
+            self._timer = pod.plane.loop.call_later(UNKNOWN_TIMEOUT_S, self._expired)
+        pod.when_known(self._judge)
+
+    def _service(self) -> ServiceLabels:
+        """What telemetry calls the destination: the client's hint if it names a service of this pod."""
+        services = self._tunnel.pod.policy.services
+        hint = self._request.first(b"forwarded")
+        if hint and len(services) > 1:
+            _, found, host = hint.partition(b"host=")
+            name = host.strip(b'"').decode("ascii", "replace") if found else ""
+            for service in services:
+                if service.hostname == name:
+                    return service
+        return services[0] if services else ServiceLabels()
+
+    def _target_port(self) -> int | None:
+        """The application's port named by the authority; None when the request was refused for it."""
+        text = self._request.authority.decode("ascii", "replace")
+        try:
+            authority = parse_endpoint(text)
+        except InvalidInput:
+            return self._hostname_port(text)
+        if authority.ip != self._tunnel.local.ip:
+            why = f"ip mismatch: {authority.ip} asked of {self._tunnel.local.ip}"
+            self._refuse(400, Failure(Flag.CONNECT, why, "ip-mismatch"))
+            return None
+        return authority.port
+
+    def _hostname_port(self, text: str) -> int | None:
+        host, _, port = text.rpartition(":")
+        if not host or not port.isascii() or not port.isdigit() or not host.replace("-", "").replace(".", "").isalnum():
+            self._refuse(400, Failure(Flag.CONNECT, f"authority not understood: {text!r}", "bad-request"))
+            return None
+        for hostname, service_port, target_port in self._tunnel.pod.policy.service_ports:
+            if hostname == host and str(service_port) == port and target_port:
+                return target_port
+        self._refuse(503, Failure(Flag.CONNECT, f"no such service port here: {text}", "no-service-port"))
+        return None
+
+    def _expired(self) -> None:
+        self._timer = None
+        self._tunnel.pod.stop_waiting(self._judge)
+        self._refuse(503, UNKNOWN_WORKLOAD)
+
+    def _judge(self) -> None:
+        self._stop_timer()
+        pod, record = self._tunnel.pod, self._record
+        if self.closed:
+            return
+        if record.source_peer is not None:
+            pod.plane.recorder.established(record)
+        verdict = pod.live.judge(self)
+        if isinstance(verdict, Denied):
+            self._refuse(401, denial(verdict))
+            return
+        assert self._target is not None
+        self._dial = AppDial(pod, self._target, self._tunnel.source, self._connected)
+        self._dial.begin()
+
+    def _connected(self, sock: socket.socket | None, error: OSError | None) -> None:
+        self._dial = None
+        pod, tunnel, stream = self._tunnel.pod, self._tunnel, self._stream
+        if sock is None:
+            why = error.strerror or str(error) if error is not None else "unknown"
+            self._refuse(503, Failure(Flag.CONNECT, f"connect to {self._target}: {why}"))
+            return
+        plane = pod.plane
+        end = TunnelledEnd(plane.loop, sock, tunnel, stream, self, plane.buffers, plane.crashed)
+        self._end = end
+        self._record.meter = end
+        stream.answer(response_block(200, pod.baggage))
+        stream.sink = end
+        end.start_reading()
+        early, self._early = self._early, []
+        for part in early:
+            if end.on_data(memoryview(part)):
+                stream.consumed(len(part))
+        if self._early_end:
+            end.on_end()
+
+    # --- before the relay stands (Sink)
+
+    def on_answer(self, answer: Answer) -> None:
+        """Servers get no answers."""
+
+    def on_data(self, data: memoryview) -> bool:
+        self._early.append(bytes(data))
+        return False
+
+    def on_end(self) -> None:
+        self._early_end = True
+
+    def on_room(self) -> None:
+        """Nothing is sent before the answer."""
+
+    def on_reset(self, code: int, *, untouched: bool) -> None:
+        self._cancel()
+        self.ended(TUNNEL_LOST if code == LOST else Failure(Flag.CONNECT, "client gave up before the answer"))
+
+    # --- ends
+
+    def cut(self, failure: Failure) -> None:
+        """End it from outside (Judged)."""
+        if self._end is not None:
+            self._end.cut(failure)
+        elif not self.closed:
+            self._cancel()
+            if failure.flag is Flag.DENY:
+                self._refuse(401, failure)
+            else:
+                self._stream.reset(Code.CANCEL)
+                self.ended(failure)
+
+    def ended(self, failure: Failure | None) -> None:
+        """Everything is over."""
+        if not self.closed:
+            self.closed = True
+            pod, record = self._tunnel.pod, self._record
+            if record.source_peer is None:
+                record.source_peer = pod.plane.peers.get(self._tunnel.source.ip)
+            pod.live.release(self)
+            pod.plane.recorder.close(record, failure)
+
+    def _refuse(self, status: int, failure: Failure) -> None:
+        if not self.closed:
+            self._stop_timer()
+            self._stream.answer(response_block(status), end=True)
+            # Whatever the client still sends is of no use: tell it so.
+            self._stream.reset(Code.NO_ERROR)
+            self.ended(failure)
+
+    def _cancel(self) -> None:
+        self._stop_timer()
+        self._tunnel.pod.stop_waiting(self._judge)
+        dial, self._dial = self._dial, None
+        if dial is not None:
+            dial.cancel()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,242 @@
+"""15001: what the pod dials. Ask where it goes, then through a tunnel or straight; never anywhere by default."""
+
+from __future__ import annotations
+
+import socket
+from typing import TYPE_CHECKING, Final
+
+from ambient.model.address import ZTUNNEL_PORTS, Endpoint
+from ambient.model.outcome import Forward, Hop, Passthrough, Plan, Refuse
+from ztunnel.hbone.frames import Code
+from ztunnel.hbone.headers import literal
+from ztunnel.hbone.message import Answer
+from ztunnel.hbone.stream import Stream
+from ztunnel.proxy.pool import ClientTunnel
+from ztunnel.proxy.relay import TUNNEL_LOST, TunnelledEnd
+from ztunnel.proxy.socket_end import abort_socket
+from ztunnel.proxy.sockets import address_of
+from ztunnel.proxy.straight import Straight
+from ztunnel.proxy.tunnel import LOST
+from ztunnel.telemetry.record import Failure, Flag
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ztunnel.proxy.pod import Pod
+
+ROUTE_TIMEOUT_S: Final = 5.0
+ANSWER_TIMEOUT_S: Final = 20.0
+_STATUS_TEXT: Final = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    500: "Internal Server Error",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
+
+
+class Outbound:
+    """One connection of the pod, from accept to its end. `sock` is owned."""
+
+    __slots__ = (
+        "_end",
+        "_hop",
+        "_key",
+        "_pod",
+        "_record",
+        "_retried",
+        "_reused",
+        "_sock",
+        "_straight",
+        "_stream",
+        "_timer",
+        "_tunnel",
+        "closed",
+    )
+
+    def __init__(self, pod: Pod, sock: socket.socket, source: Endpoint, destination: Endpoint) -> None:
+        self._pod = pod
+        self._sock = sock
+        self._key = (pod.uid, destination.ip, destination.port)
+        self._record = pod.plane.recorder.open(pod.uid, source, destination, inbound=False)
+        self._record.source_peer = pod.labels
+        self._timer: asyncio.TimerHandle | None = None
+        self._hop: Hop | None = None
+        self._tunnel: ClientTunnel | None = None
+        self._stream: Stream | None = None
+        self._end: TunnelledEnd | None = None
+        self._straight: Straight | None = None
+        self._reused = False
+        self._retried = False
+        self.closed = False
+
+    def begin(self) -> None:
+        """Decide where the connection goes."""
+        pod, destination = self._pod, self._record.destination
+        pod.outbound[self] = None
+        if destination.port in ZTUNNEL_PORTS and pod.is_own(destination):
+            self._fail(Failure(Flag.CONNECT, f"loop to ztunnel's own port: {destination}", "loop-to-ztunnel"))
+            return
+        plan = pod.plane.routes.get(self._key)
+        if plan is not None:
+            self._planned(plan)
+            return
+        self._timer = pod.plane.loop.call_later(ROUTE_TIMEOUT_S, self._route_expired)
+        pod.plane.routes.ask(self._key, self._planned)
+
+    def _route_expired(self) -> None:
+        self._timer = None
+        self._pod.plane.routes.leave(self._key, self._planned)
+        self._fail(Failure(Flag.CONNECT, f"no route to {self._record.destination} in time", "no-answer"))
+
+    def _planned(self, plan: Plan | None) -> None:
+        self._stop_timer()
+        if self.closed:
+            return
+        match plan:
+            case Forward():
+                self._record.service = plan.service
+                self._forward(plan.hops[0] if len(plan.hops) == 1 else self._draw(plan.hops))
+            case Passthrough():
+                self._go_straight(self._record.destination)
+            case Refuse():
+                text = f"{plan.reason}: {plan.detail}" if plan.detail else str(plan.reason)
+                self._fail(Failure(Flag.CONNECT, text, str(plan.reason), detail=plan.detail))
+            case None:
+                why = "destination is not known here and the director does not answer"
+                self._fail(Failure(Flag.CONNECT, why, "no-director"))
+
+    def _draw(self, hops: tuple[Hop, ...]) -> Hop:
+        point = self._pod.plane.random() * sum(hop.weight for hop in hops)
+        for hop in hops:
+            point -= hop.weight
+            if point < 0:
+                return hop
+        return hops[-1]
+
+    def _forward(self, hop: Hop) -> None:
+        record = self._record
+        record.destination_peer = hop.labels
+        record.destination_identity = _uri(hop.labels.principal)
+        if not hop.authority:
+            self._go_straight(Endpoint(address_of(hop.ip), hop.port))
+            return
+        self._hop = hop
+        record.destination = Endpoint(address_of(hop.ip), hop.port)
+        record.hbone_target = hop.authority
+        record.mutual_tls = True
+        record.source_identity = self._pod.identity
+        self._pod.plane.recorder.established(record)
+        self._pod.pool.acquire(hop, self)
+
+    # --- straight
+
+    def _go_straight(self, target: Endpoint) -> None:
+        self._record.destination = target
+        self._pod.plane.recorder.established(self._record)
+        sock = self._sock
+        self._straight = Straight(self._pod, sock, self._record, target, None, self.ended)
+        self._straight.begin()
+
+    # --- through a tunnel (Applicant)
+
+    def tunnel_ready(self, tunnel: ClientTunnel, *, reused: bool) -> None:
+        hop, pod = self._hop, self._pod
+        assert hop is not None
+        self._tunnel, self._reused = tunnel, reused
+        host = f";host={self._record.service.hostname}" if self._record.service.hostname else ""
+        trace = pod.plane.random_bits(192)
+        block = pod.request_prefix(hop.authority) + literal(
+            b"forwarded", f'for="{self._record.source}"{host}'.encode("ascii", "replace")
+        )
+        block += literal(b"traceparent", b"00-%032x-%016x-00" % (trace >> 64 or 1, trace & 0xFFFFFFFFFFFFFFFF or 1))
+        self._timer = pod.plane.loop.call_later(ANSWER_TIMEOUT_S, self._answer_expired)
+        self._stream = tunnel.core.open(block, self)
+
+    def tunnel_failed(self, failure: Failure) -> None:
+        self._fail(failure)
+
+    def _answer_expired(self) -> None:
+        self._timer = None
+        self._fail(Failure(Flag.CONNECT, "peer did not answer CONNECT in time"))
+
+    # --- before the relay stands (Sink)
+
+    def on_answer(self, answer: Answer) -> None:
+        self._stop_timer()
+        if answer.status != 200:
+            reason = _STATUS_TEXT.get(answer.status, "")
+            self._fail(Failure(Flag.CONNECT, f"http status: {answer.status} {reason}".rstrip()))
+            return
+        tunnel, stream, plane = self._tunnel, self._stream, self._pod.plane
+        assert tunnel is not None
+        assert stream is not None
+        end = TunnelledEnd(plane.loop, self._sock, tunnel, stream, self, plane.buffers, plane.crashed)
+        self._end = end
+        self._record.meter = end
+        stream.sink = end
+        end.start_reading()
+
+    def on_data(self, data: memoryview) -> bool:
+        """Payload before the answer is refused by the stream itself."""
+        return True
+
+    def on_end(self) -> None:
+        self._fail(Failure(Flag.CONNECT, "peer ended the stream without an answer"))
+
+    def on_room(self) -> None:
+        """Nothing is sent before the answer."""
+
+    def on_reset(self, code: int, *, untouched: bool) -> None:
+        self._stop_timer()
+        self._stream = None
+        if not self._retried and (untouched or (code == LOST and self._reused)) and self._hop is not None:
+            # Not one octet of the application has left yet, so it may go another way once.
+            self._retried = True
+            self._pod.plane.recorder.counters.count("hbone_retries")
+            self._pod.pool.acquire(self._hop, self, fresh=True)
+            return
+        if code == LOST:
+            self._fail(TUNNEL_LOST)
+        else:
+            self._fail(Failure(Flag.H2_HANDSHAKE_FAILURE, f"stream reset before an answer: code {code}"))
+
+    # --- ends
+
+    def cut(self, failure: Failure) -> None:
+        """End it from outside."""
+        if self._end is not None:
+            self._end.cut(failure)
+        elif self._straight is not None:
+            self._straight.cut(failure)
+        else:
+            self._fail(failure)
+
+    def ended(self, failure: Failure | None) -> None:
+        """The relay is over."""
+        if not self.closed:
+            self.closed = True
+            self._pod.outbound.pop(self, None)
+            self._pod.plane.recorder.close(self._record, failure)
+
+    def _fail(self, failure: Failure) -> None:
+        if self.closed:
+            return
+        self._stop_timer()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.reset(Code.CANCEL)
+        abort_socket(self._sock)
+        self.ended(failure)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+def _uri(principal: str) -> str:
+    return principal if not principal or principal.startswith("spiffe://") else f"spiffe://{principal}"

@@ -1,0 +1,83 @@
+"""What every connection of this worker shares: loop, clock, buffers, records, credentials, answers of the director."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+from ambient.model.address import IpAddress
+from ambient.model.outcome import PeerLabels, Plan
+from ztunnel.ipc.messages import PeerAsk, RouteAsk, Settings
+from ztunnel.proxy.asks import AskCache
+from ztunnel.proxy.socket_end import Buffers
+from ztunnel.telemetry.recorder import Recorder
+from ztunnel.tls.contexts import Wallet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ztunnel.proxy.tunnel import Tunnel
+
+RouteKey = tuple[str, IpAddress, int]
+
+
+class Plane:
+    """`send` puts a message to the director and says whether there is one. `settings` is replaced when it tells."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        recorder: Recorder,
+        settings: Settings,
+        send: Callable[[object], bool],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.loop = loop
+        self.recorder = recorder
+        self.settings = settings
+        self.clock = clock
+        self.random = random.random
+        self.random_bits = random.getrandbits
+        self.buffers = Buffers()
+        self.wallet = Wallet(wall)
+        self.tunnels: set[Tunnel] = set()
+        self.draining = False
+        self.routes: AskCache[RouteKey, Plan] = AskCache(lambda key: send(RouteAsk(uid=key[0], ip=key[1], port=key[2])))
+        self.peers: AskCache[IpAddress, PeerLabels] = AskCache(lambda ip: send(PeerAsk(ip=ip)))
+        self._dirty: list[Tunnel] = []
+
+    def flush_soon(self, tunnel: Tunnel) -> None:
+        """Have the tunnel send what it encrypted, once, after the other events of this turn."""
+        if not self._dirty:
+            self.loop.call_soon(self._flush_all)
+        self._dirty.append(tunnel)
+
+    def _flush_all(self) -> None:
+        dirty, self._dirty = self._dirty, []
+        for tunnel in dirty:
+            try:
+                tunnel.flush()
+            except Exception as error:
+                self.crashed("flush", error)
+                tunnel.fail(None)
+
+    def tick(self) -> None:
+        """Once a second: keepalive and time limits of every tunnel."""
+        now = self.clock()
+        for tunnel in list(self.tunnels):
+            try:
+                tunnel.tick(now)
+            except Exception as error:
+                self.crashed("tick", error)
+                tunnel.fail(None)
+
+    def crashed(self, where: str, error: BaseException) -> None:
+        """A bug ended one connection: say so, and go on."""
+        self.recorder.counters.count("worker_handler_crashes")
+        trace = "".join(traceback.format_exception(error)[-3:])
+        self.recorder.log.log("error", "worker", f"handler crashed: {where}: {error!r}", [("trace", trace)])

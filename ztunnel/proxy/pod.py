@@ -1,0 +1,117 @@
+"""One served pod: its sockets, identity, policy, live connections and tunnels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ambient.model.address import Endpoint, IpAddress, parse_ip
+from ambient.model.identity import parse_identity
+from ambient.model.outcome import PeerLabels
+from ztunnel.hbone.headers import request_prefix
+from ztunnel.ipc.messages import PodPolicy, PodUp
+from ztunnel.proxy.connections import LiveConnections
+from ztunnel.proxy.plane import Plane
+from ztunnel.proxy.pool import TunnelPool
+from ztunnel.proxy.sockets import PodSockets
+from ztunnel.telemetry.record import Failure
+
+if TYPE_CHECKING:
+    from ztunnel.proxy.inbound import InboundTunnel
+
+_PREFIX_LIMIT: Final = 4_096
+
+
+class Cuttable(Protocol):
+    """A connection that can be ended from outside."""
+
+    def cut(self, failure: Failure) -> None:
+        """End it now, both sides."""
+
+
+class Pod:
+    """State of one pod in this worker. `sockets` is owned."""
+
+    __slots__ = (
+        "_known_waiters",
+        "_prefixes",
+        "addresses",
+        "baggage",
+        "closing",
+        "identity",
+        "live",
+        "outbound",
+        "plane",
+        "policy",
+        "pool",
+        "sockets",
+        "trust_domain",
+        "tunnels",
+        "uid",
+        "up",
+    )
+
+    def __init__(self, plane: Plane, up: PodUp, sockets: PodSockets) -> None:
+        self.plane = plane
+        self.up = up
+        self.uid = up.uid
+        self.identity = up.identity
+        self.trust_domain = parse_identity(up.identity).trust_domain
+        self.sockets = sockets
+        self.live = LiveConnections(up.policy)
+        self.pool = TunnelPool(plane, self)
+        self.outbound: dict[Cuttable, None] = {}
+        """Outbound connections of the pod."""
+        self.tunnels: set[InboundTunnel] = set()
+        self.closing = False
+        self._known_waiters: list[Callable[[], None]] = []
+        self._take(up.policy)
+
+    def _take(self, policy: PodPolicy) -> None:
+        self.policy = policy
+        self._prefixes: dict[str, bytes] = {}
+        self.baggage = policy.baggage.encode("utf-8", "replace")
+        self.addresses: frozenset[IpAddress] = frozenset(parse_ip(text) for text in policy.addresses)
+
+    def request_prefix(self, authority: str) -> bytes:
+        """The constant part of a CONNECT request to `authority`."""
+        prefix = self._prefixes.get(authority)
+        if prefix is None:
+            if len(self._prefixes) >= _PREFIX_LIMIT:
+                self._prefixes.clear()
+            prefix = self._prefixes[authority] = request_prefix(authority.encode("ascii"), self.baggage)
+        return prefix
+
+    @property
+    def labels(self) -> PeerLabels:
+        return self.policy.own
+
+    @property
+    def connections(self) -> int:
+        """Connections of this pod that are still open."""
+        return len(self.live) + len(self.outbound)
+
+    def update(self, policy: PodPolicy) -> int:
+        """New policy state: judge the live connections again; returns how many were cut."""
+        self._take(policy)
+        cut = self.live.replace(policy)
+        if policy.known:
+            waiting, self._known_waiters = self._known_waiters, []
+            for callback in waiting:
+                callback()
+        return cut
+
+    def when_known(self, callback: Callable[[], None]) -> None:
+        """Call back when discovery has told about this pod (see PodPolicy.known), at once if it has."""
+        if self.policy.known:
+            callback()
+        else:
+            self._known_waiters.append(callback)
+
+    def stop_waiting(self, callback: Callable[[], None]) -> None:
+        if callback in self._known_waiters:
+            self._known_waiters.remove(callback)
+
+    def is_own(self, endpoint: Endpoint) -> bool:
+        """The address is one of the pod's own or loopback."""
+        return endpoint.ip.is_loopback or endpoint.ip in self.addresses

@@ -1,0 +1,261 @@
+"""The HBONE connections of one pod to other proxies, shared by its outbound connections.
+
+Connections are shared only between callers that expect the same peer at the same address. Per destination they are
+made one at a time; whoever comes meanwhile waits for it.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+from ambient.errors import MeshError, ProtocolError, Refused, Unavailable
+from ambient.model.address import Endpoint
+from ambient.model.outcome import Hop
+from ztunnel.proxy.dial import Dial
+from ztunnel.proxy.sockets import address_of
+from ztunnel.proxy.tunnel import Tunnel
+from ztunnel.telemetry.record import Failure, Flag
+from ztunnel.tls.contexts import Credentials
+from ztunnel.tls.verify import verify_server
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from ztunnel.proxy.plane import Plane
+    from ztunnel.proxy.pod import Pod
+
+CONNECT_TIMEOUT_S: Final = 10.0
+CERTIFICATE_TIMEOUT_S: Final = 5.0
+IDLE_S: Final = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class TunnelKey:
+    """What a connection may be shared by. The source address is the pod's, there is one pool per pod."""
+
+    hop: Endpoint
+    expected: tuple[str, ...]
+    serial: int
+    """Serial of our credentials: after a renewal new connections present the new certificate."""
+
+
+class Applicant(Protocol):
+    """Who wants a stream on a connection."""
+
+    closed: bool
+
+    def tunnel_ready(self, tunnel: ClientTunnel, *, reused: bool) -> None:
+        """Open a stream on it now."""
+
+    def tunnel_failed(self, failure: Failure) -> None:
+        """There is none to be had."""
+
+
+class ClientTunnel(Tunnel):
+    """Our side of a connection that the pool made."""
+
+    __slots__ = ("_expected", "_making", "last_used", "pooled")
+
+    def __init__(
+        self, plane: Plane, sock: socket.socket, credentials: Credentials, expected: tuple[str, ...], making: _Making
+    ) -> None:
+        super().__init__(plane, sock, credentials.client, server=False)
+        self._expected = expected
+        self._making: _Making | None = making
+        self.last_used = plane.clock()
+        self.pooled = True
+
+    def usable(self) -> bool:
+        return not self.closed and self.core.capacity() > 0
+
+    def on_established(self, certificate: dict[str, object] | None) -> None:
+        verify_server(certificate, self._expected)
+        making, self._making = self._making, None
+        if making is not None:
+            making.established(self)
+
+    def on_down(self, error: MeshError | OSError | None) -> None:
+        self.pooled = False
+        making, self._making = self._making, None
+        if making is not None:
+            making.broke(error)
+
+    def tick(self, now: float) -> None:
+        super().tick(now)
+        idle = not self.core.streams and self._making is None
+        if idle and (not self.pooled or self.core.going_away or now - self.last_used > IDLE_S):
+            self.pooled = False
+            self.shut()
+
+
+class _Making:
+    """One connection being made, and who waits for it."""
+
+    __slots__ = ("_dial", "_key", "_pool", "_sock", "_timer", "waiting")
+
+    def __init__(self, pool: TunnelPool, key: TunnelKey) -> None:
+        self._pool = pool
+        self._key = key
+        self.waiting: list[Applicant] = []
+        self._dial: Dial | None = None
+        self._sock: socket.socket | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self, credentials: Credentials) -> None:
+        pool, key = self._pool, self._key
+        try:
+            sock = pool.pod.sockets.tcp(key.hop.ip.version)
+        except MeshError as error:
+            self.failed(Failure(Flag.CONNECT, str(error)))
+            return
+        self._sock = sock
+
+        def connected(error: OSError | None) -> None:
+            if error is not None:
+                sock.close()
+                self.failed(_connect_failure(error, key.hop))
+                return
+            ClientTunnel(pool.plane, sock, credentials, key.expected, self).begin()
+
+        self._dial = Dial(pool.plane.loop, sock, key.hop, CONNECT_TIMEOUT_S, connected)
+
+    def established(self, tunnel: ClientTunnel) -> None:
+        self._pool.made(self._key, tunnel, self.waiting)
+
+    def broke(self, error: MeshError | OSError | None) -> None:
+        if isinstance(error, Refused | ProtocolError):
+            flag = Flag.H2_HANDSHAKE_FAILURE if error.what == "HTTP/2" else Flag.TLS_FAILURE
+            self.failed(Failure(flag, str(error)))
+        else:
+            self.failed(
+                Failure(Flag.TLS_FAILURE, f"connection closed during the TLS handshake: {error or 'end of file'}")
+            )
+
+    def failed(self, failure: Failure) -> None:
+        self._pool.not_made(self._key, failure, self.waiting)
+
+    def cancel(self, failure: Failure) -> None:
+        if self._dial is not None:
+            self._dial.cancel()
+        if self._sock is not None:
+            self._sock.close()
+        self.failed(failure)
+
+
+def _connect_failure(error: OSError, hop: Endpoint) -> Failure:
+    if isinstance(error, TimeoutError):
+        hint = "connection timed out, maybe a NetworkPolicy is blocking HBONE port 15008"
+        return Failure(Flag.NETWORK_POLICY if hop.port == 15008 else Flag.CONNECT, f"{hint}: {hop}")
+    return Failure(Flag.CONNECT, f"connect to {hop}: {error.strerror or error}")
+
+
+class TunnelPool:
+    """All of one pod's connections to other proxies."""
+
+    __slots__ = ("_making", "_ready", "plane", "pod")
+
+    def __init__(self, plane: Plane, pod: Pod) -> None:
+        self.plane = plane
+        self.pod = pod
+        self._ready: dict[TunnelKey, list[ClientTunnel]] = {}
+        self._making: dict[TunnelKey, _Making] = {}
+
+    def acquire(self, hop: Hop, applicant: Applicant, *, fresh: bool = False) -> None:
+        """Give `applicant` a connection to `hop`: one that is there (unless `fresh`), or a new one."""
+        credentials = self.plane.wallet.get(self.pod.identity)
+        if credentials is None:
+            _AwaitCredentials(self, hop, applicant)
+            return
+        key = TunnelKey(Endpoint(address_of(hop.ip), hop.port), hop.expected, credentials.serial)
+        if not fresh:
+            for tunnel in self._ready.get(key, ()):
+                if tunnel.usable():
+                    tunnel.last_used = self.plane.clock()
+                    applicant.tunnel_ready(tunnel, reused=True)
+                    return
+        self._wait(key, credentials, [applicant])
+
+    def _wait(self, key: TunnelKey, credentials: Credentials, applicants: list[Applicant]) -> None:
+        making = self._making.get(key)
+        if making is not None:
+            making.waiting.extend(applicants)
+            return
+        making = self._making[key] = _Making(self, key)
+        making.waiting.extend(applicants)
+        making.start(credentials)
+
+    def made(self, key: TunnelKey, tunnel: ClientTunnel, waiting: list[Applicant]) -> None:
+        """A connection came up: keep it and serve who waited, as far as it has streams."""
+        self._making.pop(key, None)
+        tunnels = [kept for kept in self._ready.get(key, ()) if not kept.closed and not kept.core.going_away]
+        self._ready[key] = [*tunnels, tunnel]
+        for at, applicant in enumerate(waiting):
+            if not tunnel.usable():
+                credentials = self.plane.wallet.get(self.pod.identity)
+                if credentials is not None:
+                    self._wait(key, credentials, waiting[at:])
+                return
+            if not applicant.closed:
+                applicant.tunnel_ready(tunnel, reused=False)
+
+    def not_made(self, key: TunnelKey, failure: Failure, waiting: list[Applicant]) -> None:
+        """It could not be made: everybody who waited fails."""
+        self._making.pop(key, None)
+        for applicant in waiting:
+            if not applicant.closed:
+                applicant.tunnel_failed(failure)
+
+    def tick(self) -> None:
+        """Once a second: forget what is gone or belongs to credentials that were renewed."""
+        credentials = self.plane.wallet.get(self.pod.identity)
+        for key, tunnels in list(self._ready.items()):
+            stale = credentials is not None and credentials.serial != key.serial
+            left = [] if stale else [tunnel for tunnel in tunnels if tunnel.pooled and not tunnel.closed]
+            if stale:
+                for tunnel in tunnels:
+                    tunnel.pooled = False
+            if left:
+                self._ready[key] = left
+            else:
+                del self._ready[key]
+
+    def close(self, failure: Failure) -> None:
+        """The pod is gone: close every connection now."""
+        for making in list(self._making.values()):
+            making.cancel(failure)
+        for tunnels in self._ready.values():
+            for tunnel in tunnels:
+                tunnel.shut()
+        self._ready.clear()
+
+
+class _AwaitCredentials:
+    """An applicant that waits, for a limited time, for the pod's certificate."""
+
+    __slots__ = ("_applicant", "_hop", "_pool", "_timer")
+
+    def __init__(self, pool: TunnelPool, hop: Hop, applicant: Applicant) -> None:
+        self._pool = pool
+        self._hop = hop
+        self._applicant = applicant
+        self._timer: asyncio.TimerHandle | None = pool.plane.loop.call_later(CERTIFICATE_TIMEOUT_S, self._expired)
+        pool.plane.wallet.wait(pool.pod.identity, self._got)
+
+    def _got(self, outcome: Credentials | Unavailable) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._applicant.closed:
+            return
+        if isinstance(outcome, Unavailable):
+            self._applicant.tunnel_failed(Failure(Flag.IDENTITY_ERROR, str(outcome)))
+        else:
+            self._pool.acquire(self._hop, self._applicant)
+
+    def _expired(self) -> None:
+        self._timer = None
+        wallet, identity = self._pool.plane.wallet, self._pool.pod.identity
+        wallet.leave(identity, self._got)
+        self._got(Unavailable("certificate", identity, "not received in time"))

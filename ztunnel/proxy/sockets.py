@@ -1,0 +1,137 @@
+"""Sockets as the capture contract wants them: made inside the pod's network namespace, marked, non-blocking.
+
+Also what an accepted socket says about itself: who dialled, and where to.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address
+from typing import Final
+
+from ambient.errors import KernelError
+from ambient.model.address import PROXY_MARK, Endpoint, IpAddress, parse_ip
+from ambient.netns import entered
+
+_SO_ORIGINAL_DST: Final = 80
+_IP_TRANSPARENT: Final = 19
+_IPV6_TRANSPARENT: Final = 75
+_IP_BIND_ADDRESS_NO_PORT: Final = 24
+_ORIGINAL_DST_FORMS: Final = ((socket.SOL_IP, 16), (socket.IPPROTO_IPV6, 28))
+_BATCH: Final = 8
+_KEEPALIVE: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 180),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 180),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 9),
+)
+
+
+def keep_alive(sock: socket.socket) -> None:
+    """Options of every application-side socket (Istio's values)."""
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    for option in _KEEPALIVE:
+        sock.setsockopt(*option)
+
+
+@lru_cache(maxsize=4096)
+def address_of(text: str) -> IpAddress:
+    """The address in a socket name; IPv4-mapped ones come out as IPv4, zones are dropped."""
+    return parse_ip(text.partition("%")[0])
+
+
+def endpoint_of(name: tuple[object, ...]) -> Endpoint:
+    """A socket name (AF_INET or AF_INET6) as endpoint."""
+    return Endpoint(address_of(str(name[0])), int(str(name[1])))
+
+
+def original_destination(sock: socket.socket) -> Endpoint:
+    """Where the client of an accepted socket dialled: conntrack's answer if there is one, else the local name."""
+    for level, size in _ORIGINAL_DST_FORMS if sock.family == socket.AF_INET6 else _ORIGINAL_DST_FORMS[:1]:
+        try:
+            raw = sock.getsockopt(level, _SO_ORIGINAL_DST, size)
+        except OSError:
+            continue
+        if len(raw) == 16 and struct.unpack_from("=H", raw)[0] == socket.AF_INET:
+            return Endpoint(IPv4Address(raw[4:8]), struct.unpack_from(">H", raw, 2)[0])
+        if len(raw) == 28 and struct.unpack_from("=H", raw)[0] == socket.AF_INET6:
+            address = IPv6Address(raw[8:24])
+            return Endpoint(address.ipv4_mapped or address, struct.unpack_from(">H", raw, 2)[0])
+    return endpoint_of(sock.getsockname())
+
+
+class PodSockets:
+    """Makes sockets in one pod's network namespace. Owns `netns_fd` until `close`; -1 is the namespace we are in.
+
+    Entering a namespace costs system calls, so TCP sockets are made a few at a time and kept for the next use.
+    """
+
+    __slots__ = ("_mark", "_netns_fd", "_spare")
+
+    def __init__(self, netns_fd: int, mark: int = PROXY_MARK) -> None:
+        self._netns_fd = netns_fd
+        self._mark = mark
+        self._spare: dict[int, list[socket.socket]] = {}
+
+    def tcp(self, version: int) -> socket.socket:
+        """An unbound TCP socket for IP version 4 or 6. Raises KernelError."""
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        spare = self._spare.setdefault(family, [])
+        if not spare:
+            try:
+                with self._inside():
+                    for _ in range(_BATCH):
+                        spare.append(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+                for sock in spare:
+                    if self._mark:
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._mark)
+                    keep_alive(sock)
+            except OSError as error:
+                for sock in spare:
+                    sock.close()
+                spare.clear()
+                raise KernelError("socket", "pod network namespace", str(error)) from None
+        return spare.pop()
+
+    def udp(self, version: int) -> socket.socket:
+        """An unbound UDP socket, marked. Raises KernelError."""
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        try:
+            with self._inside():
+                sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            if self._mark:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._mark)
+        except OSError as error:
+            raise KernelError("socket", "pod network namespace", str(error)) from None
+        return sock
+
+    def _inside(self) -> AbstractContextManager[None]:
+        return nullcontext() if self._netns_fd < 0 else entered(self._netns_fd)
+
+    def close(self) -> None:
+        """Close what is kept and the namespace descriptor."""
+        for spare in self._spare.values():
+            for sock in spare:
+                sock.close()
+        self._spare.clear()
+        if self._netns_fd >= 0:
+            os.close(self._netns_fd)
+            self._netns_fd = -1
+
+
+def speak_as(sock: socket.socket, source: Endpoint) -> None:
+    """Bind to a foreign address so that the other side sees the real client; raises OSError.
+
+    With port 0 the port is chosen at connect time, per destination, so that many clients do not use them up.
+    """
+    if sock.family == socket.AF_INET:
+        sock.setsockopt(socket.SOL_IP, _IP_TRANSPARENT, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+    if not source.port:
+        sock.setsockopt(socket.SOL_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    sock.bind((str(source.ip), source.port))

@@ -1,0 +1,205 @@
+"""A TCP connection that carries HBONE: socket, TLS session and HTTP/2 connection in one, either role.
+
+Octets to send are encrypted at once and leave in one `send` per turn of the loop.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from typing import TYPE_CHECKING, Final
+
+from ambient.errors import MeshError, ProtocolError
+from ztunnel.hbone.connection import Connection
+from ztunnel.hbone.limits import Violation
+from ztunnel.hbone.message import Request
+from ztunnel.hbone.stream import Sink, Stream
+from ztunnel.proxy.socket_end import Buffers, SocketEnd
+from ztunnel.tls.session import TlsSession
+
+if TYPE_CHECKING:
+    from ztunnel.proxy.plane import Plane
+    from ztunnel.proxy.relay import TunnelledEnd
+
+TUNNEL_HIGH_WATER: Final = 1 << 20
+HANDSHAKE_TIMEOUT_S: Final = 10.0
+LOST: Final = -1
+"""Code of `Sink.on_reset` when the connection below went away."""
+_UNREAD_LIMIT: Final = 16 << 20
+_FEED_AT: Final = Buffers.SIZE - 32_768
+
+
+class Tunnel(SocketEnd):
+    """Subclasses say who may be at the other end and what happens when it is up or gone."""
+
+    __slots__ = ("_dirty", "_net", "_plain", "_relief", "_unflushed", "born", "core", "established", "plane", "session")
+
+    def __init__(self, plane: Plane, sock: socket.socket, context: ssl.SSLContext, *, server: bool) -> None:
+        super().__init__(plane.loop, sock, TUNNEL_HIGH_WATER, plane.crashed)
+        self.plane = plane
+        self.session = TlsSession(context, server=server)
+        self.core = Connection(self, client=not server)
+        self.established = False
+        self.born = plane.clock()
+        self._net = plane.buffers.net
+        self._plain = plane.buffers.plain
+        self._dirty = False
+        self._unflushed = 0
+        self._relief: list[TunnelledEnd] = []
+        plane.tunnels.add(self)
+
+    # --- what subclasses define
+
+    def on_established(self, certificate: dict[str, object] | None) -> None:
+        """The handshake is complete. Raise MeshError to refuse the peer."""
+        raise NotImplementedError
+
+    def on_down(self, error: MeshError | OSError | None) -> None:
+        """The connection is gone; its streams have been told."""
+        raise NotImplementedError
+
+    def on_request(self, stream: Stream, request: Request) -> Sink:
+        raise ProtocolError("request on a client's connection")
+
+    def on_going_away(self) -> None:
+        """The peer accepts no new streams."""
+
+    # --- life
+
+    def begin(self) -> None:
+        """The TCP connection is up: start TLS."""
+        self.start_reading()
+        if self.core.client:
+            self._handshake()
+
+    def tick(self, now: float) -> None:
+        """Once a second."""
+        if self.established:
+            self.core.tick(now)
+        elif now - self.born > HANDSHAKE_TIMEOUT_S:
+            self.shut(ProtocolError("TLS handshake", "", "timed out"))
+
+    def shut(self, error: MeshError | OSError | None = None) -> None:
+        """Send what is pending, then close; streams still open are lost."""
+        if not self.closed:
+            if self.established:
+                self.session.close()
+            self.flush()
+            self.close()
+            self._down(error)
+
+    def await_relief(self, end: TunnelledEnd) -> None:
+        """Call `on_room` when the tunnel is no longer congested."""
+        self._relief.append(end)
+
+    # --- octets out
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Encrypt and send by the end of this turn (Owner of the HTTP/2 connection)."""
+        if self.closed:
+            return
+        self.session.write(data)
+        if not self._dirty:
+            self._dirty = True
+            self.plane.flush_soon(self)
+        self._unflushed += len(data)
+        if self._unflushed > TUNNEL_HIGH_WATER:
+            self._flush()
+
+    def flush(self) -> None:
+        """End of the turn: send what was encrypted."""
+        self._dirty = False
+        self._flush()
+
+    def _flush(self) -> None:
+        self._unflushed = 0
+        data = self.session.pending()
+        if data:
+            self.push(data)
+            if self.backlog_size > _UNREAD_LIMIT:
+                self.plane.recorder.counters.count("hbone_unread_output")
+                self.fail(None)
+
+    # --- octets in
+
+    def on_readable(self) -> None:
+        try:
+            size = self._recv_into(self._net)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            self.fail(error)
+            return
+        if not size:
+            self.fail(None)
+            return
+        self.session.feed(self._net[:size])
+        if self.established or self._handshake():
+            self._decrypt()
+
+    def _handshake(self) -> bool:
+        try:
+            if not self.session.handshake():
+                self.flush()
+                return False
+            self.flush()
+            if self.closed:
+                return False
+            certificate = self.session.certificate()
+            self.established = True
+            self.core.start()
+            self.on_established(certificate)
+        except MeshError as error:
+            self.flush()
+            self.close()
+            self._down(error)
+            return False
+        return not self.closed
+
+    def _decrypt(self) -> None:
+        plain, have = self._plain, 0
+        receive, read_into = self.core.receive, self.session.read_into
+        try:
+            while (size := read_into(plain[have:])) > 0:
+                have += size
+                if have > _FEED_AT:
+                    receive(plain[:have])
+                    have = 0
+                    if self.closed:
+                        return
+        except ProtocolError as error:
+            if have:
+                receive(plain[:have])
+            self.plane.recorder.counters.count("tls_errors")
+            self.shut(error)
+            return
+        if have:
+            receive(plain[:have])
+        if self.closed:
+            return
+        if size < 0:
+            self.fail(None)
+        elif self.core.broken is not None:
+            self.shut(ProtocolError("HTTP/2", "", self.core.broken.text))
+
+    # --- events
+
+    def on_violation(self, violation: Violation) -> None:
+        if violation.counter:
+            self.plane.recorder.counters.count(violation.counter)
+        if self.core.broken is not None:
+            self.loop.call_soon(self.shut, ProtocolError("HTTP/2", "", violation.text))
+
+    def on_relieved(self) -> None:
+        waiting, self._relief = self._relief, []
+        for end in waiting:
+            end.on_room()
+
+    def on_lost(self, error: OSError | None) -> None:
+        self._down(error)
+
+    def _down(self, error: MeshError | OSError | None) -> None:
+        self.plane.tunnels.discard(self)
+        self._relief.clear()
+        self.core.lost(LOST)
+        self.on_down(error)

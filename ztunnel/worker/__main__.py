@@ -1,0 +1,39 @@
+"""`python -m ztunnel.worker --slot N --socket PATH`: the process around a Worker."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import signal
+import sys
+
+import uvloop
+
+from ztunnel.worker.worker import Worker
+
+
+async def _serve(slot: int, path: str) -> None:
+    loop = asyncio.get_running_loop()
+    finished = asyncio.Event()
+    # The supervisor ends us through the director's Drain; a terminal's signal must not come before it.
+    loop.add_signal_handler(signal.SIGINT, lambda: None)
+    loop.add_signal_handler(signal.SIGTERM, finished.set)
+    Worker(loop, slot, path, finished.set).start()
+    gc.collect()
+    gc.freeze()
+    await finished.wait()
+
+
+def main(arguments: list[str]) -> int:
+    """Run until drained or told to end. Returns the exit code."""
+    parser = argparse.ArgumentParser(prog="ztunnel.worker", description=__doc__)
+    parser.add_argument("--slot", type=int, required=True, help="number of this worker, from 0")
+    parser.add_argument("--socket", required=True, help="path of the director's socket")
+    options = parser.parse_args(arguments)
+    uvloop.run(_serve(options.slot, options.socket))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,165 @@
+"""A pod being served: its listening sockets joined to the paths that connections take."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from ambient.errors import InvalidInput
+from ambient.model.identity import parse_identity
+from ztunnel.dns.server import DnsServer
+from ztunnel.dns.upstream import Resolvers
+from ztunnel.ipc.messages import PodUp
+from ztunnel.proxy.accept import Acceptor
+from ztunnel.proxy.inbound import InboundTunnel
+from ztunnel.proxy.outbound import Outbound
+from ztunnel.proxy.passthrough import PlainInbound
+from ztunnel.proxy.plane import Plane
+from ztunnel.proxy.pod import Pod
+from ztunnel.proxy.sockets import PodSockets, endpoint_of, keep_alive, original_destination
+from ztunnel.telemetry.record import Failure, Flag
+from ztunnel.tls.contexts import Credentials
+
+DRAINED: Final = Failure(Flag.NONE, "connection closed due to connection drain")
+CERTIFICATE_WAIT_S: Final = 5.0
+_TCP_LISTENERS: Final = 3
+
+MakeSockets = Callable[[int], PodSockets]
+
+
+class ServedPod:
+    """Owns the descriptors of one PodUp: netns, outbound, plaintext, hbone, then the dns sockets."""
+
+    def __init__(
+        self, plane: Plane, up: PodUp, fds: Sequence[int], resolvers: Resolvers, make_sockets: MakeSockets = PodSockets
+    ) -> None:
+        if len(fds) < 1 + _TCP_LISTENERS:
+            raise InvalidInput("pod without its sockets", up.uid, f"{len(fds)} descriptors")
+        parse_identity(up.identity)
+        self.plane = plane
+        self.up = up
+        self.netns_inode = os.fstat(fds[0]).st_ino
+        self._netns_fd = os.dup(fds[0])
+        self.pod = Pod(plane, up, make_sockets(fds[0]))
+        self._closing: Callable[[], None] | None = None
+        self._deadline: asyncio.TimerHandle | None = None
+        listeners = [socket.socket(fileno=fd) for fd in fds[1:]]
+        takers = (self._take_outbound, self._take_plain, self._take_hbone)
+        self._listeners = listeners
+        count = plane.recorder.counters.count
+        self._acceptors = [
+            Acceptor(plane.loop, sock, taker, count, plane.crashed)
+            for sock, taker in zip(listeners[:_TCP_LISTENERS], takers, strict=True)
+        ]
+        self._dns = [DnsServer(plane, self.pod, sock, resolvers) for sock in listeners[_TCP_LISTENERS:]]
+
+    @property
+    def listening_fds(self) -> tuple[int, ...]:
+        """Descriptors in the order of PodUp, for a restarted director. They stay ours."""
+        return (self._netns_fd, *(sock.fileno() for sock in self._listeners))
+
+    # --- accepting
+
+    def _take_outbound(self, sock: socket.socket, peer: tuple[object, ...]) -> None:
+        keep_alive(sock)
+        Outbound(self.pod, sock, endpoint_of(peer), original_destination(sock)).begin()
+
+    def _take_plain(self, sock: socket.socket, peer: tuple[object, ...]) -> None:
+        keep_alive(sock)
+        PlainInbound(self.pod, sock, endpoint_of(peer), original_destination(sock)).begin()
+
+    def _take_hbone(self, sock: socket.socket, peer: tuple[object, ...]) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        source, local = endpoint_of(peer), endpoint_of(sock.getsockname())
+        credentials = self.plane.wallet.get(self.pod.identity)
+        if credentials is not None:
+            InboundTunnel(self.pod, sock, source, local, credentials).begin()
+        else:
+            _AwaitCertificate(self, sock, lambda found: InboundTunnel(self.pod, sock, source, local, found).begin())
+
+    # --- ending
+
+    def stop_accepting(self) -> None:
+        """Take no new connections; our handles of the listening sockets stay open."""
+        for acceptor in self._acceptors:
+            acceptor.pause()
+        self._acceptors.clear()
+        for server in self._dns:
+            server.close()
+        self._dns.clear()
+
+    def drain(self) -> None:
+        """No new connections and no new streams; what is open goes on."""
+        self.stop_accepting()
+        self.pod.closing = True
+        for tunnel in list(self.pod.tunnels):
+            if tunnel.established:
+                tunnel.core.drain()
+
+    def close_after(self, drain_s: float, gone: Callable[[], None]) -> None:
+        """Drain, and when the last connection ended or `drain_s` is over close everything and call `gone`."""
+        self._closing = gone
+        self.drain()
+        if drain_s > 0 and self.pod.connections:
+            self._deadline = self.plane.loop.call_later(drain_s, self.close)
+        else:
+            self.close()
+
+    def tick(self) -> None:
+        """Once a second."""
+        self.pod.pool.tick()
+        if self._closing is not None and not self.pod.connections:
+            self.close()
+
+    def close(self) -> None:
+        """Cut what is left and release every descriptor."""
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
+        self.stop_accepting()
+        self.pod.live.cut_all(DRAINED)
+        for connection in list(self.pod.outbound):
+            connection.cut(DRAINED)
+        self.pod.pool.close(DRAINED)
+        for tunnel in list(self.pod.tunnels):
+            tunnel.shut()
+        for sock in self._listeners:
+            sock.close()
+        self._listeners.clear()
+        self.pod.sockets.close()
+        if self._netns_fd >= 0:
+            os.close(self._netns_fd)
+            self._netns_fd = -1
+        gone, self._closing = self._closing, None
+        if gone is not None:
+            gone()
+
+
+class _AwaitCertificate:
+    """An accepted tunnel whose pod has no certificate yet waits a limited time for it."""
+
+    __slots__ = ("_go", "_served", "_sock", "_timer")
+
+    def __init__(self, served: ServedPod, sock: socket.socket, go: Callable[[Credentials], None]) -> None:
+        self._served = served
+        self._sock = sock
+        self._go = go
+        plane = served.plane
+        self._timer = plane.loop.call_later(CERTIFICATE_WAIT_S, self._expired)
+        plane.wallet.wait(served.pod.identity, self._got)
+
+    def _got(self, outcome: Credentials | Exception) -> None:
+        self._timer.cancel()
+        if isinstance(outcome, Credentials) and not self._served.pod.closing:
+            self._go(outcome)
+            return
+        self._served.plane.recorder.counters.count("inbound_without_certificate")
+        self._served.plane.recorder.log.log("warn", "proxy::inbound", f"no certificate: {outcome}")
+        self._sock.close()
+
+    def _expired(self) -> None:
+        self._served.plane.wallet.leave(self._served.pod.identity, self._got)
+        self._got(TimeoutError("not received in time"))

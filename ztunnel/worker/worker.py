@@ -1,0 +1,271 @@
+"""One worker: does what the director says, tells it what it sees, and goes on without it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from ambient.errors import InvalidInput, MeshError
+from ztunnel.dns.upstream import Resolvers
+from ztunnel.ipc import messages as m
+from ztunnel.proxy.asks import AskCache
+from ztunnel.proxy.plane import Plane
+from ztunnel.proxy.sockets import PodSockets
+from ztunnel.telemetry.access_log import LogWriter
+from ztunnel.telemetry.recorder import Recorder
+from ztunnel.worker.link import Link
+from ztunnel.worker.served import MakeSockets, ServedPod
+
+TICK_S: Final = 1.0
+
+
+class Worker:
+    """`finished` is called after Drain when nothing is left to do."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        slot: int,
+        path: str,
+        finished: Callable[[], None],
+        *,
+        log_fd: int = 1,
+        make_sockets: MakeSockets = PodSockets,
+    ) -> None:
+        self._loop = loop
+        self._slot = slot
+        self._finished = finished
+        self._make_sockets = make_sockets
+        log = LogWriter(log_fd, soon=loop.call_soon, later=loop.call_later)
+        self.recorder = Recorder(log)
+        self._link = Link(loop, path, on_up=self._director_up, on_message=self._on_message, on_down=self._director_down)
+        settings = m.Settings(node="", trust_domain="", cluster_id="")
+        self.plane = Plane(loop, self.recorder, settings, self._link.send)
+        self._pods: dict[str, ServedPod] = {}
+        self._leaving: set[ServedPod] = set()
+        self._resolvers = Resolvers(
+            self.plane, AskCache(lambda key: self._link.send(m.NameAsk(uid=key[0], name=key[1], qtype=key[2])))
+        )
+        self._deadline: float | None = None
+        self._over = False
+
+    def start(self) -> None:
+        """Look for the director and begin the one-second work."""
+        self._loop.call_later(TICK_S, self._tick)
+        self._link.connect()
+
+    # --- the director
+
+    def _director_up(self) -> None:
+        self.recorder.counters.resend()
+        self._link.send(
+            m.Hello(pid=os.getpid(), slot=self._slot, pods=tuple(self._pods), identities=self.plane.wallet.identities)
+        )
+
+    def _director_down(self) -> None:
+        self.recorder.log.log("warn", "worker", "director is gone, going on with what is known")
+        self.plane.routes.director_gone()
+        self.plane.peers.director_gone()
+        self._resolvers.names.director_gone()
+
+    def _on_message(self, message: object, fds: list[int]) -> None:
+        """Handle one message; descriptors that the handler does not take over are closed."""
+        owned: Sequence[int] = fds
+        try:
+            if self._handle(message, fds):
+                owned = ()
+        except MeshError as error:
+            self.recorder.counters.count("director_messages_refused")
+            self.recorder.log.log("error", "worker", f"{type(message).__name__} refused: {error}")
+        finally:
+            for fd in owned:
+                os.close(fd)
+
+    def _handle(self, message: object, fds: list[int]) -> bool:
+        """True when the descriptors were taken over."""
+        plane = self.plane
+        match message:
+            case m.RouteAnswer():
+                plane.routes.answer((message.uid, message.ip, message.port), message.plan)
+            case m.PeerAnswer():
+                plane.peers.answer(message.ip, message.labels)
+            case m.NameAnswer():
+                self._resolvers.names.answer((message.uid, message.name, message.qtype), message)
+            case m.Forget():
+                self._forget(message)
+            case m.PodUpdate():
+                served = self._pods.get(message.uid)
+                if served is not None:
+                    cut = served.pod.update(message.policy)
+                    if cut:
+                        self.recorder.counters.count("connections_cut_by_policy", cut)
+            case m.PodUp():
+                return self._pod_up(message, fds)
+            case m.PodDown():
+                self._pod_down(message)
+            case m.Certificate():
+                if len(fds) != 1:
+                    raise InvalidInput("certificate", message.identity, f"{len(fds)} descriptors, expected one")
+                plane.wallet.put(message.identity, fds[0], message.roots, message.not_after_unix)
+            case m.CertificateGone():
+                plane.wallet.drop(message.identity)
+            case m.CertificateFailed():
+                plane.wallet.fail(message.identity, message.why)
+            case m.AskListeners():
+                self._give_listeners(message.uid)
+            case m.ReportAsk():
+                self._report()
+                self._link.send(m.Report(ask=message.ask, connections=self.recorder.live()))
+            case m.Settings():
+                plane.settings = message
+                self.recorder.node = message.node
+                self.recorder.log.configure(message.log_format, message.log_level)
+            case m.LogLevel():
+                self.recorder.log.set_level(message.level)
+            case m.Drain():
+                self._drain(message.deadline_s)
+            case _:
+                raise InvalidInput("message not understood", type(message).__name__)
+        return False
+
+    def _forget(self, message: m.Forget) -> None:
+        plane, names = self.plane, self._resolvers.names
+        for key in message.routes:
+            plane.routes.forget(key)
+        for ip in message.peers:
+            plane.peers.forget(ip)
+        if message.names or message.everything:
+            names.forget_all()
+        if message.everything:
+            plane.routes.forget_all()
+            plane.peers.forget_all()
+
+    # --- pods
+
+    def _pod_up(self, message: m.PodUp, fds: list[int]) -> bool:
+        old = self._pods.get(message.uid)
+        if (
+            old is not None
+            and fds
+            and os.fstat(fds[0]).st_ino == old.netns_inode
+            and old.up.identity == message.identity
+        ):
+            # The same pod once more: only what is known about it may be new.
+            old.up = message
+            old.pod.update(message.policy)
+            self._link.send(m.PodReady(uid=message.uid))
+            return False
+        if old is not None:
+            del self._pods[message.uid]
+            old.close()
+        try:
+            served = ServedPod(self.plane, message, fds, self._resolvers, self._make_sockets)
+        except (MeshError, OSError) as error:
+            self.recorder.log.log("error", "worker", f"pod {message.namespace}/{message.name} not served: {error}")
+            self._link.send(m.PodReady(uid=message.uid, error=str(error)))
+            return False
+        self._pods[message.uid] = served
+        if self.plane.draining:
+            served.drain()
+        self._link.send(m.PodReady(uid=message.uid))
+        return True
+
+    def _pod_down(self, message: m.PodDown) -> None:
+        served = self._pods.pop(message.uid, None)
+        if served is None:
+            self._link.send(m.PodGone(uid=message.uid))
+            return
+        self._leaving.add(served)
+
+        def gone() -> None:
+            self._leaving.discard(served)
+            self._link.send(m.PodGone(uid=message.uid))
+
+        served.close_after(message.drain_s, gone)
+
+    def _give_listeners(self, uid: str) -> None:
+        served = self._pods.get(uid)
+        if served is None:
+            self._link.send(m.PodListeners(uid=uid))
+            return
+        up = served.up
+        answer = m.PodListeners(
+            uid=uid,
+            name=up.name,
+            namespace=up.namespace,
+            service_account=up.service_account,
+            identity=up.identity,
+            dns=up.dns,
+        )
+        self._link.send(answer, served.listening_fds)
+
+    # --- time
+
+    def _tick(self) -> None:
+        if self._over:
+            return
+        self._loop.call_later(TICK_S, self._tick)
+        try:
+            self.plane.tick()
+            for served in [*self._pods.values(), *self._leaving]:
+                served.tick()
+            if self._link.up:
+                self._report()
+            self._check_drained()
+        except Exception as error:
+            self.plane.crashed("tick", error)
+
+    def _report(self) -> None:
+        self.recorder.count_live()
+        counters = self.recorder.counters
+        report = counters.report(self._gauges)
+        if report is not None:
+            self._link.send(report)
+        flows = self.recorder.take_flows()
+        if flows is not None:
+            self._link.send(flows)
+
+    def _gauges(self) -> dict[str, float]:
+        inbound = sum(len(served.pod.live) for served in self._pods.values())
+        outbound = sum(len(served.pod.outbound) for served in self._pods.values())
+        return {
+            'istio_tcp_sockets_open{reporter="destination"}': inbound,
+            'istio_tcp_sockets_open{reporter="source"}': outbound,
+            "worker_tunnels": len(self.plane.tunnels),
+            "worker_pods": len(self._pods),
+        }
+
+    # --- end
+
+    def close(self) -> None:
+        """Cut everything and hang up, without saying so."""
+        self._over = True
+        for served in [*self._pods.values(), *self._leaving]:
+            served.close()
+        self._pods.clear()
+        self._link.close()
+
+    def _drain(self, deadline_s: float) -> None:
+        self.plane.draining = True
+        self._deadline = self._loop.time() + deadline_s
+        for served in self._pods.values():
+            served.drain()
+        self._check_drained()
+
+    def _check_drained(self) -> None:
+        if self._deadline is None or self._over:
+            return
+        busy = any(served.pod.connections for served in [*self._pods.values(), *self._leaving])
+        if busy and self._loop.time() < self._deadline:
+            self._loop.call_later(0.05, self._check_drained)
+            return
+        self._over = True
+        for served in [*self._pods.values(), *self._leaving]:
+            served.close()
+        self._report()
+        self._link.send(m.Drained())
+        self._link.close()
+        self.recorder.log.flush()
+        self._finished()
