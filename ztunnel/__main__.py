@@ -124,9 +124,10 @@ def children(env: dict[str, str]) -> list[Child]:
     run_dir = env.get("AMBIENT_RUN_DIR") or "/var/run/ambient-ztunnel"
     raw = env.get("ZTUNNEL_WORKER_THREADS") or "0"
     cores = len(os.sched_getaffinity(0))
-    count = max(1, round(cores * float(raw[:-1]) / 100)) if raw.endswith("%") else int(raw) or cores
-    if not 0 < count <= 256:
+    share = raw.removesuffix("%")
+    if not share.isascii() or not share.isdigit() or int(share) > 256:
         raise ValueError(f"ZTUNNEL_WORKER_THREADS: {raw!r}: expected 0..256 or a percentage")
+    count = max(1, round(cores * int(share) / 100)) if raw.endswith("%") else int(share) or cores
     python = [sys.executable, "-m"]
     found = [Child("director", [*python, "ztunnel.director", "--supervised"])]
     for slot in range(count):

@@ -32,7 +32,7 @@ class _Asked:
     def __init__(self) -> None:
         self.depends: OrderedDict[Key, frozenset[str]] = OrderedDict()
         self.by_name: dict[str, set[Key]] = {}
-        self.names = False
+        self.names: set[str] = set()
 
     def add(self, key: Key, depends: frozenset[str]) -> None:
         self.drop(key)
@@ -51,11 +51,14 @@ class _Asked:
 class Answers:
     """One per director; workers are told apart by their slot and pid."""
 
-    def __init__(self, mesh: Mesh, site: Site, *, domain: str, registry_only: bool, limit: int = LARGEST) -> None:
+    def __init__(
+        self, mesh: Mesh, site: Site, *, domain: str, registry_only: bool, ipv6: bool = True, limit: int = LARGEST
+    ) -> None:
         self._mesh = mesh
         self._site = site
         self._domain = domain
         self._registry_only = registry_only
+        self._ipv6 = ipv6
         self._limit = limit
         self._asked: dict[int, _Asked] = {}
 
@@ -88,15 +91,15 @@ class Answers:
     def name(self, pid: int, pod: PodInfo, ask: NameAsk) -> NameAnswer:
         """Addresses of a mesh name as this pod sees it."""
         client = source_of(self._mesh, self._site, pod)
-        found = resolve_name(self._mesh, client, ask.name, ask.qtype, self._domain)
+        found = resolve_name(self._mesh, client, ask.name, ask.qtype, self._domain, ipv6=self._ipv6)
         if pid in self._asked:
-            self._asked[pid].names = True
+            self._asked[pid].names |= found.depends
         return NameAnswer(
             uid=ask.uid,
             name=ask.name,
             qtype=ask.qtype,
             known=found.known,
-            addresses=tuple(found.addresses),
+            addresses=tuple(str(ip) for ip in found.addresses),
             canonical=found.canonical,
         )
 
@@ -108,7 +111,9 @@ class Answers:
             keys = {key for name in changes.names for key in asked.by_name.get(name, ())}
             for key in keys:
                 asked.drop(key)
-            names, asked.names = asked.names, False
+            names = not asked.names.isdisjoint(changes.names)
+            if names:
+                asked.names.clear()
             if keys or names:
                 send(pid, _forget(keys, names=names))
 

@@ -35,6 +35,7 @@ class App:
     """One run of the director."""
 
     def __init__(self, config: Config, *, supervised: bool) -> None:
+        self._heirs = os.path.exists(config.director_socket)
         self._config = config
         self._supervised = supervised
         self._stop = asyncio.Event()
@@ -53,12 +54,11 @@ class App:
         if self._supervised:
             self._watch_parent(loop)
         director = self.director
-        heirs = os.path.exists(self._config.director_socket)
         if director.custody is not None:
             director.certificates.offer(await director.custody.take_back())
         director.discovery.restore()
         director.crew.listen()
-        work = [director.certificates.run(), director.discovery.run(), self._pods(GATHER_S if heirs else 0.0)]
+        work = [director.certificates.run(), director.discovery.run(), self._pods()]
         if director.custody is not None:
             work.append(director.custody.run())
         tasks = [asyncio.ensure_future(one) for one in (*work, *self._ports(self._pages()))]
@@ -92,9 +92,9 @@ class App:
         self.director.discovery.save_now()
         self.director.close()
 
-    async def _pods(self, gather_s: float) -> None:
+    async def _pods(self) -> None:
         # Workers that outlived an earlier director bring the pods' sockets; without them we would bind anew.
-        await asyncio.sleep(gather_s)
+        await asyncio.sleep(GATHER_S if self._heirs else 0.0)
         await self._link.run()
 
     async def _sign(self, identity: str, csr: str) -> list[str]:

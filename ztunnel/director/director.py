@@ -1,4 +1,4 @@
-"""The middle of the director: what each part says is passed to the parts it concerns. No sockets or files of its own."""
+"""The middle of the director: passes what each part says to the parts it concerns. No sockets or files of its own."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ class Director:
             started=self._pod_started,
             stopped=self._pod_stopped,
         )
-        self.answers = Answers(mesh, self.site, domain=config.cluster_domain, registry_only=config.registry_only)
+        self.answers = Answers(
+            mesh, self.site, domain=config.cluster_domain, registry_only=config.registry_only, ipv6=config.ipv6
+        )
         self.log_level = config.log_level
         self._settled = False
         self._every_pod_known = False

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ambient.model.identity import Identity
 from ambient.model.mesh import Mesh
-from ambient.model.outcome import PeerLabels, ServiceLabels
+from ambient.model.outcome import ServiceLabels
 from ambient.model.route import peer_labels, waypoint_principals
 from ambient.model.workload import TunnelProtocol, Workload
 from ztunnel.ipc.messages import PodPolicy

@@ -1,0 +1,142 @@
+"""The supervisor with real child processes: small scripts that stand in for director and workers."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+DRIVER = """
+import sys
+from ztunnel.__main__ import Child, Supervisor
+folder, deadline = sys.argv[1], float(sys.argv[2])
+names = sys.argv[3:]
+family = [Child(n, [sys.executable, "-S", f"{folder}/{n}.py", folder, n]) for n in names]
+sys.exit(Supervisor(family, deadline, lambda text: print(text, flush=True)).run())
+"""
+LIVE = """
+import os, signal, sys
+folder, name = sys.argv[1:]
+open(f"{folder}/{name}.log", "a").write(f"{os.getpid()}\\n")
+signal.pause()
+"""
+POLITE = LIVE.replace("signal.pause()", "signal.sigwait({signal.SIGTERM}); open(f'{folder}/{name}.end', 'w')").replace(
+    "folder, name = ", "signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM}); folder, name = "
+)
+STUBBORN = LIVE.replace("folder, name = ", "signal.signal(signal.SIGTERM, signal.SIG_IGN); folder, name = ")
+CONFIG = "import sys; sys.exit(78)"
+SHORT = LIVE.replace("signal.pause()", "sys.exit(3)")
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, "waited too long"
+        time.sleep(0.005)
+
+
+class Family:
+    def __init__(self, folder: Path, scripts: dict[str, str], deadline: float) -> None:
+        self.folder = folder
+        for name, script in scripts.items():
+            (folder / f"{name}.py").write_text(script)
+        argv = [sys.executable, "-c", DRIVER, str(folder), str(deadline), *scripts]
+        self.process = subprocess.Popen(argv, stdout=subprocess.DEVNULL)
+
+    def pids(self, name: str) -> list[int]:
+        log = self.folder / f"{name}.log"
+        return [int(line) for line in log.read_text().split()] if log.exists() else []
+
+
+@pytest.fixture
+def family(tmp_path: Path) -> Iterator[Callable[..., Family]]:
+    made: list[Family] = []
+
+    def make(deadline: float = 5.0, **scripts: str) -> Family:
+        made.append(Family(tmp_path, scripts, deadline))
+        return made[-1]
+
+    yield make
+    for one in made:
+        if one.process.poll() is None:
+            one.process.kill()
+        one.process.wait(10)
+        for script in one.folder.glob("*.log"):
+            for pid in one.pids(script.stem):
+                if (
+                    Path(f"/proc/{pid}/cmdline").exists()
+                    and str(one.folder) in Path(f"/proc/{pid}/cmdline").read_text()
+                ):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def test_a_child_that_dies_is_started_again_at_once(family: Callable[..., Family]) -> None:
+    one = family(director=LIVE, worker=LIVE)
+    until(lambda: len(one.pids("worker")) == 1 and len(one.pids("director")) == 1)
+    os.kill(one.pids("worker")[0], signal.SIGKILL)
+    until(lambda: len(one.pids("worker")) == 2)
+    assert len(one.pids("director")) == 1
+    os.kill(one.pids("director")[0], signal.SIGKILL)
+    until(lambda: len(one.pids("director")) == 2)
+    assert len(one.pids("worker")) == 2
+
+
+def test_a_child_that_keeps_dying_is_started_ever_more_slowly(family: Callable[..., Family]) -> None:
+    one = family(director=LIVE, worker=SHORT)
+    started = time.monotonic()
+    until(lambda: len(one.pids("worker")) >= 5)
+    # At once, then after 50, 100 and 200 ms.
+    assert time.monotonic() - started >= 0.35
+
+
+def test_a_termination_signal_goes_to_the_director_first_and_the_rest_follow(family: Callable[..., Family]) -> None:
+    one = family(director=POLITE, worker=LIVE)
+    until(lambda: len(one.pids("worker")) == 1 and len(one.pids("director")) == 1)
+    one.process.send_signal(signal.SIGTERM)
+    assert one.process.wait(20) == 0
+    assert (one.folder / "director.end").exists()
+    assert len(one.pids("worker")) == 1
+
+
+def test_children_that_will_not_end_are_killed(family: Callable[..., Family]) -> None:
+    one = family(deadline=-2.5, director=STUBBORN, worker=STUBBORN)
+    until(lambda: len(one.pids("worker")) == 1 and len(one.pids("director")) == 1)
+    pids = [*one.pids("worker"), *one.pids("director")]
+    one.process.send_signal(signal.SIGINT)
+    assert one.process.wait(20) == 0
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def test_unusable_settings_end_everything_with_their_exit_code(family: Callable[..., Family]) -> None:
+    one = family(director=CONFIG, worker=LIVE)
+    assert one.process.wait(20) == 78
+    assert not any(Path(f"/proc/{pid}").exists() for pid in one.pids("worker"))
+
+
+def test_an_unknown_word_on_the_command_line_is_an_error() -> None:
+    done = subprocess.run([sys.executable, "-m", "ztunnel", "what"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "usage" in done.stderr
+
+
+def test_the_supervisor_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, ztunnel.__main__;"
+        "bad = {'asyncio','socket','subprocess','ssl','grpc','cryptography','dataclasses','typing_extensions'};"
+        "print(sorted(bad & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_worker_count_that_is_none_stops_the_start_with_its_name() -> None:
+    env = {**os.environ, "ZTUNNEL_WORKER_THREADS": "lots"}
+    done = subprocess.run([sys.executable, "-m", "ztunnel"], capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 78
+    assert "ZTUNNEL_WORKER_THREADS" in done.stderr
