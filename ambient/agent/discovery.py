@@ -30,6 +30,7 @@ class Policies:
         self._identification = ztunnel_node(node, pod="agent", namespace=namespace, cluster=cluster)
         self._client = DeltaClient(self._identification)
         self._mesh = Mesh()
+        self._indexes: dict[str, PolicyIndex] = {}
         self._changed = changed
 
     @property
@@ -41,6 +42,7 @@ class Policies:
         for name, why in batch.refused.items():
             log.warning("discovery: %s refused: %s", name, why)
         if self._mesh.apply(batch.put, batch.gone) or batch.first:
+            self._indexes.clear()
             self._changed()
 
     def apply_to(self, pod: Pod | PodTarget) -> bool:
@@ -58,8 +60,10 @@ class Policies:
         workload = self._mesh.local_workload(pod.namespace, pod.name, self._node) if self.known else None
         if workload is None:
             return None
-        selecting = self._mesh.policies_of(workload)
-        return PolicyIndex(selecting.policies, selecting.missing).judge
+        if workload.uid not in self._indexes:
+            selecting = self._mesh.policies_of(workload)
+            self._indexes[workload.uid] = PolicyIndex(selecting.policies, selecting.missing)
+        return self._indexes[workload.uid].judge
 
     async def follow(self, settings: ServerSettings) -> None:
         """Keep subscribed until cancelled."""
