@@ -6,6 +6,9 @@ segment is found as well; packets themselves are searched too.
 
 from __future__ import annotations
 
+import os
+import secrets
+import socket
 import subprocess
 import tempfile
 from collections import defaultdict
@@ -15,11 +18,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Final
 
-from ambient.cli.demo.stage import Broken
+from ambient.cli.demo.stage import Broken, until
 from ambient.lab.names import NETNS_DIR, Names
+from ambient.netns import entered
 
 _COOKED2: Final = 276
 _ETHERNET: Final = 1
+_DISCARD: Final = 9
 _TLS_RECORDS: Final = frozenset({20, 21, 22, 23})
 
 
@@ -43,21 +48,9 @@ class Capture:
 
     def __enter__(self) -> Capture:
         self._file: IO[bytes] = tempfile.NamedTemporaryFile(prefix="ambient-demo-", suffix=".pcap")
-        argv = [
-            "nsenter",
-            f"--net={self._netns}",
-            "tcpdump",
-            "-i",
-            "any",
-            "-U",
-            "-s",
-            "0",
-            "-w",
-            self._file.name,
-            "tcp",
-        ]
-        # tcpdump drops root for a user of its own, who may not write our file.
-        argv[3:3] = ["-Z", "root"]
+        # -Z: tcpdump would become a user who may not write our file.
+        options = ["-Z", "root", "-i", "any", "--immediate-mode", "-U", "-s", "0", "-w", self._file.name]
+        argv = ["nsenter", f"--net={self._netns}", "tcpdump", *options, "tcp or udp dst port 9"]
         self._process = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
@@ -73,10 +66,25 @@ class Capture:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process is not None
+        if kind is None:
+            self._flush()
         self._process.terminate()
         self._process.communicate(timeout=10)
         self._raw = Path(self._file.name).read_bytes()
         self._file.close()
+
+    def _flush(self) -> None:
+        """Send a datagram of our own through the node and wait until it is in the file: then so is all before it."""
+        sentinel = secrets.token_bytes(24)
+        fd = os.open(self._netns, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            with entered(fd):
+                sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        finally:
+            os.close(fd)
+        with sender:
+            sender.sendto(sentinel, ("127.0.0.1", _DISCARD))
+        until("the capture is complete", lambda: sentinel in Path(self._file.name).read_bytes())
 
     def segments(self) -> Iterator[Segment]:
         yield from segments(self._raw)

@@ -38,8 +38,11 @@ def processes(names: Names, proc: Path) -> list[str]:
         try:
             groups = (entry / "cgroup").read_text()
             arguments = (entry / "cmdline").read_bytes().split(b"\0")
+            state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
         except OSError:
             continue  # it ended while we looked
+        if state == "Z":
+            continue  # dead; its entry waits for whoever is process 1 here
         words = [argument.decode(errors="replace") for argument in arguments]
         ours = f"/{names.prefix}/" in groups or groups.rstrip().endswith(f"/{names.prefix}")
         if ours or any(str(names.folder) in word or f"{names.prefix}-" in word for word in words):
