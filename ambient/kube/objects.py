@@ -110,8 +110,11 @@ _PARSERS: Final[Mapping[str, tuple[Shape, Callable[[Object, Mapping[str, Any]], 
 KINDS: Final = tuple(_PARSERS)
 
 
-def parse_object(raw: object, where: str) -> Record:
+def parse_object(raw: object, where: str, *, observed: bool = False) -> Record:
     """One object of a known kind from decoded JSON or YAML. `where` says where it came from ("pods.yaml: document 2").
+
+    `observed`: it was read from a live API server, which may know more fields than we do (security.istio.io kinds
+    are strict all the same: a field that is passed over could be the one that restricts).
 
     Raises InvalidInput: what = `where` and the object's kind and name, where = field path, why = the reason.
     """
@@ -131,7 +134,8 @@ def parse_object(raw: object, where: str) -> Record:
     namespace = metadata.text("namespace", "default") if shape.namespaced else ""
     title = f"{where}: {kind} {namespace}/{name}" if namespace else f"{where}: {kind} {name}"
     assert isinstance(raw, Mapping)
-    return parser(Object(Field(raw, "", title)), raw)
+    observed = observed and shape is not security.SHAPE
+    return parser(Object(Field(raw, "", title, observed)), raw)
 
 
 def refuse_duplicates(records: list[Record], where: str) -> None:

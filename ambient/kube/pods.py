@@ -1,4 +1,8 @@
-"""Pod: what to run, where, how to probe it, which addresses it got."""
+"""Pod: what to run, where, how to probe it, which addresses it got.
+
+What the lab cannot do (exec probes, values from ConfigMaps) is refused in files, and passed over in pods that a
+live API server shows us: there the kubelet does it.
+"""
 
 from __future__ import annotations
 
@@ -147,6 +151,8 @@ def _env(field: Field) -> EnvVar:
         return EnvVar(name, entry.text("value"))
     if entry.text("value"):
         raise source.refuse("may not stand beside value")
+    if field.observed:
+        return EnvVar(name)
     for other in ("configMapKeyRef", "secretKeyRef", "resourceFieldRef", "fileKeyRef"):
         if source.open_object().get(other) is not None:
             raise source.refuse(f"{other} is not supported; use value or fieldRef")
@@ -154,13 +160,15 @@ def _env(field: Field) -> EnvVar:
     return EnvVar(name, field_path=reference.need("fieldPath").one_of(_DOWNWARD))
 
 
-def _probe(field: Field, named: Mapping[str, int], *, readiness: bool) -> Probe:
+def _probe(field: Field, named: Mapping[str, int], *, readiness: bool) -> Probe | None:
     entry = field.object(
         syntax.words(
             "httpGet tcpSocket exec grpc initialDelaySeconds periodSeconds timeoutSeconds successThreshold"
             " failureThreshold terminationGracePeriodSeconds"
         )
     )
+    if field.observed and entry.present("exec", "grpc"):
+        return None
     for unsupported in entry.present("exec", "grpc"):
         raise entry.need(unsupported).refuse("probes of this kind are not supported; use httpGet or tcpSocket")
     actions = entry.present("httpGet", "tcpSocket")

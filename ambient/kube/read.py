@@ -28,11 +28,13 @@ def _shown(value: object) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """One value and where it stands."""
+    """One value and where it stands. `observed`: it comes from a live API server that may be newer than we are, so
+    unknown keys are passed over instead of refused."""
 
     value: Any
     path: str
     what: str
+    observed: bool = False
 
     def refuse(self, why: str) -> InvalidInput:
         """The error to raise for this field."""
@@ -79,7 +81,7 @@ class Field:
     def items(self) -> list[Field]:
         if not isinstance(self.value, list | tuple):
             raise self.refuse(f"expected a list, found {_shown(self.value)}")
-        return [Field(item, f"{self.path}[{i}]", self.what) for i, item in enumerate(self.value)]
+        return [Field(item, f"{self.path}[{i}]", self.what, self.observed) for i, item in enumerate(self.value)]
 
     def texts(self) -> tuple[str, ...]:
         return tuple(item.text() for item in self.items())
@@ -106,7 +108,7 @@ class Field:
     def object(self, known: Collection[str]) -> Object:
         """A mapping whose keys are all in `known`; any other key is refused by name."""
         for key in self.mapping():
-            if key not in known:
+            if key not in known and not self.observed:
                 raise Field(None, f"{self.path}.{key}" if self.path else key, self.what).refuse("unknown field")
         return Object(self)
 
@@ -124,7 +126,8 @@ class Object:
 
     def get(self, key: str) -> Field | None:
         value = self.at.value.get(key)
-        return None if value is None else Field(value, f"{self.at.path}.{key}" if self.at.path else key, self.at.what)
+        path = f"{self.at.path}.{key}" if self.at.path else key
+        return None if value is None else Field(value, path, self.at.what, self.at.observed)
 
     def need(self, key: str) -> Field:
         field = self.get(key)
