@@ -39,9 +39,12 @@ def cgroup_of(pid: int, mount: Path, proc: Path = Path("/proc")) -> Path | None:
 
 
 class Owners:
-    def __init__(self, table: OwnerTable, mount: Path | None) -> None:
+    """`mount` is where cgroup v2 is (None: nowhere)."""
+
+    def __init__(self, table: OwnerTable, mount: Path | None, proc: Path = Path("/proc")) -> None:
         self._table = table
         self._mount = mount
+        self._proc = proc
         self._ztunnels: dict[int, Path] = {}
 
     def adopt(self) -> None:
@@ -56,7 +59,7 @@ class Owners:
 
     def admit_ztunnel(self, pid: int) -> None:
         """Let the sockets of this process' cgroup carry the proxy mark."""
-        directory = None if self._mount is None else cgroup_of(pid, self._mount)
+        directory = None if self._mount is None else cgroup_of(pid, self._mount, self._proc)
         if directory is None or not directory.is_dir():
             log.warning("owners: pid %d has no cgroup v2 of its own that we can see: the mark alone decides", pid)
             return
