@@ -16,6 +16,7 @@ from typing import Final, Protocol
 
 from ambient.errors import InvalidInput, Refused, Unavailable
 from ambient.lab.names import DEFAULT_LAB, NETNS_DIR, Names, lab_name
+from ambient.lab.settings import load
 from ambient.model.address import ADMIN_PORT, CONTROL_HTTP_PORT
 from ambient.netns import entered
 
@@ -139,8 +140,9 @@ class LabReach:
         return get(f"agent of node {node}", self._node(node), "127.0.0.1", AGENT_PORT, path)
 
     def control(self, path: str) -> Answer:
-        netns = NETNS_DIR / Names(self.lab).control
-        return get("control plane", netns, "127.0.0.1", CONTROL_HTTP_PORT, path)
+        names = Names(self.lab)
+        host = str(load(names).plan.control.v4)
+        return get("control plane", NETNS_DIR / names.control, host, CONTROL_HTTP_PORT, path)
 
 
 @dataclass(frozen=True, slots=True)
