@@ -48,7 +48,7 @@ class ControlSettings:
     xds_listen: Endpoint = setting("AMBIENT_XDS_LISTEN", endpoint, ":15012")
     http_listen: Endpoint = setting("AMBIENT_HTTP_LISTEN", endpoint, ":15014")
     cluster: str = setting("CLUSTER_ID", text, "Kubernetes")
-    network: str = setting("NETWORK", lambda given: text(given) if given != "-" else "", "-")
+    network: str = setting("NETWORK", text, "")
     trust_domain: str = setting("TRUST_DOMAIN", text, "cluster.local")
     cluster_domain: str = setting("CLUSTER_DOMAIN", text, "cluster.local")
     root_namespace: str = setting("ROOT_NAMESPACE", text, "istio-system")

@@ -1,0 +1,114 @@
+"""From objects to everything that is served: each change of the folder is derived and pushed as one step.
+
+Changes that come while a step runs are taken together by the next one, so load batches by itself and a single change
+waits for nobody.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from ambient.ca.entitle import Tenancy
+from ambient.control.certificates import Certificates
+from ambient.control.derive import Derived
+from ambient.control.discovery import Discovery
+from ambient.control.metrics import ControlMetrics
+from ambient.kube.folder import ObjectFolder
+from ambient.kube.objects import Condition, Pod, Record, Records
+from ambient.kube.status import StatusWriter
+from ambient.xds.catalogue import Catalogue
+from ambient.xds.codec import TYPES
+
+WRITER = "control"
+
+_log = logging.getLogger("ambient.control.reconcile")
+
+
+def tenancies_of(pods: Iterable[Pod]) -> frozenset[Tenancy]:
+    """Which accounts run where: pods that are placed and neither finished nor failed."""
+    return frozenset(
+        Tenancy(pod.node_name, pod.namespace, pod.service_account)
+        for pod in pods
+        if pod.node_name and pod.phase not in ("Succeeded", "Failed")
+    )
+
+
+class Reconciler:
+    """Runs the steps. `observed` is the objects revision that was served last, -1 before the first."""
+
+    def __init__(
+        self,
+        derive: Callable[[Records], Derived],
+        catalogue: Catalogue,
+        discovery: Discovery,
+        certificates: Certificates,
+        status: StatusWriter,
+        metrics: ControlMetrics,
+    ) -> None:
+        self._derive = derive
+        self._catalogue = catalogue
+        self._discovery = discovery
+        self._certificates = certificates
+        self._status = status
+        self._metrics = metrics
+        self._seen: object = None
+        self._said: dict[str, tuple[str, tuple[Condition, ...]]] = {}
+        self.observed = -1
+        self.writers: dict[str, int] = {}
+
+    async def run(self, folder: ObjectFolder) -> None:
+        """Until cancelled."""
+        async for records in folder.changes():
+            await self.step(records)
+
+    async def step(self, records: Records) -> None:
+        """Serve `records`. What only we ourselves wrote is no news."""
+        stamp = (records.revision, {name: state for name, state in records.writers.items() if name != WRITER})
+        if stamp == self._seen:
+            return
+        started = time.perf_counter()
+        # Tenancies first: whoever is told about a pod may ask for its certificate at once.
+        await self._certificates.tenancies_changed(tenancies_of(records.of(Pod)))
+        derived = await asyncio.to_thread(self._derive, records)
+        changes = self._catalogue.update(
+            [*derived.policies.values(), *derived.services.values(), *derived.workloads.values()], records.revision
+        )
+        self._seen, self.observed = stamp, records.revision
+        self.writers = {name: state.status for name, state in records.writers.items()}
+        self._discovery.changed()
+        self._count(records, time.perf_counter() - started)
+        _log.info("revision %d: %d resources changed", records.revision, changes)
+        # Let the streams write before the slower work on files begins.
+        await asyncio.sleep(0)
+        self._write_status(records, derived.conditions)
+
+    def _count(self, records: Records, seconds: float) -> None:
+        self._metrics.derive_seconds.observe(seconds)
+        self._metrics.revision.set(records.revision)
+        self._metrics.refused_objects.set(len(records.refused))
+        for url in TYPES:
+            self._metrics.resources.labels(url.rpartition(".")[2]).set(len(self._catalogue.resources(url)))
+
+    def _write_status(self, records: Records, conditions: Mapping[str, Sequence[Condition]]) -> None:
+        said: dict[str, tuple[str, tuple[Condition, ...]]] = {}
+        for key, wanted in conditions.items():
+            record = records.by_key.get(key)
+            said[key] = (record.uid if record is not None else "", tuple(wanted))
+            if self._said.get(key) != said[key]:
+                self._say(record if record is not None else key, wanted)
+        for key in self._said.keys() - said.keys():
+            self._say(key, ())
+        self._said = said
+        self._status.observed(records.revision)
+
+    def _say(self, target: Record | str, conditions: Sequence[Condition]) -> None:
+        try:
+            if conditions:
+                self._status.conditions(target, conditions)
+            else:
+                self._status.forget(target)
+        except OSError as error:
+            _log.error("cannot write the status of %s: %s", getattr(target, "key", target), error)

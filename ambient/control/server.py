@@ -1,0 +1,207 @@
+"""The control plane's process: settings in, every part made and connected here, run until a signal.
+
+gRPC (TLS) for discovery and certificates, HTTP for readiness, metrics and synchronisation. It keeps no state of its
+own: objects, CA and status are files (or, later, the Kubernetes API), so it may die and come back at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Any, Final
+
+import grpc
+import grpc.aio
+
+from ambient.control.access import Gate
+from ambient.control.authority import CaFolder
+from ambient.control.certificates import Certificates
+from ambient.control.derive import Derived, DeriveSettings, derive
+from ambient.control.discovery import Discovery
+from ambient.control.http import HttpServer, Page
+from ambient.control.log import set_up_logging
+from ambient.control.metrics import ControlMetrics
+from ambient.control.reconcile import WRITER, Reconciler
+from ambient.control.settings import ControlSettings, read_control_settings
+from ambient.control.sync import sync_page, syncz_page
+from ambient.control.tls import ServerCertificate
+from ambient.errors import MeshError, Unavailable
+from ambient.kube.folder import ObjectFolder
+from ambient.kube.objects import Records
+from ambient.xds.catalogue import Catalogue
+
+GRACE_S: Final = 1.0
+CA_CHECK_S: Final = 2.0
+_OPTIONS: Final = (
+    # Two control planes on one port would each serve half of the clients.
+    ("grpc.so_reuseport", 0),
+    ("grpc.max_receive_message_length", 64 << 20),
+    ("grpc.max_send_message_length", 200 << 20),
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    # Clients ping an idle stream every 10 to 30 s; gRPC's default calls that abuse.
+    ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+    ("grpc.http2.max_ping_strikes", 0),
+)
+
+_log = logging.getLogger("ambient.control")
+
+
+class ControlPlane:
+    """All parts of one control plane. `start`, then `run` until cancelled, then `stop`."""
+
+    def __init__(self, settings: ControlSettings) -> None:
+        now = datetime.now(UTC)
+        self._settings = settings
+        self._ca = CaFolder(settings.ca_dir, trust_domain=settings.trust_domain, create=settings.create_root)
+        gate = Gate(
+            settings.token_key,
+            issuer=settings.token_issuer,
+            audience=settings.token_audience,
+            accounts=settings.client_accounts,
+        )
+        self.metrics = ControlMetrics()
+        self.catalogue = Catalogue()
+        self.discovery = Discovery(
+            self.catalogue,
+            gate,
+            self.metrics,
+            most_streams=settings.most_streams,
+            stream_age_s=settings.stream_age_s,
+        )
+        self.certificates = Certificates(
+            gate,
+            lambda: self._ca.authority,
+            self.metrics,
+            trust_domain=settings.trust_domain,
+            node_accounts=settings.node_accounts,
+            default_ttl_s=settings.default_ttl_s,
+            longest_ttl_s=settings.longest_ttl_s,
+        )
+        self._folder = ObjectFolder(settings.objects)
+        self.reconciler = Reconciler(
+            derivation(settings),
+            self.catalogue,
+            self.discovery,
+            self.certificates,
+            self._folder.status(WRITER),
+            self.metrics,
+        )
+        self._tls = ServerCertificate(
+            lambda: self._ca.authority, settings.server_names, settings.xds_listen.ip, now=now
+        )
+        self.metrics.root_expiry.set(self._ca.authority.not_after.timestamp())
+        self._http = HttpServer(
+            {
+                "/ready": self._ready,
+                "/metrics": lambda: Page(self.metrics.render(), "text/plain; version=0.0.4; charset=utf-8"),
+                "/sync": lambda: _json(
+                    sync_page(self.reconciler.observed, self.reconciler.writers, self.discovery.clients)
+                ),
+                "/debug/syncz": lambda: _json(syncz_page(settings.cluster, self.discovery.clients)),
+            }
+        )
+        self._grpc: grpc.aio.Server | None = None
+        self.xds_port = 0
+        self.http_port = 0
+
+    async def start(self) -> None:
+        """Listen; raises Unavailable when an address cannot be had. The ports are in `xds_port` and `http_port`."""
+        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=self._settings.most_streams + 256)
+        server.add_generic_rpc_handlers((self.discovery.handler(), self.certificates.handler()))
+        listen = self._settings.xds_listen
+        try:
+            self.xds_port = server.add_secure_port(str(listen), self._tls.credentials())
+        except RuntimeError:
+            self.xds_port = 0
+        if not self.xds_port:
+            raise Unavailable("cannot listen", str(listen), "is the address of this machine, and free?")
+        self._grpc = server
+        await server.start()
+        self.http_port = await self._http.start(self._settings.http_listen)
+        _log.info("discovery and CA on %s, HTTP on %s", listen, self._settings.http_listen)
+
+    async def run(self) -> None:
+        """Until cancelled, or until a part fails."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.reconciler.run(self._folder))
+            group.create_task(self._keep_certificates())
+
+    async def stop(self) -> None:
+        """End open streams after a short grace; clients reconnect to whoever comes next."""
+        await self._http.stop()
+        if self._grpc is not None:
+            await self._grpc.stop(GRACE_S)
+
+    async def _keep_certificates(self) -> None:
+        """Follow changes of the CA folder and renew our own certificate; a failure leaves what is in use."""
+        while True:
+            await asyncio.sleep(CA_CHECK_S)
+            now = datetime.now(UTC)
+            changed = self._ca.refresh()
+            if changed:
+                self.metrics.root_expiry.set(self._ca.authority.not_after.timestamp())
+                _log.warning("the certificate authority changed")
+            if changed or now >= self._tls.renew_at:
+                try:
+                    self._tls.renew(now)
+                except MeshError as error:
+                    _log.error("server certificate not renewed: %s", error)
+
+    def _ready(self) -> Page:
+        if self.reconciler.observed < 0:
+            return Page(b"objects were not read yet\n", status=HTTPStatus.SERVICE_UNAVAILABLE)
+        return Page(b"ok\n")
+
+
+def derivation(settings: ControlSettings) -> Callable[[Records], Derived]:
+    """`derive` with this mesh's settings."""
+    wanted = DeriveSettings(
+        cluster_id=settings.cluster,
+        trust_domain=settings.trust_domain,
+        root_namespace=settings.root_namespace,
+        domain=settings.cluster_domain,
+        network=settings.network,
+    )
+    return lambda records: derive(records, wanted)
+
+
+def _json(value: Any) -> Page:
+    return Page(json.dumps(value, indent=1).encode() + b"\n", "application/json")
+
+
+async def serve(settings: ControlSettings) -> None:
+    """Run a control plane until SIGTERM or SIGINT; raises MeshError when it cannot start."""
+    loop = asyncio.get_running_loop()
+    plane = ControlPlane(settings)
+    await plane.start()
+    running = asyncio.create_task(plane.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, running.cancel)
+    try:
+        with suppress(asyncio.CancelledError):
+            await running
+    finally:
+        await plane.stop()
+    _log.info("stopped")
+
+
+def main() -> int:
+    """Entry point of `python -m ambient.control`; gives the exit status."""
+    try:
+        settings = read_control_settings(os.environ)
+        set_up_logging(settings.log_format, settings.log_level)
+        asyncio.run(serve(settings))
+    except MeshError as error:
+        logging.basicConfig()
+        _log.critical("%s", error)
+        return 1
+    return 0
