@@ -20,6 +20,7 @@ from ambient.lab.teardown import down, remains
 
 _TIMEOUT_S: Final = 60.0
 _GONE_S: Final = 90.0
+_ENV: Final = "setting of the mesh's parts, or of one: control, agent or ztunnel"
 
 
 def run(env: Env, args: argparse.Namespace) -> int:
@@ -72,7 +73,7 @@ def build_parser() -> argparse.ArgumentParser:
     up = verb("up", "make a lab, or mend and extend the one that is there", "ambient lab up app.yaml")
     up.add_argument("files", nargs="*", metavar="FILE|DIR", help="objects to start with")
     up.add_argument("--no-mesh", action="store_true", help="plain Kubernetes networking, no mesh at all")
-    up.add_argument("--env", action="append", default=[], metavar="KEY=VALUE", help="for all components of the mesh")
+    up.add_argument("--env", action="append", default=[], metavar="[PART:]KEY=VALUE", help=_ENV)
     waits(up)
     apply = verb("apply", "create or change objects, as kubectl does", "ambient lab apply --name demo -f app.yaml")
     apply.add_argument("-f", dest="files", action="append", required=True, metavar="FILE", help="file, folder or -")
@@ -106,8 +107,9 @@ def _label(text: str) -> str:
 
 def _pair(text: str) -> tuple[str, str]:
     key, separator, value = text.partition("=")
-    if not separator or not key:
-        raise Usage("not KEY=VALUE", repr(text))
+    part, _, name = key.rpartition(":")
+    if not separator or not name or part not in ("", "control", "agent", "ztunnel"):
+        raise Usage("not [control:|agent:|ztunnel:]KEY=VALUE", repr(text))
     return key, value
 
 

@@ -107,6 +107,8 @@ def exec_argv(lab: Lab, pod: Pod, command: list[str], container: str | None = No
 
 
 def logs(env: Env, args: argparse.Namespace) -> int:
+    if not _is_log(args.what):
+        raise Usage("no such log", " ".join(args.what), "expected NODE ztunnel|agent|kubelet|control, or NAMESPACE/POD")
     lab = Lab(args.names)
     path = _log_of(lab, args.what, args.container)
     if not path.exists():
@@ -115,23 +117,34 @@ def logs(env: Env, args: argparse.Namespace) -> int:
     env.become(["tail", *options, *(["-F"] if args.follow else []), "--", str(path)])
 
 
+def _is_log(what: list[str]) -> bool:
+    match what:
+        case ["supervisor" | "control"] | [_, "control"]:
+            return True
+        case [pod]:
+            return "/" in pod
+        case [_, component]:
+            return component in COMPONENTS
+    return False
+
+
 def _log_of(lab: Lab, what: list[str], container: str | None) -> Path:
+    """`what` has passed `_is_log`."""
     match what:
         case ["supervisor"]:
             return lab.names.supervisor_log
         case ["control"] | [_, "control"]:
             return lab.names.control_log
-        case [pod] if "/" in pod:
+        case [pod]:
             record = lab.pod(pod)
             name = container or record.containers[0].name
             if name not in [c.name for c in record.containers]:
                 raise Refused(f"pod {pod}", why=f"has no container {name!r}")
             return lab.names.pod_log(record.namespace, record.name, name)
-        case [node, component] if component in COMPONENTS:
-            if lab.records().find(Node, "", node) is None:
-                raise Refused(f'nodes "{node}" not found')
-            return lab.names.log(node, component)
-    raise Usage("no such log", " ".join(what), "expected NODE ztunnel|agent|kubelet|control, or NAMESPACE/POD")
+    node, component = what
+    if lab.records().find(Node, "", node) is None:
+        raise Refused(f'nodes "{node}" not found')
+    return lab.names.log(node, component)
 
 
 def status(env: Env, args: argparse.Namespace) -> int:
@@ -148,5 +161,5 @@ def capture(env: Env, args: argparse.Namespace) -> int:
     options += ["-w", args.write] if args.write else ["-n", "-l"]
     options += ["-c", str(args.count)] if args.count is not None else []
     command = ["tcpdump", *options, *[part for part in args.filter if part != "--"]]
-    group = cgroup.path(lab.names.cgroup("capture"))
+    group = cgroup.place(lab.names.cgroup("capture"))  # made by `up`: after a `down` nothing may be made again
     env.become(launch.in_cgroup(group, launch.in_netns(lab.names.node(args.node), command)))

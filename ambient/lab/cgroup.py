@@ -49,12 +49,17 @@ def unmount_own() -> None:
         OWN_MOUNT.rmdir()
 
 
-def path(name: str) -> Path:
-    """The folder of a cgroup, made if needed; raises KernelError without cgroup v2."""
+def place(name: str) -> Path:
+    """Where the folder of a cgroup is, or would be; raises KernelError without cgroup v2."""
     mounted = mount_point(make=True)
     if mounted is None:
         raise KernelError("no cgroup v2", "/proc/mounts", "mount it: mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified")
-    folder = mounted / name
+    return mounted / name
+
+
+def path(name: str) -> Path:
+    """The folder of a cgroup, made if needed; raises KernelError without cgroup v2."""
+    folder = place(name)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

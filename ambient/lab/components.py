@@ -70,7 +70,7 @@ def control(settings: LabSettings) -> Component:
         "CLUSTER_ID": "Kubernetes",
         "TRUST_DOMAIN": "cluster.local",
         "ROOT_NAMESPACE": "istio-system",
-        **dict(settings.env),
+        **settings.environment("control"),
     }
     argv = (sys.executable, "-m", "ambient.control")
     mark = names.folder / "control.pid.json"
@@ -145,7 +145,7 @@ def _on_node(
         node,
         name,
         argv,
-        {**base_environment(), "NODE_NAME": node, **env, **dict(settings.env)},
+        {**base_environment(), "NODE_NAME": node, **env, **settings.environment(name)},
         names.node(node),
         names.component_cgroup(node, name),
         names.log(node, name),

@@ -106,7 +106,7 @@ class Lab:
 
     def _repair(self) -> None:
         """Everything below the objects: networks of control plane and nodes, system namespaces, the supervisor."""
-        cgroup.path(self.names.cgroup())
+        cgroup.path(self.names.cgroup("capture"))
         network.make_underlay(self.names, self.settings.plan)
         records = self.folder.records()
         missing: list[Record] = []

@@ -15,7 +15,7 @@ from ambient.lab.names import Names
 
 @dataclass(frozen=True, slots=True)
 class LabSettings:
-    """`mesh`: control plane, agents and ztunnels run. `env`: extra environment of all components."""
+    """`mesh`: control plane, agents and ztunnels run. `env`: extra environment, key "COMPONENT:NAME" or "NAME"."""
 
     lab: str
     index: int
@@ -29,6 +29,15 @@ class LabSettings:
     @property
     def plan(self) -> Plan:
         return Plan(self.index)
+
+    def environment(self, component: str) -> dict[str, str]:
+        """The extra environment of control, agent or ztunnel."""
+        found = {}
+        for key, value in self.env:
+            owner, _, name = key.rpartition(":")
+            if owner in ("", component):
+                found[name] = value
+        return found
 
     def save(self) -> None:
         write_atomically(self.names.settings, json.dumps(asdict(self)))

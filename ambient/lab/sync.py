@@ -70,14 +70,16 @@ def _late_clients(lab: Lab, records: Records, revision: int) -> list[str]:
         sync = control_get(lab, "/sync")
     except MeshError as error:
         return [f"control ({error})"]
-    if sync.get("observed", -1) < revision:
-        return ["control"]
+    writers = sync.get("writers", {})
+    behind = [name for name, state in records.writers.items() if writers.get(name, 0) < state.status]
+    if sync.get("observed", -1) < revision or behind:
+        return ["control" + (f" (has not read {', '.join(behind)})" if behind else "")]
     clients = sync.get("clients", {})
     parts = []
     for node in records.of(Node):
         for name in ("ztunnel", "agent"):
             client = clients.get(f"{node.name}/{name}", {})
-            if client.get("acked", -1) < revision:
+            if client.get("acked", -1) < revision or not client.get("settled", True):
                 nack = f" (refuses {client['nack']})" if client.get("nack") else ""
                 parts.append(f"{node.name}/{name}{nack}")
     return parts
@@ -86,13 +88,7 @@ def _late_clients(lab: Lab, records: Records, revision: int) -> list[str]:
 def wait_acknowledged(lab: Lab, timeout_s: float) -> None:
     """Until everybody has acted on the objects as they are now; raises Unavailable naming who is late."""
     revision, deadline = lab.records().revision, time.monotonic() + timeout_s
-    quiet = False
-    while True:
-        parts = late(lab, revision)
-        # Twice in a row: an agent's annotation of the first look may only now be on its way to the others.
-        if not parts and (quiet or not lab.settings.mesh):
-            return
-        quiet = not parts
+    while parts := late(lab, revision):
         if time.monotonic() > deadline:
             raise Unavailable(f"not acknowledged within {timeout_s:g} s", f"revision {revision}", ", ".join(parts))
         time.sleep(_POLL_S)

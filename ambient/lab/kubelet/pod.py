@@ -61,9 +61,9 @@ def netns_of(pod: Pod, settings: LabSettings) -> str:
 
 
 def place_of(pod: Pod, container: Container, settings: LabSettings) -> launch.Place:
-    """Where the container's processes run; makes the cgroup. Raises InvalidInput or KernelError."""
+    """Where the container's processes run. Raises InvalidInput, or KernelError without cgroup v2."""
     return launch.Place(
-        cgroup.path(f"{settings.names.pod_cgroup(pod.node_name, pod.uid)}/{container.name}"),
+        cgroup.place(f"{settings.names.pod_cgroup(pod.node_name, pod.uid)}/{container.name}"),
         netns_of(pod, settings),
         settings.names.pod_folder(pod.uid),
         pod.node_name if pod.host_network else pod.hostname or pod.name,
