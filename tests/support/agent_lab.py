@@ -20,12 +20,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ambient.datapath import programs
+from ambient.datapath import pod_net, programs
 from ambient.kube.folder import ObjectFolder
 from ambient.kube.objects import parse_object
 from ambient.kube.records import Pod, record_key
 from ambient.netns import entered
-from tests.support.capture_world import Place, World, world
+from tests.support.capture_world import Place, World, run, world
 
 T = TypeVar("T")
 
@@ -196,17 +196,27 @@ class AgentLab:
 
 
 @contextlib.contextmanager
-def agent_lab(prefix: str, **settings: str) -> Iterator[AgentLab]:
-    bpffs = Path("/sys/fs/bpf") / prefix
-    root = Path(tempfile.mkdtemp(prefix=f"{prefix}-"))
+def settled_world(prefix: str) -> Iterator[World]:
+    """A world in which every IPv6 address may be used."""
+    with world(prefix) as made:
+        for place in made.places.values():
+            with entered(place.netns):
+                eventually(lambda: not run("ip", "-6", "addr", "show", "tentative"), f"addresses of {place.name}")
+        yield made
+
+
+@contextlib.contextmanager
+def agent_lab(made: World, **settings: str) -> Iterator[AgentLab]:
+    """A fresh node in a world that may be used again afterwards."""
+    bpffs = Path("/sys/fs/bpf") / made.prefix
+    root = Path(tempfile.mkdtemp(prefix=f"{made.prefix}-"))
+    lab = AgentLab(made, root, bpffs, settings)
     try:
-        with world(prefix) as made:
-            lab = AgentLab(made, root, bpffs, settings)
-            try:
-                yield lab
-            finally:
-                for process in lab.processes:
-                    process.end(signal.SIGKILL)
+        yield lab
     finally:
+        for process in lab.processes:
+            process.end(signal.SIGKILL)
         programs.unload(bpffs)
+        for place in made.places.values():
+            pod_net.restore(place.netns, pod_net.PodNet("0"))
         shutil.rmtree(root)
