@@ -5,6 +5,7 @@ Bound once per pod by the director; every worker gets the same open sockets, so 
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
 import stat
@@ -23,6 +24,9 @@ BACKLOG: Final = 1024
 _IP_RECVORIGDSTADDR: Final = 20
 _IPV6_TRANSPARENT: Final = 75
 _IPV6_RECVORIGDSTADDR: Final = 74
+# linux/nsfs.h, linux/sched.h. The name under /proc/self/fd will not do: of a bind mount it is the path.
+_NS_GET_NSTYPE: Final = 0xB703
+_CLONE_NEWNET: Final = 0x40000000
 
 NAMES: Final = ("netns", "outbound", "plaintext", "hbone", "dns_udp_v4", "dns_tcp_v4", "dns_udp_v6", "dns_tcp_v6")
 """Order of the descriptors of one pod, as `PodUp` carries them."""
@@ -43,12 +47,12 @@ class Listeners:
 def netns_inode(fd: int) -> int:
     """Identity of a network namespace. Raises InvalidInput for a descriptor that is not one."""
     try:
-        info, target = os.fstat(fd), os.readlink(f"/proc/self/fd/{fd}")
+        kind = fcntl.ioctl(fd, _NS_GET_NSTYPE)
     except OSError as error:
         raise InvalidInput("not a network namespace", f"descriptor {fd}", str(error)) from None
-    if not target.startswith("net:["):
-        raise InvalidInput("not a network namespace", f"descriptor {fd}", target)
-    return info.st_ino
+    if kind != _CLONE_NEWNET:
+        raise InvalidInput("not a network namespace", f"descriptor {fd}", f"namespace of type {kind:#x}")
+    return os.fstat(fd).st_ino
 
 
 def bind(netns: int, *, ipv6: bool, dns: bool) -> Listeners:
