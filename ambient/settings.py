@@ -122,8 +122,10 @@ def address(given: str) -> IpAddress:
 
 
 def endpoint(given: str) -> Endpoint:
-    """`ip:port`, `[ip6]:port`, or `:port` for every address of both families."""
-    return parse_endpoint(f"[::]{given}" if given.startswith(":") else given)
+    """`ip:port`, `[ip6]:port`, or `:port` for every address of both families; port 0 lets the kernel choose."""
+    full = f"[::]{given}" if given.startswith(":") else given
+    host, _, port = full.rpartition(":")
+    return Endpoint(parse_endpoint(f"{host}:1").ip, 0) if port == "0" else parse_endpoint(full)
 
 
 def target(given: str) -> str:

@@ -13,6 +13,7 @@ import os
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
@@ -127,7 +128,8 @@ class ControlPlane:
         self._grpc = server
         await server.start()
         self.http_port = await self._http.start(self._settings.http_listen)
-        _log.info("discovery and CA on %s, HTTP on %s", listen, self._settings.http_listen)
+        http = replace(self._settings.http_listen, port=self.http_port)
+        _log.info("discovery and CA on %s, HTTP on %s", replace(listen, port=self.xds_port), http)
 
     async def run(self) -> None:
         """Until cancelled, or until a part fails."""
@@ -142,19 +144,22 @@ class ControlPlane:
             await self._grpc.stop(GRACE_S)
 
     async def _keep_certificates(self) -> None:
-        """Follow changes of the CA folder and renew our own certificate; a failure leaves what is in use."""
         while True:
             await asyncio.sleep(CA_CHECK_S)
-            now = datetime.now(UTC)
-            changed = self._ca.refresh()
-            if changed:
-                self.metrics.root_expiry.set(self._ca.authority.not_after.timestamp())
-                _log.warning("the certificate authority changed")
-            if changed or now >= self._tls.renew_at:
-                try:
-                    self._tls.renew(now)
-                except MeshError as error:
-                    _log.error("server certificate not renewed: %s", error)
+            self.follow_authority()
+
+    def follow_authority(self) -> None:
+        """Take up changes of the CA folder and renew our own certificate when due; a failure leaves what is in use."""
+        now = datetime.now(UTC)
+        changed = self._ca.refresh()
+        if changed:
+            self.metrics.root_expiry.set(self._ca.authority.not_after.timestamp())
+            _log.warning("the certificate authority changed")
+        if changed or now >= self._tls.renew_at:
+            try:
+                self._tls.renew(now)
+            except MeshError as error:
+                _log.error("server certificate not renewed: %s", error)
 
     def _ready(self) -> Page:
         if self.reconciler.observed < 0:

@@ -1,4 +1,4 @@
-"""Secure gRPC channels to a control plane, the metadata that authenticates us, and unary calls on them.
+"""Secure gRPC channels to a control plane, the metadata that authenticates us, their failures in our terms.
 
 The root file and the token file are read for every channel and every call: both are replaced while we run. Failures
 come out as Unavailable (try again) or Refused (the server will not), with the server's own words.
@@ -7,7 +7,6 @@ come out as Unavailable (try again) or Refused (the server will not), with the s
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,9 +15,7 @@ import grpc
 import grpc.aio
 
 from ambient.errors import MeshError, Refused, Unavailable
-from ambient.xds.wire import message
 
-CREATE_CERTIFICATE: Final = "/istio.v1.auth.IstioCertificateService/CreateCertificate"
 MOST_BYTES: Final = 200 << 20
 CONNECT_TIMEOUT_S: Final = 5.0
 
@@ -102,29 +99,3 @@ def as_mesh_error(error: grpc.aio.AioRpcError, what: str, where: str) -> MeshErr
     """The error of a call in our terms."""
     kind = Refused if error.code() in _REFUSALS else Unavailable
     return kind(what, where, f"{error.code().name}: {error.details() or 'no details'}")
-
-
-async def create_certificate(
-    settings: ServerSettings, csr: str, identity: str, ttl_s: int, *, timeout_s: float = 10.0
-) -> Sequence[str]:
-    """Ask the CA at `settings` for a certificate of `identity` (a SPIFFE URI) over the PEM request `csr`.
-
-    Gives the chain as PEM: leaf, intermediates, and the trusted roots as last element. Raises Unavailable or Refused.
-    """
-    request = message("istio.v1.auth.IstioCertificateRequest")(csr=csr, validity_duration=ttl_s)
-    request.metadata.update({"ImpersonatedIdentity": identity})
-    response_type = message("istio.v1.auth.IstioCertificateResponse")
-    channel = open_channel(settings)
-    try:
-        await connected(channel, settings.target)
-        call = channel.unary_unary(
-            CREATE_CERTIFICATE,
-            request_serializer=lambda value: value.SerializeToString(),
-            response_deserializer=response_type.FromString,
-        )
-        answer = await call(request, metadata=tuple(call_metadata(settings)), timeout=timeout_s)
-    except grpc.aio.AioRpcError as error:
-        raise as_mesh_error(error, "certificate", identity) from None
-    finally:
-        await channel.close(None)
-    return tuple(answer.cert_chain)

@@ -36,6 +36,11 @@ def test_defaults_are_parsed_like_given_text() -> None:
     assert sample.state is None
 
 
+def test_port_zero_lets_the_kernel_choose() -> None:
+    assert settings.endpoint("127.0.0.1:0").port == 0
+    assert settings.endpoint(":0").port == 0
+
+
 def test_a_missing_required_variable_is_named() -> None:
     with pytest.raises(InvalidInput, match="missing setting: NODE_NAME"):
         read_settings(Sample, {})
