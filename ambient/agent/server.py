@@ -42,7 +42,6 @@ from ambient.xds.channel import ServerSettings
 from ambient.zds.packet import Peer
 
 REDIRECTION_ANNOTATION: Final = "ambient.istio.io/redirection"
-SWEEP_S: Final = 5.0
 LOOK_S: Final = 1.0
 
 log = logging.getLogger("ambient.agent")
@@ -235,7 +234,7 @@ class Agent:
                 self._owners.prune()
                 self._custody.forget_expired()
             self._wake.set()
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(self._settings.sweep_s)
 
     async def _sweep(self) -> None:
         """Put back what is missing of pods that are in, take away what is nobody's."""

@@ -49,4 +49,5 @@ class AgentSettings:
     dns_capture: bool = setting("DNS_CAPTURE", boolean, "true")
     drain_s: float = setting("AMBIENT_RELEASE_DRAIN", duration, "300s")
     linger_s: float = setting("AMBIENT_RELEASE_LINGER", duration, "1s")
+    sweep_s: float = setting("AMBIENT_SWEEP", duration, "5s")
     log_level: str = setting("LOG_LEVEL", choice("debug", "info", "warn", "error"), "info")

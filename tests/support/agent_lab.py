@@ -24,6 +24,7 @@ from ambient.datapath import pod_net, programs
 from ambient.kube.folder import ObjectFolder
 from ambient.kube.objects import parse_object
 from ambient.kube.records import Pod, record_key
+from ambient.lab import credentials
 from ambient.netns import entered
 from tests.support.capture_world import Place, World, run, world
 
@@ -31,6 +32,7 @@ T = TypeVar("T")
 
 PATIENCE_S = 10.0
 ANNOTATION = "ambient.istio.io/redirection"
+AGENT_ONLY = frozenset({"AMBIENT_RELEASE_LINGER", "AMBIENT_SWEEP"})
 
 
 def eventually(probe: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:
@@ -108,16 +110,17 @@ class AgentLab:
             "AMBIENT_LOADER": "object",
             "AMBIENT_KUBELET_CGROUP": str(self.world.cgroup["kubelet"]),
             "AMBIENT_RELEASE_LINGER": "50ms",
+            "AMBIENT_SWEEP": "250ms",
             **self.settings,
         }
 
-    def start(self, *command: str, netns: bool = True) -> Process:
+    def start(self, *command: str, netns: bool = True, without: frozenset[str] = frozenset()) -> Process:
         enter = ["nsenter", f"--net=/run/netns/{self.world.prefix}-node"] if netns else []
         output = self.root / f"output-{len(self.processes)}"
         with output.open("wb") as sink:
             popen = subprocess.Popen(
                 [*enter, sys.executable, *command],
-                env=self.environment(),
+                env={name: value for name, value in self.environment().items() if name not in without},
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
@@ -129,6 +132,33 @@ class AgentLab:
 
     def agent(self, *arguments: str) -> Process:
         return self.start("-m", "ambient.agent", *arguments)
+
+    def agent_that_dies(self, where: str) -> Process:
+        """An agent that is killed (SIGKILL) at a checkpoint."""
+        return self.start("-m", "tests.support.agent_that_dies", where)
+
+    def control(self) -> Process:
+        """A control plane over the same objects; agents started from now on subscribe to it."""
+        folder = self.root / "credentials"
+        folder.mkdir()
+        credentials.make_root(folder)
+        credentials.make_token_key(folder)
+        (folder / "token").write_text(credentials.node_token(folder, "n1", "agent"))
+        address = f"{self.world.node.ip(4)}:15012"
+        self.settings |= {
+            "AMBIENT_CA_DIR": str(folder),
+            "AMBIENT_TOKEN_KEY": str(folder / "token-public.pem"),
+            "AMBIENT_XDS_LISTEN": address,
+            "AMBIENT_HTTP_LISTEN": f"{self.world.node.ip(4)}:15014",
+        }
+        process = self.start("-m", "ambient.control", without=AGENT_ONLY)
+        self.settings |= {
+            "XDS_ADDRESS": f"https://{address}",
+            "XDS_ROOT_CA": str(folder / "root-cert.pem"),
+            "ALT_XDS_HOSTNAME": "istiod.istio-system.svc",
+            "AUTH_TOKEN": str(folder / "token"),
+        }
+        return process
 
     def ztunnel(self, *arguments: str) -> Process:
         cgroup = str(self.world.cgroup["ztunnel"])
