@@ -16,6 +16,7 @@ from typing import Any
 
 import uvloop
 
+from ambient.model.address import Endpoint, parse_ip
 from ambient.model.outcome import Forward, Hop, NoRoute, PeerLabels, Plan, Refuse, ServiceLabels
 from tests.support.tunnel_certs import Authority
 from ztunnel.ipc import messages as m
@@ -34,9 +35,9 @@ def run(scenario: Callable[[], Awaitable[None]], *, timeout: float = 20.0) -> No
     uvloop.run(limited())
 
 
-async def until(condition: Callable[[], bool], timeout: float = 10.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
     """Wait for a condition without sleeping through it."""
-    deadline = time.monotonic() + timeout
+    deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
             raise AssertionError("condition did not become true in time")
@@ -155,6 +156,7 @@ class World:
         self.workers: list[Worker] = []
         self.finished: list[int] = []
         self.pods: dict[str, TestPod] = {}
+        self.redirect: dict[Endpoint, Endpoint] = {}
         self.log_path = folder / "log"
         self._log = os.open(self.log_path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
 
@@ -166,7 +168,7 @@ class World:
             str(self.director.path),
             lambda: self.finished.append(slot),
             log_fd=self._log,
-            make_sockets=_here,
+            make_sockets=lambda fd: HereSockets(fd, self.redirect),
         )
         self.workers.append(worker)
         before = len(self.director.of(m.Hello))
@@ -246,6 +248,10 @@ class World:
         service = destination.policy.services[0]
         self.director.plans[source.outbound] = Forward((replace(hop, **changes),), service)
 
+    def capture(self, listener: tuple[str, int], host: str, port: int) -> None:
+        """Whoever connects to `listener` counts as having dialled host:port."""
+        self.redirect[Endpoint(parse_ip(listener[0]), listener[1])] = Endpoint(parse_ip(host), port)
+
     def log(self) -> str:
         return self.log_path.read_text()
 
@@ -274,10 +280,22 @@ def labels(name: str, identity: str) -> PeerLabels:
     )
 
 
-def _here(netns_fd: int) -> PodSockets:
-    """Sockets in the test's own namespace, without a mark: neither needs privileges."""
-    os.close(netns_fd)
-    return PodSockets(-1, mark=0)
+class HereSockets(PodSockets):
+    """Sockets in the test's own namespace, without a mark: neither needs privileges.
+
+    `redirect` does what capture does: a connection accepted at the key was dialled to the value.
+    """
+
+    __slots__ = ("_redirect",)
+
+    def __init__(self, netns_fd: int, redirect: dict[Endpoint, Endpoint]) -> None:
+        os.close(netns_fd)
+        super().__init__(-1, mark=0)
+        self._redirect = redirect
+
+    def dialled(self, sock: socket.socket) -> Endpoint:
+        found = super().dialled(sock)
+        return self._redirect.get(found, found)
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from ztunnel.ipc.messages import NameAnswer
 from ztunnel.proxy.accept import Acceptor
 from ztunnel.proxy.plane import Plane
 from ztunnel.proxy.pod import Pod
-from ztunnel.proxy.sockets import endpoint_of, original_destination, speak_as
+from ztunnel.proxy.sockets import endpoint_of, speak_as
 
 IDLE_S: Final = 5.0
 ASK_S: Final = 1.0
@@ -136,7 +136,7 @@ class DnsServer:
             self._plane.recorder.counters.count("dns_tcp_clients_limit")
             sock.close()
             return
-        client = _TcpClient(self, sock, original_destination(sock))
+        client = _TcpClient(self, sock, self._pod.sockets.dialled(sock))
         self._clients.add(client)
 
     def forget(self, client: _TcpClient) -> None:

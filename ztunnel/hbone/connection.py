@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from ztunnel.hbone import frames
+from ztunnel.hbone import frames, settings
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.headers import BlockReader
 from ztunnel.hbone.limits import CLIENT, SERVER, Limits, Violation
@@ -45,7 +45,6 @@ class Connection:
         "_ping_sent",
         "_pong",
         "_reader",
-        "_shrink_table",
         "blocked",
         "broken",
         "client",
@@ -61,6 +60,7 @@ class Connection:
         "reset_debt",
         "send_window",
         "settled",
+        "shrink_table",
         "streams",
         "unreturned",
         "write",
@@ -88,7 +88,7 @@ class Connection:
         self.broken: Violation | None = None
         self._next_id = 1
         self._controls = 0
-        self._shrink_table = False
+        self.shrink_table = False
         self._ping_sent: float | None = None
         self._pong = False
         self._last_rest: float | None = None
@@ -141,8 +141,8 @@ class Connection:
 
     def send_headers(self, stream_id: int, block: bytes, *, end: bool) -> None:
         """Write a header block, split to the peer's frame size."""
-        if self._shrink_table:
-            self._shrink_table = False
+        if self.shrink_table:
+            self.shrink_table = False
             block = b"\x20" + block
         self.write(frames.header_frames(stream_id, block, self.peer_max_frame, end=end))
 
@@ -333,35 +333,9 @@ class Connection:
             if payload:
                 raise Violation(Code.FRAME_SIZE_ERROR, "hbone_frame_size", "SETTINGS ACK with a payload")
             return
-        if len(payload) % 6:
-            raise Violation(Code.FRAME_SIZE_ERROR, "hbone_frame_size", "SETTINGS of odd size")
-        for name, value in frames.SETTING.iter_unpack(payload):
-            self._apply_setting(name, value)
+        settings.apply(self, payload)
         self.settled = True
         self.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
-
-    def _apply_setting(self, name: int, value: int) -> None:
-        if name == frames.SETTING_INITIAL_WINDOW:
-            if value > frames.LARGEST_WINDOW:
-                raise Violation(Code.FLOW_CONTROL_ERROR, "hbone_settings_errors", "initial window too large")
-            change = value - self.peer_initial_window
-            self.peer_initial_window = value
-            for stream in self.streams.values():
-                stream.send_window += change
-                if stream.send_window > frames.LARGEST_WINDOW:
-                    raise Violation(Code.FLOW_CONTROL_ERROR, "hbone_window_overflow", "stream window too large")
-            if change > 0:
-                self._room()
-        elif name == frames.SETTING_MAX_FRAME:
-            if not frames.DEFAULT_FRAME <= value <= frames.LARGEST_FRAME:
-                raise Violation(Code.PROTOCOL_ERROR, "hbone_settings_errors", "frame size out of range")
-            self.peer_max_frame = value
-        elif name == frames.SETTING_MAX_STREAMS:
-            self.peer_max_streams = value
-        elif name == frames.SETTING_TABLE_SIZE:
-            self._shrink_table = self._shrink_table or value < 4_096
-        elif name == frames.SETTING_ENABLE_PUSH and (value > 1 or (self.client and value)):
-            raise Violation(Code.PROTOCOL_ERROR, "hbone_settings_errors", "ENABLE_PUSH out of range")
 
     def on_ping(self, flags: int, payload: bytes) -> None:
         if flags & frames.ACK:
@@ -388,7 +362,7 @@ class Connection:
             if not increment or self.send_window > frames.LARGEST_WINDOW:
                 code = Code.FLOW_CONTROL_ERROR if increment else Code.PROTOCOL_ERROR
                 raise Violation(code, "hbone_window_overflow", f"connection window update by {increment}")
-            self._room()
+            self.offer_room()
             return
         stream = self.streams.get(stream_id)
         if stream is None:
@@ -399,9 +373,10 @@ class Connection:
             code = Code.FLOW_CONTROL_ERROR if increment else Code.PROTOCOL_ERROR
             self.fail_stream(stream, code, "hbone_window_overflow")
         elif self.blocked:
-            self._room()
+            self.offer_room()
 
-    def _room(self) -> None:
+    def offer_room(self) -> None:
+        """Tell the streams that wait for room that there is some."""
         for stream in list(self.blocked.values()):
             if self.send_window <= 0:
                 return

@@ -77,6 +77,10 @@ class PodSockets:
         self._mark = mark
         self._spare: dict[int, list[socket.socket]] = {}
 
+    def dialled(self, sock: socket.socket) -> Endpoint:
+        """Where the client of a socket accepted in this pod wanted to go."""
+        return original_destination(sock)
+
     def tcp(self, version: int) -> socket.socket:
         """An unbound TCP socket for IP version 4 or 6. Raises KernelError."""
         family = socket.AF_INET if version == 4 else socket.AF_INET6

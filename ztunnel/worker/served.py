@@ -19,7 +19,7 @@ from ztunnel.proxy.outbound import Outbound
 from ztunnel.proxy.passthrough import PlainInbound
 from ztunnel.proxy.plane import Plane
 from ztunnel.proxy.pod import Pod
-from ztunnel.proxy.sockets import PodSockets, endpoint_of, keep_alive, original_destination
+from ztunnel.proxy.sockets import PodSockets, endpoint_of, keep_alive
 from ztunnel.telemetry.record import Failure, Flag
 from ztunnel.tls.contexts import Credentials
 
@@ -65,11 +65,11 @@ class ServedPod:
 
     def _take_outbound(self, sock: socket.socket, peer: tuple[object, ...]) -> None:
         keep_alive(sock)
-        Outbound(self.pod, sock, endpoint_of(peer), original_destination(sock)).begin()
+        Outbound(self.pod, sock, endpoint_of(peer), self.pod.sockets.dialled(sock)).begin()
 
     def _take_plain(self, sock: socket.socket, peer: tuple[object, ...]) -> None:
         keep_alive(sock)
-        PlainInbound(self.pod, sock, endpoint_of(peer), original_destination(sock)).begin()
+        PlainInbound(self.pod, sock, endpoint_of(peer), self.pod.sockets.dialled(sock)).begin()
 
     def _take_hbone(self, sock: socket.socket, peer: tuple[object, ...]) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

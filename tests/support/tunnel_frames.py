@@ -1,0 +1,148 @@
+"""Driving a sans-I/O HTTP/2 connection in tests: an owner that collects, a sink that records, peers from h2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import h2.config
+import h2.connection
+import h2.events
+import h2.settings
+
+from ztunnel.hbone import frames
+from ztunnel.hbone.connection import Connection
+from ztunnel.hbone.limits import Limits, Violation
+from ztunnel.hbone.message import Answer, Request
+from ztunnel.hbone.stream import Sink, Stream
+
+
+class Recording:
+    """A sink that remembers everything; `hold` makes it keep data instead of consuming it."""
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.answer: Answer | None = None
+        self.ended = False
+        self.reset: tuple[int, bool] | None = None
+        self.room = 0
+        self.hold = False
+
+    def on_answer(self, answer: Answer) -> None:
+        self.answer = answer
+
+    def on_data(self, data: memoryview) -> bool:
+        self.data += data
+        return not self.hold
+
+    def on_end(self) -> None:
+        self.ended = True
+
+    def on_reset(self, code: int, *, untouched: bool) -> None:
+        self.reset = (code, untouched)
+
+    def on_room(self) -> None:
+        self.room += 1
+
+
+class Side:
+    """Our connection with everything it said and did."""
+
+    def __init__(self, *, client: bool, limits: Limits | None = None) -> None:
+        self.out = bytearray()
+        self.requests: list[tuple[Stream, Request, Recording]] = []
+        self.violations: list[Violation] = []
+        self.going_away = 0
+        self.core = Connection(self, client=client, limits=limits)
+        self.core.start()
+
+    def write(self, data: bytes | memoryview) -> None:
+        self.out += data
+
+    def on_request(self, stream: Stream, request: Request) -> Sink:
+        sink = Recording()
+        self.requests.append((stream, request, sink))
+        return sink
+
+    def on_going_away(self) -> None:
+        self.going_away += 1
+
+    def on_violation(self, violation: Violation) -> None:
+        self.violations.append(violation)
+
+    def take(self) -> bytes:
+        out = bytes(self.out)
+        self.out.clear()
+        return out
+
+    def receive(self, data: bytes, step: int = 0) -> None:
+        """Feed octets, all at once or `step` at a time."""
+        for at in range(0, len(data), step or len(data) or 1):
+            self.core.receive(memoryview(data[at : at + step] if step else data))
+
+    @property
+    def counters(self) -> list[str]:
+        return [violation.counter for violation in self.violations]
+
+    def frames(self) -> list[tuple[int, int, int, bytes]]:
+        """Take what was written as (type, flags, stream, payload)."""
+        return cut(self.take().removeprefix(frames.PREFACE))
+
+
+def cut(data: bytes) -> list[tuple[int, int, int, bytes]]:
+    """Octets as frames."""
+    found, at = [], 0
+    while at < len(data):
+        high, low, kind, flags, stream = frames.HEADER.unpack_from(data, at)
+        size = high << 8 | low
+        found.append((kind, flags, stream, data[at + 9 : at + 9 + size]))
+        at += 9 + size
+    return found
+
+
+def send(stream: Stream, data: bytes) -> None:
+    """Send payload as the relay does: from a buffer with nine spare octets."""
+    stream.send(memoryview(bytearray(9) + data), len(data))
+
+
+class Oracle:
+    """h2 in the other role."""
+
+    def __init__(self, *, client: bool, settings: dict[int, int] | None = None) -> None:
+        config = h2.config.H2Configuration(client_side=client, header_encoding=None)
+        self.h2 = h2.connection.H2Connection(config)
+        if settings:
+            self.h2.local_settings = h2.settings.Settings(client=client, initial_values=settings)
+        self.h2.initiate_connection()
+        self.events: list[Any] = []
+
+    def take(self) -> bytes:
+        return self.h2.data_to_send() or b""
+
+    def receive(self, data: bytes) -> None:
+        self.events += self.h2.receive_data(data)
+
+    def of(self, kind: type[Any]) -> list[Any]:
+        return [event for event in self.events if isinstance(event, kind)]
+
+    def data(self, stream: int | None = None) -> bytes:
+        parts: Iterable[Any] = self.of(h2.events.DataReceived)
+        return b"".join(part.data for part in parts if stream in (None, part.stream_id))
+
+    def credit(self) -> None:
+        """Open the windows again for everything received so far."""
+        for event in self.of(h2.events.DataReceived):
+            self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+        self.events = [event for event in self.events if not isinstance(event, h2.events.DataReceived)]
+
+
+def exchange(side: Side, oracle: Oracle, step: int = 0) -> None:
+    """Carry octets both ways until nobody has anything to say."""
+    while True:
+        ours, theirs = side.take(), oracle.take()
+        if not ours and not theirs:
+            return
+        if ours:
+            oracle.receive(ours)
+        if theirs:
+            side.receive(theirs, step)

@@ -1,0 +1,236 @@
+"""What a relayed connection keeps: every byte, each half-close, back-pressure, and the difference between an end and
+an abort. The same cases over a tunnel, straight, and in plain text to the pod."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import socket
+import struct
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from tests.support.tunnel import World, application, echo, run, until, world
+
+PATHS = pytest.mark.parametrize("path", ["tunnel", "straight", "plain"])
+RESET = struct.pack("ii", 1, 0)
+
+
+@asynccontextmanager
+async def path_to(path: str, here: World, port: int) -> AsyncIterator[tuple[str, int]]:
+    """Where to connect so that the connection takes this path to the application at 127.0.0.12."""
+    client = await here.pod("client", "127.0.0.11")
+    server = await here.pod("server", "127.0.0.12")
+    if path == "plain":
+        here.capture(server.plain, "127.0.0.12", port)
+        yield server.plain
+        return
+    if path == "tunnel":
+        here.route(client, server, port)
+    else:
+        here.route(client, server, port, authority="", port=port)
+    yield client.outbound
+
+
+@PATHS
+def test_many_megabytes_arrive_unchanged_in_both_directions(path: str) -> None:
+    sent, size = hashlib.sha256(), 24 << 20
+
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port, path_to(path, here, port) as address:
+            reader, writer = await asyncio.open_connection(*address)
+
+            async def write() -> None:
+                left = size
+                while left:
+                    part = os.urandom(min(left, 300_001))
+                    left -= len(part)
+                    sent.update(part)
+                    writer.write(part)
+                    await writer.drain()
+                writer.write_eof()
+
+            async def read() -> bytes:
+                received = hashlib.sha256()
+                while data := await reader.read(1 << 18):
+                    received.update(data)
+                return received.digest()
+
+            _, received = await asyncio.gather(write(), read())
+            assert received == sent.digest()
+            writer.close()
+            await until(lambda: here.workers[0].recorder.open_count == 0)
+
+    run(scenario, timeout=60)
+
+
+@PATHS
+def test_the_client_may_end_first_and_still_hear_the_answer(path: str) -> None:
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        question = await reader.read()
+        for part in range(5):
+            writer.write(b"%d:%d " % (part, len(question)))
+            await writer.drain()
+        writer.close()
+
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", late) as port, path_to(path, here, port) as address:
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"q" * 70_000)
+            writer.write_eof()
+            assert await reader.read() == b"0:70000 1:70000 2:70000 3:70000 4:70000 "
+            writer.close()
+            await until(lambda: here.workers[0].recorder.open_count == 0)
+            assert "error=" not in here.log()
+
+    run(scenario)
+
+
+@PATHS
+def test_the_server_may_speak_and_end_first(path: str) -> None:
+    got: list[bytes] = []
+
+    async def first(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 hello\r\n")
+        writer.write_eof()
+        got.append(await reader.read())
+        writer.close()
+
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", first) as port, path_to(path, here, port) as address:
+            reader, writer = await asyncio.open_connection(*address)
+            assert await reader.read() == b"220 hello\r\n"
+            writer.write(b"late words")
+            await writer.drain()
+            writer.close()
+            await until(lambda: got == [b"late words"])
+            await until(lambda: here.workers[0].recorder.open_count == 0)
+
+    run(scenario)
+
+
+@PATHS
+def test_an_abort_by_the_server_is_an_abort_for_the_client(path: str) -> None:
+    async def abort(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1)
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        writer.transport.abort()
+
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", abort) as port, path_to(path, here, port) as address:
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"x")
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            writer.close()
+            await until(lambda: here.workers[0].recorder.open_count == 0)
+
+    run(scenario)
+
+
+@PATHS
+def test_an_abort_by_the_client_is_an_abort_for_the_server(path: str) -> None:
+    ends: list[str] = []
+
+    async def watch(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.read(100):
+                writer.write(b"ok")
+            ends.append("end")
+        except ConnectionResetError:
+            ends.append("reset")
+        writer.close()
+
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", watch) as port, path_to(path, here, port) as address:
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"x")
+            assert await reader.readexactly(2) == b"ok"
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            writer.transport.abort()
+            await until(lambda: bool(ends))
+            assert ends == ["reset"]
+            await until(lambda: here.workers[0].recorder.open_count == 0)
+
+    run(scenario)
+
+
+@PATHS
+def test_a_reader_that_stalls_stops_the_sender_at_a_fixed_amount(path: str) -> None:
+    release = asyncio.Event()
+
+    async def stalled(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        await release.wait()
+        reader._transport.resume_reading()  # type: ignore[attr-defined]
+        total = 0
+        while data := await reader.read(1 << 18):
+            total += len(data)
+        writer.write(str(total).encode())
+        writer.close()
+
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", stalled) as port, path_to(path, here, port) as address:
+            loop = asyncio.get_running_loop()
+            sock = socket.socket()
+            sock.setblocking(False)
+            await loop.sock_connect(sock, address)
+            sent = 0
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    async with asyncio.timeout(0.6):
+                        part = bytes(1 << 20)
+                        await loop.sock_sendall(sock, part)
+                        sent += len(part)
+            worker = here.workers[0]
+            held = sum(end.core.held for end in worker.plane.tunnels)
+            assert held <= 4 << 20
+            # The window and both kernels' socket buffers, nothing that grows with time.
+            assert sent < 40 << 20
+            release.set()
+            await loop.run_in_executor(None, lambda: None)
+            sock.shutdown(socket.SHUT_WR)
+            answer = await loop.sock_recv(sock, 100)
+            assert int(answer) >= sent
+            sock.close()
+            await until(lambda: worker.recorder.open_count == 0)
+
+    run(scenario, timeout=60)
+
+
+def test_a_stalled_stream_does_not_stop_its_neighbours_on_the_same_tunnel() -> None:
+    release = asyncio.Event()
+
+    async def some_stall(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if await reader.readexactly(1) == b"s":
+            reader._transport.pause_reading()  # type: ignore[attr-defined]
+            await release.wait()
+            writer.close()
+            return
+        while data := await reader.read(1 << 16):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", some_stall) as port, path_to("tunnel", here, port) as address:
+            stalled = []
+            for _ in range(8):
+                _, writer = await asyncio.open_connection(*address)
+                writer.write(b"s" + bytes(12 << 20))
+                stalled.append(writer)
+            reader, writer = await asyncio.open_connection(*address)
+            writer.write(b"e" + b"y" * 100_000)
+            writer.write_eof()
+            assert await reader.read() == b"y" * 100_000
+            release.set()
+            for one in [*stalled, writer]:
+                one.transport.abort()
+            await until(lambda: here.workers[0].recorder.open_count == 0)
+
+    run(scenario, timeout=60)
