@@ -1,0 +1,146 @@
+"""The tree looks at few rules however many there are, and never leaves out one that matches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from ambient.model.matching import principal_of
+from ambient.model.outcome import Connection
+from ambient.model.policy import Authorization, Match, Rule
+from ambient.model.rule_index import Demand, Node, build, demands_of, facts_of, first_match
+from tests.support.builders import accounts, allow, connection, networks, rule, strings
+
+MANY = 2000
+
+
+@dataclass(frozen=True)
+class Family:
+    """Rules that differ in one thing; `make(i)` is the i-th, `hit` a connection that exactly rule 7 fits."""
+
+    make: Callable[[int], Rule]
+    hit: Connection
+    demand: Demand
+
+
+FAMILIES = {
+    "principal": Family(
+        lambda i: rule(Match(principals=strings(f"cluster.local/ns/n/sa/s{i}"))),
+        connection(peer="n/s7"),
+        Demand.PRINCIPAL,
+    ),
+    "principal prefix": Family(
+        lambda i: rule(Match(principals=strings(f"cluster.local/ns/n{i}/*"))), connection(peer="n7/x"), Demand.PRINCIPAL
+    ),
+    "principal suffix": Family(
+        lambda i: rule(Match(principals=strings(f"*/sa/s{i}"))), connection(peer="n/s7"), Demand.PRINCIPAL
+    ),
+    "namespace": Family(lambda i: rule(Match(namespaces=strings(f"n{i}"))), connection(peer="n7/x"), Demand.NAMESPACE),
+    "account": Family(
+        lambda i: rule(Match(service_accounts=accounts(f"n{i}/s"))), connection(peer="n7/s"), Demand.ACCOUNT
+    ),
+    "port": Family(
+        lambda i: rule(Match(destination_ports=(i + 1,))), connection(destination="10.0.0.1:8"), Demand.PORT
+    ),
+    "source": Family(
+        lambda i: rule(Match(source_ips=networks(f"10.{i >> 8}.{i & 255}.0/24"))), connection("10.0.7.1"), Demand.SOURCE
+    ),
+    "destination": Family(
+        lambda i: rule(Match(destination_ips=networks(f"fd00::{i:x}:0/112"))),
+        connection("fd00::1", "[fd00::7:1]:80"),
+        Demand.DESTINATION,
+    ),
+}
+
+
+def looked_at(node: Node, given: Connection) -> int:
+    """Rules that a look-up has to judge."""
+    facts = facts_of(given, principal_of(given), demands_of(node))
+    if node.demand is None:
+        return len(node.entries)
+    value = facts[node.demand]
+    reached: list[Node] = [node.rest] if node.rest is not None else []
+    if value is not None:
+        reached += [node.exact[value]] if value in node.exact else []
+        if node.prefixes is not None:
+            node.prefixes.collect(value, reached)
+        if node.suffixes is not None:
+            node.suffixes.collect(value[::-1], reached)
+        reached += [node.present] if node.present is not None else []
+    return sum(looked_at(one, given) for one in reached)
+
+
+def policies(family: Family) -> list[Authorization]:
+    return [allow(f"p{i}", family.make(i)) for i in range(MANY)]
+
+
+def first(root: Node, given: Connection) -> int:
+    principal = principal_of(given)
+    return first_match(root, given, principal, facts_of(given, principal, demands_of(root)), MANY)[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
+def test_one_rule_of_many_is_found_without_looking_at_the_others(family: Family) -> None:
+    root = build(policies(family))
+    assert first(root, family.hit) == 7
+    assert looked_at(root, family.hit) <= 4
+    assert family.demand in demands_of(root)
+
+
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
+def test_a_connection_that_nothing_fits_looks_at_few_rules(family: Family) -> None:
+    root = build(policies(family))
+    given = connection("203.0.113.1", "203.0.113.2:65535", "nobody/nothing")
+    assert first(root, given) == MANY
+    assert looked_at(root, given) <= 4
+
+
+def test_families_mixed_still_look_at_few_rules() -> None:
+    mixed = [one.make(i) for i in range(MANY) for one in FAMILIES.values()]
+    root = build([allow(f"p{i}", each) for i, each in enumerate(mixed)])
+    assert looked_at(root, connection(peer="n7/s7")) <= 4 * len(FAMILIES)
+
+
+def test_rules_that_share_a_namespace_are_told_apart_by_port() -> None:
+    shared = [rule(Match(namespaces=strings("n")), Match(destination_ports=(i + 1,))) for i in range(MANY)]
+    root = build([allow(f"p{i}", each) for i, each in enumerate(shared)])
+    given = connection(destination="10.0.0.1:8", peer="n/x")
+    assert (first(root, given), looked_at(root, given)) == (7, 1)
+
+
+def test_alternatives_of_different_kinds_are_taken_apart() -> None:
+    alternatives = [
+        ((Match(namespaces=strings(f"n{i}")), Match(source_ips=networks(f"10.{i >> 8}.{i & 255}.0/24"))),)
+        for i in range(MANY)
+    ]
+    root = build([allow(f"p{i}", each) for i, each in enumerate(alternatives)])
+    assert first(root, connection(peer="n7/x", source="203.0.113.1")) == 7
+    assert first(root, connection(peer=None, source="10.0.7.1")) == 7
+    assert looked_at(root, connection(peer="n7/x")) <= 8
+
+
+def test_nested_blocks_are_all_found() -> None:
+    blocks = [f"10.0.0.0/{length}" for length in range(8, 33)]
+    root = build([allow(f"p{i}", rule(Match(source_ips=networks(block)))) for i, block in enumerate(blocks)])
+    assert first(root, connection("10.0.0.0")) == 0
+    assert looked_at(root, connection("10.0.0.0")) == len(blocks)
+    assert looked_at(root, connection("10.255.0.0")) == 1
+
+
+def test_identical_rules_count_once_and_the_first_policy_is_named() -> None:
+    same = rule(Match(not_principals=strings("*")))
+    root = build([allow(f"p{i}", same) for i in range(MANY)])
+    assert looked_at(root, connection()) == 1
+    assert first(root, connection(peer=None)) == 0
+
+
+def test_rules_that_can_never_match_are_not_kept() -> None:
+    assert build([allow("p", rule(Match()), ((Match(), Match()),))]).entries == ()
+
+
+def test_addresses_are_only_written_out_when_a_tree_asks() -> None:
+    root = build(policies(FAMILIES["principal"]))
+    given = connection()
+    assert facts_of(given, principal_of(given), demands_of(root))[Demand.SOURCE] is None
