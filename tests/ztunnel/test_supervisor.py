@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import until
+
 DRIVER = """
 import sys
 from ztunnel.__main__ import Child, Supervisor
@@ -32,13 +34,6 @@ POLITE = LIVE.replace("signal.pause()", "signal.sigwait({signal.SIGTERM}); open(
 STUBBORN = LIVE.replace("folder, name = ", "signal.signal(signal.SIGTERM, signal.SIG_IGN); folder, name = ")
 CONFIG = "import sys; sys.exit(78)"
 SHORT = LIVE.replace("signal.pause()", "sys.exit(3)")
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.005)
 
 
 class Family:

@@ -50,7 +50,7 @@ class Response:
 Handler = Callable[[Request], Awaitable[Response]]
 
 
-class _Bad(Exception):
+class BadRequest(Exception):
     """The request cannot be answered in any other way than by this status."""
 
     def __init__(self, status: int) -> None:
@@ -133,7 +133,7 @@ class Server:
             if error.partial.strip():
                 await _send(writer, text(400, "bad request\n"), "GET", keep=False)
             return False
-        except _Bad as error:
+        except BadRequest as error:
             await _send(writer, text(error.status, HTTPStatus(error.status).phrase + "\n"), "GET", keep=False)
             return False
         try:
@@ -149,41 +149,41 @@ class Server:
 
 
 def parse_head(head: bytes) -> Request:
-    """A request from its bytes up to the empty line. Raises _Bad with the status to answer."""
+    """A request from its bytes up to the empty line. Raises BadRequest with the status to answer."""
     try:
         line, *rows = head.decode("ascii").removesuffix("\r\n\r\n").lstrip("\r\n").split("\r\n")
         method, target, version = line.split(" ")
     except ValueError:
-        raise _Bad(400) from None
+        raise BadRequest(400) from None
     if version not in ("HTTP/1.1", "HTTP/1.0"):
-        raise _Bad(505 if version.startswith("HTTP/") else 400)
+        raise BadRequest(505 if version.startswith("HTTP/") else 400)
     if method not in _METHODS:
-        raise _Bad(501 if method.isalpha() and method.isupper() else 400)
+        raise BadRequest(501 if method.isalpha() and method.isupper() else 400)
     headers = {":version": version}
     for row in rows:
         name, colon, value = row.partition(":")
         if not colon or not name or not name.isprintable() or " " in name or "\t" in name:
-            raise _Bad(400)
+            raise BadRequest(400)
         name = name.lower()
         if name in headers and name in ("host", "content-length", "transfer-encoding"):
-            raise _Bad(400)
+            raise BadRequest(400)
         headers[name] = value.strip()
     if version == "HTTP/1.1" and "host" not in headers:
-        raise _Bad(400)
+        raise BadRequest(400)
     if not target.startswith("/") or any(character < "!" for character in target):
-        raise _Bad(400)
+        raise BadRequest(400)
     parts = urlsplit("//x" + target)
     return Request(method, parts.path, tuple(parse_qsl(parts.query, keep_blank_values=True)), headers)
 
 
 async def _skip_body(reader: asyncio.StreamReader, request: Request) -> None:
     if "transfer-encoding" in request.headers:
-        raise _Bad(501)
+        raise BadRequest(501)
     length = request.headers.get("content-length", "0")
     if not length.isdigit() or len(length) > 9:
-        raise _Bad(400)
+        raise BadRequest(400)
     if int(length) > BODY_LIMIT:
-        raise _Bad(413)
+        raise BadRequest(413)
     await reader.readexactly(int(length))
 
 

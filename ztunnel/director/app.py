@@ -13,10 +13,10 @@ from functools import partial
 from typing import Any, Final
 
 from ambient.errors import InvalidInput, MeshError
-from ambient.xds.channel import create_certificate
 from ztunnel.admin import http
 from ztunnel.admin.pages import Pages, Sources
 from ztunnel.config import Config, read_config
+from ztunnel.director.ca_client import CaClient
 from ztunnel.director.director import Director
 from ztunnel.director.discovery import server_settings
 from ztunnel.director.dumping import config_dump
@@ -40,7 +40,10 @@ class App:
         self._supervised = supervised
         self._stop = asyncio.Event()
         self._filter = LogFilter(config.log_level)
-        self.director = Director(config, self._sign)
+        server = server_settings(
+            config.ca_address, config.ca_root_ca, config.auth_token, config.alt_ca_hostname, config.cluster_id
+        )
+        self.director = Director(config, CaClient(server, config.secret_ttl_s).sign)
         self._link = AgentLink(config.inpod_uds, self.director)
         self._servers: list[http.Server] = []
         self._draining = False
@@ -96,13 +99,6 @@ class App:
         # Workers that outlived an earlier director bring the pods' sockets; without them we would bind anew.
         await asyncio.sleep(GATHER_S if self._heirs else 0.0)
         await self._link.run()
-
-    async def _sign(self, identity: str, csr: str) -> list[str]:
-        config = self._config
-        server = server_settings(
-            config.ca_address, config.ca_root_ca, config.auth_token, config.alt_ca_hostname, config.cluster_id
-        )
-        return list(await create_certificate(server, csr, identity, config.secret_ttl_s))
 
     def _watch_parent(self, loop: asyncio.AbstractEventLoop) -> None:
         """A director without its supervisor would be in the way of the next one: it ends."""

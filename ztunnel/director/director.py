@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Final
 
 from ambient.model.identity import Identity
@@ -29,7 +30,8 @@ from ztunnel.director.schedule import Priority
 from ztunnel.director.snapshot import SnapshotFile
 from ztunnel.director.tally import Tally
 from ztunnel.director.workers import Crew, Worker
-from ztunnel.inpod.listeners import Listeners, adopt, bind
+from ztunnel.inpod import listeners
+from ztunnel.inpod.listeners import Listeners
 from ztunnel.ipc import messages as ipc
 
 PATIENCE_S: Final = 5.0
@@ -42,7 +44,14 @@ _Question = ipc.RouteAsk | ipc.PeerAsk | ipc.NameAsk
 class Director:
     """Owner of the crew, listener of the certificates, keeper of the agent's pods."""
 
-    def __init__(self, config: Config, sign: Sign) -> None:
+    def __init__(
+        self,
+        config: Config,
+        sign: Sign,
+        *,
+        bind: Callable[[int], Listeners] | None = None,
+        adopt: Callable[[list[int]], Listeners] | None = None,
+    ) -> None:
         self.config = config
         self.site = Site(config.node, config.cluster_id, config.trust_domain, config.network)
         self.tally = Tally()
@@ -74,8 +83,8 @@ class Director:
         self.pods = Pods(
             self.crew,
             Rules(
-                bind=self._bind,
-                adopt=self._adopt,
+                bind=bind or partial(listeners.bind, ipv6=config.ipv6, dns=config.dns),
+                adopt=adopt or partial(listeners.adopt, ipv6=config.ipv6, dns=config.dns),
                 identity=lambda pod: identity_of(mesh, self.site, pod),
                 policy=lambda pod: pod_policy(mesh, self.site, pod),
                 settled=lambda: self.discovery.settled,
@@ -299,12 +308,6 @@ class Director:
             case ipc.NameAsk():
                 worker.send(ipc.NameAnswer(uid=ask.uid, name=ask.name, qtype=ask.qtype, known=False))
                 worker.send(ipc.Forget(names=True))
-
-    def _bind(self, netns: int) -> Listeners:
-        return bind(netns, ipv6=self.config.ipv6, dns=self.config.dns)
-
-    def _adopt(self, fds: list[int]) -> Listeners:
-        return adopt(fds, ipv6=self.config.ipv6, dns=self.config.dns)
 
     def _pod_started(self) -> None:
         self.stats.proxies_started.inc()

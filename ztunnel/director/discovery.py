@@ -74,7 +74,7 @@ class Discovery:
     async def run(self) -> None:
         """Subscribe and save, for ever."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(subscribe(self._server, self._node, self._batch, self._on_state, core=self._core))
+            group.create_task(subscribe(self._server, self._node, self.apply, self._on_state, core=self._core))
             group.create_task(self._save())
 
     def save_now(self) -> None:
@@ -82,7 +82,8 @@ class Discovery:
         if self._dirty.is_set():
             self._write(list(self._records()), self._core.versions())
 
-    def _batch(self, batch: Batch) -> None:
+    def apply(self, batch: Batch) -> None:
+        """Take what one response says."""
         settled = self.settled
         self._on_message(batch.type_url)
         for name, why in batch.refused.items():

@@ -215,7 +215,6 @@ class Pods:
         same, pod.policy = policy == pod.policy, policy
         if moved and pod.listeners is not None:
             for worker in self._crew:
-                worker.send(PodDown(uid=pod.info.uid))
                 self._offer(pod, worker)
         elif not same:
             self._update(pod, self._crew)

@@ -17,12 +17,13 @@ class Reports:
 
     def __init__(self, crew: Crew) -> None:
         self._crew = crew
+        self.wait_s = WAIT_S
         self._number = 0
         self._waiting: dict[int, set[int]] = {}
         self._found: dict[int, dict[str, list[LiveConnection]]] = {}
         self._changed = asyncio.Event()
 
-    async def connections(self, wait_s: float = WAIT_S) -> dict[str, list[LiveConnection]]:
+    async def connections(self) -> dict[str, list[LiveConnection]]:
         """Open connections per pod uid, of every worker that answered in time."""
         self._number += 1
         ask = self._number
@@ -30,7 +31,7 @@ class Reports:
         self._waiting[ask] = {worker.pid for worker in self._crew.everyone()}
         for worker in self._crew.everyone():
             worker.send(ReportAsk(ask=ask))
-        await self._until(lambda: not self._waiting[ask], wait_s)
+        await self._until(lambda: not self._waiting[ask], self.wait_s)
         del self._waiting[ask]
         return self._found.pop(ask)
 

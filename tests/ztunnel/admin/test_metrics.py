@@ -1,0 +1,90 @@
+"""The text of /metrics: Istio's names and labels, read back by Prometheus' own parser."""
+
+from __future__ import annotations
+
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+
+from ztunnel.admin.metrics import TRAFFIC, Stats, split_name
+from ztunnel.director.tally import Tally
+from ztunnel.ipc.messages import Counters, Series
+from ztunnel.telemetry import labels as worker_labels
+
+
+def stats(other: dict[str, int] | None = None, *, width: int = len(TRAFFIC)) -> Stats:
+    tally = Tally()
+    tally.hello(0, 1)
+    values = tuple(f"v{n}" for n in range(width))
+    series = Series(labels=values, opened=3, closed=2, failed=0, received=100, sent=200)
+    gauges = {'istio_tcp_sockets_open{reporter="source"}': 4.0, "worker_pods": 2.0}
+    tally.report(0, 1, Counters(series=(series,), other=other or {}, gauges=gauges))
+    return Stats(tally, lambda: {"workload_manager_active_proxy_count": 5.0})
+
+
+def samples(text: bytes) -> dict[str, list[tuple[dict[str, str], float]]]:
+    found: dict[str, list[tuple[dict[str, str], float]]] = {}
+    for family in text_string_to_metric_families(text.decode()):  # type: ignore[no-untyped-call]
+        for sample in family.samples:
+            found.setdefault(sample.name, []).append((sample.labels, sample.value))
+    return found
+
+
+def test_traffic_has_istios_names_and_all_its_labels() -> None:
+    found = samples(stats().render())
+    expected = {
+        "istio_tcp_connections_opened_total": 3,
+        "istio_tcp_connections_closed_total": 2,
+        "istio_tcp_received_bytes_total": 100,
+        "istio_tcp_sent_bytes_total": 200,
+    }
+    for name, value in expected.items():
+        ((labels, got),) = found[name]
+        assert got == value
+        assert labels == {label: f"v{n}" for n, label in enumerate(TRAFFIC)}
+
+
+def test_a_series_without_locality_has_only_the_other_labels() -> None:
+    ((labels, _),) = samples(stats(width=len(TRAFFIC) - 4).render())["istio_tcp_connections_opened_total"]
+    assert "source_region" not in labels
+    assert len(labels) == len(TRAFFIC) - 4
+
+
+def test_the_workers_count_by_the_same_labels() -> None:
+    assert worker_labels.TRAFFIC == TRAFFIC
+
+
+def test_a_failure_counter_appears_only_with_its_first_failure() -> None:
+    assert "istio_tcp_connections_failed_total" not in samples(stats().render())
+
+
+def test_other_counters_keep_their_labels_and_get_our_prefix_where_they_have_none() -> None:
+    found = samples(stats({'istio_dns_requests{request_protocol="udp",a="b"}': 7, "hbone_errors": 1}).render())
+    assert found["istio_dns_requests_total"] == [({"request_protocol": "udp", "a": "b"}, 7.0)]
+    assert found["ambient_hbone_errors_total"] == [({}, 1.0)]
+    assert found["istio_tcp_sockets_open"] == [({"reporter": "source"}, 4.0)]
+    assert found["ambient_worker_pods"] == [({}, 2.0)]
+    assert found["workload_manager_active_proxy_count"] == [({}, 5.0)]
+
+
+def test_the_rest_of_istios_metrics_is_there() -> None:
+    one = stats()
+    one.xds_messages.labels(url="type.googleapis.com/istio.workload.Address").inc()
+    one.xds_terminations.labels(reason="ConnectionError").inc()
+    text = one.render()
+    found = samples(text)
+    for name in (
+        "istio_xds_message_total",
+        "istio_xds_connection_terminations_total",
+        "workload_manager_proxies_started_total",
+        "workload_manager_proxies_stopped_total",
+        "istio_build",
+        "process_open_fds",
+        "process_max_fds",
+    ):
+        assert name in found
+    assert b"_created" not in text
+    assert text.endswith(b"# EOF\n")
+
+
+def test_names_are_split_from_their_labels() -> None:
+    assert split_name("x_total") == ("ambient_x", {})
+    assert split_name('istio_y{a="1", b="2"}') == ("istio_y", {"a": "1", "b": "2"})
