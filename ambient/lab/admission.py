@@ -83,12 +83,13 @@ class Cluster:
             raise Refused(
                 f'error looking up service account {account}: serviceaccount "{pod.service_account}" not found'
             )
+        wanted = self._wanted(pod)  # before a node is made for a pod that is refused
         name = pod.node_name or self._spread()
         key = record_key("Node", "", name)
         number = None if key in self.objects else self._free_number()
         number = number or self.plan.node_number(self._known_node(key).pod_cidrs)
         own: tuple[IpAddress, ...] = self.plan.node(number).both()
-        ips = own if pod.host_network else self._wanted(pod) or self._free(number)
+        ips = own if pod.host_network else wanted or self._free(number)
         if key not in self.objects:
             self._node(name, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}})
         status = {
