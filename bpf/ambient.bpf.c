@@ -4,3 +4,4 @@
 #include "pod_egress.c"
 #include "pod_ingress.c"
 #include "pod_lo.c"
+#include "pod_lookup.c"

@@ -19,10 +19,7 @@ TC_PROGRAM int host_egress(struct __sk_buff *skb)
 
 	if (read_packet(skb, &packet) != PACKET_TCP || !packet.opening || packet.oddity || !is_kubelet(skb))
 		return PASS;
-	flow.source = packet.source;
-	flow.destination = packet.destination;
-	flow.source_port = packet.source_port;
-	flow.destination_port = packet.destination_port;
+	flow_of(&packet, &flow);
 	announce_probe(&flow);
 	return PASS;
 }

@@ -11,10 +11,7 @@ INLINE int is_probe(struct packet *packet)
 {
 	struct flow flow = {};
 
-	flow.source = packet->source;
-	flow.destination = packet->destination;
-	flow.source_port = packet->source_port;
-	flow.destination_port = packet->destination_port;
+	flow_of(packet, &flow);
 	return take_probe(&flow);
 }
 
@@ -37,7 +34,7 @@ INLINE int arriving(struct __sk_buff *skb, struct packet *packet, struct pod_row
 		return refuse(packet->oddity);
 	socket = find_listener(skb, packet, hbone ? HBONE_PORT : PLAINTEXT_PORT);
 	if (socket)
-		return assign(skb, socket, hbone ? COUNT_HBONE_IN : COUNT_REDIRECTED_IN);
+		return assign_opening(skb, packet, socket, hbone ? COUNT_HBONE_IN : COUNT_REDIRECTED_IN);
 	if (row->fail_in == FAIL_OPEN && !hbone)
 		return pass(COUNT_PASSED_OPEN_IN);
 	return refuse(COUNT_REFUSED_NO_LISTENER_IN);

@@ -31,5 +31,6 @@ TC_PROGRAM int pod_lo(struct __sk_buff *skb)
 		socket = find_listener(skb, &packet, DNS_PORT);
 	if (!socket)
 		socket = find_listener(skb, &packet, OUTBOUND_PORT);
-	return socket ? assign(skb, socket, COUNT_ASSIGNED_ON_LO) : refuse(COUNT_REFUSED_NO_LISTENER_OUT);
+	return socket ? assign_opening(skb, &packet, socket, COUNT_ASSIGNED_ON_LO)
+		      : refuse(COUNT_REFUSED_NO_LISTENER_OUT);
 }

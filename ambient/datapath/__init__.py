@@ -26,7 +26,7 @@ Signatures:
     programs.load(bpffs: Path, loader: Literal["auto", "bcc", "object"] = "auto") -> Loaded(loader, version, reused)
     programs.attach_pod(bpffs: Path, netns_fd: int, pod_uid: str, ifname: str = "eth0") -> tuple[Path, ...]
     programs.attach_host(bpffs: Path, netns_fd: int, pod_uid: str, ifname: str) -> tuple[Path, ...]
-    programs.attached(bpffs: Path) -> dict[str, tuple[Attachment, ...]]  # Attachment(program, ifindex, alive)
+    programs.attached(bpffs: Path) -> dict[str, tuple[Attachment, ...]]  # Attachment(program, target, alive)
     programs.detach_pod(bpffs: Path, pod_uid: str) -> None                   # pod and host side; fine when already gone
     programs.unload(bpffs: Path) -> None
     maps.Maps.open(bpffs: Path) -> Maps        # context manager; .pods .owners .config .counters

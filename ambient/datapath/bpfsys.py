@@ -33,8 +33,6 @@ LINK_CREATE: Final = 28
 LINK_UPDATE: Final = 29
 LINK_DETACH: Final = 34
 
-TCX_INGRESS: Final = 46
-TCX_EGRESS: Final = 47
 _BEFORE_ALL: Final = 1 << 3
 
 _PROG_INFO_SIZE: Final = 232
@@ -201,9 +199,10 @@ def program_types(path: Path) -> bytes:
     return data.raw
 
 
-def create_link(program: int, ifindex: int, attach_type: int, where: str) -> int:
-    """Attach a program by TCX to an interface of the *current* network namespace, before all others; gives the link."""
-    attributes = struct.pack("IIIIIIQ", program, ifindex, attach_type, _BEFORE_ALL, 0, 0, 0)
+def create_link(program: int, target: int, attach_type: int, where: str, *, before_all: bool) -> int:
+    """Attach a program; gives the link. TCX: `target` is an ifindex of the *current* network namespace, and with
+    `before_all` the program runs before those that are there already. SK_LOOKUP: a descriptor of the namespace."""
+    attributes = struct.pack("IIIIIIQ", program, target, attach_type, _BEFORE_ALL if before_all else 0, 0, 0, 0)
     try:
         return _call(LINK_CREATE, attributes, "attach", where)
     except OSError as error:
@@ -232,11 +231,11 @@ def detach_link(path: Path) -> None:
 
 
 def link_target(path: Path) -> int:
-    """The ifindex that the TCX link pinned at `path` is on; 0 when the interface is gone. Raises FileNotFoundError."""
+    """Where the link pinned at `path` is: the ifindex, or the inode of the namespace for SK_LOOKUP; 0 when that is
+    gone. Raises FileNotFoundError."""
     with opened(path) as link:
-        # type, id, prog_id, padding; then the TCX part: ifindex, attach_type
-        _, _, _, _, ifindex, _ = struct.unpack_from("IIIIII", _info(link, 40, str(path)), 0)
-    return int(ifindex)
+        # type, id, prog_id, padding; then ifindex or inode, and the attach type
+        return int(struct.unpack_from("IIIII", _info(link, 40, str(path)), 0)[4])
 
 
 def link_program(path: Path) -> int:

@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final, Literal
 
-Side = Literal["pod", "lo", "host"]
+Side = Literal["netns", "lo", "pod", "host"]
+
+
+class Attach(IntEnum):
+    """enum bpf_attach_type, as far as we use it."""
+
+    SK_LOOKUP = 36
+    TCX_INGRESS = 46
+    TCX_EGRESS = 47
 
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """`side`: the pod's interface, the pod's lo, or the host's end of the pod's veth."""
+    """`side`: the pod's namespace itself, its lo, its interface, or the host's end of its veth."""
 
     program: str
     side: Side
-    egress: bool
+    attach: Attach
 
 
 HOOKS: Final = (
-    Hook("pod_lo", "lo", egress=False),
-    Hook("pod_ingress", "pod", egress=False),
-    Hook("pod_egress", "pod", egress=True),
-    Hook("host_egress", "host", egress=True),
-    Hook("host_ingress", "host", egress=False),
+    Hook("pod_lookup", "netns", Attach.SK_LOOKUP),
+    Hook("pod_lo", "lo", Attach.TCX_INGRESS),
+    Hook("pod_ingress", "pod", Attach.TCX_INGRESS),
+    Hook("pod_egress", "pod", Attach.TCX_EGRESS),
+    Hook("host_egress", "host", Attach.TCX_EGRESS),
+    Hook("host_ingress", "host", Attach.TCX_INGRESS),
 )
-"""In the order of attaching: what receives looped packets is there before what loops them."""
+"""In the order of attaching: a program is there before the one that relies on it."""

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from ambient.datapath import bpfsys, sources
-from ambient.datapath.hooks import HOOKS
+from ambient.datapath.hooks import HOOKS, Attach
 
 _SCHED_CLS: Final = 3
+_SK_LOOKUP: Final = 30
 
 
 def _repair(library: Any) -> None:
@@ -39,7 +40,11 @@ def main(job: str) -> int:
         flags = ["-Wno-everything", "-DAMBIENT_BCC", f'-DAMBIENT_PINS="{where["maps"]}"']
         module = bcc.BPF(text=sources.flatten(where["sources"] / sources.MAIN), cflags=flags)
         for hook in HOOKS:
-            bpfsys.pin(module.load_func(hook.program, _SCHED_CLS).fd, where["programs"] / hook.program)
+            if hook.attach is Attach.SK_LOOKUP:
+                program = module.load_func(hook.program, _SK_LOOKUP, attach_type=hook.attach)
+            else:
+                program = module.load_func(hook.program, _SCHED_CLS)
+            bpfsys.pin(program.fd, where["programs"] / hook.program)
     return 0
 
 

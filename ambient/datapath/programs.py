@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from ambient.datapath import bpfsys, btf, cgroups, sources
-from ambient.datapath.hooks import HOOKS, Side
+from ambient.datapath.hooks import HOOKS, Attach, Hook, Side
 from ambient.datapath.maps import MAPS, Maps, Option
 from ambient.errors import InvalidInput, KernelError, Unavailable
 from ambient.netns import entered
@@ -46,14 +46,14 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One program on one interface. `ifindex` is 0 when the interface is gone."""
+    """One program and where it is: an ifindex, for `pod_lookup` the inode of the namespace; 0 when that is gone."""
 
     program: str
-    ifindex: int
+    target: int
 
     @property
     def alive(self) -> bool:
-        return self.ifindex != 0
+        return self.target != 0
 
 
 def load(bpffs: Path, loader: Loader = "auto") -> Loaded:
@@ -193,35 +193,41 @@ def _attach(bpffs: Path, netns_fd: int, pod_uid: str, interfaces: dict[Side, str
     programs = _current(bpffs)
     pins = bpffs / PODS / pod_uid
     pins.mkdir(parents=True, exist_ok=True)
-    made = []
     with entered(netns_fd):
-        for hook in HOOKS:
-            if hook.side not in interfaces:
-                continue
-            name = interfaces[hook.side]
-            try:
-                ifindex = socket.if_nametoindex(name)
-            except OSError as error:
-                raise KernelError("no such interface", name, f"to attach {hook.program} of pod {pod_uid}") from error
-            pin = pins / hook.program
-            if _is_on(pin, ifindex):
-                made.append(pin)
-                continue
-            attach_type = bpfsys.TCX_EGRESS if hook.egress else bpfsys.TCX_INGRESS
-            with bpfsys.opened(programs / hook.program) as program:
-                link = bpfsys.create_link(program, ifindex, attach_type, f"{hook.program} on {name}")
-            try:
-                bpfsys.pin(link, pin)
-            finally:
-                os.close(link)
-            made.append(pin)
-    return tuple(made)
+        return tuple(
+            _attach_one(programs, pins, hook, netns_fd, interfaces[hook.side])
+            for hook in HOOKS
+            if hook.side in interfaces
+        )
 
 
-def _is_on(pin: Path, ifindex: int) -> bool:
-    """The link is there and on that interface; one of a dead or another interface is removed."""
+def _attach_one(programs: Path, pins: Path, hook: Hook, netns_fd: int, interface: str) -> Path:
+    """In the namespace already. `interface` is ignored where the hook is the namespace itself."""
+    pin = pins / hook.program
+    where = f"{hook.program} of pod {pins.name} on {interface or 'its namespace'}"
+    if hook.attach is Attach.SK_LOOKUP:
+        target, identity = netns_fd, os.fstat(netns_fd).st_ino
+    else:
+        try:
+            target = identity = socket.if_nametoindex(interface)
+        except OSError as error:
+            raise KernelError("no such interface", where, str(error)) from error
+    if _is_on(pin, identity):
+        return pin
+    with bpfsys.opened(programs / hook.program) as program:
+        tcx = hook.attach is not Attach.SK_LOOKUP
+        link = bpfsys.create_link(program, target, hook.attach, where, before_all=tcx)
     try:
-        if bpfsys.link_target(pin) == ifindex:
+        bpfsys.pin(link, pin)
+    finally:
+        os.close(link)
+    return pin
+
+
+def _is_on(pin: Path, identity: int) -> bool:
+    """The link is there and on that interface or namespace; one of a dead or another target is removed."""
+    try:
+        if bpfsys.link_target(pin) == identity:
             return True
     except FileNotFoundError:
         return False
@@ -230,12 +236,12 @@ def _is_on(pin: Path, ifindex: int) -> bool:
 
 
 def attach_pod(bpffs: Path, netns_fd: int, pod_uid: str, ifname: str = "eth0") -> tuple[Path, ...]:
-    """Attach the three programs inside a pod and pin their links; what is attached already stays.
+    """Attach the programs inside a pod and pin their links; what is attached already stays.
 
     The rows of all the pod's addresses must be there. Raises Unavailable, InvalidInput or KernelError; what was
     attached before the failure stays, for `detach_pod` or the next try.
     """
-    return _attach(bpffs, netns_fd, pod_uid, {"pod": ifname, "lo": "lo"})
+    return _attach(bpffs, netns_fd, pod_uid, {"netns": "", "lo": "lo", "pod": ifname})
 
 
 def attach_host(bpffs: Path, netns_fd: int, pod_uid: str, ifname: str) -> tuple[Path, ...]:
@@ -244,7 +250,7 @@ def attach_host(bpffs: Path, netns_fd: int, pod_uid: str, ifname: str) -> tuple[
 
 
 def attached(bpffs: Path) -> dict[str, tuple[Attachment, ...]]:
-    """What is attached, by pod uid; dead links are listed with ifindex 0."""
+    """What is attached, by pod uid; dead links are listed with target 0."""
     found: dict[str, list[Attachment]] = {}
     for pin in sorted((bpffs / PODS).glob("*/*")):
         with suppress(FileNotFoundError):

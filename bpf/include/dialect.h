@@ -2,7 +2,8 @@
  * already inlined and rewrites `map.lookup(&key)`; plain clang includes these files as they are and builds an object
  * for libbpf. Programs and packet code are the same for both; only the map headers hold two spellings.
  *
- * bcc's functions become programs when they are not static; clang's when they carry TC_PROGRAM. */
+ * bcc's functions become programs when they are not static; clang's when they carry TC_PROGRAM or
+ * LOOKUP_PROGRAM. */
 #ifndef AMBIENT_DIALECT_H
 #define AMBIENT_DIALECT_H
 
@@ -14,6 +15,7 @@
 #include <uapi/linux/ipv6.h>
 #include <uapi/linux/pkt_cls.h>
 #define TC_PROGRAM
+#define LOOKUP_PROGRAM
 #define MAP_PIN(name) AMBIENT_PINS "/" name
 #else
 #include <linux/types.h>
@@ -26,6 +28,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 #define TC_PROGRAM SEC("tc")
+#define LOOKUP_PROGRAM SEC("sk_lookup")
 char LICENSE[] SEC("license") = "GPL";
 #endif
 

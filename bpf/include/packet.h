@@ -7,6 +7,7 @@
 #define AMBIENT_PACKET_H
 
 #include "contract.h"
+#include "flow.h"
 #include "../maps/counters.h"
 
 enum packet_kind {
@@ -125,6 +126,14 @@ INLINE int read_v6(struct __sk_buff *skb, __u32 at, struct packet *packet)
 	}
 	return is_extension(header) ? unreadable(packet, COUNT_REFUSED_EXTENSION_HEADER)
 				    : read_transport(skb, at, header, packet);
+}
+
+INLINE void flow_of(struct packet *packet, struct flow *flow)
+{
+	flow->source = packet->source;
+	flow->destination = packet->destination;
+	flow->source_port = packet->source_port;
+	flow->destination_port = packet->destination_port;
 }
 
 /* Fills `packet` (zeroed by the caller) and says what it is. */

@@ -3,6 +3,7 @@
 #define AMBIENT_SOCKETS_H
 
 #include "packet.h"
+#include "../maps/reborn.h"
 
 /* The key of a look-up in the socket table; gives its size, which is also its family. */
 INLINE __u32 fill_tuple(struct bpf_sock_tuple *tuple, struct packet *packet)
@@ -21,9 +22,8 @@ INLINE __u32 fill_tuple(struct bpf_sock_tuple *tuple, struct packet *packet)
 	return sizeof(tuple->ipv4);
 }
 
-/* Is there, in this namespace, a socket that is the other end of this packet: connected, connecting or dying, but not
- * merely listening? */
-INLINE int has_receiver(struct __sk_buff *skb, struct packet *packet)
+/* The state of the socket of this namespace that is the other end of this packet; 0 without one. */
+INLINE __u32 receiver_state(struct __sk_buff *skb, struct packet *packet)
 {
 	struct bpf_sock_tuple tuple = {};
 	__u32 size = fill_tuple(&tuple, packet);
@@ -38,7 +38,15 @@ INLINE int has_receiver(struct __sk_buff *skb, struct packet *packet)
 		return 0;
 	state = socket->state;
 	bpf_sk_release(socket);
-	return state != TCP_STATE_LISTEN;
+	return state;
+}
+
+/* Connected, connecting or dying, but not merely listening. */
+INLINE int has_receiver(struct __sk_buff *skb, struct packet *packet)
+{
+	__u32 state = receiver_state(skb, packet);
+
+	return state && state != TCP_STATE_LISTEN;
 }
 
 #define WITH_SOURCE 1
@@ -121,6 +129,24 @@ INLINE int assign(struct __sk_buff *skb, struct bpf_sock *socket, enum counter r
 
 	bpf_sk_release(socket);
 	return failed ? refuse(COUNT_REFUSED_ASSIGN) : pass(reason);
+}
+
+/* The same for an opening packet. Where an older connection of ztunnel with this four-tuple is in TIME_WAIT the kernel
+ * would drop an assigned packet without a word (6.18); so it goes up as it is, the kernel ends the old connection, if
+ * the new one may follow it, and pod_lookup names the listener. */
+INLINE int assign_opening(struct __sk_buff *skb, struct packet *packet, struct bpf_sock *socket, enum counter reason)
+{
+	struct flow flow = {};
+
+	flow_of(packet, &flow);
+	if (receiver_state(skb, packet) != TCP_STATE_TIME_WAIT) {
+		drop_reservation(&flow);
+		return assign(skb, socket, reason);
+	}
+	if (reserve_listener(&flow, socket))
+		return assign(skb, socket, reason);
+	bpf_sk_release(socket);
+	return pass(reason);
 }
 
 #endif

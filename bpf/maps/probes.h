@@ -6,15 +6,9 @@
 #define AMBIENT_MAPS_PROBES_H
 
 #include "../include/contract.h"
+#include "../include/flow.h"
 
 #define PROBE_LIFETIME 1000000000ULL /* ns */
-
-struct flow {
-	struct address source;
-	struct address destination;
-	__u16 source_port; /* network order, both */
-	__u16 destination_port;
-};
 
 #ifdef AMBIENT_BCC
 BPF_TABLE_PINNED("lru_hash", struct flow, __u64, probes, 4096, MAP_PIN("probes"));

@@ -122,6 +122,8 @@ def _namespace(stack: contextlib.ExitStack, name: str) -> int:
     stack.callback(run, "ip", "netns", "del", name)
     descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY | os.O_CLOEXEC)
     stack.callback(os.close, descriptor)
+    for scope in ("all", "default"):  # addresses are good at once
+        run("ip", "netns", "exec", name, "sysctl", "-qw", f"net.ipv6.conf.{scope}.accept_dad=0")
     run("ip", "-n", name, "link", "set", "lo", "up")
     return descriptor
 

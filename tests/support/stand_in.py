@@ -20,6 +20,7 @@ from ambient.model.address import (
     OUTBOUND_PORT,
     PLAINTEXT_PORT,
     PROXY_MARK,
+    ZTUNNEL_PORTS,
     Endpoint,
     canonical,
 )
@@ -150,7 +151,8 @@ class StandIn(_Server):
         def noted(connection: socket.socket) -> None:
             seen = Seen(port, endpoint(connection.getpeername()), endpoint(connection.getsockname()))
             self.seen.put(seen)
-            handle(connection, seen)
+            if seen.destination.port not in ZTUNNEL_PORTS or port == HBONE_PORT:
+                handle(connection, seen)
 
         return noted
 
@@ -158,6 +160,7 @@ class StandIn(_Server):
         """A marked connection; with `source`, from its address and any port."""
         family = family_of(target.ip.version)
         made = self._world.socket(self._place, family, owner=self._owner)
+        self._open.add(made)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, PROXY_MARK)
         if source is not None:
             level, option = (
@@ -168,7 +171,6 @@ class StandIn(_Server):
         made.settimeout(PATIENCE)
         made.connect((str(target.ip), target.port))
         made.settimeout(None)
-        self._open.add(made)
         return made
 
     def _outbound(self, connection: socket.socket, seen: Seen) -> None:

@@ -1,0 +1,14 @@
+/* The four-tuple of a connection, as the key of the maps that remember one for a moment. */
+#ifndef AMBIENT_FLOW_H
+#define AMBIENT_FLOW_H
+
+#include "contract.h"
+
+struct flow {
+	struct address source;
+	struct address destination;
+	__u16 source_port; /* network order, both */
+	__u16 destination_port;
+};
+
+#endif

@@ -1,0 +1,47 @@
+/* On the look-up of listeners in a pod's namespace: give an opening packet whose four-tuple was in TIME_WAIT to the
+ * listener that pod_ingress or pod_lo chose for it. Everything else is looked up as ever. */
+#include "include/dialect.h"
+#include "include/packet.h"
+#include "maps/reborn.h"
+
+LOOKUP_PROGRAM int pod_lookup(struct bpf_sk_lookup *ctx)
+{
+	/* All fields are read before any is chosen: the compiler would otherwise choose between offsets of ctx, and the
+	 * verifier refuses a computed one. */
+	__u32 family = ctx->family, protocol = ctx->protocol;
+	__u32 remote4 = ctx->remote_ip4, local4 = ctx->local_ip4;
+	__u32 remote0 = ctx->remote_ip6[0], remote1 = ctx->remote_ip6[1];
+	__u32 remote2 = ctx->remote_ip6[2], remote3 = ctx->remote_ip6[3];
+	__u32 local0 = ctx->local_ip6[0], local1 = ctx->local_ip6[1];
+	__u32 local2 = ctx->local_ip6[2], local3 = ctx->local_ip6[3];
+	__u16 remote_port = ctx->remote_port, local_port = bpf_htons(ctx->local_port);
+	struct flow flow = {};
+	struct bpf_sock *listener;
+
+	asm volatile("" : "+r"(remote4), "+r"(remote0), "+r"(remote1), "+r"(remote2), "+r"(remote3));
+	asm volatile("" : "+r"(local4), "+r"(local0), "+r"(local1), "+r"(local2), "+r"(local3));
+	if (protocol != IPPROTO_TCP)
+		return SK_PASS;
+	if (family == ADDRESS_FAMILY_V4) {
+		map_v4(&flow.source, remote4);
+		map_v4(&flow.destination, local4);
+	} else {
+		flow.source.word[0] = remote0;
+		flow.source.word[1] = remote1;
+		flow.source.word[2] = remote2;
+		flow.source.word[3] = remote3;
+		flow.destination.word[0] = local0;
+		flow.destination.word[1] = local1;
+		flow.destination.word[2] = local2;
+		flow.destination.word[3] = local3;
+	}
+	flow.source_port = remote_port;
+	flow.destination_port = local_port;
+	listener = reserved_listener(&flow);
+	if (!listener)
+		return SK_PASS;
+	bpf_sk_assign(ctx, listener, 0);
+	bpf_sk_release(listener);
+	drop_reservation(&flow);
+	return SK_PASS;
+}
