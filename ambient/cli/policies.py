@@ -44,5 +44,5 @@ def run(env: Env, args: argparse.Namespace) -> int:
 
 def _selects(scope: object, count: int) -> str:
     if scope == PolicyScope.WORKLOAD_SELECTOR.name.title().replace("_", ""):
-        return f"{count} workloads"
+        return "1 workload" if count == 1 else f"{count} workloads"
     return "the mesh" if scope == "Global" else "its namespace"
