@@ -43,7 +43,11 @@ def uninstall(settings: AgentSettings) -> None:
     status = folder.status(f"agent-{settings.node}")
     pods = {p.uid: (p.namespace, p.name) for p in records.of(Pod) if p.node_name == settings.node}
     pods |= {uid: (entry.pod.namespace, entry.pod.name) for uid, entry in entries.items()}
-    linked = set(programs.attached(settings.bpffs)) if settings.bpffs.is_dir() else set()
+    pins = settings.bpffs / programs.PODS
+    linked = {path.name for path in pins.iterdir()} if pins.is_dir() else set()
+    for uid in sorted(linked):
+        # Whole directories: an agent of another version may have pinned links that this one does not know.
+        attempt(f"links of pod {uid}", partial(shutil.rmtree, settings.bpffs / programs.PODS / uid))
     attempt("programs and maps", lambda: programs.unload(settings.bpffs))
     for uid, (namespace, name) in sorted(pods.items(), key=lambda item: item[1]):
         entry = entries.get(uid)

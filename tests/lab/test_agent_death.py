@@ -9,6 +9,7 @@ import pytest
 
 from ambient.agent.journal import Step
 from ambient.datapath import pod_net, programs
+from ambient.datapath.hooks import HOOKS
 from ambient.datapath.layout import Flag
 from ambient.datapath.maps import Maps
 from tests.support.agent_lab import AgentLab, agent_lab, eventually, namespace, pod, settled_world
@@ -51,7 +52,7 @@ def fully_in(lab: AgentLab) -> bool:
         captured
         and len(rows) == 2
         and all(Flag.CAPTURE_OUT in row.flags for row in rows.values())
-        and [len(found) for found in programs.attached(lab.bpffs).values()] == [5]
+        and [len(found) for found in programs.attached(lab.bpffs).values()] == [len(HOOKS)]
     )
 
 

@@ -1,0 +1,53 @@
+"""Every counter of the kernel is shown once, under a family and a reason."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from ambient.agent.metrics import Reading, Tally, datapath_series, render
+from ambient.datapath.layout import Counter
+
+
+def reading(tally: Tally | None = None) -> Reading:
+    return Reading(
+        counters={counter: counter.value + 1 for counter in Counter},
+        pods_by_state={"enrolled": 2},
+        older=3,
+        proxies=1,
+        secrets=4,
+        policies_known=True,
+        tally=tally or Tally(),
+    )
+
+
+def test_every_counter_is_shown_exactly_once() -> None:
+    series = datapath_series(reading().counters)
+    shown = [value for reasons in series.values() for value in reasons.values()]
+    assert sorted(shown) == sorted(counter.value + 1 for counter in Counter)
+
+
+def test_reasons_are_grouped_by_what_was_done() -> None:
+    series = datapath_series(reading().counters)
+    assert series["refused"]["no_listener_in"] == Counter.REFUSED_NO_LISTENER_IN + 1
+    assert series["passed_open"]["out"] == Counter.PASSED_OPEN_OUT + 1
+    assert series["captured"]["hbone_in"] == Counter.HBONE_IN + 1
+
+
+def test_the_text_is_what_prometheus_reads() -> None:
+    tally = Tally()
+    tally.count_cut("policy", 2)
+    tally.count_repair("link")
+    tally.count_repair("link")
+    samples = {
+        (sample.name, tuple(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(render(reading(tally)))
+        for sample in family.samples
+    }
+    assert samples[("ambient_datapath_refused_total", (("reason", "no_listener_out"),))] == (
+        Counter.REFUSED_NO_LISTENER_OUT + 1
+    )
+    assert samples[("ambient_agent_pods", (("state", "enrolled"),))] == 2
+    assert samples[("ambient_agent_connections_cut_total", (("why", "policy"),))] == 2
+    assert samples[("ambient_agent_repairs_total", (("what", "link"),))] == 2
+    assert samples[("ztunnel_connected", ())] == 1
+    assert samples[("ambient_agent_policies_known", ())] == 1
