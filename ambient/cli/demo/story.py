@@ -57,7 +57,7 @@ def without_the_mesh(scene: Scene) -> None:
     stage.up()
     stage.apply(manifest("app"))
     tell.holds("a lab of two nodes and four pods is up, no pod in the mesh", not _enrolled(stage), f"lab {stage.lab}")
-    scene.server = scene.server_now()
+    scene.server = until("web reaches db", scene.server_now)  # once db is ready and the Service knows it
     tell.holds("web on n1 reaches db on n2 by its service name", scene.server.get("started"))
     with Capture(stage.lab, "n2") as capture:
         echoed = stage.ask(WEB, URL, scene.secret).out
