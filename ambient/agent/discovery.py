@@ -23,19 +23,22 @@ log = logging.getLogger("ambient.agent.discovery")
 
 
 class Policies:
-    """`changed` is called after each batch that changed something, and when everything is known for the first time."""
+    """`changed` is called after each batch that changed something, and when everything is known for the first time.
+
+    `client` is the state of the subscription.
+    """
 
     def __init__(self, node: str, cluster: str, namespace: str, changed: Callable[[], None]) -> None:
         self._node = node
         self._identification = ztunnel_node(node, pod="agent", namespace=namespace, cluster=cluster)
-        self._client = DeltaClient(self._identification)
+        self.client = DeltaClient(self._identification)
         self._mesh = Mesh()
         self._indexes: dict[str, PolicyIndex] = {}
         self._changed = changed
 
     @property
     def known(self) -> bool:
-        return self._client.complete
+        return self.client.complete
 
     def apply(self, batch: Batch) -> None:
         """Take in what one response changed."""
@@ -67,7 +70,7 @@ class Policies:
 
     async def follow(self, settings: ServerSettings) -> None:
         """Keep subscribed until cancelled."""
-        await subscribe(settings, self._identification, self.apply, self._note, core=self._client)
+        await subscribe(settings, self._identification, self.apply, self._note, core=self.client)
 
     def _note(self, state: StreamState) -> None:
         if state.state == "disconnected":

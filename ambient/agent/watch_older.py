@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor
-from typing import Final
 
 from ambient.agent.enrol import PodTarget
 from ambient.agent.journal import Journal, OlderConnection
@@ -20,8 +19,6 @@ from ambient.agent.older import Live, forbidden, still_open
 from ambient.agent.podns import PodNetns
 from ambient.errors import MeshError
 from ambient.model.outcome import Connection, Denied, Reason, Verdict
-
-PATIENCE_S: Final = 1.0
 
 log = logging.getLogger("ambient.agent.older")
 
@@ -39,13 +36,17 @@ class OlderConnections:
         judge_of: JudgeOf,
         tally: Tally,
         threads: Executor,
+        *,
+        patience_s: float = 1.0,
     ) -> None:
+        """`patience_s`: how long a policy that was named may be missing before its absence refuses."""
         self._kernel = kernel
         self._journal = journal
         self._namespaces = namespaces
         self._judge_of = judge_of
         self._tally = tally
         self._threads = threads
+        self._patience_s = patience_s
         self._missing: dict[int, float] = {}
         self._turn = asyncio.Lock()
 
@@ -84,7 +85,7 @@ class OlderConnections:
         if denied.reason is not Reason.POLICY_NOT_RECEIVED:
             return True
         now = asyncio.get_running_loop().time()
-        return now - self._missing.setdefault(connection.cookie, now) >= PATIENCE_S
+        return now - self._missing.setdefault(connection.cookie, now) >= self._patience_s
 
     async def cut(self, uid: str) -> int:
         """End all of a pod; gives how many there were. Raises MeshError."""

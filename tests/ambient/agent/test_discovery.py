@@ -1,0 +1,101 @@
+"""What the agent makes of policies: unknown is closed, and every batch counts at once."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from ambient.agent.discovery import Policies
+from ambient.model.outcome import Allowed, Connection, Denied, Reason
+from ambient.model.policy import Action, Authorization, Match, PolicyScope
+from ambient.model.workload import Workload
+from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, encode
+from ambient.xds.messages import DeltaResponse
+from tests.support.agent_fakes import target
+
+WORKLOAD = Workload(uid="Kubernetes//Pod/shop/web", name="web", namespace="shop", node="n1")
+ELSEWHERE = Workload(uid="Kubernetes//Pod/shop/web", name="web", namespace="shop", node="n2")
+NAMED = Workload(
+    uid="Kubernetes//Pod/shop/web", name="web", namespace="shop", node="n1", authorization_policies=("shop/late",)
+)
+DENY = Authorization(
+    name="no",
+    namespace="shop",
+    scope=PolicyScope.NAMESPACE,
+    action=Action.DENY,
+    rules=(((Match(destination_ports=(80,)),),),),
+)
+PLAINTEXT = Connection(ip_address("10.0.0.9"), ip_address("10.0.0.5"), 80)
+
+
+class Feed:
+    """Policies fed with responses, as a server would send them."""
+
+    def __init__(self) -> None:
+        self.changes = 0
+        self.policies = Policies("n1", "Kubernetes", "ambient-system", self._changed)
+
+    def _changed(self) -> None:
+        self.changes += 1
+
+    def send(self, *records: Workload | Authorization, kind: str, removed: tuple[str, ...] = ()) -> None:
+        resources = tuple(encode(record) for record in records)
+        response = DeltaResponse(type_url=kind, nonce="1", resources=resources, removed=removed)
+        batch, _ = self.policies.client.receive(response)
+        self.policies.apply(batch)
+
+    def everything(self, workload: Workload, *policies: Authorization) -> None:
+        self.send(workload, kind=ADDRESS_TYPE)
+        self.send(*policies, kind=AUTHORIZATION_TYPE)
+
+
+def test_until_everything_was_received_a_pod_counts_as_selected_and_is_not_judged() -> None:
+    feed = Feed()
+    assert not feed.policies.known
+    assert feed.policies.apply_to(target())
+    feed.send(WORKLOAD, kind=ADDRESS_TYPE)
+    assert feed.policies.apply_to(target())
+    assert feed.policies.judge_of(target()) is None
+    feed.send(kind=AUTHORIZATION_TYPE)
+    assert feed.policies.known
+    assert not feed.policies.apply_to(target())
+    judge = feed.policies.judge_of(target())
+    assert judge is not None
+    assert isinstance(judge(PLAINTEXT), Allowed)
+    assert feed.changes == 2
+
+
+def test_a_pod_that_discovery_does_not_have_counts_as_selected() -> None:
+    feed = Feed()
+    feed.everything(WORKLOAD)
+    assert feed.policies.apply_to(target("stranger"))
+    assert feed.policies.judge_of(target("stranger")) is None
+
+
+def test_a_workload_of_that_name_on_another_node_is_not_the_pod() -> None:
+    feed = Feed()
+    feed.everything(ELSEWHERE)
+    assert feed.policies.judge_of(target()) is None
+
+
+def test_a_policy_that_comes_later_is_judged_with_at_once() -> None:
+    feed = Feed()
+    feed.everything(WORKLOAD)
+    before = feed.policies.judge_of(target())
+    assert before is not None
+    assert isinstance(before(PLAINTEXT), Allowed)
+    feed.send(DENY, kind=AUTHORIZATION_TYPE)
+    after = feed.policies.judge_of(target())
+    assert after is not None
+    assert after(PLAINTEXT) == Denied(Reason.DENIED_BY, "shop/no")
+    assert feed.policies.apply_to(target())
+    feed.send(kind=AUTHORIZATION_TYPE, removed=("shop/no",))
+    assert not feed.policies.apply_to(target())
+
+
+def test_a_policy_that_is_named_and_missing_selects_and_refuses() -> None:
+    feed = Feed()
+    feed.everything(NAMED)
+    assert feed.policies.apply_to(target())
+    judge = feed.policies.judge_of(target())
+    assert judge is not None
+    assert judge(PLAINTEXT) == Denied(Reason.POLICY_NOT_RECEIVED, "shop/late")
