@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 
 from ambient.model.identity import Identity
@@ -121,8 +119,3 @@ def test_rules_and_clauses(rule: Rule, expected: bool) -> None:
 def test_the_principal_is_the_whole_identity_not_a_prefix() -> None:
     given = Connection(KNOWN.source_ip, KNOWN.destination_ip, 8080, Identity("cluster.local", "shop", "till-2"))
     assert not match_matches(Match(principals=strings(PRINCIPAL)), given, principal_of(given))
-
-
-def test_the_rows_are_different() -> None:
-    names = sorted(row[0] for row in (*FIELDS, *RULES))
-    assert all(a != b for a, b in pairwise(names))
