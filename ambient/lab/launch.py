@@ -6,7 +6,6 @@ nothing of Python stays behind. Pure: nothing is started here.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +21,10 @@ _ENTER_CGROUP: Final = 'echo $$ > "$1/cgroup.procs" && shift && exec "$@"'
 # $1 folder of the pod, $2 host name, $3 working directory, $4 "privileged" or "".
 # /sys must show the pod's own devices and neither cgroups nor pins; /proc/sys is read-only as in any container
 # runtime; the lab's keys are hidden. The order matters: the folder lies below what is hidden last.
+# In a chroot "/" is no mount: entering the namespace we are in takes one mount command to its true root.
 _PREPARE: Final = """
 set -e
+mount --make-rslave / 2>/dev/null || nsenter --mount=/proc/self/ns/mnt -- mount --make-rslave /
 mount --bind "$1/resolv.conf" "$(readlink -f /etc/resolv.conf)"
 if [ -e /etc/hosts ]; then mount --bind "$1/hosts" "$(readlink -f /etc/hosts)"; fi
 echo "$2" > /proc/sys/kernel/hostname
@@ -122,9 +123,8 @@ def in_pod(place: Place, argv: Sequence[str]) -> list[str]:
         *place.confinement.argv(),
         *argv,
     ]
-    # Without a mount on "/" (a chroot) its propagation cannot be changed; the copy is private there anyway.
-    propagation = "slave" if os.path.ismount("/") else "unchanged"
-    isolated = ["unshare", "--mount", "--uts", f"--propagation={propagation}", "--", *prepared]
+    # _PREPARE cuts the propagation: unshare cannot in a chroot.
+    isolated = ["unshare", "--mount", "--uts", "--propagation=unchanged", "--", *prepared]
     return in_cgroup(place.cgroup, in_netns(place.netns, isolated))
 
 
