@@ -155,6 +155,8 @@ class World:
         self.director = Director(folder / "director.sock")
         self.workers: list[Worker] = []
         self.finished: list[int] = []
+        self.crashes = 0
+        """How many crashed handlers the test expects."""
         self.pods: dict[str, TestPod] = {}
         self.redirect: dict[Endpoint, Endpoint] = {}
         self.log_path = folder / "log"
@@ -306,6 +308,7 @@ async def world(workers: int = 1) -> AsyncIterator[World]:
             for slot in range(workers):
                 await made.worker(slot)
             yield made
+            assert made.counter("worker_handler_crashes") == made.crashes, made.log()
         finally:
             made.close()
             await asyncio.sleep(0)
@@ -335,3 +338,22 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
         return
     finally:
         writer.close()
+
+
+async def talk(address: tuple[str, int], data: bytes = b"hello", source: str = "") -> bytes:
+    """Connect, say it, end, and read everything; an aborted connection gives what came before the abort."""
+    received = b""
+    try:
+        reader, writer = await asyncio.open_connection(*address, local_addr=(source, 0) if source else None)
+    except OSError:
+        return received
+    try:
+        writer.write(data)
+        writer.write_eof()
+        while part := await reader.read(65536):
+            received += part
+    except OSError:
+        pass
+    finally:
+        writer.close()
+    return received

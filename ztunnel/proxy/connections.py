@@ -5,6 +5,7 @@ Registration comes before the first judgement, so that no change can slip betwee
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from ambient.model.decide import PolicyIndex
@@ -40,9 +41,10 @@ def denial(verdict: Denied, occasion: str = "rejection") -> Failure:
 class LiveConnections:
     """Registry and judge of one pod."""
 
-    __slots__ = ("_index", "_live", "_policy")
+    __slots__ = ("_crashed", "_index", "_live", "_policy")
 
-    def __init__(self, policy: PodPolicy) -> None:
+    def __init__(self, policy: PodPolicy, crashed: Callable[[str, BaseException], None]) -> None:
+        self._crashed = crashed
         self._live: dict[Judged, None] = {}
         self._policy = policy
         self._index = PolicyIndex(policy.policies, policy.missing)
@@ -71,10 +73,17 @@ class LiveConnections:
         self._index = PolicyIndex(policy.policies, policy.missing)
         failed = [(live, verdict) for live in self._live if isinstance(verdict := self.judge(live), Denied)]
         for live, verdict in failed:
-            live.cut(denial(verdict, "change"))
+            self._cut(live, denial(verdict, "change"))
         return len(failed)
 
     def cut_all(self, failure: Failure) -> None:
         """End every connection (the pod is going away)."""
         for live in list(self._live):
+            self._cut(live, failure)
+
+    def _cut(self, live: Judged, failure: Failure) -> None:
+        try:
             live.cut(failure)
+        except Exception as error:
+            # The others must be cut all the same.
+            self._crashed("cut", error)

@@ -50,8 +50,10 @@ class InboundTunnel(Tunnel):
         pod.tunnels.add(self)
         pod.plane.peers.ask(source.ip, _ignore)
 
-    def on_established(self, certificate: dict[str, object] | None) -> None:
+    def verify(self, certificate: dict[str, object] | None) -> None:
         self.peer = verify_client(certificate, self.pod.trust_domain)
+
+    def on_established(self) -> None:
         if self.plane.draining or self.pod.closing:
             self.core.drain()
 
@@ -160,7 +162,8 @@ class InboundStream:
 
     def _hostname_port(self, text: str) -> int | None:
         host, _, port = text.rpartition(":")
-        if not host or not port.isascii() or not port.isdigit() or not host.replace("-", "").replace(".", "").isalnum():
+        numeric = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65_536
+        if not numeric or not host.isascii() or not host.replace("-", "").replace(".", "").isalnum():
             self._refuse(400, Failure(Flag.CONNECT, f"authority not understood: {text!r}", "bad-request"))
             return None
         for hostname, service_port, target_port in self._tunnel.pod.policy.service_ports:
@@ -181,6 +184,8 @@ class InboundStream:
             return
         if record.source_peer is not None:
             pod.plane.recorder.established(record)
+        else:
+            pod.plane.peers.ask(self._tunnel.source.ip, self._peer_known)
         verdict = pod.live.judge(self)
         if isinstance(verdict, Denied):
             self._refuse(401, denial(verdict))
@@ -188,6 +193,11 @@ class InboundStream:
         assert self._target is not None
         self._dial = AppDial(pod, self._target, self._tunnel.source, self._connected)
         self._dial.begin()
+
+    def _peer_known(self, labels: PeerLabels | None) -> None:
+        if not self.closed and labels is not None:
+            self._record.source_peer = labels
+            self._tunnel.pod.plane.recorder.established(self._record)
 
     def _connected(self, sock: socket.socket | None, error: OSError | None) -> None:
         self._dial = None
@@ -250,6 +260,7 @@ class InboundStream:
             pod, record = self._tunnel.pod, self._record
             if record.source_peer is None:
                 record.source_peer = pod.plane.peers.get(self._tunnel.source.ip)
+                pod.plane.peers.leave(self._tunnel.source.ip, self._peer_known)
             pod.live.release(self)
             pod.plane.recorder.close(record, failure)
 

@@ -97,6 +97,8 @@ class Outbound:
         if self.closed:
             return
         match plan:
+            case Forward(hops=()):
+                self._fail(Failure(Flag.CONNECT, "no healthy upstream", "no-healthy-upstream"))
             case Forward():
                 self._record.service = plan.service
                 self._forward(plan.hops[0] if len(plan.hops) == 1 else self._draw(plan.hops))
@@ -200,7 +202,10 @@ class Outbound:
             self._pod.pool.acquire(self._hop, self, fresh=True)
             return
         if code == LOST:
-            self._fail(TUNNEL_LOST)
+            tunnel = self._tunnel
+            fresh = tunnel is not None and not tunnel.core.settled
+            death = f": {tunnel.death}" if tunnel is not None and tunnel.death else ""
+            self._fail(Failure(Flag.TLS_FAILURE, f"peer refused the connection{death}") if fresh else TUNNEL_LOST)
         else:
             self._fail(Failure(Flag.H2_HANDSHAKE_FAILURE, f"stream reset before an answer: code {code}"))
 

@@ -58,7 +58,7 @@ class Pod:
         self.identity = up.identity
         self.trust_domain = parse_identity(up.identity).trust_domain
         self.sockets = sockets
-        self.live = LiveConnections(up.policy)
+        self.live = LiveConnections(up.policy, plane.crashed)
         self.pool = TunnelPool(plane, self)
         self.outbound: dict[Cuttable, None] = {}
         """Outbound connections of the pod."""

@@ -70,8 +70,10 @@ class ClientTunnel(Tunnel):
     def usable(self) -> bool:
         return not self.closed and self.core.capacity() > 0
 
-    def on_established(self, certificate: dict[str, object] | None) -> None:
+    def verify(self, certificate: dict[str, object] | None) -> None:
         verify_server(certificate, self._expected)
+
+    def on_established(self) -> None:
         making, self._making = self._making, None
         if making is not None:
             making.established(self)

@@ -32,7 +32,19 @@ _FEED_AT: Final = Buffers.SIZE - 32_768
 class Tunnel(SocketEnd):
     """Subclasses say who may be at the other end and what happens when it is up or gone."""
 
-    __slots__ = ("_dirty", "_net", "_plain", "_relief", "_unflushed", "born", "core", "established", "plane", "session")
+    __slots__ = (
+        "_dirty",
+        "_net",
+        "_plain",
+        "_relief",
+        "_unflushed",
+        "born",
+        "core",
+        "death",
+        "established",
+        "plane",
+        "session",
+    )
 
     def __init__(self, plane: Plane, sock: socket.socket, context: ssl.SSLContext, *, server: bool) -> None:
         super().__init__(plane.loop, sock, TUNNEL_HIGH_WATER, plane.crashed)
@@ -40,6 +52,8 @@ class Tunnel(SocketEnd):
         self.session = TlsSession(context, server=server)
         self.core = Connection(self, client=not server)
         self.established = False
+        self.death: MeshError | OSError | None = None
+        """What ended the connection, if it was not an orderly end."""
         self.born = plane.clock()
         self._net = plane.buffers.net
         self._plain = plane.buffers.plain
@@ -50,9 +64,12 @@ class Tunnel(SocketEnd):
 
     # --- what subclasses define
 
-    def on_established(self, certificate: dict[str, object] | None) -> None:
-        """The handshake is complete. Raise MeshError to refuse the peer."""
+    def verify(self, certificate: dict[str, object] | None) -> None:
+        """The handshake is complete. Raise MeshError to refuse the peer; nothing was said to it yet."""
         raise NotImplementedError
+
+    def on_established(self) -> None:
+        """The peer is who it should be, and streams may be opened."""
 
     def on_down(self, error: MeshError | OSError | None) -> None:
         """The connection is gone; its streams have been told."""
@@ -145,10 +162,10 @@ class Tunnel(SocketEnd):
             self.flush()
             if self.closed:
                 return False
-            certificate = self.session.certificate()
+            self.verify(self.session.certificate())
             self.established = True
             self.core.start()
-            self.on_established(certificate)
+            self.on_established()
         except MeshError as error:
             self.flush()
             self.close()
@@ -201,5 +218,6 @@ class Tunnel(SocketEnd):
     def _down(self, error: MeshError | OSError | None) -> None:
         self.plane.tunnels.discard(self)
         self._relief.clear()
+        self.death = error
         self.core.lost(LOST)
         self.on_down(error)

@@ -8,7 +8,6 @@ from typing import Protocol
 
 from ambient.model.address import Endpoint
 from ambient.model.outcome import PeerLabels, ServiceLabels
-from ztunnel.telemetry.counters import Totals
 
 
 class Flag(StrEnum):
@@ -65,7 +64,6 @@ class ConnectionRecord:
         "source",
         "source_identity",
         "source_peer",
-        "totals",
         "traffic",
     )
 
@@ -90,7 +88,6 @@ class ConnectionRecord:
         self.meter: Meter | None = None
         self.app_is_client = not inbound
         self.traffic: tuple[str, ...] | None = None
-        self.totals: Totals | None = None
         self.counted_received = 0
         self.counted_sent = 0
         self.failure: Failure | None = None

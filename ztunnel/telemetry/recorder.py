@@ -15,6 +15,8 @@ from ztunnel.telemetry.labels import traffic_labels, with_flags
 from ztunnel.telemetry.record import ConnectionRecord, Failure, Flag
 
 _FLOW_LIMIT: Final = 20_000
+_LABELS_WAIT_S: Final = 1.0
+"""How long a connection that runs already waits for its peer's labels before it is counted without them."""
 
 
 class Recorder:
@@ -60,8 +62,7 @@ class Recorder:
             mutual_tls=record.mutual_tls,
         )
         record.traffic = labels
-        record.totals = self.counters.series(labels)
-        record.totals.opened += 1
+        self.counters.series(labels).opened += 1
         if self.log.enabled("debug"):
             self.log.log("debug", "access", "connection opened", self._fields(record))
         self._flow("opened", record, None)
@@ -105,8 +106,11 @@ class Recorder:
 
     def count_live(self) -> None:
         """Bring the octet counters of open connections up to date (once a second)."""
+        now = self._clock()
         for record in self._open:
-            if record.totals is not None:
+            if record.traffic is None and record.meter is not None and now - record.opened_at > _LABELS_WAIT_S:
+                self.established(record)
+            if record.traffic is not None:
                 self._count_octets(record)
 
     def live(self) -> dict[str, list[LiveConnection]]:

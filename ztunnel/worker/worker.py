@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 from ambient.errors import InvalidInput, MeshError
 from ztunnel.dns.upstream import Resolvers
@@ -53,8 +53,14 @@ class Worker:
 
     def start(self) -> None:
         """Look for the director and begin the one-second work."""
+        self._loop.set_exception_handler(self._escaped)
         self._loop.call_later(TICK_S, self._tick)
         self._link.connect()
+
+    def _escaped(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An exception that reached the loop: one handler's bug, not the worker's end."""
+        error = context.get("exception") or RuntimeError(context.get("message", "unknown"))
+        self.plane.crashed(str(context.get("message", "callback")), error)
 
     # --- the director
 

@@ -1,0 +1,323 @@
+"""Who may come in through 15008, and what everybody else is told."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Sequence
+from ipaddress import ip_network
+from pathlib import Path
+
+import h2.config
+import h2.connection
+import h2.events
+import pytest
+
+from ambient.model.policy import Action, Authorization, Match, PolicyScope, StringMatch, StringMatchKind
+from tests.support.tunnel import TestPod, World, application, echo, run, talk, until, world
+from tests.support.tunnel_certs import Authority
+
+CLIENT = "spiffe://cluster.local/ns/test/sa/client"
+
+
+def policy(action: Action, name: str = "p", **fields: object) -> Authorization:
+    rules = (((Match(**fields),),),) if fields else ()  # type: ignore[arg-type]
+    return Authorization(name=name, namespace="test", scope=PolicyScope.NAMESPACE, action=action, rules=rules)
+
+
+def principal(value: str) -> tuple[StringMatch, ...]:
+    return (StringMatch(StringMatchKind.EXACT, value),)
+
+
+class Peer:
+    """A client of 15008 made of ssl and h2: a stranger to our code."""
+
+    def __init__(self, here: World, pod: TestPod, uris: Sequence[str] = (CLIENT,), *, alpn: str = "h2") -> None:
+        self._pod = pod
+        path = Path(here.folder) / "peer.pem"
+        path.write_bytes(here.authority.leaf(uris))
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self.context.check_hostname = False
+        self.context.load_verify_locations(cadata=here.authority.roots)
+        self.context.load_cert_chain(path)
+        self.context.set_alpn_protocols([alpn])
+        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
+        self.events: list[h2.events.Event] = []
+
+    async def connect(self) -> None:
+        self.reader, self.writer = await asyncio.open_connection(*self._pod.hbone, ssl=self.context)
+        self.h2.initiate_connection()
+        self.writer.write(self.h2.data_to_send())
+
+    async def ask(self, authority: str, method: str = "CONNECT", **fields: str) -> tuple[int, dict[bytes, bytes]]:
+        """Open a stream; gives status and fields of the answer (0: the stream was reset)."""
+        number = self.h2.get_next_available_stream_id()
+        headers = [(":method", method), (":authority", authority)]
+        if method != "CONNECT":
+            headers += [(":scheme", "https"), (":path", "/")]
+        self.h2.send_headers(number, [*headers, *fields.items()])
+        self.writer.write(self.h2.data_to_send())
+        while True:
+            for event in self.events:
+                if getattr(event, "stream_id", None) != number:
+                    continue
+                if isinstance(event, h2.events.ResponseReceived):
+                    answer = dict(event.headers)
+                    return int(answer[b":status"]), answer  # type: ignore[index, arg-type]
+                if isinstance(event, h2.events.StreamReset):
+                    return 0, {}
+            await self.pump()
+
+    async def pump(self) -> None:
+        data = await self.reader.read(65536)
+        if not data:
+            raise ConnectionError("closed")
+        self.events += self.h2.receive_data(data)
+        self.writer.write(self.h2.data_to_send())
+
+    def close(self) -> None:
+        self.writer.transport.abort()
+
+
+def test_a_stranger_with_a_good_certificate_gets_a_tunnel_and_our_baggage() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            pod = await here.pod("server", "127.0.0.12")
+            peer = Peer(here, pod)
+            await peer.connect()
+            status, fields = await peer.ask(f"127.0.0.12:{port}", traceparent="00-1-1-00")
+            assert status == 200
+            assert fields[b"baggage"] == pod.policy.baggage.encode()
+            peer.h2.send_data(1, b"hi", end_stream=True)
+            peer.writer.write(peer.h2.data_to_send())
+            while not any(isinstance(event, h2.events.StreamEnded) for event in peer.events):
+                await peer.pump()
+            assert b"".join(e.data for e in peer.events if isinstance(e, h2.events.DataReceived)) == b"hi"
+            peer.close()
+
+    run(scenario)
+
+
+def test_data_that_comes_before_the_answer_reaches_the_application() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            pod = await here.pod("server", "127.0.0.12")
+            peer = Peer(here, pod)
+            await peer.connect()
+            peer.h2.send_headers(1, [(":method", "CONNECT"), (":authority", f"127.0.0.12:{port}")])
+            peer.h2.send_data(1, b"early", end_stream=True)
+            peer.writer.write(peer.h2.data_to_send())
+            while not any(isinstance(event, h2.events.StreamEnded) for event in peer.events):
+                await peer.pump()
+            assert b"".join(e.data for e in peer.events if isinstance(e, h2.events.DataReceived)) == b"early"
+            peer.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("authority", "method", "status"),
+    [
+        ("127.0.0.13:80", "CONNECT", 400),
+        ("nonsense", "CONNECT", 400),
+        ("127.0.0.12:99999", "CONNECT", 400),
+        ("a b:80", "CONNECT", 400),
+        ("127.0.0.12:80", "GET", 400),
+        ("127.0.0.12:15001", "CONNECT", 503),
+        ("127.0.0.12:15006", "CONNECT", 503),
+        ("127.0.0.12:15008", "CONNECT", 503),
+        ("127.0.0.12:1", "CONNECT", 503),
+        ("other.test.svc.cluster.local:80", "CONNECT", 503),
+        ("server.test.svc.cluster.local:81", "CONNECT", 503),
+    ],
+)
+def test_requests_that_are_not_a_tunnel_to_this_pod_are_refused(authority: str, method: str, status: int) -> None:
+    async def scenario() -> None:
+        async with world() as here:
+            pod = await here.pod("server", "127.0.0.12")
+            here.update(pod, service_ports=(("server.test.svc.cluster.local", 80, 8080),))
+            peer = Peer(here, pod)
+            await peer.connect()
+            assert (await peer.ask(authority, method))[0] == status
+            assert here.workers[0].recorder.open_count == 0
+            peer.close()
+
+    run(scenario)
+
+
+def test_a_host_name_means_this_pods_port_of_that_service() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            pod = await here.pod("server", "127.0.0.12")
+            here.update(pod, service_ports=(("server.test.svc.cluster.local", 80, port),))
+            peer = Peer(here, pod)
+            await peer.connect()
+            assert (await peer.ask("server.test.svc.cluster.local:80"))[0] == 200
+            peer.close()
+
+    run(scenario)
+
+
+IMPOSTORS = {
+    "another trust domain": ("spiffe://evil.example/ns/test/sa/client",),
+    "two identities": (CLIENT, "spiffe://cluster.local/ns/test/sa/other"),
+    "no identity": (),
+    "not a SPIFFE name": ("https://cluster.local/ns/test/sa/client",),
+    "too many components": (f"{CLIENT}/more",),
+}
+
+
+@pytest.mark.parametrize("impostor", IMPOSTORS)
+def test_a_certificate_that_is_no_clear_identity_of_our_trust_domain_gets_nothing(impostor: str) -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            pod = await here.pod("server", "127.0.0.12")
+            peer = Peer(here, pod, IMPOSTORS[impostor])
+            await peer.connect()
+            with pytest.raises((ConnectionError, ssl.SSLError)):
+                await peer.ask(f"127.0.0.12:{port}")
+            assert "connection failed" in here.log()
+            peer.close()
+
+    run(scenario)
+
+
+def test_a_certificate_of_another_authority_or_none_gets_nothing() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            pod = await here.pod("server", "127.0.0.12")
+            path = Path(here.folder) / "foreign.pem"
+            path.write_bytes(Authority("foreign").leaf([CLIENT]))
+            foreign, nobody, other_alpn = Peer(here, pod), Peer(here, pod), Peer(here, pod, alpn="http/1.1")
+            foreign.context.load_cert_chain(path)
+            nobody.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            nobody.context.check_hostname = False
+            nobody.context.load_verify_locations(cadata=here.authority.roots)
+            for peer in (foreign, nobody, other_alpn):
+                with pytest.raises((ConnectionError, ssl.SSLError)):
+                    await peer.connect()
+                    await peer.ask(f"127.0.0.12:{port}")
+
+    run(scenario)
+
+
+def test_policy_decides_by_identity_and_port_and_the_denial_is_named() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            allowed = principal("cluster.local/ns/test/sa/client")
+            here.update(server, policies=(policy(Action.ALLOW, "may", principals=allowed, destination_ports=(port,)),))
+            assert await talk(client.outbound) == b"hello"
+            here.update(server, policies=(policy(Action.DENY, "never", principals=allowed),))
+            assert await talk(client.outbound) == b""
+            await until(lambda: here.log().count("connection complete") == 4)
+            log = here.log()
+            assert 'error="http status: 401 Unauthorized"' in log
+            assert 'error="connection closed due to policy rejection: explicitly denied by: test/never"' in log
+            assert 'policy="test/never"' in log
+
+    run(scenario)
+
+
+def test_a_policy_that_was_not_received_refuses() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            here.update(server, missing=("test/not-here",))
+            assert await talk(client.outbound) == b""
+            assert "policy not received: test/not-here" in here.log()
+
+    run(scenario)
+
+
+def test_a_pod_behind_a_waypoint_takes_nobody_else() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            here.update(server, waypoint_principals=("spiffe://cluster.local/ns/test/sa/waypoint",))
+            assert await talk(client.outbound) == b""
+            await until(lambda: 'reason="not-its-waypoint"' in here.log())
+            here.update(server, waypoint_principals=(client.identity,))
+            assert await talk(client.outbound) == b"hello"
+
+    run(scenario)
+
+
+def test_an_unknown_workload_makes_streams_wait_until_it_is_known() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            here.update(server, known=False)
+            waiting = asyncio.create_task(talk(client.outbound))
+            await until(lambda: len(here.workers[0]._pods[server.uid].pod._known_waiters) == 1)
+            here.update(server, known=True, policies=(policy(Action.ALLOW, source_ips=(ip_network("127.0.0.0/8"),)),))
+            assert await waiting == b"hello"
+
+    run(scenario)
+
+
+def test_a_change_of_policy_cuts_live_streams_and_leaves_the_others() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11")
+            friend = await here.pod("friend", "127.0.0.13")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            here.route(friend, server, port)
+            cut, stays = await asyncio.open_connection(*client.outbound), await asyncio.open_connection(*friend.outbound)
+            for _, writer in (cut, stays):
+                writer.write(b"1")
+            assert await cut[0].readexactly(1) == await stays[0].readexactly(1) == b"1"
+            here.update(server, policies=(policy(Action.DENY, principals=principal("cluster.local/ns/test/sa/client")),))
+            with pytest.raises(ConnectionResetError):
+                await cut[0].read()
+            stays[1].write(b"2")
+            assert await stays[0].readexactly(1) == b"2"
+            assert here.counter("connections_cut_by_policy") == 1
+            await until(lambda: "connection closed due to policy change" in here.log())
+            for _, writer in (cut, stays):
+                writer.close()
+
+    run(scenario)
+
+
+def test_sabotage_without_the_second_judgement_the_stream_would_live_on() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            reader, writer = await asyncio.open_connection(*client.outbound)
+            writer.write(b"1")
+            await reader.readexactly(1)
+            here.workers[0]._pods[server.uid].pod.live._live.clear()
+            here.update(server, policies=(policy(Action.DENY, principals=principal("cluster.local/ns/test/sa/client")),))
+            assert await talk(client.outbound) == b""
+            writer.write(b"2")
+            assert await reader.readexactly(1) == b"2"
+            writer.close()
+
+    run(scenario)
+
+
+def test_no_certificate_yet_makes_a_peer_wait_until_it_comes() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            pod = await here.pod("server", "127.0.0.12", certificate=False)
+            peer = Peer(here, pod)
+            connecting = asyncio.create_task(peer.connect())
+            await until(lambda: bool(here.workers[0].plane.wallet._waiting))
+            here.certificate(pod.identity)
+            await connecting
+            assert (await peer.ask(f"127.0.0.12:{port}"))[0] == 200
+            peer.close()
+
+    run(scenario)
