@@ -34,8 +34,10 @@ def run(env: Env, args: argparse.Namespace) -> int:
     if rest[0] == "exec" and "--" in rest:
         cut = rest.index("--")
         rest, command = rest[:cut], rest[cut + 1 :]
-    parsed = parser.parse_args(rest)
-    parsed.command = command
+    parsed, extra = parser.parse_known_args(rest)
+    if extra and (parsed.verb != "capture" or any(word.startswith("-") for word in extra)):
+        parser.error(f"unrecognized arguments: {' '.join(extra)}")
+    parsed.command, parsed.extra = command, extra
     try:
         parsed.names = Names(lab_name(parsed.name))
     except InvalidInput as error:

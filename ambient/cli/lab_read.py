@@ -47,7 +47,7 @@ def add_verbs(verb: AddVerb) -> None:
     capture.add_argument("--write", metavar="FILE", help="pcap file instead of text (- is stdout)")
     capture.add_argument("--interface", default="eth0", metavar="IF", help="default eth0, the cable; `any` for all")
     capture.add_argument("--count", type=int, metavar="N", help="end after N packets")
-    capture.add_argument("filter", nargs=argparse.REMAINDER, help="as tcpdump takes it")
+    capture.epilog = f"{capture.epilog}\n\nThe other words are a filter as tcpdump takes it."
 
 
 def read_manifests(paths: Iterable[str]) -> list[Record]:
@@ -160,6 +160,6 @@ def capture(env: Env, args: argparse.Namespace) -> int:
     options = ["-i", args.interface, "-U", "-Z", "root"]
     options += ["-w", args.write] if args.write else ["-n", "-l"]
     options += ["-c", str(args.count)] if args.count is not None else []
-    command = ["tcpdump", *options, *[part for part in args.filter if part != "--"]]
+    command = ["tcpdump", *options, *args.extra]
     group = cgroup.place(lab.names.cgroup("capture"))  # made by `up`: after a `down` nothing may be made again
     env.become(launch.in_cgroup(group, launch.in_netns(lab.names.node(args.node), command)))

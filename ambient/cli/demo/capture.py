@@ -12,8 +12,9 @@ import socket
 import subprocess
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final
@@ -98,9 +99,10 @@ class Capture:
         found = [data for (_, to), data in streams(self.segments()).items() if to[1] == port and data]
         return bool(found) and all(data[0] in _TLS_RECORDS and data[1] == 3 for data in found)
 
-    def ports(self) -> set[int]:
-        """Destination ports of all segments that carried payload."""
-        return {segment.destination[1] for segment in self.segments() if segment.payload}
+    def ports_from(self, addresses: Iterable[str]) -> set[int]:
+        """Ports to which any of these addresses sent payload."""
+        senders = {ip_address(text).packed for text in addresses}
+        return {s.destination[1] for s in self.segments() if s.payload and s.source[0] in senders}
 
 
 def streams(packets: Iterator[Segment]) -> dict[tuple[tuple[bytes, int], tuple[bytes, int]], bytes]:

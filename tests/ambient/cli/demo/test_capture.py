@@ -80,8 +80,10 @@ def test_silence_is_not_taken_for_encryption() -> None:
     assert not _capture(_pcap()).tls_on(15008)
 
 
-def test_ports_are_those_that_carried_bytes() -> None:
-    assert _capture(_pcap(_four(_tcp(5, 80, 1, b"")), _four(_tcp(5, 8080, 1, b"x")))).ports() == {8080}
+def test_ports_are_those_that_carried_bytes_of_the_sender() -> None:
+    capture = _capture(_pcap(_four(_tcp(5, 80, 1, b"")), _four(_tcp(5, 8080, 1, b"x"))))
+    assert capture.ports_from(["10.0.0.1"]) == {8080}
+    assert capture.ports_from(["10.0.0.2", "::1"]) == set()
 
 
 def test_a_repeated_packet_counts_once() -> None:
