@@ -51,6 +51,7 @@ class Discovery:
         self._debounce_s = debounce_s
         self._core = DeltaClient(node)
         self._restored = False
+        self._told = False
         self._dirty = asyncio.Event()
 
     @property
@@ -84,12 +85,13 @@ class Discovery:
 
     def apply(self, batch: Batch) -> None:
         """Take what one response says."""
-        settled = self.settled
         self._on_message(batch.type_url)
         for name, why in batch.refused.items():
             _log.warning("refused %s: %s", name, why)
         changes = self.mesh.apply(batch.put, batch.gone)
-        if changes or settled != self.settled:
+        # The batch that completes the first picture counts as a change even when it is empty.
+        completed, self._told = self.settled and not self._told, self.settled
+        if changes or completed:
             self._dirty.set()
             self._on_change(changes)
 
