@@ -1,0 +1,42 @@
+"""Counters report what changed, as totals."""
+
+from __future__ import annotations
+
+from ztunnel.telemetry.counters import TrafficCounters
+
+
+def test_a_report_has_totals_of_what_changed_and_nothing_else() -> None:
+    counters = TrafficCounters()
+    assert counters.report(dict) is None
+    counters.series(("a",)).opened += 1
+    counters.series(("b",)).sent += 5
+    counters.count("x", 2)
+    report = counters.report(lambda: {"g": 1.0})
+    assert report is not None
+    assert {(s.labels, s.opened, s.sent) for s in report.series} == {(("a",), 1, 0), (("b",), 0, 5)}
+    assert (report.other, report.gauges) == ({"x": 2}, {"g": 1.0})
+    counters.series(("a",)).opened += 1
+    again = counters.report(dict)
+    assert again is not None
+    assert [(s.labels, s.opened) for s in again.series] == [(("a",), 2)]
+    assert again.other == {}
+
+
+def test_a_new_director_gets_everything_again() -> None:
+    counters = TrafficCounters()
+    counters.series(("a",)).closed += 3
+    counters.count("x")
+    counters.report(dict)
+    counters.resend()
+    report = counters.report(dict)
+    assert report is not None
+    assert report.series[0].closed == 3
+    assert report.other == {"x": 1}
+
+
+def test_endless_new_series_end_in_one() -> None:
+    counters = TrafficCounters()
+    for number in range(100_010):
+        counters.series(("source", str(number))).opened += 1
+    assert counters.value("telemetry_series_overflow") == 10
+    assert counters.series(("source", "overflow")).opened == 10

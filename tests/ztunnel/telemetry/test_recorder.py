@@ -1,0 +1,134 @@
+"""One record per connection, closed once; what is counted where, and which way bytes run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ambient.model.address import parse_endpoint
+from ambient.model.outcome import PeerLabels
+from ztunnel.telemetry.access_log import LogWriter
+from ztunnel.telemetry.labels import FLAGS
+from ztunnel.telemetry.record import ConnectionRecord, Failure, Flag
+from ztunnel.telemetry.recorder import Recorder
+
+A, B = parse_endpoint("10.0.0.1:1000"), parse_endpoint("10.0.0.2:80")
+
+
+@dataclass
+class Meter:
+    taken: int = 0
+    given: int = 0
+
+
+class Lines(LogWriter):
+    def __init__(self) -> None:
+        super().__init__(1, soon=lambda _: None, later=lambda *_: None)
+        self.lines: list[tuple[str, str, dict[str, str | int]]] = []
+
+    def log(self, level: str, scope: str, message: str, fields: list[tuple[str, str | int]] | None = None) -> None:
+        self.lines.append((level, message, dict(fields or [])))
+
+
+def recorder() -> tuple[Recorder, Lines]:
+    lines = Lines()
+    return Recorder(lines, clock=lambda: 5.0, wall=lambda: 100.0), lines
+
+
+def totals(made: Recorder) -> dict[str, tuple[int, int, int, int, int]]:
+    report = made.counters.report(dict)
+    assert report is not None
+    return {s.labels[FLAGS]: (s.opened, s.closed, s.failed, s.received, s.sent) for s in report.series}
+
+
+def relayed(made: Recorder, *, inbound: bool) -> ConnectionRecord:
+    record = made.open("uid", A, B, inbound=inbound)
+    # The application is the client going out and the server coming in: 7 octets up, 3 down in both cases.
+    record.meter = Meter(3, 7) if inbound else Meter(7, 3)
+    made.established(record)
+    return record
+
+
+def test_metrics_count_from_client_to_server_and_the_log_from_the_local_workload() -> None:
+    for inbound in (False, True):
+        made, lines = recorder()
+        made.close(relayed(made, inbound=inbound))
+        assert totals(made) == {"-": (1, 1, 0, 7, 3)}
+        fields = lines.lines[-1][2]
+        assert (fields["bytes_sent"], fields["bytes_recv"]) == ((3, 7) if inbound else (7, 3))
+        assert fields["direction"] == ("inbound" if inbound else "outbound")
+
+
+def test_a_record_closes_once() -> None:
+    made, lines = recorder()
+    record = relayed(made, inbound=False)
+    made.close(record)
+    made.close(record, Failure(Flag.DENY, "again"))
+    assert totals(made) == {"-": (1, 1, 0, 7, 3)}
+    assert len([1 for line in lines.lines if line[1] == "connection complete"]) == 1
+    assert made.open_count == 0
+
+
+def test_a_denied_connection_opens_clean_and_closes_and_fails_under_its_flag() -> None:
+    made, lines = recorder()
+    record = made.open("uid", A, B, inbound=True)
+    made.close(record, Failure(Flag.DENY, "no", "denied-by", "ns/p", "detail"))
+    assert totals(made) == {"-": (1, 0, 0, 0, 0), "DENY": (0, 1, 1, 0, 0)}
+    level, _, fields = lines.lines[-1]
+    assert level == "error"
+    assert (fields["error"], fields["policy"], fields["reason"]) == ("no", "ns/p", "denied-by")
+    flows = made.take_flows()
+    assert flows is not None
+    assert [(flow.event, flow.policy, flow.flags) for flow in flows.records] == [("opened", "", "-"), ("denied", "ns/p", "DENY")]
+
+
+def test_live_connections_are_counted_as_they_go_and_never_twice() -> None:
+    made, _ = recorder()
+    record = relayed(made, inbound=False)
+    made.count_live()
+    assert totals(made) == {"-": (1, 0, 0, 7, 3)}
+    assert isinstance(record.meter, Meter)
+    record.meter.taken = 10
+    made.count_live()
+    assert totals(made) == {"-": (1, 0, 0, 10, 3)}
+    made.close(record)
+    assert totals(made) == {"-": (1, 1, 0, 10, 3)}
+
+
+def test_principals_count_only_with_mutual_tls() -> None:
+    made, lines = recorder()
+    record = made.open("uid", A, B, inbound=True)
+    record.source_identity = "spiffe://x/ns/y/sa/z"
+    record.source_peer = PeerLabels(pod="p-1")
+    made.close(record)
+    assert "src.identity" not in lines.lines[-1][2]
+    assert lines.lines[-1][2]["src.workload"] == "p-1"
+
+
+def test_flows_beyond_the_limit_are_counted_as_lost() -> None:
+    made, _ = recorder()
+    for _ in range(10_005):
+        made.close(made.open("uid", A, B, inbound=False))
+    flows = made.take_flows()
+    assert flows is not None
+    assert (len(flows.records), flows.lost) == (20_000, 10)
+    assert made.take_flows() is None
+
+
+def test_the_dump_shows_open_connections_by_pod() -> None:
+    made, _ = recorder()
+    record = relayed(made, inbound=False)
+    record.hbone_target = "10.0.0.2:80"
+    (live,) = made.live()["uid"]
+    assert (live.direction, live.src, live.protocol) == ("outbound", "10.0.0.1:1000", "HBONE")
+
+
+def test_a_failure_without_a_context_is_a_warning() -> None:
+    made, lines = recorder()
+    made.refused(A, "10.0.0.2:15008", "inbound", "handshake")
+    assert lines.lines == [
+        (
+            "warn",
+            "connection failed",
+            {"src.addr": "10.0.0.1:1000", "dst.addr": "10.0.0.2:15008", "direction": "inbound", "error": "handshake"},
+        )
+    ]
