@@ -128,7 +128,7 @@ class Applier:
                 self._checkpoint(pod.uid, f"after {step.name}")
         except (MeshError, OSError) as error:
             reached = self._journal.get(pod.uid)
-            log.warning("pod %s: enrolment failed at %s: %s", pod, reached.step.name if reached else "start", error)
+            log.debug("pod %s: enrolment failed at %s: %s", pod, reached.step.name if reached else "start", error)
             if not captured and reached is not None and not reached.since_unix:
                 await self.take_out(pod.uid)
             if isinstance(error, OSError):

@@ -45,12 +45,13 @@ class Tracked:
 
 
 class Convergence:
-    """`changed` is called whenever a pod has reached a state or failed."""
+    """`changed` is called whenever a pod has reached a state or failed; `failures` counts attempts that failed."""
 
     def __init__(self, applier: Applier, changed: Callable[[], None]) -> None:
         self._applier = applier
         self._changed = changed
         self._tracked: dict[str, Tracked] = {}
+        self.failures = 0
 
     @property
     def tracked(self) -> Mapping[str, Tracked]:
@@ -155,6 +156,7 @@ class Convergence:
         self._changed()
 
     def _failed(self, tracked: Tracked, problem: str) -> None:
+        self.failures += 1
         tracked.problem = problem
         if tracked.failing_since is None:
             tracked.failing_since = asyncio.get_running_loop().time()

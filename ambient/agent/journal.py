@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from enum import IntEnum
 from pathlib import Path
@@ -127,7 +127,7 @@ class Journal:
         for path in self._directory.glob("*.new"):
             path.unlink()
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[Entry]:
         return iter(list(self._entries.values()))
 
     def get(self, uid: str) -> Entry | None:

@@ -26,7 +26,6 @@ class Tally:
 
     cut: dict[str, int] = field(default_factory=dict)
     repairs: dict[str, int] = field(default_factory=dict)
-    failures: int = 0
 
     def count_cut(self, why: str, number: int) -> None:
         self.cut[why] = self.cut.get(why, 0) + number
@@ -45,6 +44,7 @@ class Reading:
     proxies: int
     secrets: int
     policies_known: bool
+    failures: int
     tally: Tally
 
 
@@ -82,7 +82,7 @@ def render(reading: Reading) -> str:
         reading.tally.repairs,
     )
     for name, text, kind, value in (
-        ("ambient_agent_enrolment_failures_total", "Failed attempts to move a pod.", "counter", reading.tally.failures),
+        ("ambient_agent_enrolment_failures_total", "Failed attempts to move a pod.", "counter", reading.failures),
         (
             "ambient_agent_older_connections",
             "Open connections older than their pod's enrolment.",

@@ -120,6 +120,7 @@ class Pages:
             proxies=self._ztunnels.count,
             secrets=len(self._custody),
             policies_known=self._policies.known,
+            failures=self._convergence.failures,
             tally=self._tally,
         )
         return Answer(render(reading), content_type="text/plain; version=0.0.4")

@@ -79,7 +79,7 @@ class Agent:
         self._records = Records()
         self._pods: dict[str, Pod] = {}
         self._out: dict[str, NotEnrolled] = {}
-        self._planned = False
+        self._planned = asyncio.Event()
         self._wake = asyncio.Event()
         self._look = asyncio.Event()
         self._tally = Tally()
@@ -124,6 +124,7 @@ class Agent:
     async def run(self) -> None:
         """Take over what is on the node, then serve until cancelled. Raises MeshError when it cannot start."""
         settings = self._settings
+        settings.zds_socket.parent.mkdir(parents=True, exist_ok=True)
         pages = await listen(settings.listen, self._pages.routes())
         try:
             self._owners.adopt()
@@ -205,7 +206,7 @@ class Agent:
             frozenset(refused.key for refused in records.refused if not refused.stands),
         )
         self._out = dict(made.out)
-        self._planned = True
+        self._planned.set()
         self._convergence.act(made.actions)
         for action in made.actions:
             if isinstance(action, Enrol | Gone):
@@ -225,24 +226,26 @@ class Agent:
             await self._older.judge()
 
     async def _sweep_often(self) -> None:
+        await self._planned.wait()
         while True:
-            if self._planned:
-                try:
-                    await self._sweep()
-                except (MeshError, OSError) as error:
-                    log.error("sweep: %s", error)
-                self._owners.prune()
-                self._custody.forget_expired()
+            try:
+                await self._sweep()
+            except (MeshError, OSError) as error:
+                log.error("sweep: %s", error)
+            self._owners.prune()
+            self._custody.forget_expired()
             self._wake.set()
             await asyncio.sleep(self._settings.sweep_s)
 
     async def _sweep(self) -> None:
         """Put back what is missing of pods that are in, take away what is nobody's."""
         loop = asyncio.get_running_loop()
-        attached = await loop.run_in_executor(self._threads, self._kernel.attached)
         tracked = self._convergence.tracked
-        enrolled = [uid for uid, t in tracked.items() if t.state is State.ENROLLED]
-        found = compare(self._journal, enrolled, attached, self._kernel.rows())
+        before = {uid for uid, t in tracked.items() if t.state is State.ENROLLED}
+        attached = await loop.run_in_executor(self._threads, self._kernel.attached)
+        enrolled = [uid for uid in before if uid in tracked and tracked[uid].state is State.ENROLLED]
+        pods = [t.pod for t in tracked.values()]
+        found = compare(self._journal, pods, enrolled, attached, self._kernel.rows())
         for uid in found.orphans:
             log.warning("sweep: pod %s has links and is not ours to keep: taken away", uid)
             await loop.run_in_executor(self._threads, self._kernel.detach, uid)
@@ -258,9 +261,7 @@ class Agent:
     # --- what is shown
 
     def _unready(self) -> str:
-        if not self._planned:
-            return "no objects were read yet"
-        return ""
+        return "" if self._planned.is_set() else "no objects were read yet"
 
     def _not_enrolled(self) -> Mapping[str, tuple[str, NotEnrolled]]:
         return {

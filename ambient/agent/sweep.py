@@ -9,6 +9,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from ambient.agent.apply import row_of
+from ambient.agent.enrol import PodTarget
 from ambient.agent.journal import Entry
 from ambient.datapath.layout import PodRow
 from ambient.model.address import IpAddress
@@ -17,7 +18,7 @@ from ambient.model.address import IpAddress
 @dataclass(frozen=True, slots=True)
 class Findings:
     """`loose`: pods (by uid) of which a program is off; `wrong_rows`: pods of which a row is missing or changed;
-    `orphans`: uids with links that no journal entry has; `stray_rows`: addresses likewise."""
+    `orphans`: uids with links that nobody tracks; `stray_rows`: addresses likewise."""
 
     loose: tuple[str, ...] = ()
     wrong_rows: tuple[str, ...] = ()
@@ -30,13 +31,16 @@ class Findings:
 
 def compare(
     entries: Iterable[Entry],
+    tracked: Iterable[PodTarget],
     enrolled: Collection[str],
     attached: Mapping[str, bool],
     rows: Mapping[IpAddress, PodRow],
 ) -> Findings:
-    """`enrolled`: uids that are fully in; `attached`: uid -> every program of it is attached."""
+    """`tracked`: pods that are in or on their way; `enrolled`: uids of those that are fully in; `attached`: uid -> every
+    program of it is attached."""
     known = {entry.pod.uid: entry for entry in entries}
-    addresses = {ip for entry in known.values() for ip in entry.pod.addresses}
+    ours = {pod.uid: pod for pod in (*tracked, *(entry.pod for entry in known.values()))}
+    addresses = {ip for pod in ours.values() for ip in pod.addresses}
     settled = [known[uid] for uid in sorted(enrolled) if uid in known]
     return Findings(
         loose=tuple(e.pod.uid for e in settled if not attached.get(e.pod.uid, False)),
@@ -45,6 +49,6 @@ def compare(
             for e in settled
             if any(rows.get(ip) != row_of(e.pod.capture, e.epoch, e.host_ifindex) for ip in e.pod.addresses)
         ),
-        orphans=tuple(sorted(attached.keys() - known.keys())),
+        orphans=tuple(sorted(attached.keys() - ours.keys())),
         stray_rows=tuple(sorted(rows.keys() - addresses, key=str)),
     )

@@ -16,6 +16,7 @@ def reading(tally: Tally | None = None) -> Reading:
         proxies=1,
         secrets=4,
         policies_known=True,
+        failures=5,
         tally=tally or Tally(),
     )
 
@@ -50,4 +51,5 @@ def test_the_text_is_what_prometheus_reads() -> None:
     assert samples[("ambient_agent_connections_cut_total", (("why", "policy"),))] == 2
     assert samples[("ambient_agent_repairs_total", (("what", "link"),))] == 2
     assert samples[("ztunnel_connected", ())] == 1
+    assert samples[("ambient_agent_enrolment_failures_total", ())] == 5
     assert samples[("ambient_agent_policies_known", ())] == 1

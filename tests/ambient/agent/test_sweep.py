@@ -24,6 +24,7 @@ STRAY = ip_address("10.7.7.7")
 def look(**changes: Any) -> Findings:
     given: dict[str, Any] = {
         "entries": [ENTRY],
+        "tracked": [],
         "enrolled": ["uid-web"],
         "attached": {"uid-web": True},
         "rows": GOOD,
@@ -54,6 +55,11 @@ def test_each_fault_is_found(given: dict[str, Any], finding: Findings) -> None:
 
 def test_a_pod_on_its_way_in_or_out_is_left_alone() -> None:
     assert not look(enrolled=[], attached={"uid-web": False}, rows={})
+
+
+def test_a_pod_on_its_way_in_without_an_entry_yet_owns_what_it_has() -> None:
+    assert not look(entries=[], tracked=[ENTRY.pod], enrolled=[])
+    assert look(entries=[], tracked=[], enrolled=[]) == Findings(orphans=("uid-web",), stray_rows=ADDRESSES)
 
 
 def test_open_is_put_back_only_where_it_was_asked_for() -> None:
