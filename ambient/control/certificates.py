@@ -21,6 +21,7 @@ from ambient.ca.issue import issue
 from ambient.ca.roots import Authority
 from ambient.ca.token import Caller
 from ambient.control.access import Gate, peer_of
+from ambient.control.log import LogLimit
 from ambient.control.metrics import ControlMetrics
 from ambient.errors import InvalidInput, MeshError, Refused, Unavailable
 from ambient.model.identity import parse_identity
@@ -64,6 +65,7 @@ class Certificates:
         self._tenancies: frozenset[Tenancy] = frozenset()
         self._news = asyncio.Condition()
         self._waiting = 0
+        self._loud = LogLimit(10)
 
     def handler(self) -> grpc.GenericRpcHandler[bytes, bytes]:
         """What to register with a grpc.aio server."""
@@ -162,5 +164,6 @@ class Certificates:
 
     async def _abort(self, context: Any, code: grpc.StatusCode, error: MeshError, who: str) -> None:
         self._metrics.denied.labels("certificates", code.name).inc()
-        _log.warning("refused %s a certificate: %s", who, error)
+        if self._loud.allows(asyncio.get_running_loop().time()):
+            _log.warning("refused %s a certificate: %s%s", who, error, self._loud.note())
         await context.abort(code, str(error))

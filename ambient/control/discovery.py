@@ -19,16 +19,17 @@ import grpc.aio
 
 from ambient.ca.token import Caller
 from ambient.control.access import Gate, peer_of
+from ambient.control.log import LogLimit
 from ambient.control.metrics import ControlMetrics
 from ambient.errors import MeshError, ProtocolError, Refused
 from ambient.xds.catalogue import Catalogue
 from ambient.xds.messages import METHOD, DeltaRequest, decode_request, encode_response
 from ambient.xds.server import DeltaStream
 
-FIRST_REQUEST_S: Final = 10.0
-WRITE_S: Final = 30.0
 MOST_STREAMS_PER_CLIENT: Final = 8
 _SERVICE, _, _NAME = METHOD.removeprefix("/").partition("/")
+
+_CODES: Final = {ProtocolError: grpc.StatusCode.INVALID_ARGUMENT, Refused: grpc.StatusCode.PERMISSION_DENIED}
 
 _log = logging.getLogger("ambient.control.discovery")
 
@@ -50,13 +51,23 @@ class Discovery:
     """The service. Call `changed` after each update of the catalogue."""
 
     def __init__(
-        self, catalogue: Catalogue, gate: Gate, metrics: ControlMetrics, *, most_streams: int, stream_age_s: float
+        self,
+        catalogue: Catalogue,
+        gate: Gate,
+        metrics: ControlMetrics,
+        *,
+        most_streams: int,
+        stream_age_s: float,
+        patience_s: float,
     ) -> None:
+        """`patience_s`: how long a client may take for its first request, and for reading a response."""
         self._catalogue = catalogue
         self._gate = gate
         self._metrics = metrics
         self._most_streams = most_streams
         self._age_s = stream_age_s
+        self._patience_s = patience_s
+        self._loud = LogLimit(10)
         self._clients: dict[Client, None] = {}
         self._sequence = 0
         self._random = random.Random()
@@ -94,11 +105,8 @@ class Discovery:
         try:
             why = await self._run(client, requests, context)
         except MeshError as error:
-            code = grpc.StatusCode.UNAVAILABLE
-            if isinstance(error, ProtocolError | Refused):
-                code = grpc.StatusCode.INVALID_ARGUMENT
             why = str(error)
-            await self._abort(context, code, error, client.caller.name)
+            await self._abort(context, _CODES.get(type(error), grpc.StatusCode.UNAVAILABLE), error, client.caller.name)
         finally:
             del self._clients[client]
             self._metrics.streams.set(len(self._clients))
@@ -139,10 +147,10 @@ class Discovery:
 
     async def _first(self, requests: AsyncIterator[bytes]) -> bytes | None:
         try:
-            async with asyncio.timeout(FIRST_REQUEST_S):
+            async with asyncio.timeout(self._patience_s):
                 return await anext(requests, None)
         except TimeoutError:
-            raise ProtocolError("discovery stream", why=f"no request within {FIRST_REQUEST_S:g} s") from None
+            raise ProtocolError("discovery stream", why=f"no request within {self._patience_s:g} s") from None
 
     async def _read(self, client: Client, requests: AsyncIterator[bytes]) -> None:
         async for data in requests:
@@ -172,10 +180,10 @@ class Discovery:
         while (response := client.stream.pull()) is not None:
             kind = response.type_url.rpartition(".")[2]
             try:
-                async with asyncio.timeout(WRITE_S):
+                async with asyncio.timeout(self._patience_s):
                     await context.write(encode_response(response))
             except TimeoutError:
-                raise ProtocolError("discovery stream", why=f"client did not read for {WRITE_S:g} s") from None
+                raise ProtocolError("discovery stream", why=f"not read for {self._patience_s:g} s") from None
             self._metrics.pushes.labels(kind).inc()
             client.sent[response.type_url] = response.nonce
             _log.debug(
@@ -194,5 +202,6 @@ class Discovery:
 
     async def _abort(self, context: Any, code: grpc.StatusCode, error: MeshError, who: str) -> None:
         self._metrics.denied.labels("discovery", code.name).inc()
-        _log.warning("refused a stream of %s: %s", who, error)
+        if self._loud.allows(time.monotonic()):
+            _log.warning("refused a stream of %s: %s%s", who, error, self._loud.note())
         await context.abort(code, str(error))

@@ -29,6 +29,31 @@ class _Plain(logging.Formatter):
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
 
+class LogLimit:
+    """At most `rate` lines a second of one kind, so that a flood of bad calls does not become a flood of log."""
+
+    def __init__(self, rate: int) -> None:
+        self._rate = rate
+        self._second = -1
+        self._written = 0
+        self._left_out = 0
+
+    def allows(self, now_s: float) -> bool:
+        """Whether a line may be written at this time; one that may not is counted."""
+        if int(now_s) != self._second:
+            self._second, self._written = int(now_s), 0
+        self._written += 1
+        if self._written > self._rate:
+            self._left_out += 1
+            return False
+        return True
+
+    def note(self) -> str:
+        """What to append to a line that is written: how many were left out before it."""
+        count, self._left_out = self._left_out, 0
+        return f" ({count} more like it)" if count else ""
+
+
 def set_up_logging(form: str, level: str) -> None:
     """Replace the root logger's handlers; `form` is "plain" or "json", `level` a level of `logging` in lower case."""
     handler = logging.StreamHandler(sys.stderr)

@@ -51,6 +51,8 @@ _OPTIONS: Final = (
     # Clients ping an idle stream every 10 to 30 s; gRPC's default calls that abuse.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 0),
+    ("grpc.max_concurrent_streams", 100),
+    ("grpc.server_handshake_timeout_ms", 10_000),
 )
 
 _log = logging.getLogger("ambient.control")
@@ -77,6 +79,7 @@ class ControlPlane:
             self.metrics,
             most_streams=settings.most_streams,
             stream_age_s=settings.stream_age_s,
+            patience_s=settings.patience_s,
         )
         self.certificates = Certificates(
             gate,

@@ -69,6 +69,7 @@ class ControlSettings:
         "ambient-control.ambient-system.svc,ambient-control.ambient-system.svc.cluster.local,localhost",
     )
     stream_age_s: float = setting("AMBIENT_STREAM_AGE", duration, "30m")
+    patience_s: float = setting("AMBIENT_CLIENT_PATIENCE", duration, "20s")
     most_streams: int = setting("AMBIENT_MOST_STREAMS", integer(1, 100_000), "4000")
     create_root: bool = setting("AMBIENT_CREATE_ROOT", boolean, "true")
     log_level: str = setting("LOG_LEVEL", choice("debug", "info", "warning", "error"), "info")

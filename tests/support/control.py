@@ -126,11 +126,12 @@ class ControlBench:
 
 
 class Subscriber:
-    """A subscription in a task, with its view of the mesh. `async with Subscriber(settings)`."""
+    """A subscription in a task, with its view of the mesh: `async with Subscriber(bench.client("n1"))`."""
 
-    def __init__(self, settings: ServerSettings, node: str = "n1", **options: Any) -> None:
+    def __init__(self, settings: ServerSettings, **options: Any) -> None:
+        assert settings.token is not None
         self.settings = settings
-        self.node = ztunnel_node(node)
+        self.node = ztunnel_node(settings.token.name.partition("-")[0])
         self.view: dict[str, Record] = {}
         self.states: list[StreamState] = []
         self.batches: list[Batch] = []
