@@ -36,8 +36,8 @@ def compare(
     attached: Mapping[str, bool],
     rows: Mapping[IpAddress, PodRow],
 ) -> Findings:
-    """`tracked`: pods that are in or on their way; `enrolled`: uids of those that are fully in; `attached`: uid -> every
-    program of it is attached."""
+    """`tracked`: pods that are in or on their way; `enrolled`: uids of those that are fully in; `attached`: by uid,
+    whether every program is attached."""
     known = {entry.pod.uid: entry for entry in entries}
     ours = {pod.uid: pod for pod in (*tracked, *(entry.pod for entry in known.values()))}
     addresses = {ip for pod in ours.values() for ip in pod.addresses}
