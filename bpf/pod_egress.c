@@ -1,12 +1,13 @@
 /* On egress of a pod's interface, inside the pod: what the pod sends goes to ztunnel's listeners by way of lo.
  *
- * Only opening packets are decided here. The rest follows the socket table: a packet whose other end is a socket of
- * this namespace (ztunnel's, which took the place of the real peer) is looped to it, any other leaves as before, so that
- * connections older than the enrolment are not touched. */
+ * Only opening packets are decided here. The rest follows: a packet whose other end is a socket of this namespace
+ * (ztunnel's, which took the place of the real peer) is looped to it, and so is all that its sender sends from then on;
+ * any other leaves as before, so that connections older than the enrolment are not touched. */
 #include "include/dialect.h"
 #include "include/packet.h"
 #include "include/senders.h"
 #include "include/sockets.h"
+#include "maps/looped.h"
 #include "maps/pods.h"
 
 /* To lo, as if it had come from outside. The destination address of the frame must be lo's own (zeros), or the packet
@@ -47,26 +48,47 @@ INLINE int name_query(struct __sk_buff *skb, struct packet *packet, struct pod_r
 	return loop(skb);
 }
 
+INLINE int capture(struct __sk_buff *skb, enum counter reason)
+{
+	count(reason);
+	remember_looped(skb);
+	return loop(skb);
+}
+
+/* Directly to the network, whatever became of an earlier attempt of the same socket. */
+INLINE int release(struct __sk_buff *skb)
+{
+	forget_looped(skb);
+	return PASS;
+}
+
 INLINE int leaving(struct __sk_buff *skb, struct packet *packet, struct pod_row *row)
 {
 	if (!(row->flags & POD_CAPTURE_OUT))
-		return PASS;
+		return release(skb);
 	if (is_ztunnel(skb))
 		return PASS;
 	if (packet->oddity)
 		return refuse(packet->oddity);
 	if ((row->flags & POD_DNS) && packet->destination_port == bpf_htons(NAME_SERVICE_PORT) &&
-	    has_listener(skb, packet, DNS_PORT)) {
-		count(COUNT_DNS_TCP);
-		return loop(skb);
+	    has_listener(skb, packet, DNS_PORT))
+		return capture(skb, COUNT_DNS_TCP);
+	if (has_listener(skb, packet, OUTBOUND_PORT))
+		return capture(skb, COUNT_REDIRECTED_OUT);
+	if (row->fail_out == FAIL_CLOSED)
+		return refuse(COUNT_REFUSED_NO_LISTENER_OUT);
+	count(COUNT_PASSED_OPEN_OUT);
+	return release(skb);
+}
+
+INLINE int following(struct __sk_buff *skb, struct packet *packet)
+{
+	if (!is_looped(skb)) {
+		if (!has_receiver(skb, packet)) /* whatever its mark */
+			return PASS;
+		remember_looped(skb);
 	}
-	if (has_listener(skb, packet, OUTBOUND_PORT)) {
-		count(COUNT_REDIRECTED_OUT);
-		return loop(skb);
-	}
-	if (row->fail_out == FAIL_OPEN)
-		return pass(COUNT_PASSED_OPEN_OUT);
-	return refuse(COUNT_REFUSED_NO_LISTENER_OUT);
+	return loop(skb);
 }
 
 TC_PROGRAM int pod_egress(struct __sk_buff *skb)
@@ -82,9 +104,7 @@ TC_PROGRAM int pod_egress(struct __sk_buff *skb)
 		return name_query(skb, &packet, row);
 	if (!row)
 		return packet.opening ? refuse(COUNT_REFUSED_UNKNOWN_SOURCE) : PASS;
-	if (!row->flags)
-		return PASS;
 	if (packet.opening)
 		return leaving(skb, &packet, row);
-	return has_receiver(skb, &packet) ? loop(skb) : PASS; /* whatever its mark */
+	return row->flags ? following(skb, &packet) : PASS;
 }

@@ -4,11 +4,30 @@
 #include "include/sockets.h"
 #include "maps/pods.h"
 
+INLINE int name_query_on_lo(struct __sk_buff *skb, struct packet *packet)
+{
+	struct bpf_sock *socket;
+
+	if (packet->destination_port != bpf_htons(NAME_SERVICE_PORT))
+		return PASS;
+	socket = find_name_socket(skb, packet);
+	return socket ? assign(skb, socket, COUNT_ASSIGNED_ON_LO) : PASS;
+}
+
+INLINE struct bpf_sock *chosen_listener(struct __sk_buff *skb, struct packet *packet)
+{
+	struct pod_row *row = pod_of(&packet->source);
+	struct bpf_sock *socket = 0;
+
+	if (row && (row->flags & POD_DNS) && packet->destination_port == bpf_htons(NAME_SERVICE_PORT))
+		socket = find_listener(skb, packet, DNS_PORT);
+	return socket ? socket : find_listener(skb, packet, OUTBOUND_PORT);
+}
+
 TC_PROGRAM int pod_lo(struct __sk_buff *skb)
 {
 	struct packet packet = {};
-	struct bpf_sock *socket = 0;
-	struct pod_row *row;
+	struct bpf_sock *socket;
 	int kind;
 
 	if (skb->mark != LOOP_MARK)
@@ -16,21 +35,16 @@ TC_PROGRAM int pod_lo(struct __sk_buff *skb)
 	kind = read_packet(skb, &packet);
 	if (kind == PACKET_OTHER)
 		return PASS;
-	if (kind == PACKET_UDP) {
-		if (packet.destination_port != bpf_htons(NAME_SERVICE_PORT))
-			return PASS;
-		socket = find_name_socket(skb, &packet);
-		return socket ? assign(skb, socket, COUNT_ASSIGNED_ON_LO) : PASS;
-	}
-	if (!packet.opening)
-		return PASS;
-	if (packet.oddity)
+	if (kind == PACKET_UDP)
+		return name_query_on_lo(skb, &packet);
+	if (packet.opening && packet.oddity)
 		return refuse(packet.oddity);
-	row = pod_of(&packet.source);
-	if (row && (row->flags & POD_DNS) && packet.destination_port == bpf_htons(NAME_SERVICE_PORT))
-		socket = find_listener(skb, &packet, DNS_PORT);
+	/* Besides opening packets, answers to SYN cookies: no socket knows their connection yet. */
+	if (!packet.opening && (!packet.ack || packet.reset || has_receiver(skb, &packet)))
+		return PASS;
+	socket = chosen_listener(skb, &packet);
 	if (!socket)
-		socket = find_listener(skb, &packet, OUTBOUND_PORT);
-	return socket ? assign_opening(skb, &packet, socket, COUNT_ASSIGNED_ON_LO)
-		      : refuse(COUNT_REFUSED_NO_LISTENER_OUT);
+		return packet.opening ? refuse(COUNT_REFUSED_NO_LISTENER_OUT) : PASS;
+	return packet.opening ? assign_opening(skb, &packet, socket, COUNT_ASSIGNED_ON_LO)
+			      : assign(skb, socket, COUNT_COOKIE_OUT);
 }

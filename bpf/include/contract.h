@@ -18,6 +18,7 @@
 #define TCP_STATE_TIME_WAIT 6
 #define TCP_STATE_LISTEN 10
 #define ADDRESS_FAMILY_V4 2
+#define SOCKET_TYPE_STREAM 1
 
 /* TCX_NEXT / TC_ACT_UNSPEC: other programs on the interface (a CNI's) still have their say. */
 #define PASS TC_ACT_UNSPEC

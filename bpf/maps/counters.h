@@ -19,7 +19,8 @@ enum counter {
 	COUNT_PROBE,
 	COUNT_DNS_UDP,
 	COUNT_DNS_TCP,
-	COUNT_COOKIE_IN,      /* an answer to a SYN cookie, given to ztunnel */
+	COUNT_COOKIE_IN,      /* an answer to a SYN cookie (or to nothing at all), given to ztunnel */
+	COUNT_COOKIE_OUT,
 	COUNT_ASSIGNED_ON_LO, /* what was looped has reached its listener */
 	COUNT_PASSED_OPEN_IN,  /* no listener and the row says open */
 	COUNT_PASSED_OPEN_OUT,

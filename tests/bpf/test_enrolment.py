@@ -47,7 +47,7 @@ def test_while_released_old_tunnels_go_on_and_new_connections_go_direct(bench: B
     assert all(echoed(client, b"z" * 100_000) for client in proxied)
     greeting(bench.connect(bench.world.pod, outer.address))
     greeting(bench.connect(bench.world.outside, inner.address))
-    assert proxy.seen.empty()
+    assert proxy.seen.empty(), proxy.seen.get()
     tunnel = bench.connect(bench.world.outside, Endpoint(bench.world.pod.ip(version), HBONE_PORT))
     assert tunnel.recv(16) == b"hbone\n"
 

@@ -10,6 +10,7 @@ import contextlib
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -50,6 +51,7 @@ class World:
     prefix: str
     places: dict[str, Place] = field(default_factory=dict)
     cgroup: dict[str, Path] = field(default_factory=dict)
+    _moving: threading.RLock = field(default_factory=threading.RLock)
 
     @property
     def node(self) -> Place:
@@ -69,7 +71,11 @@ class World:
 
     @contextlib.contextmanager
     def inside(self, place: Place, owner: str) -> Iterator[None]:
-        """This process is in the namespace and the cgroup."""
+        """This thread is in the namespace and the process in the cgroup; one thread at a time."""
+        with self._moving:
+            yield from self._inside(place, owner)
+
+    def _inside(self, place: Place, owner: str) -> Iterator[None]:
         root = cgroups.mount_point()
         assert root is not None
         home = Path("/proc/self/cgroup").read_text().split("0::", 1)[1].splitlines()[0]
