@@ -1,7 +1,7 @@
 """A small HTTP/1.1 server for a few GET pages: readiness, metrics, synchronisation. asyncio only.
 
-One request per connection, bounded in size and time; anything else is refused. No authentication: it must not carry
-secrets, and carries none.
+One request per connection, bounded in size, time and number; anything else is refused. No authentication: it must not
+carry secrets, and carries none.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class HttpServer:
 
     def __init__(self, pages: Mapping[str, Callable[[], Page]]) -> None:
         self._pages = pages
-        self._open = 0
+        self._open: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None
 
     async def start(self, listen: Endpoint) -> int:
@@ -48,12 +48,21 @@ class HttpServer:
         return int(server.sockets[0].getsockname()[1])
 
     async def stop(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
+        """Close everything; connections in the middle of an answer are cut."""
+        if self._server is None:
+            return
+        self._server.close()
+        await self._server.wait_closed()
+        for writer in self._open.values():
+            writer.transport.abort()
+        await asyncio.gather(*(task for task in self._open if task is not None), return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._open += 1
+        if len(self._open) >= MOST_CONNECTIONS:
+            writer.transport.abort()
+            return
+        task = asyncio.current_task()
+        self._open[task] = writer
         try:
             async with asyncio.timeout(DEADLINE_S):
                 page, head_only = await self._answer(reader)
@@ -62,12 +71,10 @@ class HttpServer:
         except (TimeoutError, OSError):
             pass
         finally:
-            self._open -= 1
+            del self._open[task]
             writer.close()
 
     async def _answer(self, reader: asyncio.StreamReader) -> tuple[Page, bool]:
-        if self._open > MOST_CONNECTIONS:
-            return _error(HTTPStatus.SERVICE_UNAVAILABLE), False
         try:
             head = await reader.readuntil(b"\r\n\r\n")
         except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):

@@ -1,0 +1,37 @@
+"""Settings of the control plane: its own variables, those of its neighbours, and misspelt ones."""
+
+from __future__ import annotations
+
+import pytest
+
+from ambient.control.settings import read_control_settings
+from ambient.errors import InvalidInput
+
+NEEDED = {"AMBIENT_OBJECTS": "/o", "AMBIENT_CA_DIR": "/c", "AMBIENT_TOKEN_KEY": "/k"}
+
+
+def test_three_variables_are_enough() -> None:
+    settings = read_control_settings(NEEDED)
+    assert settings.xds_listen.port == 15012
+    assert settings.http_listen.port == 15014
+    assert "istiod.istio-system.svc" in settings.server_names
+    assert settings.node_accounts == {"ambient-system/ztunnel", "istio-system/ztunnel"}
+    assert settings.network == ""
+
+
+@pytest.mark.parametrize("variable", NEEDED)
+def test_each_of_the_three_is_needed(variable: str) -> None:
+    with pytest.raises(InvalidInput, match=f"missing setting: {variable}"):
+        read_control_settings({name: value for name, value in NEEDED.items() if name != variable})
+
+
+def test_variables_of_other_processes_are_left_alone_and_misspelt_ones_refused() -> None:
+    read_control_settings({**NEEDED, "AMBIENT_BPFFS": "/x", "HOME": "/root"})
+    with pytest.raises(InvalidInput, match="unknown setting: AMBIENT_XDS_LISTN"):
+        read_control_settings({**NEEDED, "AMBIENT_XDS_LISTN": ":1"})
+
+
+@pytest.mark.parametrize("accounts", [",", "a/b,", ",a/b"])
+def test_a_list_with_an_empty_entry_is_refused(accounts: str) -> None:
+    with pytest.raises(InvalidInput, match="invalid setting: CA_TRUSTED_NODE_ACCOUNTS"):
+        read_control_settings({**NEEDED, "CA_TRUSTED_NODE_ACCOUNTS": accounts})
