@@ -31,6 +31,9 @@ T = TypeVar("T")
 
 _PENDING_AFTER_S: Final = 0.3
 _DRAIN_POLL_S: Final = 0.25
+_ALONE: Final = tuple(step for step in Step if step < Step.ZDS)
+"""Steps that wait for the kernel only. Pods take them a few at a time, so that of many some are in early."""
+_AT_A_TIME: Final = 2
 
 log = logging.getLogger("ambient.agent.apply")
 
@@ -89,6 +92,7 @@ class Applier:
         self._linger_s = linger_s
         self._checkpoint = checkpoint
         self._open: dict[str, PodNetns] = {}
+        self._turns = asyncio.Semaphore(_AT_A_TIME)
 
     @property
     def open(self) -> Mapping[str, PodNetns]:
@@ -120,12 +124,12 @@ class Applier:
             absent = await self._thread(self._kernel.absent_addresses, netns, pod.addresses)
             if absent:
                 raise Unavailable("pod addresses", str(pod), f"not in {netns.path} yet: {', '.join(map(str, absent))}")
+            async with self._turns:
+                for step in _ALONE:
+                    await self._take(step, pod, netns, captured=captured)
             for step in Step:
-                self._checkpoint(pod.uid, f"before {step.name}")
-                self._journal.change(pod.uid, step=max(step, entry.step))
-                work = self._do(step, pod, netns, captured=captured)
-                await (work if step is Step.ZDS else _whole(work))
-                self._checkpoint(pod.uid, f"after {step.name}")
+                if step not in _ALONE:
+                    await self._take(step, pod, netns, captured=captured)
         except (MeshError, OSError) as error:
             reached = self._journal.get(pod.uid)
             log.debug("pod %s: enrolment failed at %s: %s", pod, reached.step.name if reached else "start", error)
@@ -135,6 +139,16 @@ class Applier:
                 raise KernelError("enrolment", str(pod), str(error)) from error
             raise
         log.info("pod %s: in the mesh%s", pod, " (as before)" if captured else "")
+
+    async def _take(self, step: Step, pod: PodTarget, netns: PodNetns, *, captured: bool) -> None:
+        """One step, written down before it is done."""
+        self._checkpoint(pod.uid, f"before {step.name}")
+        entry = self._journal.get(pod.uid)
+        assert entry is not None
+        self._journal.change(pod.uid, step=max(step, entry.step))
+        work = self._do(step, pod, netns, captured=captured)
+        await (work if step is Step.ZDS else _whole(work))
+        self._checkpoint(pod.uid, f"after {step.name}")
 
     async def _entry(self, pod: PodTarget) -> Entry:
         """The journal entry to work on, with the namespace open."""

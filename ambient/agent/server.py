@@ -83,7 +83,8 @@ class Agent:
         self._wake = asyncio.Event()
         self._look = asyncio.Event()
         self._tally = Tally()
-        self._threads = ThreadPoolExecutor(1, "netns")
+        self._threads = ThreadPoolExecutor(1, "steps")
+        self._lookers = ThreadPoolExecutor(1, "sockets")
         self._journal = Journal(settings.state / "pods")
         self._kernel = NodeKernel(settings.bpffs, tables, settings.pod_netns, settings.pod_veth)
         self._owners = Owners(tables.owners, cgroups.mount_point())
@@ -104,7 +105,7 @@ class Agent:
         )
         self._convergence = Convergence(self._applier, self._pod_moved)
         self._older = OlderConnections(
-            self._kernel, self._journal, self._applier.open, self._policies.judge_of, self._tally, self._threads
+            self._kernel, self._journal, self._applier.open, self._policies.judge_of, self._tally, self._lookers
         )
         self._pages = Pages(
             node=settings.node,
@@ -148,6 +149,7 @@ class Agent:
             pages.close()
             await self._convergence.close()
             self._threads.shutdown()
+            self._lookers.shutdown()
             self._custody.close()
             self._kernel.close()
 
