@@ -1,7 +1,8 @@
-"""Model values with every field set, for tests of protocols."""
+"""Model values with every field set, and protobuf messages to break, for tests of protocols."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
@@ -38,6 +39,10 @@ from ambient.model.workload import (
     Workload,
     WorkloadType,
 )
+from ambient.xds.wire import message
+
+STRANGE_FIELD = b"\xf2\x07\x03new"
+"""Field 126, text: what a newer sender might add."""
 
 
 def simple_workload(name: str, **changes: Any) -> Workload:
@@ -141,3 +146,38 @@ def rich_policy(**changes: Any) -> Authorization:
         name="p", namespace="ns", scope=PolicyScope.GLOBAL, action=Action.DENY, rules=rules, dry_run=True
     )
     return replace(policy, **changes)
+
+
+def policy_wire() -> Any:
+    wire = message("istio.security.Authorization")(name="p", namespace="ns")
+    wire.rules.add().clauses.add().matches.add()
+    return wire
+
+
+def workload_wire() -> Any:
+    address = message("istio.workload.Address")()
+    address.workload.uid = "u"
+    address.workload.namespace = "ns"
+    return address
+
+
+def service_wire() -> Any:
+    address = message("istio.workload.Address")()
+    address.service.namespace, address.service.hostname = "ns", "h"
+    return address
+
+
+def setting_of(path: str, **fields: Any) -> Callable[[Any], None]:
+    """Set fields of the message at a dotted path; `[]` adds an element."""
+
+    def change(wire: Any) -> None:
+        for step in path.split(".") if path else ():
+            wire = getattr(wire, step[:-2]).add() if step.endswith("[]") else getattr(wire, step)
+        wire.SetInParent()
+        for name, value in fields.items():
+            if isinstance(value, list):
+                getattr(wire, name).extend(value)
+            else:
+                setattr(wire, name, value)
+
+    return change

@@ -12,68 +12,16 @@ from hypothesis import strategies as st
 from ambient.errors import Refused
 from ambient.model.workload import Workload
 from ambient.xds.catalogue import Catalogue
-from ambient.xds.client import DeltaClient
-from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, Record, encode, name_of
+from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, Record, name_of
 from ambient.xds.messages import (
     DeltaRequest,
-    DeltaResponse,
-    decode_request,
-    decode_response,
-    encode_request,
-    encode_response,
-    ztunnel_node,
 )
 from ambient.xds.server import DeltaStream
-from tests.support.discovery import rich_service, rich_workload, simple_policy, simple_workload
+from tests.support.delta import Peer
+from tests.support.discovery import simple_policy, simple_workload
 
-NODE = ztunnel_node("n1")
 A, B = simple_workload("a"), simple_workload("b")
 P, Q = simple_policy("p"), simple_policy("q")
-
-
-class Peer:
-    """A client core on a server core, with the client's view of the mesh; everything crosses as bytes."""
-
-    def __init__(self, catalogue: Catalogue, client: DeltaClient | None = None) -> None:
-        self.client = client or DeltaClient(NODE)
-        self.view: dict[str, Record] = {}
-        self.connect(catalogue)
-
-    def connect(self, catalogue: Catalogue) -> None:
-        self.stream = DeltaStream(catalogue, node="n1")
-        self.answers = list(self.client.open())
-        self.arriving: list[DeltaResponse] = []
-
-    def server_step(self) -> bool:
-        response = self.stream.pull()
-        if response is not None:
-            self.arriving.append(decode_response(encode_response(response)))
-        return response is not None
-
-    def client_step(self) -> bool:
-        if not self.arriving:
-            return False
-        batch, answer = self.client.receive(self.arriving.pop(0))
-        for _, name in batch.gone:
-            self.view.pop(name, None)
-        self.view.update((name_of(record), record) for record in batch.put)
-        self.answers.append(answer)
-        return True
-
-    def answer_step(self) -> bool:
-        if not self.answers:
-            return False
-        self.stream.receive(decode_request(encode_request(self.answers.pop(0))))
-        return True
-
-    def settle(self) -> list[DeltaResponse]:
-        """Run until nothing moves; gives the responses that crossed."""
-        crossed: list[DeltaResponse] = []
-        while self.answer_step() or self.server_step() or self.arriving:
-            crossed += self.arriving
-            while self.client_step():
-                pass
-        return crossed
 
 
 def test_a_new_client_gets_everything_and_an_empty_answer_per_type_counts() -> None:
@@ -263,112 +211,6 @@ def test_an_unknown_type_is_refused() -> None:
         DeltaStream(Catalogue()).receive(DeltaRequest(type_url="type.googleapis.com/envoy.config.cluster.v3.Cluster"))
 
 
-# --- on demand
-
-
-def on_demand(catalogue: Catalogue, node: str = "") -> DeltaStream:
-    stream = DeltaStream(catalogue, node=node)
-    stream.receive(DeltaRequest(type_url=ADDRESS_TYPE, subscribe=("*",), unsubscribe=("*",)))
-    take(stream)
-    return stream
-
-
-def take(stream: DeltaStream) -> DeltaResponse | None:
-    """The next response, acknowledged."""
-    response = stream.pull()
-    if response is not None:
-        stream.receive(DeltaRequest(type_url=response.type_url, nonce=response.nonce))
-    return response
-
-
-def ask(stream: DeltaStream, *names: str) -> tuple[set[str], set[str]]:
-    stream.receive(DeltaRequest(type_url=ADDRESS_TYPE, subscribe=names))
-    response = take(stream)
-    assert response is not None
-    return {r.name for r in response.resources}, set(response.removed)
-
-
-def test_star_given_and_taken_back_is_not_wildcard() -> None:
-    catalogue = Catalogue()
-    catalogue.update([A, B], 1)
-    stream = on_demand(catalogue)
-    assert stream.pull() is None
-
-
-def test_an_on_demand_client_finds_by_name_and_by_alias_and_hears_of_misses() -> None:
-    workload, service = rich_workload(), rich_service()
-    catalogue = Catalogue()
-    catalogue.update([A, workload, service], 1)
-    stream = on_demand(catalogue)
-    assert ask(stream, A.uid) == ({A.uid}, set())
-    assert ask(stream, "net-1/10.0.0.1") == ({workload.uid}, set())
-    assert ask(stream, "net-1/10.96.0.1") == ({service.key}, set())
-    assert ask(stream, "/10.9.9.9") == (set(), {"/10.9.9.9"})
-
-
-def test_an_on_demand_client_gets_aliases_and_a_wildcard_client_does_not() -> None:
-    catalogue = Catalogue()
-    catalogue.update([rich_workload()], 1)
-    stream = on_demand(catalogue)
-    stream.receive(DeltaRequest(type_url=ADDRESS_TYPE, subscribe=("net-1/10.0.0.1",)))
-    response = stream.pull()
-    assert response is not None
-    assert decode_response(encode_response(response)).resources[0].aliases == ("net-1/10.0.0.1", "net-1/fd00::1")
-    (first, _) = Peer(catalogue).settle()
-    assert all(not resource.aliases for resource in first.resources)
-
-
-def test_a_subscribed_service_brings_its_workloads_and_the_node_its_own() -> None:
-    service = rich_service()
-    member = simple_workload("member", services={service.key: ()}, node="n2")
-    catalogue = Catalogue()
-    catalogue.update([A, simple_workload("far", node="n2"), member, service], 1)
-    stream = DeltaStream(catalogue, node="n1")
-    stream.receive(DeltaRequest(type_url=ADDRESS_TYPE, subscribe=("*",), unsubscribe=("*",)))
-    first = take(stream)
-    assert first is not None
-    assert {r.name for r in first.resources} == {A.uid}
-    assert ask(stream, service.key) == ({service.key, member.uid}, set())
-
-
-def test_an_on_demand_client_hears_of_changes_of_what_it_has_and_of_nothing_else() -> None:
-    catalogue = Catalogue()
-    catalogue.update([A, B], 1)
-    stream = on_demand(catalogue)
-    ask(stream, A.uid)
-    catalogue.update([A, replace(B, node="n3")], 2)
-    assert take(stream) is None
-    catalogue.update([replace(A, node="n3"), B], 3)
-    response = take(stream)
-    assert response is not None
-    assert [r.name for r in response.resources] == [A.uid]
-    catalogue.update([B], 4)
-    response = take(stream)
-    assert response is not None
-    assert response.removed == (A.uid,)
-
-
-def test_a_name_that_was_given_back_is_no_longer_pushed() -> None:
-    catalogue = Catalogue()
-    catalogue.update([A], 1)
-    stream = on_demand(catalogue)
-    ask(stream, A.uid)
-    stream.receive(DeltaRequest(type_url=ADDRESS_TYPE, unsubscribe=(A.uid,)))
-    catalogue.update([replace(A, node="n3")], 2)
-    assert take(stream) is None
-
-
-def test_asking_again_for_a_name_sends_it_again() -> None:
-    catalogue = Catalogue()
-    catalogue.update([A], 1)
-    stream = on_demand(catalogue)
-    assert ask(stream, A.uid) == ({A.uid}, set())
-    assert ask(stream, A.uid) == ({A.uid}, set())
-
-
-# --- everything at once
-
-
 @settings(max_examples=150, deadline=None)
 @given(seed=st.integers(0, 2**32))
 def test_whatever_the_order_of_events_the_client_ends_with_what_the_server_has(seed: int) -> None:
@@ -413,12 +255,3 @@ def _touched(record: Record, mark: int) -> Record:
 
 def _is_broken(catalogue: Catalogue, name: str) -> bool:
     return catalogue.resources(ADDRESS_TYPE)[name].version == "bad"
-
-
-def test_encoding_is_kept_for_what_did_not_change() -> None:
-    catalogue = Catalogue()
-    catalogue.update([A, B], 1)
-    kept = catalogue.resources(ADDRESS_TYPE)[B.uid]
-    assert catalogue.update([replace(A, node="x"), simple_workload("b")], 2) == 1
-    assert catalogue.resources(ADDRESS_TYPE)[B.uid] is kept
-    assert catalogue.resources(ADDRESS_TYPE)[A.uid] == encode(replace(A, node="x"))
