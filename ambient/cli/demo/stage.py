@@ -5,6 +5,7 @@ Every method either does what it says or raises `Broken`, with what the lab said
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -61,7 +62,8 @@ class Conversation:
         self._process = process
         self._lines: queue.Queue[str] = queue.Queue()
         assert process.stdout is not None
-        threading.Thread(target=self._read, args=(process.stdout,), daemon=True).start()
+        self._reader = threading.Thread(target=self._read, args=(process.stdout,), daemon=True)
+        self._reader.start()
 
     def _read(self, stream: IO[str]) -> None:
         for line in stream:
@@ -86,8 +88,15 @@ class Conversation:
         return self.next() == f"got {text}"
 
     def close(self) -> None:
+        """End the process and with it the connection. May be called again."""
         self._process.kill()
         self._process.wait()
+        self._reader.join()
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        with contextlib.suppress(OSError):  # what the dead process did not read
+            self._process.stdin.close()
+        self._process.stdout.close()
 
     def __enter__(self) -> Conversation:
         return self
