@@ -132,12 +132,9 @@ class Applier:
                     await self._take(step, pod, netns, captured=captured)
         except (MeshError, OSError) as error:
             reached = self._journal.get(pod.uid)
-            log.debug("pod %s: enrolment failed at %s: %s", pod, reached.step.name if reached else "start", error)
             if not captured and reached is not None and not reached.since_unix:
                 await self.take_out(pod.uid)
-            if isinstance(error, OSError):
-                raise KernelError("enrolment", str(pod), str(error)) from error
-            raise
+            raise _at(reached.step if reached is not None else Step.OLDER, error) from error
         log.info("pod %s: in the mesh%s", pod, " (as before)" if captured else "")
 
     async def _take(self, step: Step, pod: PodTarget, netns: PodNetns, *, captured: bool) -> None:
@@ -328,6 +325,14 @@ class Applier:
 
 def _workload(pod: PodTarget) -> AddWorkload:
     return AddWorkload(pod.uid, pod.name, pod.namespace, pod.service_account)
+
+
+def _at(step: Step, error: MeshError | OSError) -> MeshError:
+    """The same error with the step it happened at."""
+    what = f"step {step.name}"
+    if isinstance(error, MeshError):
+        return type(error)(f"{what}: {error.what}", error.where, error.why)
+    return KernelError(what, error.filename or "", error.strerror or str(error))
 
 
 async def _whole(work: Coroutine[Any, Any, None]) -> None:

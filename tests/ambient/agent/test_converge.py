@@ -63,7 +63,7 @@ def test_what_fails_is_tried_again_until_it_works(node: Node) -> None:
         node.kernel.fail["attach_pod"] = KernelError("busy")
         moves.convergence.act([Enrol(target())])
         await until(lambda: node.kernel.calls.count("attach_pod") == 3)
-        assert moves.convergence.tracked["uid-web"].problem == "busy"
+        assert moves.convergence.tracked["uid-web"].problem == "step ATTACH: busy"
         assert not moves.convergence.settled()
         node.kernel.fail.clear()
         await until(lambda: moves.state() is State.ENROLLED)
