@@ -52,9 +52,12 @@ def _pids(lab: LabUnderTest) -> list[int]:
 
 def test_down_leaves_nothing(lab: LabUnderTest) -> None:
     lab.up(_PODS)
-    with lab.start("a/x", "sleep", "infinity"):
-        assert len(_everything(lab)) > 6
-        assert lab.must("down") == f"lab {lab.name} is down\n"
+    with lab.start("a/x", "sleep", "infinity") as entered:
+        try:
+            assert len(_everything(lab)) > 6
+            assert lab.must("down") == f"lab {lab.name} is down\n"
+        finally:
+            entered.kill()
     assert _everything(lab) == []
 
 

@@ -111,9 +111,12 @@ def test_a_pod_is_not_ready_before_its_startup_probe_passes(lab: LabUnderTest) -
     probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1, "failureThreshold": 100}
     lab.apply(pod_yaml("a/slow", SLEEP, node="n1", startup=probe))
     assert (lab.pod("a/slow").phase, lab.pod("a/slow").ready) == ("Running", False)
-    with lab.start("a/slow", "python3", "-m", "http.server", "8080"):
-        lab.wait_ready("a/slow")
-        lab.delete(pod_yaml("a/slow", SLEEP))
+    with lab.start("a/slow", "python3", "-m", "http.server", "8080") as server:
+        try:
+            lab.wait_ready("a/slow")
+            lab.delete(pod_yaml("a/slow", SLEEP))
+        finally:
+            server.kill()
 
 
 def test_deleting_asks_first_and_waits_for_the_grace_period(lab: LabUnderTest, tmp_path: Path) -> None:
