@@ -2,7 +2,7 @@
 
 Each `update` that changes something makes a new generation; streams remember the generation they are at, so that a
 push costs as much as what changed, whatever the size of the mesh and the number of streams. Names of removed resources
-are remembered too (`_MOST_TOMBSTONES` of them); a stream older than that has to start again.
+are remembered too (MOST_TOMBSTONES of them); a stream older than that has to start again.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Final
 from ambient.errors import Unavailable
 from ambient.xds.codec import TYPES, Record, Resource, encode, name_of, type_of
 
-_MOST_TOMBSTONES: Final = 100_000
+MOST_TOMBSTONES: Final = 100_000
 
 
 class _Shelf:
@@ -50,8 +50,8 @@ class _Shelf:
                 if not index[key]:
                     del index[key]
 
-    def forget_old_tombstones(self) -> None:
-        surplus = len(self.changed) - len(self.resources) - _MOST_TOMBSTONES
+    def forget_old_tombstones(self, most: int) -> None:
+        surplus = len(self.changed) - len(self.resources) - most
         if surplus <= 0:
             return
         for name in [name for name in self.changed if name not in self.resources][:surplus]:
@@ -61,9 +61,10 @@ class _Shelf:
 class Catalogue:
     """`revision`: of the source that the last update was derived from. `generation` grows when something changes."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, most_tombstones: int = MOST_TOMBSTONES) -> None:
         self.revision = 0
         self.generation = 0
+        self._most_tombstones = most_tombstones
         self._shelves = {url: _Shelf() for url in TYPES}
 
     def update(self, records: Iterable[Record], revision: int) -> int:
@@ -83,7 +84,7 @@ class Catalogue:
             for name in [name for name in shelf.resources if name not in present[url]]:
                 shelf.drop(name, generation)
                 changes += 1
-            shelf.forget_old_tombstones()
+            shelf.forget_old_tombstones(self._most_tombstones)
         if changes:
             self.generation = generation
         self.revision = revision

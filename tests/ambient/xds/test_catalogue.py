@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 
 from ambient.errors import Unavailable
-from ambient.xds import catalogue as module
 from ambient.xds.catalogue import Catalogue
 from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, encode
 from tests.support.discovery import rich_service, rich_workload, simple_policy, simple_workload
@@ -43,11 +42,8 @@ def test_changes_since_a_generation_are_those_after_it_per_type() -> None:
     assert list(catalogue.changed_since(ADDRESS_TYPE, catalogue.generation)) == []
 
 
-def test_whoever_is_behind_more_removals_than_are_remembered_has_to_start_again(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module, "_MOST_TOMBSTONES", 2)
-    catalogue = Catalogue()
+def test_whoever_is_behind_more_removals_than_are_remembered_has_to_start_again() -> None:
+    catalogue = Catalogue(most_tombstones=2)
     catalogue.update([simple_workload(f"w{i}") for i in range(5)], 1)
     first = catalogue.generation
     catalogue.update([], 2)

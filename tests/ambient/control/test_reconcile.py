@@ -1,0 +1,90 @@
+"""From objects to what is served: what counts as news, who may have certificates, and what is said about objects."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+from ambient.ca.entitle import Tenancy
+from ambient.control.reconcile import tenancies_of
+from ambient.kube.objects import Pod
+from ambient.xds.codec import ADDRESS_TYPE
+from tests.support.control import ControlBench, until
+
+BAD_POLICY = """
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: l7, namespace: shop}
+spec: {rules: [{to: [{operation: {methods: [GET]}}]}]}
+---
+"""
+
+
+def test_tenancies_are_placed_pods_that_neither_finished_nor_failed() -> None:
+    def pod(name: str, node: str, phase: str) -> Pod:
+        return Pod(name=name, namespace="shop", node_name=node, service_account=name, phase=phase)
+
+    pods = [
+        pod("running", "n1", "Running"),
+        pod("pending", "n1", "Pending"),
+        pod("new", "n1", ""),
+        pod("unplaced", "", "Pending"),
+        pod("done", "n1", "Succeeded"),
+        pod("dead", "n1", "Failed"),
+    ]
+    assert tenancies_of(pods) == {
+        Tenancy("n1", "shop", "running"),
+        Tenancy("n1", "shop", "pending"),
+        Tenancy("n1", "shop", "new"),
+    }
+
+
+def status(bench: ControlBench, key: str) -> dict[str, object]:
+    name = key.replace("/", ".") + ".json"
+    path = bench.root / "objects" / "status" / "control" / name
+    return json.loads(path.read_text()) if path.exists() else {}
+
+
+def test_conditions_are_written_and_taken_back_with_their_object(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench:
+            bench.apply(BAD_POLICY)
+            key = "AuthorizationPolicy/shop/l7"
+            await until(lambda: status(bench, key).get("conditions"))
+            bench.folder.delete([key])
+            await until(lambda: not status(bench, key))
+
+    asyncio.run(scenario())
+
+
+def test_what_we_wrote_ourselves_is_no_news(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench:
+            revision = bench.apply(BAD_POLICY)
+            await until(lambda: bench.plane.reconciler.observed == revision)
+            await until(lambda: bench.folder.records().writers["control"].observed == revision)
+            derived = metric(bench, "ambient_control_derive_seconds_count")
+            await bench.plane.reconciler.step(bench.folder.records())
+            assert metric(bench, "ambient_control_derive_seconds_count") == derived
+
+    asyncio.run(scenario())
+
+
+def metric(bench: ControlBench, name: str) -> float:
+    lines = bench.plane.metrics.render().decode().splitlines()
+    return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+def test_an_object_that_cannot_be_read_is_counted_and_the_others_are_served(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench:
+            (bench.root / "objects" / "objects" / "Pod.shop.bad.json").write_text("{")
+            bench.apply(
+                "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: shop}\n"
+                "spec: {nodeName: n1, containers: [{name: c, image: i}]}\nstatus: {podIPs: [{ip: 10.0.0.1}]}\n"
+            )
+            await until(lambda: "Kubernetes//Pod/shop/a" in bench.plane.catalogue.resources(ADDRESS_TYPE))
+            assert metric(bench, "ambient_control_refused_objects") == 1.0
+
+    asyncio.run(scenario())

@@ -1,0 +1,105 @@
+"""Channels: who is trusted, what is read anew, and failures in our terms."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ambient.errors import Unavailable
+from ambient.xds.channel import ServerSettings, call_metadata, connected, open_channel
+from tests.support.control import ControlBench
+
+
+async def connect(settings: ServerSettings) -> None:
+    channel = open_channel(settings)
+    try:
+        await connected(channel, settings.target, timeout_s=5)
+    finally:
+        await channel.close(None)
+
+
+def test_a_server_of_our_root_and_name_is_trusted_and_no_other(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        (tmp_path / "a").mkdir()
+        (tmp_path / "b").mkdir()
+        async with ControlBench(tmp_path / "a") as bench:
+            settings = bench.client()
+            await connect(settings)
+            other = ControlBench(tmp_path / "b")
+            for untrusted in (
+                replace(settings, hostname="other.example"),
+                replace(settings, root=other.ca / "root-cert.pem"),
+            ):
+                with pytest.raises(Unavailable, match="no connection"):
+                    await connect(untrusted)
+
+    asyncio.run(scenario())
+
+
+def test_without_another_name_the_targets_own_is_verified(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench:
+            await connect(replace(bench.client(), hostname=""))
+            await connect(replace(bench.client(), hostname="", target=f"localhost:{bench.port}"))
+
+    asyncio.run(scenario())
+
+
+def test_a_refused_connection_fails_at_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bench = ControlBench(tmp_path)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            bench.port = free.getsockname()[1]
+            started = time.monotonic()
+            with pytest.raises(Unavailable, match="no connection"):
+                await connect(bench.client())
+            assert time.monotonic() - started < 2
+
+    asyncio.run(scenario())
+
+
+def test_a_server_that_accepts_and_says_nothing_is_given_up(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bench = ControlBench(tmp_path)
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            bench.port = mute.getsockname()[1]
+            channel = open_channel(bench.client())
+            with pytest.raises(Unavailable, match=r"no answer within 0\.2 s"):
+                await connected(channel, "it", timeout_s=0.2)
+            await channel.close(None)
+
+    asyncio.run(scenario())
+
+
+def test_the_token_is_read_for_each_call(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    settings = ServerSettings(target="t:1", root=tmp_path / "root", token=token)
+    token.write_text("one\n")
+    assert ("authorization", "Bearer one") in call_metadata(settings)
+    token.write_text("two")
+    assert ("authorization", "Bearer two") in call_metadata(settings)
+    assert call_metadata(replace(settings, token=None)) == [("clusterid", "Kubernetes")]
+
+
+def test_missing_files_are_named(tmp_path: Path) -> None:
+    settings = ServerSettings(target="t:1", root=tmp_path / "root", token=tmp_path / "token")
+    with pytest.raises(Unavailable, match=r"token: .*/token"):
+        call_metadata(settings)
+    with pytest.raises(Unavailable, match=r"root certificate: .*/root"):
+        open_channel(settings)
+
+
+def test_a_proxy_in_the_environment_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+        monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+        async with ControlBench(tmp_path) as bench:
+            await connect(bench.client())
+
+    asyncio.run(scenario())

@@ -1,0 +1,119 @@
+"""The subscription shell: patience between attempts, files read anew, and consumers that count before answers."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+
+import pytest
+
+from ambient.xds.client import Batch
+from ambient.xds.codec import ADDRESS_TYPE
+from ambient.xds.messages import ztunnel_node
+from ambient.xds.subscribe import FIRST_PAUSE_S, LONGEST_PAUSE_S, Backoff, StreamState, subscribe
+from tests.support.control import ControlBench, Subscriber, until
+from tests.support.discovery import simple_workload
+
+
+def test_pauses_double_up_to_a_limit_and_are_spread() -> None:
+    backoff = Backoff(random.Random(1))
+    pauses = [backoff.pause() for _ in range(14)]
+    ceilings = [min(FIRST_PAUSE_S * 2**n, LONGEST_PAUSE_S) for n in range(14)]
+    for pause, ceiling in zip(pauses, ceilings, strict=True):
+        assert ceiling / 2 <= pause <= ceiling
+    assert ceilings[-1] == LONGEST_PAUSE_S
+    backoff.reset()
+    assert backoff.pause() <= FIRST_PAUSE_S
+    assert Backoff(random.Random(2)).pause() != Backoff(random.Random(3)).pause()
+
+
+def test_states_tell_the_story(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bench = ControlBench(tmp_path)
+        async with bench:
+            settings = bench.client()
+            ztunnel = Subscriber(settings)
+            await ztunnel.__aenter__()
+            await ztunnel.synced()
+        await until(lambda: sum(state.state == "disconnected" for state in ztunnel.states) >= 3)
+        await ztunnel.__aexit__(None, None, None)
+        story = [state.state for state in ztunnel.states]
+        assert story[:4] == ["connecting", "connected", "synced", "disconnected"]
+        assert "no connection" in ztunnel.states[-1].why or "no connection" in ztunnel.states[-2].why
+
+    asyncio.run(scenario())
+
+
+def test_an_answer_means_acted_upon(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        acted = asyncio.Event()
+
+        async def slowly(batch: Batch) -> None:
+            if batch.put:
+                await acted.wait()
+
+        async with ControlBench(tmp_path) as bench:
+            bench.plane.catalogue.update([simple_workload("a")], 7)
+            states: list[StreamState] = []
+            task = asyncio.create_task(subscribe(bench.client(), ztunnel_node("n1"), slowly, states.append))
+            await until(lambda: "n1/ztunnel" in bench.plane.discovery.clients)
+            client = bench.plane.discovery.clients["n1/ztunnel"]
+            await until(lambda: ADDRESS_TYPE in client.sent)
+            assert client.stream.acked < 7
+            acted.set()
+            await until(lambda: client.stream.acked == 7)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+def test_a_consumer_that_fails_ends_the_subscription_with_its_own_error(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        def broken(batch: Batch) -> None:
+            raise KeyError("bug")
+
+        async with ControlBench(tmp_path) as bench:
+            with pytest.raises(KeyError, match="bug"):
+                await subscribe(bench.client(), ztunnel_node("n1"), broken, lambda state: None)
+
+    asyncio.run(scenario())
+
+
+def test_a_repaired_token_is_used_at_the_next_attempt(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench:
+            settings = bench.client(token="rubbish")
+            assert settings.token is not None
+            async with Subscriber(settings) as ztunnel:
+                await until(lambda: any("UNAUTHENTICATED" in state.why for state in ztunnel.states))
+                settings.token.write_text(bench.token())
+                await ztunnel.synced()
+
+    asyncio.run(scenario())
+
+
+def test_a_missing_root_is_waited_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench:
+            settings = bench.client()
+            root = settings.root.read_text()
+            settings.root.unlink()
+            async with Subscriber(settings) as ztunnel:
+                await until(lambda: any("root certificate" in state.why for state in ztunnel.states))
+                settings.root.write_text(root)
+                await ztunnel.synced()
+
+    asyncio.run(scenario())
+
+
+def test_thousands_of_workloads_arrive_whole(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench:
+            bench.plane.catalogue.update([simple_workload(f"w{i}") for i in range(5000)], 1)
+            async with Subscriber(bench.client()) as ztunnel:
+                await ztunnel.synced()
+                assert len(ztunnel.view) == 5000
+
+    asyncio.run(scenario())
