@@ -88,7 +88,7 @@ def decode(type_url: str, name: str, body: bytes, *, lax: bool = False) -> Recor
         if type_url == ADDRESS_TYPE:
             record = workloads.decode(message("istio.workload.Address").FromString(body))
         elif type_url == AUTHORIZATION_TYPE:
-            record = policies.decode(message("istio.security.Authorization").FromString(body), lax=lax)
+            record = policies.decode(body, lax=lax)
         else:
             raise InvalidInput(f"type {type_url!r} is not one we asked for")
     except DecodeError:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 from google.protobuf.message import DecodeError
 
@@ -35,9 +36,13 @@ _KINDS = {
 _ONEOF = {kind: name for name, kind in _KINDS.items()}
 
 
-def decode(wire: Any, *, lax: bool) -> Authorization:
-    """Read one policy; raises InvalidInput. `lax` skips what we do not know instead of refusing it."""
-    if not lax and (stranger := unknown_field(wire)):
+def decode(body: bytes, *, lax: bool) -> Authorization:
+    """Read one policy; raises InvalidInput or DecodeError. `lax` skips what we do not know instead of refusing it."""
+    wire = message("istio.security.Authorization").FromString(body)
+    size = wire.ByteSize()
+    wire.DiscardUnknownFields()
+    if not lax and wire.ByteSize() != size:
+        stranger = unknown_field(message("istio.security.Authorization").FromString(body))
         raise InvalidInput(f"{stranger} is unknown", why="a policy is understood whole or not enforced")
     if not lax and wire.extensions:
         raise InvalidInput("extensions are not understood", why=wire.extensions[0].name)
@@ -61,32 +66,47 @@ def _clause(wire: Any, where: str, lax: bool) -> Clause:
 
 
 def _match(wire: Any, where: str, lax: bool) -> Match:
-    if not lax and wire.extensions:
-        raise InvalidInput(f"{where}.extensions are not understood", why=wire.extensions[0].name)
     fields: dict[str, Any] = {}
-    for name in _STRINGS:
-        fields[name] = tuple(_string(item, f"{where}.{name}") for item in getattr(wire, name))
-    for name in _NETWORKS:
-        fields[name] = tuple(read_network(item.address, item.length, f"{where}.{name}") for item in getattr(wire, name))
-    for name in _PORTS:
-        fields[name] = tuple(read_port(port, f"{where}.{name}") for port in getattr(wire, name))
-    for name in _ACCOUNTS:
-        fields[name] = tuple(_account(item, f"{where}.{name}") for item in getattr(wire, name))
+    # Only what is set: a match has twelve lists and seldom more than two in use.
+    for descriptor, items in wire.ListFields():
+        name = descriptor.name
+        if name != "extensions":
+            fields[name] = tuple(_READERS[name](item, name, where) for item in items)
+        elif not lax:
+            raise InvalidInput(f"{where}.extensions are not understood", why=items[0].name)
     return Match(**fields)
 
 
-def _string(wire: Any, where: str) -> StringMatch:
+def _string(wire: Any, name: str, where: str) -> StringMatch:
     chosen = wire.WhichOneof("match_type")
     if chosen is None:
-        raise InvalidInput(f"{where} has no kind of match that we know")
+        raise InvalidInput(f"{where}.{name} has no kind of match that we know")
     kind = _KINDS[chosen]
     return StringMatch(kind) if kind is StringMatchKind.PRESENCE else StringMatch(kind, getattr(wire, chosen))
 
 
-def _account(wire: Any, where: str) -> ServiceAccountMatch:
+def _network(wire: Any, name: str, where: str) -> IpNetwork:
+    return read_network(wire.address, wire.length, f"{where}.{name}")
+
+
+def _port(number: int, name: str, where: str) -> int:
+    return read_port(number, f"{where}.{name}")
+
+
+def _account(wire: Any, name: str, where: str) -> ServiceAccountMatch:
     if not wire.namespace or not wire.serviceAccount:
-        raise InvalidInput(f"{where} needs a namespace and a service account")
+        raise InvalidInput(f"{where}.{name} needs a namespace and a service account")
     return ServiceAccountMatch(wire.namespace, wire.serviceAccount)
+
+
+_READERS: Final[Mapping[str, Callable[[Any, str, str], object]]] = MappingProxyType(
+    {
+        **dict.fromkeys(_STRINGS, _string),
+        **dict.fromkeys(_NETWORKS, _network),
+        **dict.fromkeys(_PORTS, _port),
+        **dict.fromkeys(_ACCOUNTS, _account),
+    }
+)
 
 
 def encode(policy: Authorization) -> Any:
