@@ -53,3 +53,12 @@ def bench(the_world: World, bpffs: Path) -> Iterator[Bench]:
 
         stack.callback(forget)
         yield Bench(the_world, bpffs, maps, stack)
+
+
+@pytest.fixture
+def one_cpu() -> Iterator[None]:
+    """Packets sent one after the other stay in that order."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)

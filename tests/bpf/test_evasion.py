@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from types import MappingProxyType
@@ -17,11 +16,10 @@ from ambient.datapath import programs
 from ambient.datapath.layout import Counter, Flag
 from ambient.model.address import IpAddress
 from tests.support import frames
-from tests.support.capture_bench import FULL, Bench
+from tests.support.capture_bench import FULL, Bench, outside_saw
 
 SOL_PACKET = 263
 PACKET_QDISC_BYPASS = 20
-ETH_P_ALL = 3
 ETH_P_ARP = 0x0806
 PORTS = (40_001, 80)
 
@@ -93,15 +91,6 @@ CRAFTED: Mapping[str, Crafted] = MappingProxyType(
 )
 
 
-@pytest.fixture
-def one_cpu() -> Iterator[None]:
-    """Packets sent one after the other stay in that order."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    yield
-    os.sched_setaffinity(0, before)
-
-
 def _mac(bench: Bench, place: str, interface: str) -> bytes:
     with bench.world.inside(bench.world.places[place], "app"), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
         raw.bind((interface, 0))
@@ -109,31 +98,23 @@ def _mac(bench: Bench, place: str, interface: str) -> bytes:
 
 
 def reaches(bench: Bench, crafted: Crafted, *, bypass: bool = False, source: IpAddress | None = None) -> bool:
-    """Send the frame from the pod's interface; was it seen outside? A datagram sent after it ends the wait."""
+    """Send the frame from the pod's interface; was it seen outside?"""
     world = bench.world
     version = crafted.version
-    token, after = secrets.token_bytes(8), secrets.token_bytes(8)
+    token = secrets.token_bytes(8)
     packet = crafted.body(source or world.pod.ip(version), world.outside.ip(version), token)
     kind = frames.ETH_IPV4 if version == 4 else frames.ETH_IPV6
     frame = frames.ethernet(_mac(bench, "pod", "eth0"), _mac(bench, "node", "pod"), kind, packet, vlans=crafted.vlans)
-    with world.inside(world.outside, "app"):
-        sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
-        sniffer.bind(("eth0", ETH_P_ALL))
-        sniffer.settimeout(5)
     with world.inside(world.pod, "app"):
         wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
-    marker = bench.socket(world.pod, version, socket.SOCK_DGRAM)
-    with sniffer, wire:
-        marker.sendto(b"resolve the neighbours first", (str(world.outside.ip(version)), 9))
-        if bypass:
-            wire.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, 1)
-        with contextlib.suppress(OSError):  # ENOBUFS tells the sender of a packet that egress refused it
-            wire.sendto(frame, ("eth0", crafted.claimed or kind))
-        marker.sendto(after, (str(world.outside.ip(version)), 9))
-        seen = False
-        while after not in (received := sniffer.recv(65536)):
-            seen = seen or token in received
-        return seen
+    with wire:
+        wire.setsockopt(SOL_PACKET, PACKET_QDISC_BYPASS, bypass)
+
+        def send() -> None:
+            with contextlib.suppress(OSError):  # ENOBUFS tells the sender of a packet that egress refused it
+                wire.sendto(frame, ("eth0", crafted.claimed or kind))
+
+        return outside_saw(bench, version, token, send)
 
 
 @pytest.mark.parametrize("name", CRAFTED)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import socket
+from collections.abc import Callable
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,6 +17,7 @@ from ambient.model.address import Endpoint
 from tests.support.capture_world import GIVE_UP, Place, World, family_of
 from tests.support.stand_in import App, StandIn
 
+ETH_P_ALL = 3
 FULL = Flag.CAPTURE_OUT | Flag.CAPTURE_IN | Flag.HBONE_IN | Flag.DNS
 
 
@@ -99,6 +102,25 @@ class Bench:
 
     def count(self, reason: Counter) -> int:
         return self.maps.counters.read()[reason]
+
+
+def outside_saw(bench: Bench, version: int, token: bytes, send: Callable[[], None]) -> bool:
+    """Did a packet with `token` in it reach the outside when `send` ran? A datagram sent after it ends the wait; use
+    the fixture `one_cpu`, or they may pass each other."""
+    world, after = bench.world, secrets.token_bytes(8)
+    with world.inside(world.outside, "app"):
+        sniffer = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ETH_P_ALL))
+        sniffer.bind(("eth0", ETH_P_ALL))
+        sniffer.settimeout(5)
+    last = bench.socket(world.pod, version, socket.SOCK_DGRAM)
+    with sniffer:
+        last.sendto(b"resolve the neighbours first", (str(world.outside.ip(version)), 9))
+        send()
+        last.sendto(after, (str(world.outside.ip(version)), 9))
+        seen = False
+        while after not in (received := sniffer.recv(65536)):
+            seen = seen or token in received
+        return seen
 
 
 def greeting(client: socket.socket) -> Endpoint:

@@ -44,6 +44,24 @@ class Seen:
     destination: Endpoint
 
 
+def marked_listener(
+    world: World, place: Place, port: int, kind: int = socket.SOCK_STREAM, *, owner: str = "ztunnel"
+) -> socket.socket:
+    """A socket as ztunnel binds it in a pod: dual stack, transparent, marked. TCP: not listening yet."""
+    listener = world.socket(place, socket.AF_INET6, kind, owner=owner)
+    listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    listener.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
+    listener.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, PROXY_MARK)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    if kind == socket.SOCK_DGRAM:
+        listener.setsockopt(socket.IPPROTO_IP, IP_RECVORIGDSTADDR, 1)
+        listener.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, 1)
+    listener.bind(("::", port))
+    return listener
+
+
 class _Server:
     """Accepts on some sockets, each connection in a thread of its own, until closed."""
 
@@ -127,25 +145,11 @@ class StandIn(_Server):
             (HBONE_PORT, self._hbone),
             *(((DNS_PORT, self._echo_names),) if names else ()),
         ):
-            self._serve(self._listener(port, socket.SOCK_STREAM), self._noting(port, handle))
+            self._serve(marked_listener(world, place, port, owner=owner), self._noting(port, handle))
         if names:
-            self._names = self._listener(DNS_PORT, socket.SOCK_DGRAM)
+            self._names = marked_listener(world, place, DNS_PORT, socket.SOCK_DGRAM, owner=owner)
             self._listeners.append(self._names)
             self._start(self._answer_names)
-
-    def _listener(self, port: int, kind: int) -> socket.socket:
-        listener = self._world.socket(self._place, socket.AF_INET6, kind, owner=self._owner)
-        listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
-        listener.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, PROXY_MARK)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if kind == socket.SOCK_DGRAM:
-            listener.setsockopt(socket.IPPROTO_IP, IP_RECVORIGDSTADDR, 1)
-            listener.setsockopt(socket.IPPROTO_IPV6, IPV6_RECVORIGDSTADDR, 1)
-        listener.bind(("::", port))
-        return listener
 
     def _noting(self, port: int, handle: Callable[[socket.socket, Seen], None]) -> Callable[[socket.socket], None]:
         def noted(connection: socket.socket) -> None:

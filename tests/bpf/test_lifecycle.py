@@ -1,0 +1,183 @@
+"""Loading, upgrading, crashing, detaching: what is pinned is always whole, and in the end nothing is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from ambient.datapath import bpfsys, btf, programs, sources
+from ambient.datapath.hooks import HOOKS
+from ambient.datapath.layout import Flag, PodRow
+from ambient.datapath.maps import Maps
+from ambient.errors import InvalidInput, KernelError, Unavailable
+from tests.support.capture_bench import Bench, echoed, greeting
+from tests.support.capture_world import run
+
+Loader = Literal["bcc", "object"]
+OTHER: dict[Loader, Loader] = {"bcc": "object", "object": "bcc"}
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    path = Path(f"/sys/fs/bpf/amb-bt-{os.getpid()}-scratch")
+    yield path
+    programs.unload(path)
+
+
+def test_the_mirrors_agree_with_the_programs_and_a_drift_is_seen(bpffs: Path) -> None:
+    pinned = next((bpffs / "programs").iterdir()) / "pod_egress"
+    types = btf.parse(bpfsys.program_types(pinned))
+    assert btf.differences(types) == []
+    types.structures["pod_row"] = btf.Structure(24, types.structures["pod_row"].offsets)
+    types.enumerations["pod_flag"]["POD_DNS"] = 16
+    assert [line.split(":")[0] for line in btf.differences(types)] == ["struct pod_row", "enum pod_flag"]
+
+
+@pytest.mark.parametrize("loader", ["bcc", "object"])
+def test_a_second_start_reuses_what_is_there(scratch: Path, loader: Loader) -> None:
+    assert not programs.load(scratch, loader).reused
+    with Maps.open(scratch) as tables:
+        tables.pods.put(IPv4Address("10.1.2.3"), PodRow(Flag.DNS))
+    assert programs.load(scratch, loader).reused
+    with Maps.open(scratch) as tables:
+        assert list(tables.pods.items().values()) == [PodRow(Flag.DNS)]
+
+
+def test_an_upgrade_exchanges_the_programs_under_running_traffic(bench: Bench, version: int) -> None:
+    server = bench.app(bench.world.outside, version)
+    bench.stand_in(bench.world.pod)
+    bench.attach(bench.world.pod)
+    client = bench.connect(bench.world.pod, server.address)
+    greeting(client)
+    (before,) = (bench.bpffs / "programs").iterdir()
+    loader: Loader = "bcc" if before.name.endswith("bcc") else "object"
+    ids = {bpfsys.link_program(pin) for pin in (bench.bpffs / "pods").glob("*/*")}
+    rows = bench.maps.pods.items()
+    programs.load(bench.bpffs, OTHER[loader])
+    try:
+        assert not ids & {bpfsys.link_program(pin) for pin in (bench.bpffs / "pods").glob("*/*")}
+        assert not before.exists()
+        assert bench.maps.pods.items() == rows
+        assert echoed(client, b"the same connection")
+        greeting(bench.connect(bench.world.pod, server.address))
+    finally:
+        programs.load(bench.bpffs, loader)
+
+
+@pytest.mark.parametrize("loader", ["bcc", "object"])
+def test_a_loader_that_is_killed_leaves_nothing_half_done(scratch: Path, tmp_path: Path, loader: Loader) -> None:
+    """Killed as soon as it has pinned something; the next load cleans up and succeeds."""
+    bpfsys.ensure_bpffs(scratch)
+    (scratch / "maps").mkdir(parents=True)
+    loading = scratch / "loading-1"
+    loading.mkdir()
+    directory = sources.source_directory()
+    built = tmp_path / "ambient.bpf.o"
+    programs.build_object(directory, built)
+    job = {"sources": directory, "maps": scratch / "maps", "programs": loading, "object": built}
+    keys = ("sources", "maps", "programs") if loader == "bcc" else ("object", "maps", "programs")
+    environment = {**os.environ, "PYTHONPATH": f"{directory.parent}:/usr/lib/python3/dist-packages"}
+    victim = subprocess.Popen(
+        [sys.executable, "-m", f"ambient.datapath.load_{loader}", json.dumps({key: str(job[key]) for key in keys})],
+        env=environment,
+        stderr=subprocess.DEVNULL,
+    )
+    while victim.poll() is None and not any((scratch / "maps").iterdir()):
+        os.sched_yield()
+    victim.send_signal(signal.SIGKILL)
+    victim.wait()
+    with pytest.raises(Unavailable, match="no datapath is loaded"):
+        programs.attach_pod(scratch, 0, "pod")
+    assert not programs.load(scratch, loader).reused
+    assert not loading.exists()
+    assert len(list(next((scratch / "programs").iterdir()).iterdir())) == len(HOOKS)
+
+
+def test_attaching_twice_changes_nothing(bench: Bench) -> None:
+    bench.attach(bench.world.pod)
+    first = {pin: bpfsys.link_target(pin) for pin in (bench.bpffs / "pods").glob("*/*")}
+    pins = programs.attach_pod(bench.bpffs, bench.world.pod.netns, "pod")
+    pins += programs.attach_host(bench.bpffs, bench.world.node.netns, "pod", "pod")
+    assert {pin: bpfsys.link_target(pin) for pin in pins} == first
+    assert len(first) == len(HOOKS)
+
+
+def test_detaching_takes_the_programs_off_at_once_and_leaves_nothing(bench: Bench) -> None:
+    assert _links(bench) == 0
+    bench.attach(bench.world.pod)
+    assert _links(bench) == len(HOOKS)
+    programs.detach_pod(bench.bpffs, "pod")
+    assert _links(bench) == 0
+    assert programs.attached(bench.bpffs) == {}
+    programs.detach_pod(bench.bpffs, "pod")
+
+
+def _links(bench: Bench) -> int:
+    """How many attached links of this machine run our programs; seen by somebody else's eyes."""
+    ours = {bpfsys.program_id(pin) for pin in (bench.bpffs / "programs").glob("*/*")}
+    links = json.loads(run("bpftool", "-j", "link", "show"))
+    return sum(1 for link in links if link.get("prog_id") in ours)
+
+
+def test_links_of_a_pod_that_is_gone_are_dead_and_can_be_cleared(bench: Bench) -> None:
+    name = f"{bench.world.prefix}-brief"
+    run("ip", "netns", "add", name)
+    run(
+        "ip",
+        "link",
+        "add",
+        "brief",
+        "netns",
+        f"{bench.world.prefix}-node",
+        "type",
+        "veth",
+        "peer",
+        "name",
+        "eth0",
+        "netns",
+        name,
+    )
+    descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY)
+    programs.attach_pod(bench.bpffs, descriptor, "brief")
+    programs.attach_host(bench.bpffs, bench.world.node.netns, "brief", "brief")
+    assert all(attachment.alive for attachment in programs.attached(bench.bpffs)["brief"])
+    run("ip", "-n", f"{bench.world.prefix}-node", "link", "del", "brief")
+    os.close(descriptor)
+    run("ip", "netns", "del", name)
+    gone = [attachment for attachment in programs.attached(bench.bpffs)["brief"] if not attachment.alive]
+    assert {"pod_egress", "pod_ingress", "host_egress", "host_ingress"} <= {dead.program for dead in gone}
+    programs.load(bench.bpffs, "bcc" if next((bench.bpffs / "programs").iterdir()).name.endswith("bcc") else "object")
+    programs.detach_pod(bench.bpffs, "brief")
+    assert "brief" not in programs.attached(bench.bpffs)
+
+
+def test_bad_requests_are_refused_by_name(bench: Bench, scratch: Path, tmp_path: Path) -> None:
+    with pytest.raises(KernelError, match=r"no such interface: .*eth9"):
+        programs.attach_pod(bench.bpffs, bench.world.pod.netns, "pod", "eth9")
+    programs.detach_pod(bench.bpffs, "pod")
+    for uid in ("", "..", "a/b"):
+        with pytest.raises(InvalidInput, match="not a pod uid"):
+            programs.attach_pod(bench.bpffs, bench.world.pod.netns, uid)
+    with pytest.raises(Unavailable, match="no datapath is loaded"):
+        Maps.open(scratch)
+    with pytest.raises(KernelError, match="not a bpffs"):
+        programs.load(tmp_path, "object")
+
+
+def test_a_full_map_refuses_the_row_and_keeps_the_others(scratch: Path) -> None:
+    programs.load(scratch, "object")
+    with Maps.open(scratch) as tables:
+        for number in range(16_384):
+            tables.pods.put(IPv4Address(0x0A000000 + number), PodRow())
+        with pytest.raises(KernelError, match="the kernel refuses a map operation"):
+            tables.pods.put(IPv4Address("10.255.0.1"), PodRow())
+        assert tables.pods.get(IPv4Address("10.0.0.0")) == PodRow()
