@@ -13,7 +13,12 @@ from tests.support import architecture
 
 ROOT = Path(__file__).parent.parent
 
-TESTED_ELSEWHERE: Mapping[str, str] = MappingProxyType({})
+TESTED_ELSEWHERE: Mapping[str, str] = MappingProxyType(
+    {
+        "ambient.agent.kernel": "tests/lab/test_agent.py",
+        "ambient.agent.uninstall": "tests/lab/test_agent.py",
+    }
+)
 """Modules without a test file of their own name, and where they are tested."""
 
 PORTS: Mapping[str, int] = MappingProxyType(

@@ -1,0 +1,111 @@
+"""What the agent shows: true about every pod, and honest about what it does not know."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ambient.agent.converge import Convergence
+from ambient.agent.custody import Custody
+from ambient.agent.discovery import Policies
+from ambient.agent.enrol import Enrol, NotEnrolled
+from ambient.agent.http import Answer
+from ambient.agent.metrics import Tally
+from ambient.agent.pages import Pages
+from ambient.agent.watch_older import OlderConnections
+from ambient.agent.ztunnels import Ztunnels
+from ambient.datapath.layout import Counter
+from ambient.errors import KernelError
+from tests.support.agent_fakes import Node, target, until
+
+
+class Bench:
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.why = ""
+        self.convergence = Convergence(node.applier, lambda: None)
+        older = OlderConnections(node.kernel, node.journal, node.applier.open, lambda pod: None, Tally(), node.threads)
+        self.pages = Pages(
+            node="n1",
+            kernel=node.kernel,
+            journal=node.journal,
+            convergence=self.convergence,
+            older=older,
+            ztunnels=Ztunnels(lambda peer: None, lambda peer: None),
+            custody=Custody(lambda: 0.0),
+            policies=Policies("n1", "Kubernetes", "ambient-system", lambda: None),
+            tally=Tally(),
+            counters=lambda: {Counter.PROBE: 7},
+            readiness=lambda: self.why,
+            out=lambda: {"u9": ("shop/job", NotEnrolled.TERMINAL)},
+        )
+
+    async def get(self, method: str, path: str, **query: str) -> Answer:
+        return await self.pages.routes()[method, path](query)
+
+    async def pods(self) -> dict[str, Any]:
+        return dict(json.loads((await self.get("GET", "/pods")).body))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    node = Node(tmp_path / "pods")
+    yield Bench(node)
+    node.close()
+
+
+def test_an_enrolled_pod_is_shown_with_its_rows(bench: Bench) -> None:
+    async def body() -> None:
+        bench.convergence.act([Enrol(target())])
+        await until(bench.convergence.settled)
+        shown = await bench.pods()
+        [pod] = shown["pods"]
+        assert (pod["pod"], pod["state"], pod["step"], pod["problem"]) == ("shop/web", "enrolled", "ANNOTATE", "")
+        assert pod["addresses"]["10.0.0.5"]["flags"] == ["CAPTURE_OUT", "CAPTURE_IN", "HBONE_IN", "DNS"]
+        assert pod["addresses"]["10.0.0.5"]["fail_in"] == "closed"
+        assert pod["since"] == 1000.0
+        assert shown["not_enrolled"] == [{"pod": "shop/job", "uid": "u9", "reason": "has-ended"}]
+        assert shown["counters"]["captured"]["probe"] == 7
+        assert (shown["ztunnels"], shown["policies_known"]) == (0, False)
+
+    asyncio.run(body())
+
+
+def test_a_pod_that_cannot_join_is_shown_with_the_reason(bench: Bench) -> None:
+    async def body() -> None:
+        bench.node.kernel.fail["attach_pod"] = KernelError("no room")
+        bench.convergence.act([Enrol(target())])
+        await until(lambda: bench.convergence.tracked["uid-web"].problem)
+        [pod] = (await bench.pods())["pods"]
+        assert (pod["state"], pod["problem"]) == ("waiting", "step ATTACH: no room")
+        metrics = (await bench.get("GET", "/metrics")).body
+        assert 'ambient_agent_pods{state="waiting"} 1' in metrics
+        assert "ambient_agent_enrolment_failures_total 0" not in metrics
+        await bench.convergence.close()
+
+    asyncio.run(body())
+
+
+def test_readiness_says_why_not(bench: Bench) -> None:
+    bench.why = "no objects were read yet"
+    answer = asyncio.run(bench.get("GET", "/ready"))
+    assert (answer.status, json.loads(answer.body)) == (503, {"ready": False, "why": "no objects were read yet"})
+    bench.why = ""
+    assert asyncio.run(bench.get("GET", "/ready")).status == 200
+
+
+def test_only_a_pod_of_the_mesh_can_be_cut(bench: Bench) -> None:
+    async def body() -> None:
+        assert (await bench.get("POST", "/cut", pod="shop/web")).status == 404
+        assert (await bench.get("POST", "/cut")).status == 404
+        bench.convergence.act([Enrol(target())])
+        await until(bench.convergence.settled)
+        answer = await bench.get("POST", "/cut", pod="shop/web")
+        assert (answer.status, json.loads(answer.body)) == (200, {"pod": "shop/web", "cut": 0})
+
+    asyncio.run(body())
