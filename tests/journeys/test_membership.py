@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.journey import BATCH, FAR, JOIN, LEAVE, LINES, NEAR, WEB, Journey, account, journey, server
-from tests.support.lab import SLEEP, pod_yaml
+from tests.support.lab import SLEEP, pod_yaml, until
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +80,9 @@ def test_a_pod_of_a_joined_namespace_is_in_the_mesh_before_its_first_packet(mesh
     try:
         mesh.lab.wait_ready("shop/early")
         assert "first" in mesh.lab.must("logs", "shop/early")
-        seen = mesh.stage.must("flows", "--name", mesh.lab.name, "from=shop/early", "event=closed,opened", "-o", "json")
-        assert seen.splitlines(), "its very first connection went through ztunnel"
-        assert all('"security":"mutual_tls"' in line for line in seen.splitlines())
+        asked = ("flows", "--name", mesh.lab.name, "from=shop/early", "-o", "json")
+        seen = until("its very first connection went through ztunnel", lambda: mesh.stage.must(*asked).splitlines())
+        assert all('"security":"mutual_tls"' in line for line in seen)
     finally:
         mesh.lab.delete(early)
 
