@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from ambient.control.derive_policy import policy_set
+from ambient.control.derive_rule import translate
 from ambient.control.derive_select import ByLabel
 from ambient.errors import InvalidInput
-from ambient.kube.objects import Condition, Records, RefusedObject
+from ambient.kube.objects import AuthorizationPolicy, Condition, Records, RefusedObject, parse_object
 from ambient.model.decide import judge_naive
 from ambient.model.outcome import Denied
 from ambient.model.policy import Action, Authorization, Match, PolicyScope, Rule
@@ -301,3 +302,13 @@ def test_selectors_are_found_by_any_label() -> None:
     assert sorted(index.names("ns", {"a": "1", "b": "2", "c": "3"})) == ["all", "b", "both"]
     assert sorted(index.names("ns", {"a": "1"})) == ["all"]
     assert sorted(index.names("none", {"a": "1"})) == []
+
+
+def test_a_translation_tells_what_it_left_out_and_which_rules_are_inert() -> None:
+    parsed = parse_object(
+        policy({"action": "DENY", "rules": [source(namespaces=["a"]), operation(paths=["/"])]}), "test"
+    )
+    assert isinstance(parsed, AuthorizationPolicy)
+    deny, allow = translate(parsed, Action.DENY), translate(parsed, Action.ALLOW)
+    assert (deny.unsupported, deny.inert, len(deny.rules)) == (("paths",), (1,), 2)
+    assert (allow.unsupported, allow.inert, len(allow.rules)) == (("paths",), (), 1)

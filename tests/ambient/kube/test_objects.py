@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from ambient.errors import InvalidInput
-from ambient.kube.objects import KINDS, Condition, Namespace, Node, Records, ServiceAccount, parse_object, record_key
+from ambient.kube.metadata import timestamp
+from ambient.kube.objects import KINDS, Condition, Namespace, Node, ServiceAccount, parse_object
+from ambient.kube.records import Records, record_key
 from tests.support.builders import raw, raw_pod, records
 from tests.support.refusals import REMOVE, Bad, changed, refused
 
@@ -173,3 +175,18 @@ def test_the_supported_kinds_are_those_of_the_lab() -> None:
     assert set(KINDS) == {
         *("Namespace", "ServiceAccount", "Node", "Pod", "Service", "AuthorizationPolicy", "PeerAuthentication")
     }
+
+
+@pytest.mark.parametrize(
+    ("text", "fine"),
+    [
+        ("2026-01-02T03:04:05Z", True),
+        ("2026-01-02T03:04:05.123456789Z", True),
+        ("2026-01-02T03:04:05+02:00", True),
+        ("2026-01-02", False),
+        ("2026-01-02 03:04:05Z", False),
+        ("", False),
+    ],
+)
+def test_times(text: str, fine: bool) -> None:
+    assert (timestamp(text) == "") is fine
