@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from ambient.agent.apply import Applier
 from ambient.agent.enrol import Action, Enrol, Gone, Held, PodTarget, Release, UpdateRow
-from ambient.errors import MeshError
+from ambient.errors import MeshError, Unavailable
 
 FIRST_RETRY_S: Final = 0.005
 LAST_RETRY_S: Final = 5.0
@@ -139,7 +139,8 @@ class Convergence:
                 break
             except (MeshError, OSError) as error:
                 if tracked.problem != str(error):
-                    log.warning("pod %s: %s: %s", tracked.pod, tracked.state, error)
+                    level = logging.INFO if isinstance(error, Unavailable) else logging.WARNING
+                    log.log(level, "pod %s: %s: %s", tracked.pod, tracked.state, error)
                 self._failed(tracked, str(error))
             except Exception as error:
                 # A fault of ours with one pod must not leave the others, or this one for good, unattended.
