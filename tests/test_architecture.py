@@ -17,6 +17,12 @@ TESTED_ELSEWHERE: Mapping[str, str] = MappingProxyType(
     {
         "ambient.agent.kernel": "tests/lab/test_agent.py",
         "ambient.agent.uninstall": "tests/lab/test_agent.py",
+        "ambient.datapath.bpfsys": "tests/bpf/test_lifecycle.py",
+        "ambient.datapath.load_bcc": "tests/bpf/conftest.py: every capture test runs on what it loaded",
+        "ambient.datapath.load_object": "tests/bpf/conftest.py: every capture test runs on what it loaded",
+        "ambient.datapath.maps": "tests/bpf/test_lifecycle.py",
+        "ambient.datapath.pod_net": "tests/bpf/test_enrolment.py",
+        "ambient.datapath.programs": "tests/bpf/test_lifecycle.py",
     }
 )
 """Modules without a test file of their own name, and where they are tested."""
