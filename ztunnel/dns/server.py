@@ -70,6 +70,7 @@ class DnsServer:
             self._acceptor.pause()
         else:
             self._plane.loop.remove_reader(self._sock.fileno())
+        self._resolvers.drop(self._pod.uid)
         for reply in self._replies.values():
             reply.close()
         self._replies.clear()

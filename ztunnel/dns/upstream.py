@@ -34,7 +34,7 @@ class Resolvers:
     def __init__(self, plane: Plane, names: AskCache[NameKey, NameAnswer]) -> None:
         self.plane = plane
         self.names = names
-        self.in_flight: dict[str, int] = {}
+        self._under_way: dict[str, set[_Forward]] = {}
 
     def targets(self, dialled: Endpoint) -> list[Endpoint]:
         """Resolvers to try in order: the configured ones, else the one the pod itself had dialled."""
@@ -46,25 +46,27 @@ class Resolvers:
 
     def forward(self, pod: Pod, query: Query, data: bytes, dialled: Endpoint, done: Answered, *, stream: bool) -> None:
         """Pass a question on; `done` gets the answer under the asker's id, or None."""
-        busy = self.in_flight.get(pod.uid, 0)
-        if busy >= IN_FLIGHT_LIMIT:
+        under_way = self._under_way.setdefault(pod.uid, set())
+        if len(under_way) >= IN_FLIGHT_LIMIT:
             self.plane.recorder.counters.count("dns_in_flight_limit")
             done(None)
             return
-        self.in_flight[pod.uid] = busy + 1
 
         def over(answer: bytes | None) -> None:
-            left = self.in_flight.get(pod.uid, 1) - 1
-            if left > 0:
-                self.in_flight[pod.uid] = left
-            else:
-                self.in_flight.pop(pod.uid, None)
+            under_way.discard(question)
             if answer is None:
                 self.plane.recorder.counters.count("dns_upstream_failures")
             done(answer)
 
         self.plane.recorder.counters.count("dns_upstream_requests")
-        _Forward(self.plane, pod, query, data, self.targets(dialled), over, stream=stream).begin()
+        question = _Forward(self.plane, pod, query, data, self.targets(dialled), over, stream=stream)
+        under_way.add(question)
+        question.begin()
+
+    def drop(self, uid: str) -> None:
+        """The pod is gone: forget its questions."""
+        for question in self._under_way.pop(uid, ()):
+            question.cancel()
 
 
 def _resolver(text: str) -> Endpoint:
@@ -138,6 +140,11 @@ class _Forward:
             self._plane.loop.call_soon(self._failed)
             return
         self._plane.loop.add_reader(sock.fileno(), self._readable)
+
+    def cancel(self) -> None:
+        """Nobody waits for the answer any more."""
+        self._done = None
+        self._release()
 
     def _readable(self) -> None:
         assert self._sock is not None

@@ -12,6 +12,7 @@ V = TypeVar("V")
 class AskCache(Generic[K, V]):
     """`send(key)` puts the question; False: there is no director now. Answers come through `answer`.
 
+    While the director is being restarted questions wait (their askers have deadlines); it gets them when it is back.
     At most `limit` answers are kept (the oldest go first) and at most `limit` questions are open.
     """
 
@@ -28,7 +29,7 @@ class AskCache(Generic[K, V]):
         return self._answers.get(key)
 
     def ask(self, key: K, callback: Callable[[V | None], None]) -> None:
-        """Call back once with the answer, or with None when none can be had (no director, too many questions)."""
+        """Call back once with the answer, or with None when there are too many questions."""
         known = self._answers.get(key)
         if known is not None:
             callback(known)
@@ -36,8 +37,9 @@ class AskCache(Generic[K, V]):
         waiting = self._open.get(key)
         if waiting is not None:
             waiting.append(callback)
-        elif len(self._open) < self._limit and self._send(key):
+        elif len(self._open) < self._limit:
             self._open[key] = [callback]
+            self._send(key)
         else:
             callback(None)
 
@@ -64,9 +66,7 @@ class AskCache(Generic[K, V]):
     def forget_all(self) -> None:
         self._answers.clear()
 
-    def director_gone(self) -> None:
-        """Whoever waits gets None; what is known stays."""
-        waiting, self._open = self._open, {}
-        for callbacks in waiting.values():
-            for callback in callbacks:
-                callback(None)
+    def director_back(self) -> None:
+        """Put every open question to the new director; what is known stays."""
+        for key in list(self._open):
+            self._send(key)

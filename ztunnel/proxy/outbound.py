@@ -90,7 +90,13 @@ class Outbound:
     def _route_expired(self) -> None:
         self._timer = None
         self._pod.plane.routes.leave(self._key, self._planned)
-        self._fail(Failure(Flag.CONNECT, f"no route to {self._record.destination} in time", "no-answer"))
+        self._fail(
+            Failure(
+                Flag.CONNECT,
+                f"no route to {self._record.destination} in time: the director does not answer",
+                "no-director",
+            )
+        )
 
     def _planned(self, plan: Plan | None) -> None:
         self._stop_timer()

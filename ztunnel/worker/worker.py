@@ -69,12 +69,12 @@ class Worker:
         self._link.send(
             m.Hello(pid=os.getpid(), slot=self._slot, pods=tuple(self._pods), identities=self.plane.wallet.identities)
         )
+        self.plane.routes.director_back()
+        self.plane.peers.director_back()
+        self._resolvers.names.director_back()
 
     def _director_down(self) -> None:
         self.recorder.log.log("warn", "worker", "director is gone, going on with what is known")
-        self.plane.routes.director_gone()
-        self.plane.peers.director_gone()
-        self._resolvers.names.director_gone()
 
     def _on_message(self, message: object, fds: list[int]) -> None:
         """Handle one message; descriptors that the handler does not take over are closed."""

@@ -15,9 +15,13 @@ FIELDS = st.lists(st.tuples(NAMES, st.binary(max_size=600)), max_size=6)
 
 
 @given(st.binary(max_size=300), st.binary(max_size=400), FIELDS)
-def test_what_we_write_hpack_and_we_read_alike(authority: bytes, baggage: bytes, fields: list[tuple[bytes, bytes]]) -> None:
+def test_what_we_write_hpack_and_we_read_alike(
+    authority: bytes, baggage: bytes, fields: list[tuple[bytes, bytes]]
+) -> None:
     block = request_prefix(authority, baggage) + b"".join(literal(*field) for field in fields)
-    theirs = [(bytes(name), bytes(value)) for name, value in Decoder(max_header_list_size=1 << 20).decode(block, raw=True)]
+    theirs = [
+        (bytes(name), bytes(value)) for name, value in Decoder(max_header_list_size=1 << 20).decode(block, raw=True)
+    ]
     assert read_stateless(block) == tuple(theirs)
     assert theirs[:2] == [(b":method", b"CONNECT"), (b":authority", authority)]
 
@@ -38,7 +42,9 @@ def test_an_answer_carries_status_and_baggage(status: int) -> None:
     )
 
 
-@pytest.mark.parametrize("block", [b"\x40\x01a\x01b", b"\x20", b"\x80", b"\xbe", b"\x00\x81a\x01b", b"\x00\x05ab", b"\x0f"])
+@pytest.mark.parametrize(
+    "block", [b"\x40\x01a\x01b", b"\x20", b"\x80", b"\xbe", b"\x00\x81a\x01b", b"\x00\x05ab", b"\x0f"]
+)
 def test_the_small_reader_leaves_everything_else_to_hpack(block: bytes) -> None:
     assert read_stateless(block) is None
 

@@ -272,11 +272,16 @@ def test_a_change_of_policy_cuts_live_streams_and_leaves_the_others() -> None:
             server = await here.pod("server", "127.0.0.12")
             here.route(client, server, port)
             here.route(friend, server, port)
-            cut, stays = await asyncio.open_connection(*client.outbound), await asyncio.open_connection(*friend.outbound)
+            cut, stays = (
+                await asyncio.open_connection(*client.outbound),
+                await asyncio.open_connection(*friend.outbound),
+            )
             for _, writer in (cut, stays):
                 writer.write(b"1")
             assert await cut[0].readexactly(1) == await stays[0].readexactly(1) == b"1"
-            here.update(server, policies=(policy(Action.DENY, principals=principal("cluster.local/ns/test/sa/client")),))
+            here.update(
+                server, policies=(policy(Action.DENY, principals=principal("cluster.local/ns/test/sa/client")),)
+            )
             with pytest.raises(ConnectionResetError):
                 await cut[0].read()
             stays[1].write(b"2")
@@ -299,7 +304,9 @@ def test_sabotage_without_the_second_judgement_the_stream_would_live_on() -> Non
             writer.write(b"1")
             await reader.readexactly(1)
             here.workers[0]._pods[server.uid].pod.live._live.clear()
-            here.update(server, policies=(policy(Action.DENY, principals=principal("cluster.local/ns/test/sa/client")),))
+            here.update(
+                server, policies=(policy(Action.DENY, principals=principal("cluster.local/ns/test/sa/client")),)
+            )
             assert await talk(client.outbound) == b""
             writer.write(b"2")
             assert await reader.readexactly(1) == b"2"

@@ -218,7 +218,11 @@ def test_a_stalled_stream_does_not_stop_its_neighbours_on_the_same_tunnel() -> N
         writer.close()
 
     async def scenario() -> None:
-        async with world() as here, application("127.0.0.12", some_stall) as port, path_to("tunnel", here, port) as address:
+        async with (
+            world() as here,
+            application("127.0.0.12", some_stall) as port,
+            path_to("tunnel", here, port) as address,
+        ):
             stalled = []
             for _ in range(8):
                 _, writer = await asyncio.open_connection(*address)

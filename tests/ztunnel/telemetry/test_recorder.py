@@ -78,7 +78,10 @@ def test_a_denied_connection_opens_clean_and_closes_and_fails_under_its_flag() -
     assert (fields["error"], fields["policy"], fields["reason"]) == ("no", "ns/p", "denied-by")
     flows = made.take_flows()
     assert flows is not None
-    assert [(flow.event, flow.policy, flow.flags) for flow in flows.records] == [("opened", "", "-"), ("denied", "ns/p", "DENY")]
+    assert [(flow.event, flow.policy, flow.flags) for flow in flows.records] == [
+        ("opened", "", "-"),
+        ("denied", "ns/p", "DENY"),
+    ]
 
 
 def test_live_connections_are_counted_as_they_go_and_never_twice() -> None:
