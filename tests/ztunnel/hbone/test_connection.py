@@ -154,7 +154,7 @@ def test_a_peers_larger_frames_and_windows_are_used() -> None:
 
 
 def test_windows_shrunk_by_the_peer_go_negative_and_recover() -> None:
-    side, oracle, sink, number = opened()
+    side, _, sink, number = opened()
     stream = side.core.streams[number]
     send(stream, bytes(60_000))
     side.receive(frames.settings(((frames.SETTING_INITIAL_WINDOW, 1_000),)))
@@ -314,7 +314,7 @@ def test_a_smaller_header_table_is_acknowledged() -> None:
 
 
 def test_capacity_follows_the_peers_limit_and_ours() -> None:
-    side, oracle, _, _ = opened()
+    side, _, _, _ = opened()
     assert side.core.capacity() == 99
     side.receive(frames.settings(((frames.SETTING_MAX_STREAMS, 3),)))
     assert side.core.capacity() == 2

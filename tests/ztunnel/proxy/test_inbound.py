@@ -195,10 +195,14 @@ def test_a_certificate_of_another_authority_or_none_gets_nothing() -> None:
             nobody.context.load_verify_locations(cadata=here.authority.roots)
             for peer in (foreign, nobody, other_alpn):
                 with pytest.raises((ConnectionError, ssl.SSLError)):
-                    await peer.connect()
-                    await peer.ask(f"127.0.0.12:{port}")
+                    await connect_and_ask(peer, f"127.0.0.12:{port}")
 
     run(scenario)
+
+
+async def connect_and_ask(peer: Peer, authority: str) -> None:
+    await peer.connect()
+    await peer.ask(authority)
 
 
 def test_policy_decides_by_identity_and_port_and_the_denial_is_named() -> None:

@@ -1,24 +1,267 @@
-"""A worker carries connections, end to end, over loopback."""
+"""The life of a worker: pods come and go, directors come and go, and connections go on."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
+from dataclasses import replace
 
-from tests.support.tunnel import application, echo, run, until, world
+import pytest
+
+from tests.support.tunnel import Director, TestPod, World, application, echo, run, talk, until, world
+from ztunnel.ipc import messages as m
+from ztunnel.telemetry.labels import TRAFFIC
+
+
+async def pair(here: World, port: int) -> tuple[TestPod, TestPod]:
+    client = await here.pod("client", "127.0.0.11")
+    server = await here.pod("server", "127.0.0.12")
+    here.route(client, server, port)
+    return client, server
 
 
 def test_a_connection_goes_out_through_a_tunnel_and_comes_in_at_the_application() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
-            reader, writer = await asyncio.open_connection(*client.outbound)
-            writer.write(b"through the mesh")
-            writer.write_eof()
-            assert await reader.read() == b"through the mesh"
-            writer.close()
+            client, _ = await pair(here, port)
+            assert await talk(client.outbound, b"through the mesh") == b"through the mesh"
             await until(lambda: here.log().count("connection complete") == 2)
             assert here.log().count('src.identity="spiffe://cluster.local/ns/test/sa/client"') == 4
+
+    run(scenario)
+
+
+def test_both_sides_count_the_same_bytes_under_both_principals() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client, server = await pair(here, port)
+            for _ in range(3):
+                await talk(client.outbound, b"12345")
+            await until(lambda: here.log().count("connection complete") == 6)
+            here.director.send(m.ReportAsk(ask=7))
+            await until(lambda: bool(here.director.of(m.Report)))
+            rows = {}
+            for report in here.director.of(m.Counters):
+                for series in report.series:
+                    named = dict(zip(TRAFFIC, series.labels, strict=True))
+                    rows[named["reporter"], named["response_flags"]] = (named, series)
+            for reporter in ("source", "destination"):
+                named, series = rows[reporter, "-"]
+                assert (series.opened, series.closed, series.failed) == (3, 3, 0)
+                assert (series.received, series.sent) == (15, 15)
+                assert named["source_principal"] == client.identity
+                assert named["destination_principal"] == server.identity
+
+    run(scenario)
+
+
+def test_a_worker_goes_on_without_its_director_and_finds_the_next_one() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client, server = await pair(here, port)
+            reader, writer = await asyncio.open_connection(*client.outbound)
+            writer.write(b"1")
+            assert await reader.readexactly(1) == b"1"
+            here.director.close()
+            await until(lambda: not here.workers[0]._link.up)
+            writer.write(b"2")
+            assert await reader.readexactly(1) == b"2"
+            assert await talk(client.outbound) == b"hello"
+            here.director = Director(here.folder / "director.sock")
+            await until(lambda: bool(here.director.of(m.Hello)))
+            (hello,) = here.director.of(m.Hello)
+            assert set(hello.pods) == {client.uid, server.uid}
+            assert set(hello.identities) == {client.identity, server.identity}
+            here.director.send(m.AskListeners(uid=client.uid))
+            await until(lambda: bool(here.director.of(m.PodListeners)))
+            (given,) = here.director.fds
+            taken = socket.socket(fileno=os.dup(given[1]))
+            assert taken.getsockname() == client.outbound
+            taken.close()
+            await until(lambda: any(c.series for c in here.director.of(m.Counters)))
+            writer.close()
+
+    run(scenario)
+
+
+def test_listeners_of_a_pod_that_is_not_served_are_answered_empty() -> None:
+    async def scenario() -> None:
+        async with world() as here:
+            here.director.send(m.AskListeners(uid="nobody"))
+            await until(lambda: here.director.of(m.PodListeners) == [m.PodListeners(uid="nobody")])
+            assert not here.director.fds
+
+    run(scenario)
+
+
+def test_a_pod_that_goes_at_once_takes_its_connections_with_it() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client, _ = await pair(here, port)
+            reader, writer = await asyncio.open_connection(*client.outbound)
+            writer.write(b"1")
+            await reader.readexactly(1)
+            here.director.send(m.PodDown(uid=client.uid))
+            await until(lambda: here.director.of(m.PodGone) == [m.PodGone(uid=client.uid)])
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            await until(lambda: "connection closed due to connection drain" in here.log())
+            await until(lambda: here.workers[0].recorder.open_count == 0)
+            writer.close()
+
+    run(scenario)
+
+
+def test_a_pod_that_drains_lets_its_connections_end() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client, server = await pair(here, port)
+            reader, writer = await asyncio.open_connection(*client.outbound)
+            writer.write(b"1")
+            await reader.readexactly(1)
+            here.director.send(m.PodDown(uid=server.uid, drain_s=30))
+            here.director.send(m.PodDown(uid=client.uid, drain_s=30))
+            await until(lambda: not here.workers[0]._pods)
+            writer.write(b"2")
+            assert await reader.readexactly(1) == b"2"
+            assert not here.director.of(m.PodGone)
+            writer.write_eof()
+            assert await reader.read() == b""
+            writer.close()
+            await until(lambda: len(here.director.of(m.PodGone)) == 2)
+
+    run(scenario)
+
+
+def test_the_same_pod_again_keeps_its_connections_and_another_namespace_does_not() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client, _ = await pair(here, port)
+            reader, writer = await asyncio.open_connection(*client.outbound)
+            writer.write(b"1")
+            await reader.readexactly(1)
+            ready = len(here.director.of(m.PodReady))
+            here.send_up(client)
+            await until(lambda: len(here.director.of(m.PodReady)) == ready + 1)
+            writer.write(b"2")
+            assert await reader.readexactly(1) == b"2"
+            here.workers[0]._pods[client.uid].netns_inode = 1
+            here.send_up(client)
+            await until(lambda: len(here.director.of(m.PodReady)) == ready + 2)
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            assert await talk(client.outbound) == b"hello"
+            writer.close()
+
+    run(scenario)
+
+
+def test_a_drained_worker_finishes_what_is_open_and_then_ends() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client, _ = await pair(here, port)
+            reader, writer = await asyncio.open_connection(*client.outbound)
+            writer.write(b"1")
+            await reader.readexactly(1)
+            here.director.send(m.Drain(deadline_s=20))
+            await until(lambda: here.workers[0].plane.draining)
+            writer.write(b"2")
+            assert await reader.readexactly(1) == b"2"
+            assert not here.finished
+            writer.write_eof()
+            assert await reader.read() == b""
+            writer.close()
+            await until(lambda: here.finished == [0])
+            await until(lambda: bool(here.director.of(m.Drained)))
+
+    run(scenario)
+
+
+def test_a_drain_has_a_deadline() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client, _ = await pair(here, port)
+            reader, writer = await asyncio.open_connection(*client.outbound)
+            writer.write(b"1")
+            await reader.readexactly(1)
+            here.director.send(m.Drain(deadline_s=0.2))
+            await until(lambda: here.finished == [0])
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            writer.close()
+
+    run(scenario)
+
+
+def test_when_one_of_two_workers_goes_the_other_takes_every_new_connection() -> None:
+    async def scenario() -> None:
+        async with world(workers=2) as here, application("127.0.0.12", echo) as port:
+            client, _ = await pair(here, port)
+            for _ in range(5):
+                assert await talk(client.outbound) == b"hello"
+            here.workers.pop().close()
+            for _ in range(5):
+                assert await talk(client.outbound) == b"hello"
+
+    run(scenario)
+
+
+def test_a_crash_in_one_connections_handler_ends_that_connection_only() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client, _ = await pair(here, port)
+            quiet_reader, quiet_writer = await asyncio.open_connection(*client.outbound)
+            quiet_writer.write(b"1")
+            await quiet_reader.readexactly(1)
+            doomed_reader, doomed_writer = await asyncio.open_connection(*client.outbound)
+            doomed_writer.write(b"1")
+            await doomed_reader.readexactly(1)
+            pod = here.workers[0]._pods[client.uid].pod
+            doomed = list(pod.outbound)[-1]
+            doomed._end.stream = None
+            here.crashes = 1
+            doomed_writer.write(b"2")
+            await until(lambda: here.counter("worker_handler_crashes") >= 1)
+            here.crashes = here.counter("worker_handler_crashes")
+            quiet_writer.write(b"3")
+            assert await quiet_reader.readexactly(1) == b"3"
+            assert await talk(client.outbound) == b"hello"
+            quiet_writer.close()
+            doomed_writer.close()
+
+    run(scenario)
+
+
+def test_messages_that_make_no_sense_are_refused_and_counted() -> None:
+    async def scenario() -> None:
+        async with world() as here:
+            here.director.send(m.Certificate(identity="spiffe://a/ns/b/sa/c", roots="", not_after_unix=1.0))
+            here.director.send(m.Hello(pid=1, slot=1))
+            await until(lambda: here.counter("director_messages_refused") == 2)
+            up = m.PodUp(uid="u", name="n", namespace="x", service_account="y", identity="odd", policy=m.PodPolicy())
+            here.director.send(up)
+            here.director.send(replace(up, identity="spiffe://a/ns/b/sa/c"))
+            await until(lambda: len(here.director.of(m.PodReady)) == 2)
+            assert all(ready.error for ready in here.director.of(m.PodReady))
+
+    run(scenario)
+
+
+def test_the_dump_lists_open_connections_with_both_ends() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client, server = await pair(here, port)
+            reader, writer = await asyncio.open_connection(*client.outbound)
+            writer.write(b"1")
+            await reader.readexactly(1)
+            here.director.send(m.ReportAsk(ask=1))
+            await until(lambda: bool(here.director.of(m.Report)))
+            report = here.director.of(m.Report)[0]
+            (out,), (inside,) = report.connections[client.uid], report.connections[server.uid]
+            assert (out.direction, out.protocol) == ("outbound", "HBONE")
+            assert out.actual_dst == f"127.0.0.12:{server.hbone[1]}"
+            assert (inside.actual_dst, inside.peer) == (f"127.0.0.12:{port}", client.identity)
+            writer.close()
 
     run(scenario)

@@ -1,0 +1,129 @@
+"""Connections to other proxies: shared, limited, renewed, and retried when one turns out dead."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.support.tunnel import application, echo, run, talk, until, world
+from ztunnel.ipc import messages as m
+from ztunnel.proxy.inbound import InboundTunnel
+from ztunnel.proxy.pool import IDLE_S, ClientTunnel
+from ztunnel.worker.worker import Worker
+
+
+def tunnels(worker: Worker) -> list[ClientTunnel]:
+    return [one for one in worker.plane.tunnels if isinstance(one, ClientTunnel)]
+
+
+def test_connections_to_one_peer_share_a_tunnel_and_other_peers_do_not() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port, application("127.0.0.13", echo) as other:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            second = await here.pod("second", "127.0.0.13")
+            here.route(client, server, port)
+            assert await asyncio.gather(*(talk(client.outbound) for _ in range(20))) == [b"hello"] * 20
+            assert len(tunnels(here.workers[0])) == 1
+            here.director.send(m.Forget(everything=True))
+            here.route(client, second, other)
+            assert await talk(client.outbound) == b"hello"
+            assert len(tunnels(here.workers[0])) == 2
+            here.director.send(m.Forget(everything=True))
+            here.route(client, server, port, expected=(server.identity, second.identity))
+            assert await talk(client.outbound) == b"hello"
+            assert len(tunnels(here.workers[0])) == 3
+
+    run(scenario)
+
+
+def test_more_than_a_hundred_open_streams_make_a_second_tunnel() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            open_now = [await asyncio.open_connection(*client.outbound) for _ in range(150)]
+            for _, writer in open_now:
+                writer.write(b"x")
+            for reader, _ in open_now:
+                assert await reader.readexactly(1) == b"x"
+            assert sorted(len(one.core.streams) for one in tunnels(here.workers[0])) == [50, 100]
+            for _, writer in open_now:
+                writer.close()
+            await until(lambda: here.workers[0].recorder.open_count == 0)
+
+    run(scenario)
+
+
+def test_a_tunnel_that_died_unnoticed_costs_no_connection() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            assert await talk(client.outbound) == b"hello"
+            (inbound,) = [one for one in here.workers[0].plane.tunnels if isinstance(one, InboundTunnel)]
+            # The other side is gone, and we learn of it only when we use the tunnel.
+            inbound.abort()
+            here.workers[0].plane.tunnels.discard(inbound)
+            inbound.pod.tunnels.discard(inbound)
+            for one in tunnels(here.workers[0]):
+                one.stop_reading()
+                one.loop.call_later(0.05, one.start_reading)
+            assert await talk(client.outbound) == b"hello"
+            assert here.counter("hbone_retries") == 1
+
+    run(scenario)
+
+
+def test_a_renewed_certificate_makes_new_tunnels() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            reader, writer = await asyncio.open_connection(*client.outbound)
+            writer.write(b"1")
+            await reader.readexactly(1)
+            (old,) = tunnels(here.workers[0])
+            here.certificate(client.identity)
+            assert await talk(client.outbound) == b"hello"
+            assert len(tunnels(here.workers[0])) == 2
+            writer.write(b"2")
+            assert await reader.readexactly(1) == b"2"
+            writer.close()
+            await until(lambda: old.closed)
+
+    run(scenario)
+
+
+def test_an_idle_tunnel_is_closed_after_a_while() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            assert await talk(client.outbound) == b"hello"
+            (tunnel,) = tunnels(here.workers[0])
+            await until(lambda: not tunnel.core.streams)
+            tunnel.last_used -= IDLE_S + 1
+            await until(lambda: tunnel.closed)
+            assert await talk(client.outbound) == b"hello"
+
+    run(scenario)
+
+
+def test_no_certificate_means_no_connection_and_the_reason_is_logged() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11", certificate=False)
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            here.director.send(m.CertificateFailed(identity=client.identity, why="not entitled"))
+            assert await talk(client.outbound) == b""
+            await until(lambda: "not entitled" in here.log())
+            here.certificate(client.identity)
+            await until(lambda: here.workers[0].plane.wallet.get(client.identity) is not None)
+            assert await talk(client.outbound) == b"hello"
+
+    run(scenario)
