@@ -27,8 +27,6 @@ from ambient.errors import InvalidInput, MeshError, Refused, Unavailable
 from ambient.model.identity import parse_identity
 from ambient.xds.wire import message
 
-PATIENCE_S: Final = 1.0
-"""How long a request for an account without a pod on the node waits: its pod may be news that we have yet to read."""
 MOST_WAITING: Final = 64
 MOST_BYTES: Final = 64 * 1024
 _SERVICE: Final = "istio.v1.auth.IstioCertificateService"
@@ -54,7 +52,10 @@ class Certificates:
         node_accounts: Collection[str],
         default_ttl_s: float,
         longest_ttl_s: float,
+        patience_s: float,
     ) -> None:
+        """`patience_s`: how long a request waits when its account has no pod on the node: the pod may be news that we
+        have yet to read."""
         self._gate = gate
         self._authority = authority
         self._metrics = metrics
@@ -65,6 +66,7 @@ class Certificates:
         self._tenancies: frozenset[Tenancy] = frozenset()
         self._news = asyncio.Condition()
         self._waiting = 0
+        self._patience_s = patience_s
         self._loud = LogLimit(10)
 
     def handler(self) -> grpc.GenericRpcHandler[bytes, bytes]:
@@ -134,7 +136,7 @@ class Certificates:
         """Raise Refused unless the caller may have the identity; wait a little for a pod that is not known yet."""
         identity = request.identity
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + PATIENCE_S
+        deadline = loop.time() + self._patience_s
         while True:
             try:
                 entitle(

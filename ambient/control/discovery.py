@@ -23,6 +23,7 @@ from ambient.control.log import LogLimit
 from ambient.control.metrics import ControlMetrics
 from ambient.errors import MeshError, ProtocolError, Refused
 from ambient.xds.catalogue import Catalogue
+from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE
 from ambient.xds.messages import METHOD, DeltaRequest, decode_request, encode_response
 from ambient.xds.server import DeltaStream
 
@@ -30,6 +31,9 @@ MOST_STREAMS_PER_CLIENT: Final = 8
 _SERVICE, _, _NAME = METHOD.removeprefix("/").partition("/")
 
 _CODES: Final = {ProtocolError: grpc.StatusCode.INVALID_ARGUMENT, Refused: grpc.StatusCode.PERMISSION_DENIED}
+
+_SHORT: Final = {ADDRESS_TYPE: "wds", AUTHORIZATION_TYPE: "wads"}
+"""istiod's names of the types in metrics."""
 
 _log = logging.getLogger("ambient.control.discovery")
 
@@ -68,6 +72,7 @@ class Discovery:
         self._age_s = stream_age_s
         self._patience_s = patience_s
         self._loud = LogLimit(10)
+        self._stopping = False
         self._clients: dict[Client, None] = {}
         self._sequence = 0
         self._random = random.Random()
@@ -83,6 +88,12 @@ class Discovery:
         for client in self._clients:
             if client.behind_since is None:
                 client.behind_since = now
+            client.wake.set()
+
+    def stop(self) -> None:
+        """End every stream cleanly: clients go elsewhere, or try again, at once."""
+        self._stopping = True
+        for client in self._clients:
             client.wake.set()
 
     @property
@@ -133,14 +144,14 @@ class Discovery:
         reader = asyncio.create_task(self._read(client, requests))
         end = loop.time() + self._age_s * self._random.uniform(0.9, 1.1)
         try:
-            while not reader.done() and loop.time() < end:
+            while not reader.done() and not self._stopping and loop.time() < end:
                 client.wake.clear()
                 await self._push(client, context)
                 await self._wait(client, reader, end - loop.time())
             if reader.done():
                 reader.result()
                 return "closed by the client"
-            return "age limit"
+            return "we stop" if self._stopping else "age limit"
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
@@ -168,7 +179,7 @@ class Discovery:
     def _note(self, client: Client, request: DeltaRequest) -> None:
         kind = request.type_url.rpartition(".")[2][:40]
         if request.error is not None:
-            self._metrics.rejects.labels(kind if self._catalogue.serves(request.type_url) else "unknown").inc()
+            self._metrics.rejects.labels(_SHORT.get(request.type_url, "unknown")).inc()
             _log.warning("%s refuses %s: %s", client.caller.name, kind, request.error[:2000])
         elif request.node is not None:
             _log.info(
@@ -184,7 +195,7 @@ class Discovery:
                     await context.write(encode_response(response))
             except TimeoutError:
                 raise ProtocolError("discovery stream", why=f"not read for {self._patience_s:g} s") from None
-            self._metrics.pushes.labels(kind).inc()
+            self._metrics.pushes.labels(_SHORT[response.type_url]).inc()
             client.sent[response.type_url] = response.nonce
             _log.debug(
                 "%s gets %d %s, loses %d", client.caller.name, len(response.resources), kind, len(response.removed)

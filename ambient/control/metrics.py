@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+_NAME_OF_ISTIOD = re.compile(
+    r"\b(pilot_xds_pushes|pilot_total_xds_rejects|citadel_server_csr_count|citadel_server_success_cert_issuance_count"
+    r"|citadel_server_authentication_failure_count)_total\b"
+)
+_CREATED = re.compile(r"^(# \w+ )?\w+_created\b")
 _PUSH_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 
 
@@ -54,4 +61,7 @@ class ControlMetrics:
         )
 
     def render(self) -> bytes:
-        return generate_latest(self._registry)
+        """The text exposition. Counters that istiod has bear its names, which have no `_total`."""
+        lines = generate_latest(self._registry).decode().splitlines()
+        kept = (_NAME_OF_ISTIOD.sub(r"\1", line) for line in lines if not _CREATED.search(line))
+        return "\n".join([*kept, ""]).encode()

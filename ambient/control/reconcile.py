@@ -65,8 +65,8 @@ class Reconciler:
             await self.step(records)
 
     async def step(self, records: Records) -> None:
-        """Serve `records`. What only we ourselves wrote is no news."""
-        stamp = (records.revision, {name: state for name, state in records.writers.items() if name != WRITER})
+        """Serve `records`. What we ourselves wrote, and how far others are, is no news."""
+        stamp = (records.revision, {name: state.status for name, state in records.writers.items() if name != WRITER})
         if stamp == self._seen:
             return
         started = time.perf_counter()
@@ -76,11 +76,13 @@ class Reconciler:
         changes = self._catalogue.update(
             [*derived.policies.values(), *derived.services.values(), *derived.workloads.values()], records.revision
         )
+        first = self._seen is None
         self._seen, self.observed = stamp, records.revision
         self.writers = {name: state.status for name, state in records.writers.items()}
         self._discovery.changed()
         self._count(records, time.perf_counter() - started)
-        _log.info("revision %d: %d resources changed", records.revision, changes)
+        level = logging.INFO if changes or first else logging.DEBUG
+        _log.log(level, "revision %d: %d resources changed", records.revision, changes)
         # Let the streams write before the slower work on files begins.
         await asyncio.sleep(0)
         self._write_status(records, derived.conditions)

@@ -89,6 +89,7 @@ class ControlPlane:
             node_accounts=settings.node_accounts,
             default_ttl_s=settings.default_ttl_s,
             longest_ttl_s=settings.longest_ttl_s,
+            patience_s=settings.news_patience_s,
         )
         self._folder = ObjectFolder(settings.objects)
         self.reconciler = Reconciler(
@@ -143,6 +144,7 @@ class ControlPlane:
     async def stop(self) -> None:
         """End open streams after a short grace; clients reconnect to whoever comes next."""
         await self._http.stop()
+        self.discovery.stop()
         if self._grpc is not None:
             await self._grpc.stop(GRACE_S)
 
@@ -190,13 +192,14 @@ async def serve(settings: ControlSettings) -> None:
     """Run a control plane until SIGTERM or SIGINT; raises MeshError when it cannot start."""
     loop = asyncio.get_running_loop()
     plane = ControlPlane(settings)
-    await plane.start()
-    running = asyncio.create_task(plane.run())
+    task = asyncio.current_task()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, running.cancel)
+        if task is not None:
+            loop.add_signal_handler(number, task.cancel)
     try:
         with suppress(asyncio.CancelledError):
-            await running
+            await plane.start()
+            await plane.run()
     finally:
         await plane.stop()
     _log.info("stopped")

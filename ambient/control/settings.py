@@ -70,6 +70,7 @@ class ControlSettings:
     )
     stream_age_s: float = setting("AMBIENT_STREAM_AGE", duration, "30m")
     patience_s: float = setting("AMBIENT_CLIENT_PATIENCE", duration, "20s")
+    news_patience_s: float = setting("AMBIENT_NEWS_PATIENCE", duration, "1s")
     most_streams: int = setting("AMBIENT_MOST_STREAMS", integer(1, 100_000), "4000")
     create_root: bool = setting("AMBIENT_CREATE_ROOT", boolean, "true")
     log_level: str = setting("LOG_LEVEL", choice("debug", "info", "warning", "error"), "info")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from prometheus_client.parser import text_string_to_metric_families
+
 from ambient.control.metrics import ControlMetrics
 
 
@@ -10,9 +12,9 @@ def test_names_that_dashboards_of_istiod_look_for_are_there() -> None:
     for name in (
         "pilot_xds",
         "pilot_proxy_convergence_time_bucket",
-        "citadel_server_csr_count_total",
-        "citadel_server_success_cert_issuance_count_total",
-        "citadel_server_authentication_failure_count_total",
+        "citadel_server_csr_count 0.0",
+        "citadel_server_success_cert_issuance_count 0.0",
+        "citadel_server_authentication_failure_count 0.0",
         "citadel_server_root_cert_expiry_timestamp",
     ):
         assert f"\n{name}" in text
@@ -21,5 +23,15 @@ def test_names_that_dashboards_of_istiod_look_for_are_there() -> None:
 def test_registries_are_separate() -> None:
     first, second = ControlMetrics(), ControlMetrics()
     first.csrs.inc()
-    assert b"citadel_server_csr_count_total 1.0" in first.render()
-    assert b"citadel_server_csr_count_total 0.0" in second.render()
+    assert b"\ncitadel_server_csr_count 1.0\n" in first.render()
+    assert b"\ncitadel_server_csr_count 0.0\n" in second.render()
+
+
+def test_the_exposition_is_well_formed() -> None:
+    metrics = ControlMetrics()
+    metrics.rejects.labels("Address").inc()
+    metrics.denied.labels("discovery", "UNAUTHENTICATED").inc()
+    families = {family.name: family for family in text_string_to_metric_families(metrics.render().decode())}
+    assert families["pilot_total_xds_rejects"].type == "counter"
+    assert families["ambient_control_refused_calls"].samples[0].value == 1.0
+    assert not any(name.endswith("_created") for name in families)
