@@ -26,6 +26,11 @@ def _shown(value: object) -> str:
     return name
 
 
+def _is_unicode(text: str) -> bool:
+    """False for lone surrogates, which JSON can spell and nothing can write."""
+    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One value and where it stands. `observed`: it comes from a live API server that may be newer than we are, so
@@ -46,6 +51,8 @@ class Field:
             raise self.refuse(f"expected a string, found {_shown(self.value)}{quote}")
         if "\x00" in self.value:
             raise self.refuse("a string may not hold NUL")
+        if not _is_unicode(self.value):
+            raise self.refuse("not valid Unicode")
         return self.value
 
     def one_of(self, choices: Collection[str]) -> str:
@@ -92,6 +99,8 @@ class Field:
         for key in self.value:
             if not isinstance(key, str):
                 raise self.refuse(f"the key {key!r} is not a string (quote it)")
+            if not _is_unicode(key):
+                raise self.refuse(f"the key {key!a} is not valid Unicode")
         return self.value
 
     def text_map(self, check: Callable[[str, str], str] | None = None) -> dict[str, str]:

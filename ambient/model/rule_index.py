@@ -12,20 +12,39 @@ strings that are nested or disjoint, where one bisection finds the longest and p
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from operator import attrgetter
+from types import MappingProxyType
+from typing import Any, Final
 
 from ambient.model.address import IpAddress, IpNetwork
 from ambient.model.matching import NO_FIELDS, rule_matches
 from ambient.model.outcome import Connection
-from ambient.model.policy import Authorization, Clause, Match, Rule, StringMatch, StringMatchKind
+from ambient.model.policy import (
+    Authorization,
+    Clause,
+    Match,
+    Rule,
+    ServiceAccountMatch,
+    StringMatch,
+    StringMatchKind,
+)
 
 LEAF: Final = 4
 """Rules that are simply tried one after the other."""
 _MAX_PARTS: Final = 64
 """Rules are taken apart into at most this many alternatives."""
+_EXACT, _PREFIX, _SUFFIX, _PRESENT = "=", "<", ">", "*"
+_MARKS: Final[Mapping[StringMatchKind, str]] = MappingProxyType(
+    {
+        StringMatchKind.EXACT: _EXACT,
+        StringMatchKind.PREFIX: _PREFIX,
+        StringMatchKind.SUFFIX: _SUFFIX,
+        StringMatchKind.PRESENCE: _PRESENT,
+    }
+)
 _WORTH: Final = 0.9
 """A split must leave at most this share of the rules to look at."""
 
@@ -43,11 +62,11 @@ class Demand(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One rule (or one alternative of it). `order`: position of its policy; `keys[d]`: demands of kind d or None."""
+    """One rule or one alternative of it. `order`: its policy's position; `keys[d]`: its demands of kind d or None."""
 
     order: int
     rule: Rule
-    keys: tuple[tuple[StringMatch, ...] | None, ...]
+    keys: tuple[tuple[str, ...] | None, ...]
 
 
 class _Nested:
@@ -162,24 +181,20 @@ def _bits(ip: IpAddress) -> str:
     return f"4{int(ip):032b}" if ip.version == 4 else f"6{int(ip):0128b}"
 
 
-def _block(network: IpNetwork) -> StringMatch:
-    return StringMatch(StringMatchKind.PREFIX, _bits(network.network_address)[: network.prefixlen + 1])
-
-
 # --- building
 
 
 def build(policies: Iterable[Authorization]) -> Node:
     """The tree of all rules of the policies; an entry's order is the policy's position."""
-    entries: list[Entry] = []
+    parts: list[tuple[int, Rule]] = []
     seen: set[Rule] = set()
     for order, policy in enumerate(policies):
         for rule in policy.rules:
-            if rule in seen:  # the same rule in an earlier policy decides first
-                continue
-            seen.add(rule)
-            entries += (Entry(order, part, _keys(part)) for part in _parts(rule))
-    return _split(entries, frozenset(Demand))
+            if rule not in seen:  # the same rule in an earlier policy decides first
+                seen.add(rule)
+                parts += ((order, part) for part in _parts(rule))
+    few = len(parts) <= LEAF
+    return _split([Entry(order, part, () if few else _keys(part)) for order, part in parts], frozenset(Demand))
 
 
 def _parts(rule: Rule) -> Iterator[Rule]:
@@ -200,43 +215,48 @@ def _parts(rule: Rule) -> Iterator[Rule]:
 
 
 def _demands(match: Match) -> tuple[bool, ...]:
-    return tuple(bool(_wanted(match, demand)) for demand in Demand)
+    return tuple(map(bool, _FIELDS(match)))
 
 
-def _wanted(match: Match, demand: Demand) -> tuple[StringMatch, ...]:
-    match demand:
-        case Demand.PRINCIPAL:
-            return match.principals
-        case Demand.NAMESPACE:
-            return match.namespaces
-        case Demand.ACCOUNT:
-            return tuple(_exact(f"{a.namespace}/{a.service_account}") for a in match.service_accounts)
-        case Demand.PORT:
-            return tuple(_exact(str(port)) for port in match.destination_ports)
-        case Demand.SOURCE:
-            return tuple(_block(network) for network in match.source_ips)
-        case Demand.DESTINATION:
-            return tuple(_block(network) for network in match.destination_ips)
+def _keys(rule: Rule) -> tuple[tuple[str, ...] | None, ...]:
+    """For each demand: the keys of which one must fit for the rule to match, None when the rule does not ask."""
+    clauses = [[_FIELDS(match) for match in clause] for clause in rule]
+    return tuple(_key(clauses, demand) for demand in Demand)
 
 
-def _exact(value: str) -> StringMatch:
-    return StringMatch(StringMatchKind.EXACT, value)
-
-
-def _keys(rule: Rule) -> tuple[tuple[StringMatch, ...] | None, ...]:
-    """For each demand: values of which one must fit for the rule to match, None when the rule does not ask."""
-    return tuple(_key(rule, demand) for demand in Demand)
-
-
-def _key(rule: Rule, demand: Demand) -> tuple[StringMatch, ...] | None:
-    best: tuple[StringMatch, ...] | None = None
-    for clause in rule:
-        wanted = [_wanted(match, demand) for match in clause]
-        if all(wanted):
-            together = tuple({value: None for values in wanted for value in values})
+def _key(clauses: list[list[Any]], demand: Demand) -> tuple[str, ...] | None:
+    best: tuple[str, ...] | None = None
+    for clause in clauses:
+        if all(fields[demand] for fields in clause):
+            write = _WRITERS[demand]
+            together = tuple({write(value): None for fields in clause for value in fields[demand]})
             if best is None or len(together) < len(best):
                 best = together
     return best
+
+
+def _string(match: StringMatch) -> str:
+    return _MARKS[match.kind] + match.value
+
+
+def _account(account: ServiceAccountMatch) -> str:
+    return f"{_EXACT}{account.namespace}/{account.service_account}"
+
+
+def _port(port: int) -> str:
+    return f"{_EXACT}{port}"
+
+
+def _block(network: IpNetwork) -> str:
+    return _PREFIX + _bits(network.network_address)[: network.prefixlen + 1]
+
+
+_FIELDS: Final = attrgetter(
+    "principals", "namespaces", "service_accounts", "destination_ports", "source_ips", "destination_ips"
+)
+"""What a match asks for, in the order of Demand."""
+_WRITERS: Final[tuple[Callable[[Any], str], ...]] = (_string, _string, _account, _port, _block, _block)
+"""How a value asked for is written as a key: a mark that says how it is compared, then the value."""
 
 
 def _split(entries: Sequence[Entry], demands: frozenset[Demand]) -> Node:
@@ -251,7 +271,7 @@ def _split(entries: Sequence[Entry], demands: frozenset[Demand]) -> Node:
             chosen, least = demand, cost
     if chosen is None:
         return node
-    buckets: dict[StringMatch, list[Entry]] = {}
+    buckets: dict[str, list[Entry]] = {}
     rest: list[Entry] = []
     for entry in entries:
         keys = entry.keys[chosen]
@@ -264,19 +284,19 @@ def _split(entries: Sequence[Entry], demands: frozenset[Demand]) -> Node:
     node.entries, node.demand = (), chosen
     node.rest = _split(rest, others) if rest else None
     children = {key: _split(bucket, others) for key, bucket in buckets.items()}
-    node.exact = {key.value: child for key, child in children.items() if key.kind is StringMatchKind.EXACT}
-    prefixes = {key.value: child for key, child in children.items() if key.kind is StringMatchKind.PREFIX}
-    suffixes = {key.value[::-1]: child for key, child in children.items() if key.kind is StringMatchKind.SUFFIX}
+    node.exact = {key[1:]: child for key, child in children.items() if key[0] == _EXACT}
+    prefixes = {key[1:]: child for key, child in children.items() if key[0] == _PREFIX}
+    suffixes = {key[:0:-1]: child for key, child in children.items() if key[0] == _SUFFIX}
     node.prefixes = _Nested(prefixes) if prefixes else None
     node.suffixes = _Nested(suffixes) if suffixes else None
-    node.present = next((child for key, child in children.items() if key.kind is StringMatchKind.PRESENCE), None)
+    node.present = children.get(_PRESENT)
     return node
 
 
 def _cost(entries: Sequence[Entry], demand: Demand) -> float:
     """Rules left to look at in the worst bucket of a split (those without the demand are always left)."""
     rest = 0
-    sizes: dict[StringMatch, int] = {}
+    sizes: dict[str, int] = {}
     for entry in entries:
         keys = entry.keys[demand]
         if keys is None:

@@ -58,6 +58,8 @@ RULES = [
     Bad("metadata.labels", {"a": True}, "found the boolean true (quote it)", at="metadata.labels[a]"),
     Bad("metadata.labels", {1: "x"}, "the key 1 is not a string"),
     Bad("metadata.annotations", {"a b": "x"}, "not a valid key", at="metadata.annotations[a b]"),
+    Bad("metadata.annotations", {"a": "\ud800"}, "not valid Unicode", at="metadata.annotations[a]"),
+    Bad("metadata.annotations", {"\ud800": "x"}, "is not valid Unicode"),
     Bad("metadata.annotations", {"a": 1}, "expected a string", at="metadata.annotations[a]"),
     Bad("metadata.annotations", {"a": "x" * (256 * 1024)}, "longer than 262144 bytes"),
     Bad("metadata.generation", "3", "expected an integer"),
