@@ -67,18 +67,20 @@ def _stopped(mesh: Journey, pids: list[int]) -> Iterator[None]:
 def test_a_worker_dies_only_its_own_connections_end_and_others_take_new_ones_at_once(mesh: Journey, node: str) -> None:
     workers = _processes(mesh, node, "ztunnel.worker")
     assert len(workers) >= 2
+    clients = {pid: f"client-{node}-{slot}" for slot, pid in enumerate(workers)}
+    mesh.lab.apply("".join(account(c) + pod_yaml(f"shop/{c}", SLEEP, node="n1", account=c) for c in clients.values()))
     with ExitStack() as stack:
         held: dict[int, Conversation] = {}
-        # While the others are stopped a worker takes what comes; from another identity each, so by a new tunnel.
-        for pid, (client, version) in zip(workers, [(WEB, 4), (BATCH, 4), (WEB, 6), (BATCH, 6)], strict=False):
+        # While the others are stopped a worker takes what comes; from a new identity each, so there is no tunnel yet.
+        for pid, client in clients.items():
             with _stopped(mesh, [other for other in workers if other != pid]):
-                held[pid] = stack.enter_context(mesh.stage.talk(client, mesh.host(FAR, version), LINES))
+                held[pid] = stack.enter_context(mesh.stage.talk(f"shop/{client}", mesh.host(FAR, 4), LINES))
                 assert held[pid].next().startswith("got hello")
         victim, *others = workers
         mesh.lab.signal(victim, "KILL")
         assert all(mesh.reaches(WEB, FAR) for _ in range(5)), "new connections, at once"
         assert held[victim].next().startswith(("closed", "ended")), "its own connection ends"
-        assert all(held[pid].echo("unharmed") for pid in others if pid in held)
+        assert all(held[pid].echo("unharmed") for pid in others)
     until("another worker took its place", lambda: len(_processes(mesh, node, "ztunnel.worker")) == len(workers))
 
 
