@@ -192,7 +192,10 @@ class SocketEnd:
         self._crashed(type(self).__name__, error)
         if not self.closed:
             self.abort()
-            self.on_lost(None)
+            try:
+                self.on_lost(None)
+            except Exception as second:
+                self._crashed(type(self).__name__, second)
 
     def _drain(self) -> None:
         backlog = self._backlog

@@ -122,7 +122,11 @@ class ServedPod:
         self.stop_accepting()
         self.pod.live.cut_all(DRAINED)
         for connection in list(self.pod.outbound):
-            connection.cut(DRAINED)
+            try:
+                connection.cut(DRAINED)
+            except Exception as error:
+                # The rest must go all the same.
+                self.plane.crashed("close", error)
         self.pod.pool.close(DRAINED)
         for tunnel in list(self.pod.tunnels):
             tunnel.shut()
