@@ -81,13 +81,20 @@ INLINE int leaving(struct __sk_buff *skb, struct packet *packet, struct pod_row 
 	return release(skb);
 }
 
+/* The mark of the packet does not matter here. A receiver in TIME_WAIT is left from an older connection of ztunnel with
+ * this four-tuple, unless its sender is on the way out as well: a living socket that talked to it would be remembered. */
 INLINE int following(struct __sk_buff *skb, struct packet *packet)
 {
-	if (!is_looped(skb)) {
-		if (!has_receiver(skb, packet)) /* whatever its mark */
-			return PASS;
-		remember_looped(skb);
-	}
+	__u32 receiver;
+
+	if (is_looped(skb))
+		return loop(skb);
+	receiver = receiver_state(skb, packet);
+	if (!receiver || receiver == TCP_STATE_LISTEN)
+		return PASS;
+	if (receiver == TCP_STATE_TIME_WAIT && (packet->syn || sending_stream(skb)))
+		return PASS;
+	remember_looped(skb);
 	return loop(skb);
 }
 

@@ -23,6 +23,7 @@ struct packet {
 	__u16 destination_port;
 	__u8 is_v6;
 	__u8 opening; /* SYN without ACK, or no way to know */
+	__u8 syn;
 	__u8 ack;
 	__u8 reset;
 	enum counter oddity; /* the reason for which an opening packet is refused, or 0 */
@@ -70,7 +71,8 @@ INLINE int read_transport(struct __sk_buff *skb, __u32 at, __u8 protocol, struct
 		return unreadable(packet, COUNT_REFUSED_UNREADABLE);
 	packet->ack = !!(flags & TCP_FLAG_ACK);
 	packet->reset = !!(flags & TCP_FLAG_RST);
-	packet->opening = (flags & TCP_FLAG_SYN) && !packet->ack;
+	packet->syn = !!(flags & TCP_FLAG_SYN);
+	packet->opening = packet->syn && !packet->ack;
 	return PACKET_TCP;
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ambient.datapath import bpfsys
+from ambient.datapath.layout import Flag
 from ambient.model.address import Endpoint
 from tests.support.capture_bench import GIVE_UP, Bench, greeting
 from tests.support.stand_in import StandIn
@@ -56,3 +57,22 @@ def test_the_application_never_gets_a_reborn_connection(bench: Bench, version: i
     client = bench.connect(bench.world.outside, Endpoint(bench.world.pod.ip(version), PORT), source_port=45_603)
     assert proxy.seen.get(timeout=5).source == Endpoint(bench.world.outside.ip(version), 45_603)
     assert greeting(client).port != 45_603
+
+
+def test_after_release_a_direct_connection_may_have_the_four_tuple_of_a_proxied_one(bench: Bench, version: int) -> None:
+    """What follows its SYN must not be looped to what is left of the proxy's."""
+    bench.attach(bench.world.pod)
+    proxy = bench.stand_in(bench.world.pod)
+    out = Endpoint(bench.world.outside.ip(version), PORT)
+    client = bench.connect(bench.world.pod, out, source_port=45_604)
+    assert proxy.seen.get(timeout=5).destination == out
+    assert client.recv(10) == b""
+    client.close()
+    _again_and_again(bench, proxy, version, 45_605)
+    bench.enrol(bench.world.pod, Flag.HBONE_IN)
+    outer, inner = bench.app(bench.world.outside, version, PORT), bench.app(bench.world.pod, version, PORT)
+    direct = bench.connect(bench.world.pod, outer.address, source_port=45_604, patience=GIVE_UP)
+    assert greeting(direct) == Endpoint(bench.world.pod.ip(version), 45_604)
+    direct = bench.connect(bench.world.outside, inner.address, source_port=45_605, patience=GIVE_UP)
+    assert greeting(direct) == Endpoint(bench.world.outside.ip(version), 45_605)
+    assert proxy.seen.empty()
