@@ -216,8 +216,11 @@ class Director:
             worker.send(ipc.LogLevel(level=level))
 
     def drain(self, deadline_s: float) -> None:
+        """No new connections from here on; workers let open ones end for so many seconds."""
         for worker in self.crew.everyone():
             worker.send(ipc.Drain(deadline_s=deadline_s))
+        # A drained worker accepts no more: what would still arrive must not wait in a queue that nobody reads.
+        self.pods.stop_listening()
 
     # --- inside
 

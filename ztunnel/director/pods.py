@@ -140,6 +140,12 @@ class Pods:
             pod.changed.set()
             self._stopped(uid)
 
+    def stop_listening(self) -> None:
+        """Take no new connections anywhere; open ones are the workers' affair."""
+        for pod in self._pods.values():
+            if pod.listeners is not None:
+                pod.listeners.stop()
+
     def close(self) -> None:
         for pod in self._pods.values():
             pod.close()

@@ -10,7 +10,7 @@ import os
 import socket
 import stat
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -42,6 +42,14 @@ class Listeners:
     def close(self) -> None:
         for fd in self.fds:
             os.close(fd)
+
+    def stop(self) -> None:
+        """Stop listening for every process that holds these sockets: the kernel answers as if nobody were there."""
+        for fd in self.fds[1:]:
+            with socket.socket(fileno=os.dup(fd)) as sock:
+                if sock.type == socket.SOCK_STREAM:
+                    with suppress(OSError):
+                        sock.shutdown(socket.SHUT_RDWR)
 
 
 def netns_inode(fd: int) -> int:
