@@ -37,7 +37,8 @@ def tenancies_of(pods: Iterable[Pod]) -> frozenset[Tenancy]:
 
 
 class Reconciler:
-    """Runs the steps. `observed` is the objects revision that was served last, -1 before the first."""
+    """Runs the steps. `observed`: the objects revision that was served last, -1 before the first. `failure`: why the
+    newest one is not served, "" when it is."""
 
     def __init__(
         self,
@@ -57,6 +58,7 @@ class Reconciler:
         self._seen: object = None
         self._said: dict[str, tuple[str, tuple[Condition, ...]]] = {}
         self.observed = -1
+        self.failure = ""
         self.writers: dict[str, int] = {}
 
     async def run(self, folder: ObjectFolder) -> None:
@@ -72,7 +74,14 @@ class Reconciler:
         started = time.perf_counter()
         # Tenancies first: whoever is told about a pod may ask for its certificate at once.
         await self._certificates.tenancies_changed(tenancies_of(records.of(Pod)))
-        derived = await asyncio.to_thread(self._derive, records)
+        try:
+            derived = await asyncio.to_thread(self._derive, records)
+        except Exception as error:
+            # A defect of ours: what was served stays, and readiness and /sync show that we are behind.
+            self.failure = f"revision {records.revision} cannot be derived: {type(error).__name__}: {error}"
+            _log.exception("%s", self.failure)
+            return
+        self.failure = ""
         changes = self._catalogue.update(
             [*derived.policies.values(), *derived.services.values(), *derived.workloads.values()], records.revision
         )

@@ -167,8 +167,9 @@ class ControlPlane:
                 _log.error("server certificate not renewed: %s", error)
 
     def _ready(self) -> Page:
-        if self.reconciler.observed < 0:
-            return Page(b"objects were not read yet\n", status=HTTPStatus.SERVICE_UNAVAILABLE)
+        if self.reconciler.observed < 0 or self.reconciler.failure:
+            why = self.reconciler.failure or "objects were not read yet"
+            return Page(f"{why}\n".encode(), status=HTTPStatus.SERVICE_UNAVAILABLE)
         return Page(b"ok\n")
 
 
@@ -211,7 +212,7 @@ def main() -> int:
         settings = read_control_settings(os.environ)
         set_up_logging(settings.log_format, settings.log_level)
         asyncio.run(serve(settings))
-    except MeshError as error:
+    except (MeshError, OSError) as error:
         logging.basicConfig()
         _log.critical("%s", error)
         return 1

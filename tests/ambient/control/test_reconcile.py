@@ -7,11 +7,20 @@ import json
 from pathlib import Path
 
 from ambient.ca.entitle import Tenancy
+from ambient.control.derive import Derived
 from ambient.control.reconcile import tenancies_of
-from ambient.kube.objects import Pod
+from ambient.kube.objects import Pod, Records
 from ambient.xds.codec import ADDRESS_TYPE
 from tests.support.control import ControlBench, until
 
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {{name: {name}, namespace: shop}}
+spec: {{nodeName: n1, containers: [{{name: c, image: i}}]}}
+status: {{podIPs: [{{ip: 10.0.0.1}}]}}
+---
+"""
 BAD_POLICY = """
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
@@ -80,11 +89,32 @@ def test_an_object_that_cannot_be_read_is_counted_and_the_others_are_served(tmp_
     async def scenario() -> None:
         async with ControlBench(tmp_path) as bench:
             (bench.root / "objects" / "objects" / "Pod.shop.bad.json").write_text("{")
-            bench.apply(
-                "apiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: shop}\n"
-                "spec: {nodeName: n1, containers: [{name: c, image: i}]}\nstatus: {podIPs: [{ip: 10.0.0.1}]}\n"
-            )
+            bench.apply(POD.format(name="a"))
             await until(lambda: "Kubernetes//Pod/shop/a" in bench.plane.catalogue.resources(ADDRESS_TYPE))
             assert metric(bench, "ambient_control_refused_objects") == 1.0
+
+    asyncio.run(scenario())
+
+
+def test_a_defect_in_deriving_leaves_what_is_served_and_shows(tmp_path: Path) -> None:
+    def broken(records: Records) -> Derived:
+        raise ZeroDivisionError("defect")
+
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench:
+            first = bench.apply(POD.format(name="a"))
+            await until(lambda: bench.plane.reconciler.observed == first)
+            derive, bench.plane.reconciler._derive = bench.plane.reconciler._derive, broken
+            bench.apply(POD.format(name="b"))
+            await until(lambda: bench.plane.reconciler.failure)
+            assert bench.plane.reconciler.observed == first
+            assert "Kubernetes//Pod/shop/a" in bench.plane.catalogue.resources(ADDRESS_TYPE)
+            status, body = await bench.get("/ready")
+            assert status == 503
+            assert b"ZeroDivisionError" in body
+            bench.plane.reconciler._derive = derive
+            bench.apply(POD.format(name="c"))
+            await until(lambda: "Kubernetes//Pod/shop/c" in bench.plane.catalogue.resources(ADDRESS_TYPE))
+            assert (await bench.get("/ready"))[0] == 200
 
     asyncio.run(scenario())
