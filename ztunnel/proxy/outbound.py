@@ -158,7 +158,7 @@ class Outbound:
         host = f";host={self._record.service.hostname}" if self._record.service.hostname else ""
         trace = pod.plane.random_bits(192)
         block = pod.request_prefix(hop.authority) + literal(
-            b"forwarded", f'for="{self._record.source}"{host}'.encode("ascii", "replace")
+            b"forwarded", f'for="{self._record.source_text}"{host}'.encode("ascii", "replace")
         )
         block += literal(b"traceparent", b"00-%032x-%016x-00" % (trace >> 64 or 1, trace & 0xFFFFFFFFFFFFFFFF or 1))
         self._timer = pod.plane.loop.call_later(ANSWER_TIMEOUT_S, self._answer_expired)

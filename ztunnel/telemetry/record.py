@@ -64,6 +64,7 @@ class ConnectionRecord:
         "source",
         "source_identity",
         "source_peer",
+        "source_text",
         "traffic",
     )
 
@@ -72,9 +73,10 @@ class ConnectionRecord:
     ) -> None:
         self.pod_uid = pod_uid
         self.source = source
+        self.source_text = str(source)
         self.destination = destination
-        self.original = str(destination)
-        """What the application dialled (outbound) or the service named by the client's hint (inbound)."""
+        self.original = destination
+        """What the application dialled."""
         self.hbone_target = ""
         self.inbound = inbound
         self.opened_at = now

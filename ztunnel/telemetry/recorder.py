@@ -120,8 +120,8 @@ class Recorder:
             found.setdefault(record.pod_uid, []).append(
                 LiveConnection(
                     direction="inbound" if record.inbound else "outbound",
-                    src=str(record.source),
-                    original_dst=record.original if not record.inbound else record.service.hostname,
+                    src=record.source_text,
+                    original_dst=str(record.original) if not record.inbound else record.service.hostname,
                     actual_dst=str(record.destination)
                     if not record.inbound
                     else record.hbone_target or str(record.destination),
@@ -150,7 +150,7 @@ class Recorder:
         record.counted_received, record.counted_sent = received, sent
 
     def _fields(self, record: ConnectionRecord) -> list[Field]:
-        fields: list[Field] = [("src.addr", bare(str(record.source)))]
+        fields: list[Field] = [("src.addr", bare(record.source_text))]
         source, destination = record.source_peer or PeerLabels(), record.destination_peer or PeerLabels()
 
         def add(key: str, value: str) -> None:
@@ -184,7 +184,7 @@ class Recorder:
                 time_unix=self._wall(),
                 node=self.node,
                 direction="inbound" if record.inbound else "outbound",
-                source=str(record.source),
+                source=record.source_text,
                 source_pod=source.pod,
                 source_namespace=source.namespace,
                 source_principal=record.source_identity if record.mutual_tls else "",
