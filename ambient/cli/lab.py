@@ -90,6 +90,9 @@ def build_parser() -> argparse.ArgumentParser:
     label.add_argument("--overwrite", action="store_true", help="accepted for kubectl's sake; it always does")
     waits(label)
     lab_read.add_verbs(verb)
+    reboot = verb("reboot", "a node crashes and comes back", "ambient lab reboot n1")
+    reboot.add_argument("node")
+    waits(reboot)
     verb("down", "remove a lab and everything it made", "ambient lab down --name demo")
     return parser
 
@@ -178,6 +181,13 @@ def label(env: Env, args: argparse.Namespace) -> int:
     return Exit.OK if _wait(env, lab, args) else Exit.FAILURE
 
 
+def reboot(env: Env, args: argparse.Namespace) -> int:
+    lab = Lab(args.names)
+    lab.reboot(args.node)
+    env.line(f"node/{args.node} rebooted")
+    return Exit.OK if _wait(env, lab, args) else Exit.FAILURE
+
+
 def take_down(env: Env, args: argparse.Namespace) -> int:
     found = down(args.names)
     env.line(f"lab {args.names.lab} is down" if found else f"lab {args.names.lab} was not there")
@@ -190,6 +200,7 @@ VERBS: Final[Mapping[str, Callable[[Env, argparse.Namespace], int]]] = MappingPr
         "apply": apply,
         "delete": delete,
         "label": label,
+        "reboot": reboot,
         "down": take_down,
         "exec": lab_read.execute,
         "logs": lab_read.logs,

@@ -140,6 +140,7 @@ class Cluster:
     def _node(self, name: str, raw: Mapping[str, Any]) -> Record:
         if (raw.get("spec") or {}).get("podCIDRs") or (raw.get("spec") or {}).get("podCIDR"):
             raise Refused("spec.podCIDRs", why="a node's pod range is given by the lab")
+        self.names.node(name)
         number = self._free_number()
         pods, address = self.plan.pods(number), self.plan.node(number)
         labels = {"kubernetes.io/hostname": name, **(raw["metadata"].get("labels") or {})}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ambient.errors import InvalidInput, MeshError, Refused
+from ambient.errors import InvalidInput, MeshError, Refused, Unavailable
 from ambient.kube.files import read_json
 from ambient.kube.folder import ObjectFolder
 from ambient.kube.objects import Namespace, Node, Pod, Record, Records, ServiceAccount, parse_object, record_key
@@ -133,10 +134,18 @@ class Lab:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the lab's lock: nobody else changes its objects."""
-        with open(self.names.lock, "a", encoding="ascii") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+        """Hold the lab's lock: nobody else changes its objects. Raises Unavailable when the lab went meanwhile."""
+        try:
+            descriptor = os.open(self.names.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:
+            raise Unavailable(f"no lab {self.names.lab!r}", why="it went down") from None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if not self.names.lock.exists() or self.names.lock.stat().st_ino != os.fstat(descriptor).st_ino:
+                raise Unavailable(f"no lab {self.names.lab!r}", why="it went down")
             yield
+        finally:
+            os.close(descriptor)
 
     def records(self) -> Records:
         return self.folder.records()
@@ -248,6 +257,31 @@ class Lab:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         return parse_object({**raw, "metadata": {**raw["metadata"], "deletionTimestamp": now}}, "delete")
 
+    def reboot(self, node: str) -> None:
+        """A node crashes and comes back: all its processes, namespaces and pins are gone at once, disks stay.
+
+        Raises Refused when there is no such node.
+        """
+        with self.locked():
+            records = self.folder.records()
+            found = records.find(Node, "", node)
+            if found is None:
+                raise Refused(f'nodes "{node}" not found')
+            number = self.settings.plan.node_number(found.pod_cidrs)
+            network.remove(self.names.node(node))  # first, so that nothing that is started anew gets into it
+            group = cgroup.place(self.names.cgroup("nodes", node))
+            cgroup.kill(group)
+            for pod in records.of(Pod):
+                if pod.node_name == node and not pod.host_network:
+                    network.remove(self.names.pod(pod.namespace, pod.name))
+                if pod.node_name == node:
+                    shutil.rmtree(self.names.pod_folder(pod.uid), ignore_errors=True)
+            remove_pins(self.names.bpffs / node)
+            shutil.rmtree(self.names.node_folder(number) / "agent", ignore_errors=True)
+            for writer in ("kubelet", "agent"):  # what they had acted upon counts no more
+                (self.names.objects / "status" / f"{writer}-{node}" / ".revision").unlink(missing_ok=True)
+            self._make_node(found)
+
     def _remove_node(self, node: str) -> None:
         mounted = cgroup.mount_point()
         if mounted is not None:
@@ -264,6 +298,14 @@ class Lab:
         if pod is None:
             raise Refused(f'pods "{text}" not found')
         return pod
+
+
+def remove_pins(folder: Path) -> None:
+    """bpffs holds plain directories and pins; both go by unlink and rmdir. Nothing happens when it is not there."""
+    for directory, _, files in os.walk(folder, topdown=False):
+        for file in files:
+            (Path(directory) / file).unlink(missing_ok=True)
+        os.rmdir(directory)
 
 
 def _settings_of(lab: str) -> dict[str, Any] | None:

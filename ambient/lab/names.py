@@ -57,13 +57,16 @@ class Names:
         return f"{self.prefix}-control"
 
     def node(self, node: str) -> str:
-        return f"{self.prefix}-node.{node}"
+        """Raises InvalidInput when the name would not fit a file name."""
+        return self._fitting(f"{self.prefix}-node.{node}", f"node {node}")
 
     def pod(self, namespace: str, pod: str) -> str:
-        """Raises InvalidInput when the name would not fit a file name."""
-        name = f"{self.prefix}-pod.{namespace}.{pod}"
+        """As for nodes."""
+        return self._fitting(f"{self.prefix}-pod.{namespace}.{pod}", f"pod {namespace}/{pod}")
+
+    def _fitting(self, name: str, what: str) -> str:
         if len(name) > MAX_NAME:
-            raise InvalidInput(f"pod {namespace}/{pod}", "metadata.name", "too long for a network namespace's name")
+            raise InvalidInput(what, "metadata.name", "too long for a network namespace's name")
         return name
 
     def owns(self, netns: str) -> bool:

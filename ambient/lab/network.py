@@ -160,29 +160,37 @@ def veth_name(uid: str) -> str:
     return "veth" + hashlib.sha256(uid.encode()).hexdigest()[:8]
 
 
-def make_pod(names: Names, plan: Plan, node: str, number: int, netns: str, uid: str, ips: Sequence[IpAddress]) -> None:
-    """The pod's namespace, its cable to the node and the routes of both ends. Whatever a crash left is replaced."""
-    port, node_netns, node_address = veth_name(uid), names.node(node), plan.node(number)
-    _unplug(node_netns, port)
+def make_pod_netns(netns: str) -> None:
+    """A new, empty network namespace for a pod; one of this name is replaced."""
     _add(netns, _POD_SYSCTLS)
+
+
+def wire_pod(names: Names, plan: Plan, node: str, number: int, netns: str, uid: str, ips: Sequence[IpAddress]) -> None:
+    """The cable between a pod's namespace and its node, addresses and routes of both ends.
+
+    Completes what a crash left half done; repeating it changes nothing.
+    """
+    port, node_netns, node_address = veth_name(uid), names.node(node), plan.node(number)
     gateway = plan.gateway(number)
+    if not _has_link(netns, "eth0"):
+        _unplug(node_netns, port)
+        ip_batch(node_netns, [f"link add {port} mtu 1500 type veth peer name eth0 mtu 1500 netns {netns}"])
     ip_batch(
         node_netns,
         [
-            f"link add {port} mtu 1500 type veth peer name eth0 mtu 1500 netns {netns}",
-            f"addr add {gateway}/32 dev {port}",
-            f"addr add fe80::1/64 dev {port} nodad",
+            f"addr replace {gateway}/32 dev {port}",
+            f"addr replace fe80::1/64 dev {port} nodad",
             f"link set {port} up",
         ],
     )
     inside = ["link set lo up"]
     for ip in ips:
-        inside.append(f"addr add {ip}/{ip.max_prefixlen} dev eth0" + (" nodad" if ip.version == 6 else ""))
+        inside.append(f"addr replace {ip}/{ip.max_prefixlen} dev eth0" + (" nodad" if ip.version == 6 else ""))
     inside.append("link set eth0 up")
     if any(ip.version == 4 for ip in ips):
-        inside += [f"route add {gateway} dev eth0 scope link", f"route add default via {gateway} dev eth0"]
+        inside += [f"route replace {gateway} dev eth0 scope link", f"route replace default via {gateway} dev eth0"]
     if any(ip.version == 6 for ip in ips):
-        inside.append("route add ::/0 via fe80::1 dev eth0")
+        inside.append("route replace ::/0 via fe80::1 dev eth0")
     ip_batch(netns, inside)
     ip_batch(
         node_netns,
@@ -193,6 +201,14 @@ def make_pod(names: Names, plan: Plan, node: str, number: int, netns: str, uid: 
             for ip in ips
         ],
     )
+
+
+def _has_link(netns: str, link: str) -> bool:
+    try:
+        run(["ip", "-n", netns, "link", "show", "dev", link])
+    except KernelError:
+        return False
+    return True
 
 
 def remove_pod(names: Names, node: str, netns: str, uid: str) -> None:

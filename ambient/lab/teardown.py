@@ -6,19 +6,19 @@ them, pins, files. Each step is safe to repeat, and so is the whole.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import shutil
 import signal
 import time
-from collections.abc import Iterable
-from contextlib import suppress
-from pathlib import Path
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from ambient.errors import KernelError
 from ambient.lab import cgroup, network
-from ambient.lab.lab import all_labs_locked, require_root
+from ambient.lab.lab import all_labs_locked, remove_pins, require_root
 from ambient.lab.names import BPFFS, LABS, Names
 
 _END_S: Final = 10.0
@@ -27,17 +27,41 @@ _END_S: Final = 10.0
 def down(names: Names) -> bool:
     """Remove the lab; False when there was nothing of it. Raises KernelError when something does not go."""
     require_root()
-    with all_labs_locked():
+    with all_labs_locked(), _settled(names):
         found = remains(names)
         _end_processes(names)
         for netns in _namespaces(names):
             network.remove(netns)
-        _remove_pins(names)
+        remove_pins(names.bpffs)
         shutil.rmtree(names.folder, ignore_errors=True)
         if names.folder.exists():
             shutil.rmtree(names.folder)
         _remove_empty_parents()
     return bool(found)
+
+
+@contextmanager
+def _settled(names: Names) -> Iterator[None]:
+    """Nobody changes the lab's objects meanwhile; whoever waits for that finds the lab gone.
+
+    A command that holds the lock for long is not waited for: `down` must always work.
+    """
+    try:
+        descriptor = os.open(names.lock, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield
+        return
+    try:
+        deadline = time.monotonic() + _END_S
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                time.sleep(0.02)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def remains(names: Names) -> list[str]:
@@ -88,14 +112,6 @@ def _kill_and_wait(pid: int, deadline: float) -> None:
             select.select([pidfd], [], [], max(0.0, deadline - time.monotonic()))
         finally:
             os.close(pidfd)
-
-
-def _remove_pins(names: Names) -> None:
-    """bpffs holds plain directories and pins; both go by unlink and rmdir."""
-    for directory, _, files in os.walk(names.bpffs, topdown=False):
-        for file in files:
-            (Path(directory) / file).unlink(missing_ok=True)
-        os.rmdir(directory)
 
 
 def _remove_empty_parents() -> None:

@@ -95,6 +95,21 @@ def test_what_a_killed_ztunnel_leaves_does_not_live_beside_the_next(mesh: LabUnd
     until("the service answers", lambda: _get(mesh) == 0)
 
 
+def test_after_a_reboot_of_its_node_a_pod_starts_only_when_it_is_captured_again(mesh: LabUnderTest) -> None:
+    before = mesh.status_of("in/web")["pids"]
+    mesh.must("reboot", "n1", "--no-wait")
+
+    def runs_again() -> bool:
+        pod = mesh.status_of("in/web")
+        assert not pod["pids"] or pod["mesh"] == "enrolled"
+        return bool(pod["pids"])
+
+    until("the pod runs again", runs_again)
+    assert mesh.status_of("in/web")["pids"] != before
+    mesh.wait_ready("in/web")
+    until("the service answers", lambda: _get(mesh) == 0)
+
+
 def test_a_capture_shows_the_nodes_packets(mesh: LabUnderTest, tmp_path: Path) -> None:
     target = tmp_path / "n1.pcap"
     command = [sys.executable, "-m", "ambient", "lab", "capture", "--name", mesh.name, "n1", "--write", str(target)]

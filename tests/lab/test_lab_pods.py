@@ -125,7 +125,7 @@ def test_deleting_asks_first_and_waits_for_the_grace_period(lab: LabUnderTest, t
     pods = pod_yaml("a/polite", ["sh", "-c", polite], node="n1", grace=20)
     pods += pod_yaml("a/stubborn", ["sh", "-c", stubborn], node="n1", grace=1)
     lab.apply(pods)
-    pids = [pid for pod in ("a/polite", "a/stubborn") for pid in lab.status_of(pod)["pids"]]
+    pids = [_containers(lab, pod)[0]["state"]["running"]["pid"] for pod in ("a/polite", "a/stubborn")]
     assert all(alive(pid) for pid in pids)
     lab.delete(pods)
     assert (tmp_path / "said").read_text() == "bye\n"

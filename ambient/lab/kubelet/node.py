@@ -10,6 +10,7 @@ from typing import Final
 from ambient.errors import MeshError
 from ambient.kube.folder import ObjectFolder
 from ambient.kube.objects import Node, Pod, Records, Service
+from ambient.kube.status import file_name
 from ambient.lab import cgroup, network
 from ambient.lab.kubelet.dns import DnsServer
 from ambient.lab.kubelet.names import Zone, zone
@@ -38,7 +39,7 @@ class Kubelet:
         self._pods: dict[str, tuple[PodRunner, asyncio.Task[None]]] = {}
         self._rules = ""
         self._routes: list[str] = []
-        self._host = Host(settings, node, number, self._status, self._until, self._acknowledge)
+        self._host = Host(settings, node, number, self._status, self._until, self._acknowledge, self._forget_enrolment)
 
     async def run(self) -> None:
         server = DnsServer(lambda: self._zone)
@@ -103,6 +104,13 @@ class Kubelet:
     async def _until(self, condition: Callable[[Records], bool]) -> None:
         async with self._changed:
             await self._changed.wait_for(lambda: condition(self._records))
+
+    def _forget_enrolment(self, pod: Pod) -> None:
+        """The agent says it again when it has captured the pod's new namespace."""
+        said = self._settings.names.objects / "status" / f"agent-{self._node}" / file_name(pod.key)
+        if said.exists():
+            said.unlink(missing_ok=True)
+            self._records = self._objects.records()
 
     def _program(self, records: Records) -> None:
         """Routes and Services of the node, when they differ from what is there."""

@@ -29,7 +29,10 @@ _RETRY_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Host:
-    """What a pod needs of its kubelet. `until` waits for a snapshot that satisfies the condition."""
+    """What a pod needs of its kubelet. `until` waits for a snapshot that satisfies the condition.
+
+    `forget_enrolment` takes back what the agent said about the pod.
+    """
 
     settings: LabSettings
     node: str
@@ -37,6 +40,7 @@ class Host:
     status: StatusWriter
     until: Callable[[Callable[[Records], bool]], Awaitable[None]]
     settled: Callable[[], None]
+    forget_enrolment: Callable[[Pod], None]
 
 
 def resolv_conf(pod: Pod, settings: LabSettings) -> str:
@@ -131,16 +135,19 @@ class PodRunner:
 
     def _make_network(self) -> None:
         pod, names = self.pod, self._names
-        netns, marker = netns_of(pod, self._host.settings), self._folder / "network.json"
-        whole = pod.host_network or (read_json(marker) or {}).get("inode") == network.inode(netns) is not None
-        if not whole:
+        host, netns, marker = self._host, netns_of(pod, self._host.settings), self._folder / "network.json"
+        if not pod.host_network:
             # Not in a thread: being cancelled in the middle would leave one at work on what is then removed.
-            host = self._host
-            network.make_pod(names, host.settings.plan, host.node, host.number, netns, pod.uid, pod.ips)
-        write_atomically(self._folder / "resolv.conf", resolv_conf(pod, self._host.settings))
+            if (read_json(marker) or {}).get("inode") != network.inode(netns) or not network.exists(netns):
+                # A new namespace is not captured, whatever was said about an older one of this pod. One that is
+                # ours is never replaced: the agent may have captured it already.
+                (self._folder / "started").unlink(missing_ok=True)
+                host.forget_enrolment(pod)
+                network.make_pod_netns(netns)
+                write_atomically(marker, f'{{"inode": {network.inode(netns)}}}')
+            network.wire_pod(names, host.settings.plan, host.node, host.number, netns, pod.uid, pod.ips)
+        write_atomically(self._folder / "resolv.conf", resolv_conf(pod, host.settings))
         write_atomically(self._folder / "hosts", hosts(pod))
-        if not whole:
-            write_atomically(marker, f'{{"inode": {network.inode(netns)}}}')
         self._network = True
         self._report()
 
