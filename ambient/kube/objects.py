@@ -136,12 +136,3 @@ def parse_object(raw: object, where: str, *, observed: bool = False) -> Record:
     assert isinstance(raw, Mapping)
     observed = observed and shape is not security.SHAPE
     return parser(Object(Field(raw, "", title, observed)), raw)
-
-
-def refuse_duplicates(records: list[Record], where: str) -> None:
-    """InvalidInput when an object is there twice; which of them would win must not depend on order."""
-    seen: set[str] = set()
-    for record in records:
-        if record.key in seen:
-            raise InvalidInput(f"{where}: {record.key}", "", "declared twice")
-        seen.add(record.key)
