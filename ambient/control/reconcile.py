@@ -68,8 +68,10 @@ class Reconciler:
 
     async def step(self, records: Records) -> None:
         """Serve `records`. What we ourselves wrote, and how far others are, is no news."""
-        stamp = (records.revision, {name: state.status for name, state in records.writers.items() if name != WRITER})
+        writers = {name: state.status for name, state in records.writers.items()}
+        stamp = (records.revision, {name: status for name, status in writers.items() if name != WRITER})
         if stamp == self._seen:
+            self.writers = writers  # our own words count as read as well: `lab apply` waits for that
             return
         started = time.perf_counter()
         # Tenancies first: whoever is told about a pod may ask for its certificate at once.
@@ -87,7 +89,7 @@ class Reconciler:
         )
         first = self._seen is None
         self._seen, self.observed = stamp, records.revision
-        self.writers = {name: state.status for name, state in records.writers.items()}
+        self.writers = writers
         self._discovery.changed()
         self._count(records, time.perf_counter() - started)
         level = logging.INFO if changes or first else logging.DEBUG

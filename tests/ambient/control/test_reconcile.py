@@ -80,6 +80,20 @@ def test_what_we_wrote_ourselves_is_no_news(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_what_we_wrote_ourselves_counts_as_read(tmp_path: Path) -> None:
+    """Whoever waits for everything that was said to be acted upon does not wait for ever."""
+
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench:
+            bench.apply(BAD_POLICY)
+            await until(lambda: status(bench, "AuthorizationPolicy/shop/l7").get("conditions"))
+            await until(
+                lambda: bench.plane.reconciler.writers["control"] == bench.folder.records().writers["control"].status
+            )
+
+    asyncio.run(scenario())
+
+
 def metric(bench: ControlBench, name: str) -> float:
     lines = bench.plane.metrics.render().decode().splitlines()
     return next(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
