@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from ambient.errors import InvalidInput
 from ambient.kube import pods, security, services, syntax
 from ambient.kube.metadata import Shape, read_common
 from ambient.kube.read import Field, Object
