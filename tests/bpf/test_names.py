@@ -14,7 +14,7 @@ from tests.support.stand_in import Seen, endpoint
 
 def _ask(bench: Bench, server: Endpoint, *, connected: bool = True) -> bytes:
     client = bench.socket(bench.world.pod, server.ip.version, socket.SOCK_DGRAM)
-    client.settimeout(GIVE_UP)
+    client.settimeout(5)
     if connected:
         client.connect((str(server.ip), server.port))
         client.send(b"who?")

@@ -5,9 +5,11 @@ from __future__ import annotations
 from ambient.datapath import bpfsys
 from ambient.datapath.layout import Flag
 from ambient.model.address import Endpoint
-from tests.support.capture_bench import GIVE_UP, Bench, greeting
+from tests.support.capture_bench import Bench, greeting
 from tests.support.stand_in import StandIn
 
+BEFORE_REPETITION = 0.9
+"""Seconds; a SYN that was dropped is repeated after one."""
 PORT = 81
 """Nobody listens: the stand-in closes first, so that the TIME_WAIT is on its side."""
 
@@ -15,7 +17,7 @@ PORT = 81
 def _again_and_again(bench: Bench, proxy: StandIn, version: int, source_port: int) -> None:
     target = Endpoint(bench.world.pod.ip(version), PORT)
     for round_number in range(5):
-        client = bench.connect(bench.world.outside, target, source_port=source_port, patience=GIVE_UP)
+        client = bench.connect(bench.world.outside, target, source_port=source_port, patience=BEFORE_REPETITION)
         assert proxy.seen.get(timeout=5).destination == target, round_number
         assert client.recv(10) == b""
         client.close()
@@ -31,7 +33,7 @@ def test_out_of_the_pod(bench: Bench, version: int) -> None:
     proxy = bench.stand_in(bench.world.pod)
     target = Endpoint(bench.world.outside.ip(version), PORT)
     for round_number in range(5):
-        client = bench.connect(bench.world.pod, target, source_port=45_601, patience=GIVE_UP)
+        client = bench.connect(bench.world.pod, target, source_port=45_601, patience=BEFORE_REPETITION)
         assert proxy.seen.get(timeout=5).destination == target, round_number
         assert client.recv(10) == b""
         client.close()
@@ -71,8 +73,8 @@ def test_after_release_a_direct_connection_may_have_the_four_tuple_of_a_proxied_
     _again_and_again(bench, proxy, version, 45_605)
     bench.enrol(bench.world.pod, Flag.HBONE_IN)
     outer, inner = bench.app(bench.world.outside, version, PORT), bench.app(bench.world.pod, version, PORT)
-    direct = bench.connect(bench.world.pod, outer.address, source_port=45_604, patience=GIVE_UP)
+    direct = bench.connect(bench.world.pod, outer.address, source_port=45_604, patience=BEFORE_REPETITION)
     assert greeting(direct) == Endpoint(bench.world.pod.ip(version), 45_604)
-    direct = bench.connect(bench.world.outside, inner.address, source_port=45_605, patience=GIVE_UP)
+    direct = bench.connect(bench.world.outside, inner.address, source_port=45_605, patience=BEFORE_REPETITION)
     assert greeting(direct) == Endpoint(bench.world.outside.ip(version), 45_605)
     assert proxy.seen.empty()

@@ -22,7 +22,7 @@ from ambient.netns import entered
 
 IP_TRANSPARENT = 19
 IPV6_TRANSPARENT = 75
-GIVE_UP = 0.35
+GIVE_UP = 0.3
 """Seconds after which a connection attempt counts as refused by silence (a SYN is repeated after one second)."""
 
 
@@ -52,6 +52,7 @@ class World:
     places: dict[str, Place] = field(default_factory=dict)
     cgroup: dict[str, Path] = field(default_factory=dict)
     _moving: threading.RLock = field(default_factory=threading.RLock)
+    _owner: str = ""
 
     @property
     def node(self) -> Place:
@@ -71,20 +72,14 @@ class World:
 
     @contextlib.contextmanager
     def inside(self, place: Place, owner: str) -> Iterator[None]:
-        """This thread is in the namespace and the process in the cgroup; one thread at a time."""
+        """This thread is in the namespace and the process in the cgroup; one thread at a time. The process stays in the
+        cgroup, since moving takes the kernel some ten milliseconds."""
         with self._moving:
-            yield from self._inside(place, owner)
-
-    def _inside(self, place: Place, owner: str) -> Iterator[None]:
-        root = cgroups.mount_point()
-        assert root is not None
-        home = Path("/proc/self/cgroup").read_text().split("0::", 1)[1].splitlines()[0]
-        (self.cgroup[owner] / "cgroup.procs").write_text(str(os.getpid()))
-        try:
+            if self._owner != owner:
+                _move(self.cgroup[owner])
+                self._owner = owner
             with entered(place.netns):
                 yield
-        finally:
-            (root / home.lstrip("/") / "cgroup.procs").write_text(str(os.getpid()))
 
     def socket(
         self, place: Place, family: int, kind: int = socket.SOCK_STREAM, protocol: int = 0, *, owner: str = "app"
@@ -94,6 +89,10 @@ class World:
 
     def cgroup_id(self, owner: str) -> int:
         return cgroups.cgroup_id_of(self.cgroup[owner])
+
+
+def _move(cgroup: Path) -> None:
+    (cgroup / "cgroup.procs").write_text(str(os.getpid()))
 
 
 def family_of(version: int) -> int:
@@ -107,11 +106,13 @@ def world(prefix: str) -> Iterator[World]:
     assert root is not None
     made = World(prefix)
     with contextlib.ExitStack() as stack:
+        home = Path("/proc/self/cgroup").read_text().split("0::", 1)[1].splitlines()[0]
         for owner in ("app", "ztunnel", "kubelet"):
             path = root / f"{prefix}-{owner}"
             path.mkdir()
             stack.callback(path.rmdir)
             made.cgroup[owner] = path
+        stack.callback(_move, root / home.lstrip("/"))
         node = _namespace(stack, f"{prefix}-node")
         run("ip", "netns", "exec", f"{prefix}-node", "sysctl", "-qw", "net.ipv4.ip_forward=1")
         run("ip", "netns", "exec", f"{prefix}-node", "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
