@@ -286,8 +286,8 @@ def slow_or_patched_tests(root: Path) -> list[str]:
 
 def mirror(root: Path, elsewhere: Mapping[str, str]) -> list[str]:
     """Every module with behaviour has a test file of its name, or is imported by one in the folder that mirrors its
-    package, or has a line in `elsewhere` that names the tests it has; and every test file under tests/ambient and
-    tests/ztunnel has its module or package."""
+    package or the one above, or has a line in `elsewhere` that names its tests; and every test file under tests/ambient
+    and tests/ztunnel has its module or package."""
     findings = []
     ours = modules(root)
     for name, path in ours.items():
@@ -315,7 +315,8 @@ def _tested_by_mirror(root: Path, name: str) -> bool:
     folder = root / "tests" / Path(*folders)
     if (folder / f"test_{leaf}.py").exists():
         return True
-    return any(within(target, (name,)) for path in folder.glob("test_*.py") for target in imports(path.stem, path))
+    nearby = [*folder.glob("test_*.py"), *(folder.parent.glob("test_*.py") if len(folders) > 2 else ())]
+    return any(within(target, (name,)) for path in nearby for target in imports(path.stem, path))
 
 
 def _has_behaviour(path: Path) -> bool:
