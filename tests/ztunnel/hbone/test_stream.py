@@ -1,0 +1,72 @@
+"""A stream that ended is silent, whatever its user still tries."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.tunnel_frames import Recording, Side, send
+from ztunnel.hbone import frames
+from ztunnel.hbone.frames import Code
+from ztunnel.hbone.headers import request_prefix, response_block
+from ztunnel.hbone.stream import Stream
+
+
+def served() -> tuple[Side, Stream, Recording]:
+    side = Side(client=False)
+    side.receive(frames.PREFACE + frames.settings(()) + frames.header_frames(1, request_prefix(b"a:1", b""), 99))
+    side.take()
+    stream, _, sink = side.requests[0]
+    return side, stream, sink
+
+
+@pytest.mark.parametrize("ending", ["reset", "both ends", "by the peer", "lost"])
+def test_after_the_end_nothing_is_said_and_nothing_heard(ending: str) -> None:
+    side, stream, sink = served()
+    stream.answer(response_block(200))
+    if ending == "reset":
+        stream.reset(Code.CANCEL)
+    elif ending == "both ends":
+        stream.end()
+        side.receive(frames.frame(frames.DATA, frames.END_STREAM, 1))
+    elif ending == "by the peer":
+        side.receive(frames.rst_stream(1, Code.CANCEL))
+    else:
+        side.core.lost()
+    side.take()
+    heard = (bytes(sink.data), sink.ended, sink.reset)
+    assert not stream.alive
+    send(stream, b"x")
+    stream.end()
+    stream.answer(response_block(503))
+    stream.reset(Code.CANCEL)
+    stream.consumed(5)
+    side.receive(frames.frame(frames.DATA, 0, 1, b"late"))
+    assert side.take() == b""
+    assert (bytes(sink.data), sink.ended, sink.reset) == heard
+    assert side.core.held == 0
+
+
+def test_only_the_first_answer_counts() -> None:
+    side, stream, _ = served()
+    stream.answer(response_block(200))
+    side.take()
+    stream.answer(response_block(503))
+    assert side.take() == b""
+
+
+def test_an_answer_that_ends_leaves_the_other_half_open() -> None:
+    side, stream, sink = served()
+    stream.answer(response_block(401), end=True)
+    assert stream.alive
+    side.receive(frames.frame(frames.DATA, frames.END_STREAM, 1, b"rest"))
+    assert bytes(sink.data) == b"rest"
+    assert not stream.alive
+
+
+def test_what_a_dead_stream_held_is_given_back_to_the_connection() -> None:
+    side, stream, sink = served()
+    sink.hold = True
+    side.receive(frames.frame(frames.DATA, 0, 1, bytes(1000)))
+    assert side.core.held == 1000
+    stream.reset(Code.CANCEL)
+    assert side.core.held == 0

@@ -1,0 +1,87 @@
+"""Accepting: a few at a time, and a pause when descriptors run out."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+
+from tests.support.tunnel import run, until
+from ztunnel.proxy.accept import Acceptor
+
+
+class Exhausted(socket.socket):
+    """A listener whose next accepts fail as if the process had no descriptors left."""
+
+    failures = 0
+
+    def accept(self) -> tuple[socket.socket, object]:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return super().accept()
+
+
+def listener(failures: int = 0) -> Exhausted:
+    sock = Exhausted()
+    sock.bind(("127.0.0.1", 0))
+    sock.listen()
+    sock.failures = failures
+    return sock
+
+
+def test_running_out_of_descriptors_pauses_and_loses_no_connection() -> None:
+    async def scenario() -> None:
+        taken: list[socket.socket] = []
+        counts: list[str] = []
+        sock = listener(failures=2)
+        acceptor = Acceptor(
+            asyncio.get_running_loop(), sock, lambda c, _: taken.append(c), counts.append, lambda *_: None
+        )
+        _, writer = await asyncio.open_connection(*sock.getsockname())
+        await until(lambda: len(taken) == 1)
+        assert counts == ["accept_errors"] * 2
+        writer.close()
+        taken[0].close()
+        acceptor.close()
+
+    run(scenario)
+
+
+def test_a_taker_that_crashes_costs_its_connection_only() -> None:
+    async def scenario() -> None:
+        crashes: list[str] = []
+        sock = listener()
+
+        def take(connection: socket.socket, peer: object) -> None:
+            raise RuntimeError("bug")
+
+        acceptor = Acceptor(
+            asyncio.get_running_loop(), sock, take, lambda _: None, lambda where, _: crashes.append(where)
+        )
+        for at in range(2):
+            reader, writer = await asyncio.open_connection(*sock.getsockname())
+            assert await reader.read() == b""
+            assert len(crashes) == at + 1
+            writer.close()
+        acceptor.close()
+
+    run(scenario)
+
+
+def test_a_paused_acceptor_leaves_connections_to_others() -> None:
+    async def scenario() -> None:
+        sock, taken = listener(), list[socket.socket]()
+        loop = asyncio.get_running_loop()
+        other = socket.socket(fileno=socket.dup(sock.fileno()))
+        first = Acceptor(loop, sock, lambda c, _: c.close(), lambda _: None, lambda *_: None)
+        second = Acceptor(loop, other, lambda c, _: taken.append(c), lambda _: None, lambda *_: None)
+        first.pause()
+        _, writer = await asyncio.open_connection(*sock.getsockname())
+        await until(lambda: len(taken) == 1)
+        writer.close()
+        taken[0].close()
+        second.close()
+        sock.close()
+
+    run(scenario)

@@ -1,0 +1,91 @@
+"""Judging: the policy in force, the waypoint rule, and cutting that reaches everybody."""
+
+from __future__ import annotations
+
+from ambient.model.address import parse_ip
+from ambient.model.identity import Identity, parse_identity
+from ambient.model.outcome import Allowed, Connection, Denied, Reason
+from ambient.model.policy import Action, Authorization, Match, PolicyScope
+from ztunnel.ipc.messages import PodPolicy
+from ztunnel.proxy.connections import LiveConnections, denial
+from ztunnel.telemetry.record import Failure
+
+WAYPOINT = "spiffe://cluster.local/ns/a/sa/waypoint"
+DENY_80 = Authorization(
+    name="p",
+    namespace="a",
+    scope=PolicyScope.NAMESPACE,
+    action=Action.DENY,
+    rules=(((Match(destination_ports=(80,)),),),),
+)
+
+
+class Live:
+    def __init__(self, port: int = 80, peer: Identity | None = None, *, over_hbone: bool = True) -> None:
+        self.connection = Connection(parse_ip("10.0.0.1"), parse_ip("10.0.0.2"), port, peer)
+        self.over_hbone = over_hbone
+        self.cuts: list[Failure] = []
+
+    def cut(self, failure: Failure) -> None:
+        self.cuts.append(failure)
+
+
+class Broken(Live):
+    def cut(self, failure: Failure) -> None:
+        raise RuntimeError("bug")
+
+
+def never(where: str, error: BaseException) -> None:
+    raise AssertionError((where, error))
+
+
+def test_a_replaced_policy_cuts_exactly_those_that_fail_it() -> None:
+    connections = LiveConnections(PodPolicy(known=True), never)
+    cut, stays = Live(80), Live(81)
+    for live in (cut, stays):
+        connections.register(live)
+        assert isinstance(connections.judge(live), Allowed)
+    assert connections.replace(PodPolicy(known=True, policies=(DENY_80,))) == 1
+    assert [failure.policy for failure in cut.cuts] == ["a/p"]
+    assert cut.cuts[0].text == "connection closed due to policy change"
+    assert not stays.cuts
+
+
+def test_a_released_connection_is_judged_no_more() -> None:
+    connections = LiveConnections(PodPolicy(known=True), never)
+    live = Live()
+    connections.register(live)
+    connections.release(live)
+    assert connections.replace(PodPolicy(known=True, policies=(DENY_80,))) == 0
+
+
+def test_one_that_cannot_be_cut_does_not_save_the_others() -> None:
+    crashes: list[str] = []
+    connections = LiveConnections(PodPolicy(known=True), lambda where, _: crashes.append(where))
+    first, second = Broken(), Live()
+    connections.register(first)
+    connections.register(second)
+    connections.replace(PodPolicy(known=True, missing=("a/gone",)))
+    assert crashes == ["cut"]
+    assert len(second.cuts) == 1
+
+
+def test_behind_a_waypoint_only_the_waypoint_comes_in_over_a_tunnel() -> None:
+    connections = LiveConnections(PodPolicy(known=True, waypoint_principals=(WAYPOINT,)), never)
+    waypoint, other = parse_identity(WAYPOINT), parse_identity(WAYPOINT + "2")
+    assert isinstance(connections.judge(Live(peer=waypoint)), Allowed)
+    for live in (Live(peer=other), Live(peer=None)):
+        verdict = connections.judge(live)
+        assert isinstance(verdict, Denied)
+        assert verdict.reason is Reason.NOT_ITS_WAYPOINT
+    assert isinstance(connections.judge(Live(over_hbone=False)), Allowed)
+
+
+def test_denials_speak_istios_words() -> None:
+    words = {
+        Reason.DENIED_BY: "connection closed due to policy rejection: explicitly denied by: a/p",
+        Reason.NO_ALLOW_MATCHED: "connection closed due to policy rejection: allow policies exist, but none allowed",
+    }
+    for reason, text in words.items():
+        failure = denial(Denied(reason, "a/p"))
+        assert (failure.text, failure.policy, failure.reason) == (text, "a/p", reason)

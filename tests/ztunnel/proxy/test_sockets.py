@@ -1,0 +1,69 @@
+"""Names of sockets as endpoints, and sockets with the options they need."""
+
+from __future__ import annotations
+
+import socket
+
+import pytest
+
+from ambient.errors import KernelError
+from ambient.model.address import parse_endpoint
+from ztunnel.proxy.sockets import PodSockets, endpoint_of, original_destination, speak_as
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (("10.0.0.1", 80), "10.0.0.1:80"),
+        (("::ffff:10.0.0.1", 80, 0, 0), "10.0.0.1:80"),
+        (("fe80::1%eth0", 80, 0, 2), "[fe80::1]:80"),
+    ],
+)
+def test_a_socket_name_is_an_endpoint(name: tuple[object, ...], text: str) -> None:
+    assert str(endpoint_of(name)) == text
+
+
+def test_without_an_answer_of_conntrack_the_local_name_is_the_destination() -> None:
+    for host in ("127.0.0.1", "::"):
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        with socket.socket(family) as listener, socket.socket() as client:
+            listener.bind((host, 0))
+            listener.listen()
+            port = listener.getsockname()[1]
+            client.connect(("127.0.0.1", port))
+            accepted, _ = listener.accept()
+            assert str(original_destination(accepted)) == f"127.0.0.1:{port}"
+            accepted.close()
+
+
+def test_sockets_are_ready_to_use_and_spare_ones_are_closed_with_the_pod() -> None:
+    sockets = PodSockets(-1, mark=0)
+    made = sockets.tcp(4)
+    assert not made.getblocking()
+    assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 180
+    datagram = sockets.udp(6)
+    assert datagram.family == socket.AF_INET6
+    datagram.close()
+    spare = list(sockets._spare[socket.AF_INET])
+    assert spare
+    sockets.close()
+    assert all(one.fileno() == -1 for one in spare)
+    made.close()
+
+
+def test_a_namespace_that_is_none_is_an_error_with_its_reason() -> None:
+    with open("/dev/null") as nothing:
+        sockets = PodSockets(nothing.fileno(), mark=0)
+        with pytest.raises(KernelError):
+            sockets.tcp(4)
+
+
+def test_speaking_as_an_address_needs_the_right_and_says_so() -> None:
+    with socket.socket() as sock:
+        try:
+            speak_as(sock, parse_endpoint("127.0.0.9:5"))
+        except PermissionError:
+            return
+        assert sock.getsockname() == ("127.0.0.9", 5)

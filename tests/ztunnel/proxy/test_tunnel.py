@@ -1,0 +1,64 @@
+"""A tunnel that is never finished, floods, or goes quiet is ended by us."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+from tests.support.tunnel import application, echo, run, talk, until, world
+from ztunnel.proxy.inbound import InboundTunnel
+from ztunnel.proxy.tunnel import HANDSHAKE_TIMEOUT_S
+
+
+def test_a_handshake_that_never_comes_is_given_up() -> None:
+    async def scenario() -> None:
+        async with world() as here:
+            server = await here.pod("server", "127.0.0.12")
+            reader, writer = await asyncio.open_connection(*server.hbone)
+            await until(lambda: len(here.workers[0].plane.tunnels) == 1)
+            (tunnel,) = here.workers[0].plane.tunnels
+            tunnel.born -= HANDSHAKE_TIMEOUT_S + 1
+            assert await reader.read() == b""
+            assert "TLS handshake: timed out" in here.log()
+            writer.close()
+
+    run(scenario)
+
+
+def test_a_peer_that_does_not_speak_tls_is_refused_and_logged() -> None:
+    async def scenario() -> None:
+        async with world() as here:
+            server = await here.pod("server", "127.0.0.12")
+            answer = await talk(server.hbone, b"GET / HTTP/1.1\r\n\r\n")
+            assert b"HTTP" not in answer
+            await until(lambda: "connection failed" in here.log())
+            assert not here.workers[0].plane.tunnels
+
+    run(scenario)
+
+
+def test_a_tunnel_whose_peer_stops_answering_pings_is_closed_with_its_streams() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            reader, writer = await asyncio.open_connection(*client.outbound)
+            writer.write(b"1")
+            await reader.readexactly(1)
+            plane = here.workers[0].plane
+            (inbound,) = [one for one in plane.tunnels if isinstance(one, InboundTunnel)]
+            inbound.stop_reading()
+            now = plane.clock()
+            plane.clock = lambda: now + 60
+            plane.tick()
+            plane.clock = lambda: now + 71
+            plane.tick()
+            plane.clock = lambda: now + 92
+            plane.tick()
+            await until(lambda: here.counter("hbone_ping_timeouts") >= 1)
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            writer.close()
+
+    run(scenario)
