@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -26,7 +27,8 @@ from ztunnel.inpod.agent import AgentLink
 EXIT_CONFIG: Final = 78
 PORT_RETRY_S: Final = 0.25
 GATHER_S: Final = 0.5
-"""How long a fresh director waits for living workers to report before it talks to the node agent."""
+"""How long a fresh director waits at most for living workers to report before it talks to the node agent."""
+GATHER_LOOK_S: Final = 0.01
 
 _log = logging.getLogger("director")
 
@@ -97,8 +99,18 @@ class App:
 
     async def _pods(self) -> None:
         # Workers that outlived an earlier director bring the pods' sockets; without them we would bind anew.
-        await asyncio.sleep(GATHER_S if self._heirs else 0.0)
+        if self._heirs:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(GATHER_S):
+                    while not self._gathered():
+                        await asyncio.sleep(GATHER_LOOK_S)
         await self._link.run()
+
+    def _gathered(self) -> bool:
+        """Every worker has said hello, and the sockets of every pod they serve are here."""
+        workers, pods = self.director.crew.everyone(), self.director.pods
+        known = all(pods.get(uid) is not None for worker in workers for uid in worker.claims)
+        return len(workers) >= self._config.workers and known
 
     def _watch_parent(self, loop: asyncio.AbstractEventLoop) -> None:
         """A director without its supervisor would be in the way of the next one: it ends."""

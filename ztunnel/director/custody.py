@@ -19,7 +19,7 @@ from ambient.zds import custody as wire
 from ambient.zds.packet import PacketSocket, close_all, connect
 
 TIMEOUT_S: Final = 2.0
-RETRY_S: Final = 1.0
+RETRY_S: Final = 0.25
 
 _log = logging.getLogger("custody")
 

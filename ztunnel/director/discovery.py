@@ -80,7 +80,7 @@ class Discovery:
 
     def save_now(self) -> None:
         """Write what is known if something changed since the last time (at shutdown)."""
-        if self._dirty.is_set():
+        if self._dirty.is_set() and self._core.complete:
             self._write(list(self._records()), self._core.versions())
 
     def apply(self, batch: Batch) -> None:
@@ -104,10 +104,10 @@ class Discovery:
         while True:
             await self._dirty.wait()
             await asyncio.sleep(self._debounce_s)
-            self._dirty.clear()
             if not self._core.complete:
-                # Half of a first answer would replace a whole older picture; the rest of it sets the flag again.
+                # Half of a first answer must not replace a whole older picture.
                 continue
+            self._dirty.clear()
             # The values are immutable: another thread can encode them while this one goes on.
             await asyncio.to_thread(self._write, list(self._records()), self._core.versions())
 

@@ -1,0 +1,152 @@
+"""Answers to workers stay true: whatever discovery does, a worker never keeps one that has become false."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_address
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ambient.model.address import IpAddress
+from ambient.model.mesh import Mesh, Value
+from ambient.model.workload import Health, NetworkAddress, Port, Service, TunnelProtocol, Workload
+from ztunnel.director.answers import Answers
+from ztunnel.director.policies import PodInfo, Site
+from ztunnel.ipc.messages import Forget, NameAsk, PeerAsk, RouteAsk
+
+SITE = Site("n1", "Kubernetes", "cluster.local", "")
+POD = PodInfo("uid-a", "a", "shop", "a")
+WORKER = 7
+ADDRESSES = [ip_address(f"10.0.0.{n}") for n in range(1, 5)]
+VIPS = [ip_address(f"10.96.0.{n}") for n in range(1, 3)]
+HOSTS = ["x.shop.svc.cluster.local", "y.shop.svc.cluster.local"]
+
+
+@st.composite
+def values(draw: st.DrawFn) -> Value:
+    if draw(st.booleans()):
+        name = draw(st.sampled_from("abc"))
+        return Workload(
+            uid=f"Kubernetes//Pod/shop/{name}",
+            name=name,
+            namespace="shop",
+            addresses=(draw(st.sampled_from(ADDRESSES)),),
+            tunnel_protocol=draw(st.sampled_from(TunnelProtocol)),
+            status=draw(st.sampled_from(Health)),
+            node=draw(st.sampled_from(["n1", "n2"])),
+            services={f"shop/{host}": (Port(80, 8080),) for host in draw(st.sets(st.sampled_from(HOSTS)))},
+            workload_name=draw(st.sampled_from(["one", "two"])),
+        )
+    host = draw(st.sampled_from(HOSTS))
+    vips = draw(st.sets(st.sampled_from(VIPS)))
+    return Service(
+        name=host[0],
+        namespace="shop",
+        hostname=host,
+        addresses=tuple(NetworkAddress("", vip) for vip in sorted(vips)),
+        ports=(Port(80, 8080),),
+        canonical=draw(st.booleans()),
+    )
+
+
+changes = st.lists(
+    st.tuples(
+        st.lists(values(), max_size=2),
+        st.lists(
+            st.one_of(
+                st.tuples(st.just("workload"), st.sampled_from([f"Kubernetes//Pod/shop/{n}" for n in "abc"])),
+                st.tuples(st.just("service"), st.sampled_from([f"shop/{host}" for host in HOSTS])),
+            ),
+            max_size=2,
+        ),
+    ),
+    max_size=6,
+)
+
+
+def answers(mesh: Mesh, **options: Any) -> Answers:
+    made = Answers(mesh, SITE, domain="cluster.local", registry_only=False, **options)
+    made.joined(WORKER)
+    return made
+
+
+def everything(asker: Answers) -> dict[object, object]:
+    """Each question there is, with its answer now."""
+    found: dict[object, object] = {}
+    for ip in (*ADDRESSES, *VIPS):
+        found["uid-a", ip, 80] = asker.route(WORKER, POD, RouteAsk(uid="uid-a", ip=ip, port=80)).plan
+        found[ip] = asker.peer(WORKER, PeerAsk(ip=ip)).labels
+    for name in (*HOSTS, "x", "y.shop", "nobody"):
+        found["name", name] = asker.name(WORKER, POD, NameAsk(uid="uid-a", name=name, qtype="A"))
+    return found
+
+
+@settings(max_examples=300, deadline=None)
+@given(changes)
+def test_what_a_worker_still_has_after_any_change_is_what_it_would_get_now(history: list[Any]) -> None:
+    mesh = Mesh()
+    asker = answers(mesh)
+    cached = everything(asker)
+    for put, gone in history:
+        unique = {getattr(value, "uid", None) or value.key: value for value in put}
+        change = mesh.apply(unique.values(), gone)
+
+        def forget(pid: int, message: Forget) -> None:
+            assert pid == WORKER
+            dropped = {*message.routes, *message.peers}
+            for key in [
+                k for k in cached if k in dropped or (message.names and isinstance(k, tuple) and k[0] == "name")
+            ]:
+                del cached[key]
+
+        asker.forget(change, forget)
+        fresh = everything(answers(mesh))
+        for key, value in cached.items():
+            assert value == fresh[key], key
+        cached.update(everything(asker))
+
+
+def test_nothing_is_forgotten_for_a_change_that_concerns_nobody() -> None:
+    mesh = Mesh()
+    asker = answers(mesh)
+    asker.peer(WORKER, PeerAsk(ip=ADDRESSES[0]))
+    sent: list[Forget] = []
+    far = Workload(uid="Kubernetes//Pod/far/z", name="z", namespace="far", addresses=(ip_address("10.9.9.9"),))
+    asker.forget(mesh.apply([far]), lambda _pid, message: sent.append(message))
+    assert sent == []
+    asker.forget(mesh.apply([replace(far, addresses=(ADDRESSES[0],))]), lambda _pid, message: sent.append(message))
+    assert sent == [Forget(peers=(ADDRESSES[0],))]
+
+
+def test_questions_are_bounded_and_the_worker_is_told_what_to_drop() -> None:
+    asker = answers(Mesh(), limit=3)
+    dropped: list[IpAddress] = []
+    for number in range(10):
+        asker.peer(WORKER, PeerAsk(ip=ip_address(f"10.1.0.{number}")))
+        message = asker.overflow(WORKER)
+        dropped += message.peers if message else ()
+    assert dropped == [ip_address(f"10.1.0.{number}") for number in range(7)]
+
+
+def test_a_pod_that_left_is_asked_about_no_more() -> None:
+    mesh = Mesh()
+    asker = answers(mesh)
+    asker.route(WORKER, POD, RouteAsk(uid="uid-a", ip=ADDRESSES[0], port=80))
+    asker.gone("uid-a")
+    sent: list[Forget] = []
+    one = Workload(uid="Kubernetes//Pod/shop/b", name="b", namespace="shop", addresses=(ADDRESSES[0],))
+    asker.forget(mesh.apply([one]), lambda _pid, message: sent.append(message))
+    assert sent == []
+
+
+def test_a_worker_that_left_is_not_told_anything() -> None:
+    mesh = Mesh()
+    asker = answers(mesh)
+    asker.peer(WORKER, PeerAsk(ip=ADDRESSES[0]))
+    asker.left(WORKER)
+    asker.peer(WORKER, PeerAsk(ip=ADDRESSES[0]))
+    one = Workload(uid="Kubernetes//Pod/shop/b", name="b", namespace="shop", addresses=(ADDRESSES[0],))
+    asker.forget(mesh.apply([one]), lambda _pid, _message: (_ for _ in ()).throw(AssertionError))
+    assert asker.overflow(WORKER) is None

@@ -1,0 +1,166 @@
+"""Certificates with a throw-away authority: issued, renewed, taken back, kept through failures, let go."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+from ambient.errors import Refused
+from tests.support.authority import Authority
+from tests.support.waiting import eventually
+from ztunnel.director.certificates import Certificates
+from ztunnel.director.custody import Secret
+from ztunnel.director.issue import KeyRequest
+from ztunnel.director.memfd import content, sealed
+
+ALICE = "spiffe://cluster.local/ns/shop/sa/alice"
+BOB = "spiffe://cluster.local/ns/shop/sa/bob"
+
+
+@dataclass
+class Heard:
+    ready: list[str] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)
+    gone: list[str] = field(default_factory=list)
+
+    def certificate_ready(self, identity: str, secret: Secret) -> None:
+        assert content(secret.fd)
+        self.ready.append(identity)
+
+    def certificate_failed(self, identity: str, why: str) -> None:
+        self.failed.append((identity, why))
+
+    def certificate_gone(self, identity: str) -> None:
+        self.gone.append(identity)
+
+
+class Bench:
+    def __init__(self) -> None:
+        self.authority = Authority()
+        self.heard = Heard()
+        self.skip = 0.0
+        self.certificates = Certificates(
+            self.authority.sign, self.heard, clock=lambda: time.time() + self.skip, draw=lambda: 0.5
+        )
+
+    async def secret(self, identity: str = ALICE) -> Secret:
+        request = KeyRequest(identity)
+        issued = request.accept(await self.authority.sign(identity, request.csr_pem), time.time())
+        return Secret(sealed("t", issued.secret), issued.roots, issued.not_after)
+
+
+def scenario(test: Callable[[Bench], Awaitable[None]]) -> Callable[[], None]:
+    def run() -> None:
+        async def body() -> None:
+            bench = Bench()
+            running = asyncio.ensure_future(bench.certificates.run())
+            try:
+                await test(bench)
+            finally:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+                bench.certificates.close()
+
+        asyncio.run(body())
+
+    run.__name__ = test.__name__
+    return run
+
+
+@scenario
+async def test_a_wanted_identity_gets_a_certificate_once(bench: Bench) -> None:
+    for _ in range(3):
+        bench.certificates.want(ALICE)
+    await eventually(lambda: bench.heard.ready == [ALICE])
+    ((identity, secret),) = bench.certificates.current()
+    assert identity == ALICE
+    assert secret.roots == bench.authority.root_pem
+    assert len(bench.authority.asked) == 1
+    (shown,) = bench.certificates.show()
+    assert shown.state == "Available"
+    assert "PRIVATE" not in shown.chain_pem
+    assert "CERTIFICATE" in shown.chain_pem
+
+
+@scenario
+async def test_it_is_renewed_at_half_life_with_a_new_key(bench: Bench) -> None:
+    bench.certificates.want(ALICE)
+    await eventually(lambda: bench.heard.ready == [ALICE])
+    first = content(bench.certificates.current()[0][1].fd)
+    bench.skip = 31 * 60.0
+    bench.certificates.want(BOB)
+    await eventually(lambda: bench.heard.ready.count(ALICE) == 2)
+    assert content(dict(bench.certificates.current())[ALICE].fd) != first
+
+
+@scenario
+async def test_a_failed_renewal_is_told_to_nobody_while_the_old_one_is_valid(bench: Bench) -> None:
+    bench.certificates.want(ALICE)
+    await eventually(lambda: bench.heard.ready == [ALICE])
+    bench.authority.failure = Refused("no", "ca", "not today")
+    bench.skip = 31 * 60.0
+    bench.certificates.want(BOB)
+    await eventually(lambda: bench.heard.failed)
+    await eventually(lambda: len(bench.authority.asked) >= 3)
+    assert [identity for identity, _ in bench.heard.failed] == [BOB]
+    assert [identity for identity, _ in bench.certificates.current()] == [ALICE]
+    assert set(bench.certificates.failures()) == {BOB}
+    bench.skip = 61 * 60.0
+    assert bench.certificates.current() == []
+    bench.authority.failure, bench.authority.life = None, timedelta(hours=3)
+    bench.certificates.hurry()
+    await eventually(lambda: bench.heard.ready.count(ALICE) == 2)
+
+
+@scenario
+async def test_what_an_earlier_process_had_is_used_without_asking(bench: Bench) -> None:
+    secret = await bench.secret()
+    asked = len(bench.authority.asked)
+    bench.certificates.offer({ALICE: secret})
+    bench.certificates.want(ALICE)
+    assert bench.heard.ready == [ALICE]
+    bench.certificates.want(BOB)
+    await eventually(lambda: BOB in bench.heard.ready)
+    assert len(bench.authority.asked) == asked + 1
+
+
+@scenario
+async def test_what_cannot_be_used_is_asked_for_anew(bench: Bench) -> None:
+    wrong = await bench.secret(BOB)
+    bench.certificates.offer({ALICE: wrong})
+    asked = len(bench.authority.asked)
+    bench.certificates.want(ALICE)
+    await eventually(lambda: bench.heard.ready == [ALICE])
+    assert len(bench.authority.asked) == asked + 1
+
+
+@scenario
+async def test_unwanted_leftovers_are_dropped_once_every_pod_is_known(bench: Bench) -> None:
+    bench.certificates.offer({BOB: await bench.secret(BOB)})
+    assert [identity for identity, _ in bench.certificates.held()] == [BOB]
+    bench.certificates.drop_spares()
+    assert bench.heard.gone == [BOB]
+    assert bench.certificates.held() == []
+
+
+@scenario
+async def test_an_identity_nobody_has_any_more_is_let_go(bench: Bench) -> None:
+    bench.certificates.want(ALICE)
+    await eventually(lambda: bench.heard.ready == [ALICE])
+    bench.certificates.keep_only({ALICE})
+    assert bench.heard.gone == []
+    bench.certificates.keep_only(())
+    assert bench.heard.gone == [ALICE]
+    assert bench.certificates.show() == []
+
+
+@scenario
+async def test_an_answer_for_somebody_else_is_a_failure(bench: Bench) -> None:
+    bench.authority.rename = BOB
+    bench.certificates.want(ALICE)
+    await eventually(lambda: bench.heard.failed)
+    assert BOB in bench.heard.failed[0][1]
+    assert bench.certificates.current() == []

@@ -1,0 +1,115 @@
+"""Keys are left with a real agent's custody and come back from it to the next process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from ambient.agent import custody as agent
+from ambient.zds import packet
+from tests.support.waiting import eventually
+from ztunnel.director.custody import Custody, Secret
+from ztunnel.director.memfd import content, sealed
+
+LATER = time.time() + 3600
+
+
+class Bench:
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "custody.sock"
+        self.store = agent.Custody(time.time)
+        self.held: dict[str, Secret] = {}
+        self.custody = Custody(str(self.path), lambda: list(self.held.items()))
+        self.server: asyncio.Future[None] | None = None
+
+    async def start(self) -> None:
+        self.server = asyncio.ensure_future(agent.serve(self.store, self.path))
+        await asyncio.sleep(0)
+
+    async def stop(self) -> None:
+        if self.server is not None:
+            self.server.cancel()
+            await asyncio.gather(self.server, return_exceptions=True)
+
+    def keep(self, identity: str, text: bytes) -> None:
+        self.held[identity] = Secret(sealed("t", text), "roots of " + identity, LATER)
+        self.custody.changed(identity)
+
+
+def scenario(test: Callable[[Bench], Awaitable[None]]) -> Callable[[Path], None]:
+    def run(tmp_path: Path) -> None:
+        async def body() -> None:
+            bench = Bench(tmp_path)
+            running = asyncio.ensure_future(bench.custody.run())
+            try:
+                await test(bench)
+            finally:
+                running.cancel()
+                await asyncio.gather(running, return_exceptions=True)
+                await bench.stop()
+                bench.store.close()
+                packet.close_all([secret.fd for secret in bench.held.values()])
+
+        asyncio.run(body())
+
+    run.__name__ = test.__name__
+    return run
+
+
+@scenario
+async def test_what_was_put_comes_back_with_its_roots(bench: Bench) -> None:
+    bench.keep("a", b"key a")
+    await bench.start()
+    await eventually(lambda: len(bench.store) == 1)
+    bench.keep("b", b"key b")
+    await eventually(lambda: len(bench.store) == 2)
+    back = await Custody(str(bench.path), list).take_back()
+    assert {name: content(secret.fd) for name, secret in back.items()} == {"a": b"key a", "b": b"key b"}
+    assert back["a"].roots == "roots of a"
+    assert back["a"].not_after == LATER
+    packet.close_all([secret.fd for secret in back.values()])
+
+
+@scenario
+async def test_what_is_let_go_here_is_let_go_there(bench: Bench) -> None:
+    await bench.start()
+    bench.keep("a", b"key a")
+    await eventually(lambda: len(bench.store) == 1)
+    packet.close_all([bench.held.pop("a").fd])
+    bench.custody.changed("a")
+    await eventually(lambda: len(bench.store) == 0)
+
+
+@scenario
+async def test_a_restarted_agent_gets_everything_again(bench: Bench) -> None:
+    await bench.start()
+    bench.keep("a", b"key a")
+    await eventually(lambda: len(bench.store) == 1)
+    await bench.stop()
+    bench.store.close()
+    assert len(bench.store) == 0
+    await bench.start()
+    await eventually(lambda: len(bench.store) == 1)
+
+
+@scenario
+async def test_without_an_agent_nothing_comes_back_and_nothing_breaks(bench: Bench) -> None:
+    bench.keep("a", b"key a")
+    assert await bench.custody.take_back() == {}
+
+
+def test_an_agent_that_talks_nonsense_gives_nothing(tmp_path: Path) -> None:
+    async def body() -> None:
+        path = tmp_path / "custody.sock"
+        listener = packet.listen(path)
+        taking = asyncio.ensure_future(Custody(str(path), list).take_back())
+        link = await packet.accept(listener)
+        await link.receive(1000)
+        await link.send(b"\xc1 what")
+        assert await taking == {}
+        link.close()
+        listener.close()
+
+    asyncio.run(body())

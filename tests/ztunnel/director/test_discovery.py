@@ -1,0 +1,132 @@
+"""Discovery against a real control plane: followed, kept on disk, continued, and kept when that is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from ambient.model.mesh import Changes
+from ambient.xds.messages import ztunnel_node
+from ambient.xds.subscribe import StreamState
+from tests.support.control import ControlBench
+from tests.support.waiting import eventually
+from ztunnel.director.discovery import Discovery, server_settings
+from ztunnel.director.snapshot import SnapshotFile
+
+NAMESPACE = """
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+"""
+POD = """
+apiVersion: v1
+kind: Pod
+metadata: {{name: {0}, namespace: shop}}
+spec: {{nodeName: n1, serviceAccountName: web, containers: [{{name: c, image: none, command: [sleep]}}]}}
+status: {{phase: Running, podIPs: [{{ip: 10.0.1.{1}}}]}}
+---
+"""
+
+
+class Follower:
+    def __init__(self, control: ControlBench, state: Path) -> None:
+        settings = control.client()
+        self.changes: list[Changes] = []
+        self.states: list[StreamState] = []
+        self.failures = 0
+        self.discovery = Discovery(
+            ztunnel_node("n1"),
+            server_settings(
+                f"https://{settings.target}", str(settings.root), str(settings.token), settings.hostname, "Kubernetes"
+            ),
+            SnapshotFile(str(state), "Kubernetes/n1"),
+            on_change=self.changes.append,
+            on_state=self.states.append,
+            on_message=lambda _url: None,
+            on_save_failed=self._failed,
+            debounce_s=0.01,
+        )
+
+    def _failed(self) -> None:
+        self.failures += 1
+
+    def names(self) -> set[str]:
+        return {workload.name for workload in self.discovery.mesh.workloads()}
+
+
+@asynccontextmanager
+async def following(control: ControlBench, state: Path) -> AsyncIterator[Follower]:
+    one = Follower(control, state)
+    one.discovery.restore()
+    running = asyncio.ensure_future(one.discovery.run())
+    try:
+        yield one
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        one.discovery.save_now()
+
+
+def test_it_follows_and_a_later_process_starts_from_disk_and_hears_what_was_removed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        file = tmp_path / "state" / "discovery.snapshot"
+        async with ControlBench(tmp_path) as control:
+            control.apply(NAMESPACE + POD.format("one", 1) + POD.format("two", 2))
+            async with following(control, tmp_path / "state") as first:
+                await eventually(lambda: first.names() == {"one", "two"} and first.discovery.settled)
+                await eventually(file.exists)
+            control.folder.delete(["Pod/shop/one"])
+            async with following(control, tmp_path / "state") as second:
+                assert second.discovery.settled
+                assert second.names() == {"one", "two"}
+                await eventually(lambda: second.names() == {"two"} and second.states[-1].state == "synced")
+            async with following(control, tmp_path / "state") as third:
+                await eventually(lambda: any(state.state == "synced" for state in third.states))
+                assert third.names() == {"two"}
+        async with following(control, tmp_path / "state") as alone:
+            await eventually(lambda: any(state.state == "disconnected" for state in alone.states))
+            assert alone.names() == {"two"}
+
+    asyncio.run(scenario())
+
+
+def test_an_empty_mesh_is_a_complete_picture_too(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as control, following(control, tmp_path / "state") as one:
+            await eventually(lambda: one.discovery.settled and one.changes)
+            assert one.names() == set()
+
+    asyncio.run(scenario())
+
+
+def test_a_disk_that_is_full_is_counted_and_the_mesh_goes_on(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        state = tmp_path / "state"
+        state.mkdir()
+        (state / "discovery.new").symlink_to("/dev/full")
+        async with ControlBench(tmp_path) as control:
+            control.apply(NAMESPACE + POD.format("one", 1))
+            async with following(control, state) as one:
+                await eventually(lambda: one.failures > 0)
+                assert one.names() == {"one"}
+
+    asyncio.run(scenario())
+
+
+def test_a_damaged_snapshot_is_not_used(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        state = tmp_path / "state"
+        state.mkdir()
+        (state / "discovery.snapshot").write_bytes(b"damaged")
+        async with ControlBench(tmp_path) as control:
+            control.apply(NAMESPACE + POD.format("one", 1))
+            one = Follower(control, state)
+            one.discovery.restore()
+            assert not one.discovery.settled
+            async with following(control, state) as two:
+                await eventually(lambda: two.names() == {"one"})
+
+    asyncio.run(scenario())

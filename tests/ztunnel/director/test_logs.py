@@ -1,0 +1,42 @@
+"""Log lines in Istio's two formats, and the filter of /logging."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+
+from ztunnel.director.logs import Formatter, LogFilter
+
+
+def record(level: int = logging.WARNING) -> logging.LogRecord:
+    return logging.LogRecord("director", level, "f", 1, "hello %s", ("you",), None)
+
+
+def test_plain_lines_are_tab_separated_with_microseconds() -> None:
+    line = Formatter("plain").format(record())
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z\twarn\tdirector\thello you\t", line)
+
+
+def test_json_lines_have_istios_keys() -> None:
+    row = json.loads(Formatter("json").format(record(logging.ERROR)))
+    assert (row["level"], row["scope"], row["message"]) == ("error", "director", "hello you")
+
+
+def test_an_exception_stays_on_its_line() -> None:
+    one = record()
+    try:
+        raise LookupError("gone")
+    except LookupError as error:
+        one.exc_info = (type(error), error, error.__traceback__)
+    assert "LookupError: gone" in Formatter("plain").format(one)
+    assert "\n" not in Formatter("plain").format(one)
+
+
+def test_a_reset_goes_back_to_the_level_of_the_start() -> None:
+    log = LogFilter("warn")
+    assert log.change("debug", reset=False)
+    assert (log.text, log.level) == ("warn,debug", "debug")
+    assert log.change("", reset=True)
+    assert (log.text, log.level) == ("warn", "warn")
+    assert not log.change("what", reset=False)
