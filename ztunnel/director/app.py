@@ -9,7 +9,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from functools import partial
 from typing import Any, Final
 
@@ -99,11 +98,10 @@ class App:
 
     async def _pods(self) -> None:
         # Workers that outlived an earlier director bring the pods' sockets; without them we would bind anew.
-        if self._heirs:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(GATHER_S):
-                    while not self._gathered():
-                        await asyncio.sleep(GATHER_LOOK_S)
+        for _ in range(round(GATHER_S / GATHER_LOOK_S) if self._heirs else 0):
+            if self._gathered():
+                break
+            await asyncio.sleep(GATHER_LOOK_S)
         await self._link.run()
 
     def _gathered(self) -> bool:
