@@ -35,7 +35,7 @@ def test_a_silent_peer_times_out_and_a_cancelled_attempt_is_silent() -> None:
         with socket.socket() as full, socket.socket() as first, socket.socket() as second:
             full.bind(("127.0.0.1", 0))
             full.listen(0)
-            target = parse_endpoint("127.0.0.1:%d" % full.getsockname()[1])
+            target = parse_endpoint(f"127.0.0.1:{full.getsockname()[1]}")
             first.connect(full.getsockname())
             second.setblocking(False)
             second.connect_ex(full.getsockname())
