@@ -128,7 +128,8 @@ def ensure_supervisor(settings: LabSettings) -> None:
 
 def say(text: str) -> None:
     """To the supervisor's log."""
-    print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
+    sys.stderr.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+    sys.stderr.flush()
 
 
 async def _run(settings: LabSettings) -> None:

@@ -168,4 +168,5 @@ def node_routes(records: Records, settings: LabSettings, node: str) -> list[str]
 
 def say(text: str) -> None:
     """To the kubelet's log."""
-    print(text, file=sys.stderr, flush=True)
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
