@@ -73,7 +73,9 @@ def joining(scene: Scene) -> None:
     tell.chapter("The namespace joins by a label")
     began = monotonic()
     stage.label("shop", f"{LABEL}=ambient")
-    tell.holds("kubectl-like: label namespace shop, acknowledged by every node", True, f"{monotonic() - began:.1f} s")
+    tell.holds(
+        f"label namespace shop {LABEL}=ambient: every node has acknowledged", True, f"{monotonic() - began:.1f} s"
+    )
     enrolled = _enrolled(stage)
     tell.holds(
         "its three pods are in the mesh, the one of namespace plain is not", enrolled == _SHOP, ", ".join(enrolled)

@@ -203,3 +203,38 @@ def test_what_cannot_be_explained_is_one_readable_line(
     assert ran.code == code
     assert complaint in ran.err
     assert ran.err.count("\n") == 1
+
+
+def test_a_service_behind_a_waypoint_is_routed_to_it_and_the_waypoint_decides() -> None:
+    dump = _dump([ONLY_WEB], waypoint={"destination": "shop/wp.shop.svc.cluster.local", "hboneMtlsPort": 15008})
+    dump["workloads"].append(_workload("wp", "10.1.2.9", "n2"))
+    dump["services"].append(
+        {
+            "name": "wp",
+            "namespace": "shop",
+            "hostname": "wp.shop.svc.cluster.local",
+            "vips": ["/10.96.0.77"],
+            "ports": {"15008": 15008},
+            "canonical": True,
+            "endpoints": {
+                "Kubernetes//Pod/shop/wp": {
+                    "workloadUid": "Kubernetes//Pod/shop/wp",
+                    "port": {"15008": 15008},
+                    "status": "Healthy",
+                }
+            },
+        }
+    )
+    ran = _explain("shop/web", "db.shop:80", dump)
+    assert ran.code == Exit.OK, ran.out + ran.err
+    assert "the waypoint decides" in ran.out
+    past = _explain("shop/web", "shop/db:8080", dump)
+    assert past.code == Exit.NEGATIVE
+    assert "only its waypoint may connect" in past.out
+
+
+def test_a_waypoint_that_is_not_there_is_refused_at_the_source() -> None:
+    dump = _dump([], waypoint={"destination": "shop/wp.shop.svc.cluster.local", "hboneMtlsPort": 15008})
+    ran = _explain("shop/web", "db.shop:80", dump)
+    assert ran.code == Exit.NEGATIVE
+    assert "unknown-waypoint" in ran.out
