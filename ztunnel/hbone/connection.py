@@ -167,6 +167,11 @@ class Connection:
             if now - self._ping_sent >= self.limits.ping_timeout:
                 self.fail(Violation(Code.NO_ERROR, "hbone_ping_timeouts", "peer did not answer PING"))
         elif now - self._last_rest >= self.limits.ping_after:
+            self.probe(now)
+
+    def probe(self, now: float) -> None:
+        """Send a PING now unless one is under way; the keepalive's time limit counts for it."""
+        if self._ping_sent is None and self.broken is None:
             self._ping_sent = now
             self.write(frames.frame(frames.PING, 0, 0, b"ambient\0"))
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 ROUTE_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 20.0
+SILENCE_S: Final = 1.0
+"""How long a shared tunnel may be silent after a request before it is probed, and again before it is given up."""
 _STATUS_TEXT: Final = {
     400: "Bad Request",
     401: "Unauthorized",
@@ -46,6 +48,7 @@ class Outbound:
         "_hop",
         "_key",
         "_pod",
+        "_reads",
         "_record",
         "_retried",
         "_reused",
@@ -70,6 +73,7 @@ class Outbound:
         self._end: TunnelledEnd | None = None
         self._straight: Straight | None = None
         self._reused = False
+        self._reads = 0
         self._retried = False
         self.closed = False
 
@@ -161,11 +165,37 @@ class Outbound:
             b"forwarded", f'for="{self._record.source_text}"{host}'.encode("ascii", "replace")
         )
         block += literal(b"traceparent", b"00-%032x-%016x-00" % (trace >> 64 or 1, trace & 0xFFFFFFFFFFFFFFFF or 1))
-        self._timer = pod.plane.loop.call_later(ANSWER_TIMEOUT_S, self._answer_expired)
+        self._reads = tunnel.reads
+        if reused:
+            self._timer = pod.plane.loop.call_later(SILENCE_S, self._probe)
+        else:
+            self._timer = pod.plane.loop.call_later(ANSWER_TIMEOUT_S, self._answer_expired)
         self._stream = tunnel.core.open(block, self)
 
     def tunnel_failed(self, failure: Failure) -> None:
         self._fail(failure)
+
+    def _probe(self) -> None:
+        """No answer yet on a shared tunnel: is its other end still there at all?"""
+        tunnel, plane = self._tunnel, self._pod.plane
+        assert tunnel is not None
+        if tunnel.reads == self._reads:
+            tunnel.core.probe(plane.clock())
+        self._timer = plane.loop.call_later(SILENCE_S, self._doubt)
+
+    def _doubt(self) -> None:
+        """Not a sign since we asked: leave the tunnel to its keepalive and try a fresh one."""
+        tunnel, stream, plane = self._tunnel, self._stream, self._pod.plane
+        assert tunnel is not None
+        if tunnel.reads != self._reads or self._retried or stream is None or self._hop is None:
+            self._timer = plane.loop.call_later(ANSWER_TIMEOUT_S - 2 * SILENCE_S, self._answer_expired)
+            return
+        tunnel.pooled = False
+        self._timer = self._stream = None
+        self._retried = True
+        plane.recorder.counters.count("hbone_silent_tunnels")
+        stream.reset(Code.CANCEL)
+        self._pod.pool.acquire(self._hop, self, fresh=True)
 
     def _answer_expired(self) -> None:
         self._timer = None

@@ -68,7 +68,7 @@ class ClientTunnel(Tunnel):
         self.pooled = True
 
     def usable(self) -> bool:
-        return not self.closed and self.core.capacity() > 0
+        return self.pooled and not self.closed and self.core.capacity() > 0
 
     def verify(self, certificate: dict[str, object] | None) -> None:
         verify_server(certificate, self._expected)

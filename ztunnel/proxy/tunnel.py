@@ -43,6 +43,7 @@ class Tunnel(SocketEnd):
         "death",
         "established",
         "plane",
+        "reads",
         "session",
     )
 
@@ -52,6 +53,8 @@ class Tunnel(SocketEnd):
         self.session = TlsSession(context, server=server)
         self.core = Connection(self, client=not server)
         self.established = False
+        self.reads = 0
+        """How often something came from the peer."""
         self.death: MeshError | OSError | None = None
         """What ended the connection, if it was not an orderly end."""
         self.born = plane.clock()
@@ -150,6 +153,7 @@ class Tunnel(SocketEnd):
         if not size:
             self.fail(None)
             return
+        self.reads += 1
         self.session.feed(self._net[:size])
         if self.established or self._handshake():
             self._decrypt()

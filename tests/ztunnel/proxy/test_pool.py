@@ -76,6 +76,44 @@ def test_a_tunnel_that_died_unnoticed_costs_no_connection() -> None:
     run(scenario)
 
 
+def test_a_tunnel_whose_other_end_fell_silent_is_left_for_a_fresh_one() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            assert await talk(client.outbound) == b"hello"
+            (inbound,) = [one for one in here.workers[0].plane.tunnels if isinstance(one, InboundTunnel)]
+            # As after a crash of its node: no end, no reset, no answer.
+            inbound.stop_reading()
+            assert await talk(client.outbound) == b"hello"
+            assert here.counter("hbone_silent_tunnels") == 1
+
+    run(scenario)
+
+
+def test_an_application_that_is_slow_to_accept_does_not_make_a_tunnel_suspect() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            assert await talk(client.outbound) == b"hello"
+            here.update(server, known=False)
+            waiting = asyncio.create_task(talk(client.outbound))
+            pod = here.workers[0]._pods[server.uid].pod
+            await until(lambda: len(pod._known_waiters) == 1)
+            (tunnel,) = tunnels(here.workers[0])
+            before = tunnel.reads
+            await until(lambda: tunnel.reads > before)
+            asyncio.get_running_loop().call_later(1.2, lambda: here.update(server, known=True))
+            assert await waiting == b"hello"
+            assert here.counter("hbone_silent_tunnels") == 0
+            assert len(tunnels(here.workers[0])) == 1
+
+    run(scenario)
+
+
 def test_a_renewed_certificate_makes_new_tunnels() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
