@@ -42,11 +42,10 @@ class Child:
         self.start_at = 0.0
         self.deaths = 0
 
-    def start(self, now: float) -> None:
-        """Spawn it with clean signal dispositions; our blocked signals are not inherited."""
-        self.pid = os.posix_spawn(
-            self.argv[0], self.argv, os.environ, setsigmask=(), setsigdef=(signal.SIGTERM, signal.SIGINT)
-        )
+    def start(self, now: float, *words: str) -> None:
+        """Spawn it with clean signal dispositions; our blocked signals are not inherited. `words` are added."""
+        argv = [*self.argv, *words]
+        self.pid = os.posix_spawn(argv[0], argv, os.environ, setsigmask=(), setsigdef=(signal.SIGTERM, signal.SIGINT))
         self.started = now
 
     def died(self, now: float) -> None:
@@ -71,7 +70,9 @@ class Supervisor:
             now = time.monotonic()
             waiting = [child for child in self._children if not child.pid]
             for child in [child for child in waiting if child.start_at <= now]:
-                child.start(now)
+                # A new director has to know whether workers outlived the last one: they hold the pods' sockets.
+                living = sum(1 for worker in self._children[1:] if worker.pid)
+                child.start(now, *([f"--heirs={living}"] if child is self._children[0] else ()))
                 waiting.remove(child)
             wake = min((child.start_at for child in waiting), default=now + 3600.0)
             received = signal.sigtimedwait(_SIGNALS, max(0.0, wake - now))

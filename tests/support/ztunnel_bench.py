@@ -164,6 +164,7 @@ class Agent:
                 poke = asyncio.ensure_future(self._poke.wait())
                 await asyncio.wait({closed, poke}, timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
                 if closed.done():
+                    closed.exception()
                     return
                 for waiting in (closed, poke):
                     waiting.cancel()

@@ -24,7 +24,7 @@ sys.exit(Supervisor(family, deadline, lambda text: print(text, flush=True)).run(
 """
 LIVE = """
 import os, signal, sys
-folder, name = sys.argv[1:]
+folder, name = sys.argv[1:3]
 open(f"{folder}/{name}.log", "a").write(f"{os.getpid()}\\n")
 signal.pause()
 """

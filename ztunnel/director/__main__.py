@@ -1,4 +1,4 @@
-"""`python -m ztunnel.director [--supervised]`."""
+"""`python -m ztunnel.director [--supervised] [--heirs=N]`."""
 
 import sys
 

@@ -35,8 +35,9 @@ _log = logging.getLogger("director")
 class App:
     """One run of the director."""
 
-    def __init__(self, config: Config, *, supervised: bool) -> None:
-        self._heirs = os.path.exists(config.director_socket)
+    def __init__(self, config: Config, *, supervised: bool, heirs: int = 0) -> None:
+        """`heirs`: workers that outlived an earlier director."""
+        self._heirs = heirs
         self._config = config
         self._supervised = supervised
         self._stop = asyncio.Event()
@@ -191,11 +192,12 @@ def main(argv: list[str]) -> int:
     set_up(config.log_format, config.log_level)
     try:
         with asyncio.Runner() as runner:
-            return runner.run(_run(config, "--supervised" in argv))
+            return runner.run(_run(config, argv))
     except MeshError as error:
         _log.error("%s", error)
         return 1
 
 
-async def _run(config: Config, supervised: bool) -> int:
-    return await App(config, supervised=supervised).run()
+async def _run(config: Config, argv: list[str]) -> int:
+    heirs = [int(word.removeprefix("--heirs=")) for word in argv if word.startswith("--heirs=")]
+    return await App(config, supervised="--supervised" in argv, heirs=max(heirs, default=0)).run()

@@ -127,6 +127,11 @@ class Director:
     def served(self) -> Iterable[str]:
         return self.pods.served()
 
+    def gathered(self, heirs: int) -> bool:
+        """So many workers are here, and the sockets of every pod they serve."""
+        workers = self.crew.everyone()
+        return len(workers) >= heirs and all(self.pods.get(uid) for worker in workers for uid in worker.claims)
+
     # --- workers (ztunnel.director.workers.Owner)
 
     def worker_joined(self, worker: Worker) -> None:
