@@ -80,10 +80,14 @@ def _add(netns: str, sysctls: Iterable[tuple[str, str]]) -> None:
     os.close(netns_fd)
 
 
-def _plug(netns: str, port: str) -> list[str]:
-    """In `net`: a cable from a new port of the bridge to a new eth0 in `netns`."""
+def _plug(netns: str, port: str, address: Dual) -> list[str]:
+    """In `net`: a cable from a new port of the bridge to a new eth0 in `netns`.
+
+    Its hardware address follows from its IPv4 address: after a reboot the neighbours still know it.
+    """
+    hardware = ":".join(f"{byte:02x}" for byte in (0x02, 0xAB, *address.v4.packed))
     return [
-        f"link add {port} mtu 1500 type veth peer name eth0 mtu 1500 netns {netns}",
+        f"link add {port} mtu 1500 type veth peer name eth0 address {hardware} mtu 1500 netns {netns}",
         f"link set {port} master br0 up",
     ]
 
@@ -106,7 +110,7 @@ def make_underlay(names: Names, plan: Plan) -> None:
     if not _has_eth0(names.control):
         _add(names.control, _POD_SYSCTLS)
         _unplug(names.net, "control")
-        ip_batch(names.net, _plug(names.control, "control"))
+        ip_batch(names.net, _plug(names.control, "control", plan.control))
         ip_batch(names.control, _underlay_end(plan.control, plan))
 
 
@@ -118,7 +122,7 @@ def make_node(names: Names, plan: Plan, node: str, number: int) -> None:
     _add(netns, _ROUTER_SYSCTLS)
     _unplug(names.net, f"n{number}")
     address = plan.node(number)
-    ip_batch(names.net, _plug(netns, f"n{number}"))
+    ip_batch(names.net, _plug(netns, f"n{number}", address))
     services, pods = plan.services, plan.pods(number)
     ip_batch(
         netns,

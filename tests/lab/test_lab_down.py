@@ -71,7 +71,11 @@ def _kill_everything(lab: LabUnderTest) -> None:
 
 
 def _lose_files(lab: LabUnderTest) -> None:
-    shutil.rmtree(lab.names.folder)
+    def gone() -> bool:  # its processes may be writing
+        shutil.rmtree(lab.names.folder, ignore_errors=True)
+        return not lab.names.folder.exists()
+
+    until("the files are lost", gone)
 
 
 def _lose_namespaces(lab: LabUnderTest) -> None:

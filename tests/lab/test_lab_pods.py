@@ -27,6 +27,11 @@ def _containers(lab: LabUnderTest, pod: str) -> list[dict[str, Any]]:
     return containers
 
 
+def _main_pid(lab: LabUnderTest, pod: str) -> int:
+    """0 while the first container does not run."""
+    return int(_containers(lab, pod)[0]["state"].get("running", {}).get("pid", 0))
+
+
 @pytest.mark.parametrize("code", [0, 1, 7, 255])
 def test_exec_gives_the_exit_code_of_the_command(lab: LabUnderTest, code: int) -> None:
     assert lab.exec("a/still", "sh", "-c", f"exit {code}").returncode == code
@@ -125,7 +130,7 @@ def test_deleting_asks_first_and_waits_for_the_grace_period(lab: LabUnderTest, t
     pods = pod_yaml("a/polite", ["sh", "-c", polite], node="n1", grace=20)
     pods += pod_yaml("a/stubborn", ["sh", "-c", stubborn], node="n1", grace=1)
     lab.apply(pods)
-    pids = [_containers(lab, pod)[0]["state"]["running"]["pid"] for pod in ("a/polite", "a/stubborn")]
+    pids = [_main_pid(lab, pod) for pod in ("a/polite", "a/stubborn")]
     assert all(alive(pid) for pid in pids)
     lab.delete(pods)
     assert (tmp_path / "said").read_text() == "bye\n"
@@ -154,7 +159,7 @@ def test_a_host_network_pod_has_the_nodes_address(lab: LabUnderTest) -> None:
 @pytest.mark.parametrize("victim", ["kubelet", "supervisor", "both"])
 def test_after_a_crash_of_the_kubelet_pods_go_on_and_are_looked_after_again(lab: LabUnderTest, victim: str) -> None:
     before = lab.status()
-    running = lab.status_of("a/still")["pids"]
+    running = _main_pid(lab, "a/still")
     kubelet, supervisor = lab.component("n1", "kubelet")["pid"], before["supervisor"]["pids"][0]
     for pid in {"kubelet": [kubelet], "supervisor": [supervisor], "both": [supervisor, kubelet]}[victim]:
         lab.signal(pid, "KILL")
@@ -166,9 +171,9 @@ def test_after_a_crash_of_the_kubelet_pods_go_on_and_are_looked_after_again(lab:
         until("a new supervisor", lambda: lab.status()["supervisor"]["pids"] not in ([], [supervisor]))
     lab.apply(pod_yaml(f"a/after-{victim}", SLEEP, node="n1"))
     assert lab.exec(f"a/after-{victim}", "true").returncode == 0
-    assert lab.status_of("a/still")["pids"] == running
-    lab.signal(running[0], "KILL")
-    until("the adopted pod was restarted", lambda: lab.status_of("a/still")["pids"] not in ([], running))
+    assert _main_pid(lab, "a/still") == running
+    lab.signal(running, "KILL")
+    until("the adopted pod was restarted", lambda: _main_pid(lab, "a/still") not in (0, running))
 
 
 def test_a_pod_deleted_while_no_kubelet_runs_goes_when_one_does(lab: LabUnderTest) -> None:
