@@ -1,0 +1,25 @@
+"""The table "what survives what" under load: connections open, new and forbidden ones, while each part dies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.faults import CRASHES, Fault, deal
+from tests.support.journey import Journey
+from tests.support.survival import guarded
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _rules(mesh: Journey) -> Iterator[None]:
+    with guarded(mesh):
+        yield
+
+
+@pytest.mark.parametrize("node", [0, 1], ids=["n1", "n2"])
+@pytest.mark.parametrize("fault", CRASHES, ids=lambda fault: fault.name)
+def test_under_load_nothing_forbidden_happens_and_it_is_back_by_itself(mesh: Journey, fault: Fault, node: int) -> None:
+    verdict = deal(fault, mesh, node)
+    print(f"\n{fault.name}: {verdict}")
+    assert not fault.broken(verdict), str(verdict)
