@@ -41,6 +41,8 @@ TESTED_ELSEWHERE: Mapping[str, str] = MappingProxyType(
         "ambient.datapath.pod_net": "tests/bpf/test_enrolment.py",
         "ambient.datapath.programs": "tests/bpf/test_lifecycle.py",
         "ambient.lab.lab": "tests/lab/test_lab_apply.py",
+        "ambient.lab.sync": "tests/lab/test_lab_apply.py",
+        "ambient.lab.lab": "tests/lab/test_lab_apply.py",
         "ambient.lab.sync": "tests/lab/test_lab_mesh.py",
     }
 )
