@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection
 from datetime import datetime, timedelta
 from ipaddress import ip_address
-from typing import Final
+from typing import Any, Final
 
 import grpc
 
@@ -30,6 +30,7 @@ class ServerCertificate:
         self._names = sorted(names)
         self._addresses = list(_LOOPBACK if listen.is_unspecified else dict.fromkeys((listen, *_LOOPBACK)))
         self._pair = (b"", b"")
+        self._told = self._pair
         self.renew_at = now
         self.renew(now)
 
@@ -41,11 +42,18 @@ class ServerCertificate:
         _log.info("server certificate %x until %s", issued.serial, issued.not_after.isoformat(timespec="seconds"))
 
     def credentials(self) -> grpc.ServerCredentials:
-        """Credentials that follow renewals (gRPC asks for the configuration at each handshake)."""
+        """Credentials that follow renewals (gRPC asks for news at each handshake)."""
+        self._told = self._pair
         credentials: grpc.ServerCredentials = grpc.dynamic_ssl_server_credentials(
-            self._configuration(), self._configuration, require_client_authentication=False
+            grpc.ssl_server_certificate_configuration([self._told]), self._news, require_client_authentication=False
         )
         return credentials
 
-    def _configuration(self) -> grpc.ServerCertificateConfiguration:
-        return grpc.ssl_server_certificate_configuration([self._pair])
+    def _news(self) -> Any:
+        """The new configuration once after a renewal, else None: gRPC replaces what it has by every answer, and doing
+        so under many handshakes at once ended the process (segmentation fault in grpcio 1.71 to 1.85)."""
+        pair = self._pair
+        if pair is self._told:
+            return None
+        self._told = pair
+        return grpc.ssl_server_certificate_configuration([pair])
