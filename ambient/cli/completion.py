@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 
 from ambient.cli.env import Env, Exit
-
-LAB_VERBS = ("up", "apply", "delete", "label", "exec", "logs", "status", "capture", "down")
-
+from ambient.cli.lab import build_parser
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=("bash", "zsh"))
@@ -25,7 +23,7 @@ def words() -> dict[str, list[str]]:
     found = {}
     for name, command in COMMANDS.items():
         if name == "lab":
-            found[name] = [*LAB_VERBS, "--name"]
+            found[name] = [*lab_verbs(), "--name"]
         elif command.raw:
             found[name] = ["--help"]
         else:
@@ -35,6 +33,12 @@ def words() -> dict[str, list[str]]:
                 for word in (*action.option_strings, *(action.choices or () if not action.option_strings else ()))
             ]
     return found
+
+
+def lab_verbs() -> list[str]:
+    """The verbs of `ambient lab`, from its own parser."""
+    actions = (action for action in build_parser()._actions if isinstance(action, argparse._SubParsersAction))
+    return list(next(actions).choices)
 
 
 def script(shell: str, follow: dict[str, list[str]]) -> str:
