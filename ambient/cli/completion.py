@@ -7,6 +7,7 @@ import argparse
 from ambient.cli.env import Env, Exit
 from ambient.cli.lab import build_parser
 
+
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("shell", choices=("bash", "zsh"))
 
