@@ -6,7 +6,9 @@ segment is found as well; packets themselves are searched too.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import secrets
 import socket
 import subprocess
@@ -26,6 +28,7 @@ from ambient.netns import entered
 _COOKED2: Final = 276
 _ETHERNET: Final = 1
 _DISCARD: Final = 9
+_DROPPED: Final = re.compile(rb"(\d+) packets? dropped by (kernel|interface)")
 _TLS_RECORDS: Final = frozenset({20, 21, 22, 23})
 
 
@@ -67,15 +70,19 @@ class Capture:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._process is not None
-        if kind is None:
-            self._flush()
-        self._process.terminate()
-        self._process.communicate(timeout=10)
-        self._raw = Path(self._file.name).read_bytes()
-        self._file.close()
+        try:
+            if kind is None:
+                self._flush()
+        finally:
+            self._process.terminate()
+            _, said = self._process.communicate(timeout=10)
+            self._raw = Path(self._file.name).read_bytes()
+            self._file.close()
+        if kind is None and (lost := _DROPPED.search(said)) and int(lost[1]):
+            raise Broken("the capture has holes", self._netns.name, lost[0].decode())
 
     def _flush(self) -> None:
-        """Send a datagram of our own through the node and wait until it is in the file: then so is all before it."""
+        """Send datagrams of our own through the node until one is in the file: then so is all that came before it."""
         sentinel = secrets.token_bytes(24)
         fd = os.open(self._netns, os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -83,9 +90,14 @@ class Capture:
                 sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         finally:
             os.close(fd)
+
+        def arrived() -> bool:
+            with contextlib.suppress(ConnectionRefusedError):
+                sender.sendto(sentinel, ("127.0.0.1", _DISCARD))
+            return sentinel in Path(self._file.name).read_bytes()
+
         with sender:
-            sender.sendto(sentinel, ("127.0.0.1", _DISCARD))
-        until("the capture is complete", lambda: sentinel in Path(self._file.name).read_bytes())
+            until(f"tcpdump sees what passes {self._netns.name}", arrived)
 
     def segments(self) -> Iterator[Segment]:
         yield from segments(self._raw)
