@@ -262,6 +262,7 @@ class Connection:
         if stream is None:
             if self.client or not stream_id & 1 or stream_id <= self.last_peer_id:
                 self._refuse_idle(stream_id, "HEADERS")
+                self.count_control()
                 return
             self._begin(stream_id, fields, end=end)
             return
@@ -325,12 +326,15 @@ class Connection:
             self._refuse_idle(stream_id, "RST_STREAM")
             self.count_control()
             return
-        sink, answered = stream.sink, stream.answered
+        sink, answered, used = stream.sink, stream.answered, stream.receive_window != self.limits.stream_window
         self.forget(stream)
         if sink is not None:
             sink.on_reset(code, untouched=self.client and code == Code.REFUSED_STREAM and not answered)
         if not self.client and not answered:
             self.add_reset_debt()
+        elif not self.client and not used:
+            # An answer may come so fast that a reset is never before it: opened for nothing all the same.
+            self.count_control()
 
     def on_settings(self, flags: int, payload: memoryview) -> None:
         self.count_control()
@@ -372,6 +376,7 @@ class Connection:
         stream = self.streams.get(stream_id)
         if stream is None:
             self._refuse_idle(stream_id, "WINDOW_UPDATE")
+            self.count_control()
             return
         stream.send_window += increment
         if not increment or stream.send_window > frames.LARGEST_WINDOW:
