@@ -120,30 +120,32 @@ class Applier:
         entry = await self._entry(pod)
         netns = self._open[pod.uid]
         captured = self._captured(entry)
+        # Captured once, and its rows are lost with the node's pins: brought back without a moment of passing.
+        lost = bool(entry.since_unix) and any(self._kernel.row(ip) is None for ip in pod.addresses)
         try:
             absent = await self._thread(self._kernel.absent_addresses, netns, pod.addresses)
             if absent:
                 raise Unavailable("pod addresses", str(pod), f"not in {netns.path} yet: {', '.join(map(str, absent))}")
             async with self._turns:
                 for step in _ALONE:
-                    await self._take(step, pod, netns, captured=captured)
+                    await self._take(step, pod, netns, captured=captured, lost=lost)
             for step in Step:
                 if step not in _ALONE:
                     await self._take(step, pod, netns, captured=captured)
         except (MeshError, OSError) as error:
             reached = self._journal.get(pod.uid)
-            if not captured and reached is not None and not reached.since_unix:
+            if not captured and not lost and reached is not None and not reached.since_unix:
                 await self.take_out(pod.uid)
             raise _at(reached.step if reached is not None else Step.OLDER, error) from error
         log.info("pod %s: in the mesh%s", pod, " (as before)" if captured else "")
 
-    async def _take(self, step: Step, pod: PodTarget, netns: PodNetns, *, captured: bool) -> None:
+    async def _take(self, step: Step, pod: PodTarget, netns: PodNetns, *, captured: bool, lost: bool = False) -> None:
         """One step, written down before it is done."""
         self._checkpoint(pod.uid, f"before {step.name}")
         entry = self._journal.get(pod.uid)
         assert entry is not None
         self._journal.change(pod.uid, step=max(step, entry.step))
-        work = self._do(step, pod, netns, captured=captured)
+        work = self._do(step, pod, netns, captured=captured, lost=lost)
         await (work if step is Step.ZDS else _whole(work))
         self._checkpoint(pod.uid, f"after {step.name}")
 
@@ -184,18 +186,20 @@ class Applier:
         rows = [self._kernel.row(ip) for ip in entry.pod.addresses]
         return all(row is not None and row.epoch == entry.epoch and Flag.CAPTURE_OUT in row.flags for row in rows)
 
-    async def _do(self, step: Step, pod: PodTarget, netns: PodNetns, *, captured: bool) -> None:
+    async def _do(self, step: Step, pod: PodTarget, netns: PodNetns, *, captured: bool, lost: bool) -> None:
         entry = self._journal.get(pod.uid)
         assert entry is not None
         match step:
             case Step.OLDER if not captured:
                 older = await self._thread(self._kernel.record_older, netns, pod.addresses)
-                self._journal.change(pod.uid, older=older, since_unix=0.0)
+                self._journal.change(pod.uid, older=older, since_unix=entry.since_unix if lost else 0.0)
             case Step.ROWS:
+                passing = PodRow(Flag(0), FailMode.CLOSED, FailMode.CLOSED, entry.epoch)
+                first = row_of(pod.capture, entry.epoch, entry.host_ifindex) if lost else passing
                 for ip in pod.addresses:
                     row = self._kernel.row(ip)
                     if row is None or row.epoch != entry.epoch:
-                        self._kernel.put_row(ip, PodRow(Flag(0), FailMode.CLOSED, FailMode.CLOSED, entry.epoch))
+                        self._kernel.put_row(ip, first)
             case Step.ROUTES:
                 if entry.undo is None:
                     self._journal.change(pod.uid, undo=await self._thread(self._kernel.observe, netns))

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -18,11 +19,12 @@ from ambient.agent.enrol import PodTarget
 from ambient.agent.journal import OlderConnection
 from ambient.agent.older import count_proxied
 from ambient.datapath import pod_net, programs
+from ambient.datapath.holding import Holding
 from ambient.datapath.hooks import HOOKS
 from ambient.datapath.layout import PodRow
 from ambient.datapath.maps import Maps
 from ambient.datapath.sockets import TcpSocket
-from ambient.errors import Unavailable
+from ambient.errors import MeshError, Unavailable
 from ambient.model.address import IpAddress
 from ambient.netns import entered
 
@@ -59,9 +61,18 @@ class NodeKernel:
         self._pod_netns = pod_netns
         self._veth = veth
         self._host = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+        self._holding = Holding(bpffs)
 
     def close(self) -> None:
+        """What was unpinned meanwhile is pinned again first: without us the pins alone keep the pods captured."""
         os.close(self._host)
+        with suppress(MeshError, OSError):
+            self._holding.restore()
+        self._holding.close()
+
+    def repin(self) -> int:
+        """Pin again what somebody unpinned; how much that was."""
+        return len(self._holding.restore())
 
     def open_netns(self, pod: PodTarget) -> podns.PodNetns:
         return podns.open_netns(self._pod_netns.format(namespace=pod.namespace, name=pod.name, uid=pod.uid))
@@ -113,12 +124,16 @@ class NodeKernel:
         pod_net.restore(netns.fd, pod_net.PodNet.from_json(undo))
 
     def attach_pod(self, netns: podns.PodNetns, uid: str) -> None:
+        self._holding.restore()
         programs.attach_pod(self._bpffs, netns.fd, uid, POD_INTERFACE)
+        self._holding.take(uid)
 
     def attach_host(self, ifindex: int, uid: str) -> None:
         with entered(self._host):
             name = socket.if_indextoname(ifindex)
+        self._holding.restore()
         programs.attach_host(self._bpffs, self._host, uid, name)
+        self._holding.take(uid)
 
     def attached(self) -> Mapping[str, bool]:
         """Pods that have pins; True when every program of theirs is attached."""
@@ -129,4 +144,6 @@ class NodeKernel:
         }
 
     def detach(self, uid: str) -> None:
+        self._holding.restore()
         programs.detach_pod(self._bpffs, uid)
+        self._holding.release(uid)

@@ -244,6 +244,10 @@ class Agent:
         loop = asyncio.get_running_loop()
         tracked = self._convergence.tracked
         before = {uid for uid, t in tracked.items() if t.state is State.ENROLLED}
+        unpinned = await loop.run_in_executor(self._threads, self._kernel.repin)
+        if unpinned:
+            log.error("sweep: somebody unpinned %d of our maps, programs and links: pinned again", unpinned)
+            self._tally.count_repair("pin")
         attached = await loop.run_in_executor(self._threads, self._kernel.attached)
         enrolled = [uid for uid in before if uid in tracked and tracked[uid].state is State.ENROLLED]
         pods = [t.pod for t in tracked.values()]

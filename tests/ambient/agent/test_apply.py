@@ -336,3 +336,23 @@ def test_an_undo_that_fails_says_so_and_can_be_repeated(node: Node) -> None:
     node.kernel.fail.clear()
     asyncio.run(node.applier.take_out("uid-web"))
     fully_out(node)
+
+
+def test_a_pod_whose_rows_and_programs_were_taken_away_comes_back_without_a_moment_of_passing(node: Node) -> None:
+    asyncio.run(node.applier.enrol(target()))
+    node.kernel.table.clear()
+    node.kernel.inside.clear()
+    node.kernel.host.clear()
+    node.restart()
+    node.kernel.calls.clear()
+    node.proxies.silent = True
+
+    async def wait() -> None:
+        task = asyncio.create_task(node.applier.enrol(target()))
+        await until(lambda: node.kernel.attached() == {"uid-web": True} or task.done())
+        assert node.kernel.captures, "closed, though no ztunnel has said that it serves the pod"
+        task.cancel()
+        await asyncio.wait({task})
+
+    asyncio.run(wait())
+    assert Flag(0) not in {row.flags for row in node.kernel.table.values()}
