@@ -42,8 +42,6 @@ TESTED_ELSEWHERE: Mapping[str, str] = MappingProxyType(
         "ambient.datapath.programs": "tests/bpf/test_lifecycle.py",
         "ambient.lab.lab": "tests/lab/test_lab_apply.py",
         "ambient.lab.sync": "tests/lab/test_lab_apply.py",
-        "ambient.lab.lab": "tests/lab/test_lab_apply.py",
-        "ambient.lab.sync": "tests/lab/test_lab_mesh.py",
     }
 )
 """Modules without a test file of their own name, and where they are tested."""
