@@ -1,0 +1,178 @@
+"""`./dev bench [NAME...]`: measure, print, and write what was measured. See `--help`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from ambient.errors import MeshError
+from bench import envoy, stranger
+from bench.arms import Arm, bare, ours
+from bench.cases import CASES, Case, Sample, run_case
+from bench.footprint import footprints, idle
+from bench.report import case_json, case_lines, machine, markdown
+from bench.scale import Judging, judging, knowing
+from bench.world import World, world
+
+FEWEST_ROUNDS: Final = 7
+EXTRA: Final = ("memory", "judging", "workloads")
+"""Measured once and not in rounds: PSS of every process, judging many policies, knowing many workloads."""
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """Read the command line; exits with 2 when it cannot be understood."""
+    names = [*(case.name for case in CASES), *EXTRA]
+    parser = argparse.ArgumentParser(
+        prog="dev bench",
+        description="measure this mesh beside no mesh and beside another proxy, in turn, in one lab on this machine",
+        epilog=f"NAMES: {' '.join(names)}",
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help="what to measure (default: everything)")
+    parser.add_argument(
+        "--against",
+        default="envoy",
+        metavar="envoy|none|PATH",
+        help="PATH: a ztunnel that understands Istio's local configuration variables (default: envoy)",
+    )
+    parser.add_argument("--rounds", type=int, default=FEWEST_ROUNDS, help=f"alternations, at least {FEWEST_ROUNDS}")
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of one measurement (default: 1)")
+    parser.add_argument("--workers", type=int, default=2, help="of our ztunnel and of the other proxy (default: 2)")
+    parser.add_argument("--quick", action="store_true", help="cross-node only, 0.3 s each: to see that it works")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample and ratio there")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there")
+    parser.add_argument("--env", action="append", default=[], metavar="[PART:]K=V", help="setting of the mesh's parts")
+    options = parser.parse_args(arguments)
+    unknown = [name for name in options.names if name not in names]
+    if unknown:
+        parser.error(f"no such benchmark: {' '.join(unknown)}; there are {' '.join(names)}")
+    if options.rounds < FEWEST_ROUNDS:
+        parser.error(f"--rounds: at least {FEWEST_ROUNDS}, fewer say nothing")
+    if options.quick:
+        options.seconds = 0.3
+        options.names = options.names or [name for name in names if not name.endswith("-same")]
+    return options
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def peer(world: World, options: argparse.Namespace, folder: Path) -> Iterator[Arm | None]:
+    """The other proxy, running; None for `--against none`."""
+    if options.against == "none":
+        yield None
+    elif options.against == "envoy":
+        with envoy.running(world, options.workers, folder) as arm:
+            yield arm
+    else:
+        with stranger.running(world, options.workers, folder, Path(options.against).resolve()) as arm:
+            yield arm
+
+
+def alternate(world: World, arms: Sequence[Arm], case: Case, rounds: int, seconds: float) -> dict[str, list[Sample]]:
+    """Every arm once per round; the one that begins changes from round to round."""
+    taken: dict[str, list[Sample]] = {arm.title: [] for arm in arms}
+    for number in range(rounds):
+        first = number % len(arms)
+        for arm in (*arms[first:], *arms[:first]):
+            taken[arm.title].append(run_case(world, arm, case, seconds))
+    return taken
+
+
+def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
+    """Everything that was asked for: as JSON and as lines of Markdown."""
+    wanted = options.names or [*(case.name for case in CASES), *EXTRA]
+    found: dict[str, Any] = {
+        "machine": machine(),
+        "options": {key: getattr(options, key) for key in ("against", "rounds", "seconds", "workers")},
+        "cases": {},
+    }
+    if options.against not in ("none", "envoy"):
+        found["options"]["against"] = Path(options.against).name
+    lines: list[str] = []
+    if "judging" in wanted:
+        verdicts = judging(options.rounds)
+        found["judging"] = [asdict(one) for one in verdicts]
+        lines += _judging_lines(verdicts)
+        say("\n".join(lines))
+    if set(wanted) == {"judging"}:
+        return found, lines
+    with ExitStack() as stack:
+        lab = stack.enter_context(world(options.workers, folder, options.env))
+        other = stack.enter_context(peer(lab, options, folder))
+        arms = [ours(lab), *([other] if other else []), bare(lab)]
+        rested = [(arm, idle(arm)) for arm in arms[:-1]]
+        done = []
+        for case in CASES:
+            if case.name in wanted:
+                samples = alternate(lab, arms, case, options.rounds, options.seconds)
+                done.append((case, samples))
+                found["cases"][case.name] = case_json(case, samples)
+                say("\n".join(case_lines(case, samples)))
+        if done:
+            lines += ["", *markdown(done)]
+        if "memory" in wanted:
+            sizes = [one for arm, before in rested for one in footprints(lab, arm, before, options.seconds)]
+            found["memory"] = [asdict(one) for one in sizes]
+            table = [
+                "",
+                "| arm | process | PSS idle | PSS under load | private idle | under load (MiB) |",
+                "|---" * 6 + "|",
+            ]
+            for one in sizes:
+                figures = (one.idle.pss, one.loaded.pss, one.idle.private, one.loaded.private)
+                table.append(f"| {one.arm} | {one.role} | {' | '.join(f'{kib / 1024:.1f}' for kib in figures)} |")
+            lines += table
+            say("\n".join(table))
+        if "workloads" in wanted:
+            known = knowing(lab)
+            found["workloads"] = known
+            table = _knowing_lines(known)
+            lines += table
+            say("\n".join(table))
+    return found, lines
+
+
+def _judging_lines(verdicts: Sequence[Judging]) -> list[str]:
+    head = "| connection | us, 10 policies | us, 10,000 policies | ratio (95 %) |"
+    rows = [f"| {one.connection} | {one.few_us:.2f} | {one.many_us:.2f} | {one.ratio} |" for one in verdicts]
+    return ["", head, "|---" * 4 + "|", *rows]
+
+
+def _knowing_lines(known: dict[str, Any]) -> list[str]:
+    lines = ["", f"{known['workloads']} more workloads, acknowledged by every node after {known['seconds']} s", ""]
+    lines += ["| process | PSS before | after (MiB) | bytes per workload |", "|---" * 4 + "|"]
+    for role, before in known["before"].items():
+        after = known["after"].get(role, 0)
+        each = (after - before) * 1024 / known["workloads"]
+        lines.append(f"| {role} | {before / 1024:.1f} | {after / 1024:.1f} | {each:.0f} |")
+    return lines
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Exit code 0, or 1 with a sentence why it could not be measured."""
+    options = parse(arguments)
+    try:
+        with tempfile.TemporaryDirectory(prefix="amb-bench-") as folder:
+            found, lines = measure(options, Path(folder))
+    except MeshError as error:
+        sys.stderr.write(f"bench: {error}\n")
+        return 1
+    if options.json:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+    if options.markdown:
+        options.markdown.write_text("\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
