@@ -78,6 +78,7 @@ RULES: Mapping[str, Callable[[Path], list[str]]] = MappingProxyType(
         "docstrings": architecture.docstrings,
         "machine paths": architecture.machine_paths,
         "tests": architecture.slow_or_patched_tests,
+        "entering": architecture.entering,
         "mirror": _mirror,
         "ports": _ports,
     }
@@ -123,6 +124,7 @@ FAULTS = [
     ("machine paths", "docs/x.md", "see /wo" + "rk/there", "docs/x.md: names"),
     ("tests", "tests/lab/test_x.py", "import time\ntime.sleep(1)", "sleeps"),
     ("tests", "tests/lab/test_x.py", "from unittest.mock import patch", "imports unittest.mock.patch"),
+    ("entering", "tests/bpf/test_x.py", 'run("ip", "netns", ' + '"exec", name)', "ip netns exec"),
     ("mirror", "ambient/lab/x.py", "def f(a):\n    a += 1\n    return a", "no tests/ambient/lab/test_x.py"),
     ("mirror", "tests/ambient/lost/test_x.py", "", "tests nothing that exists"),
     ("ports", "bpf/include/mesh.h", "#define OUTBOUND_PORT 15002", "OUTBOUND_PORT is [15002], the model says 15001"),

@@ -126,5 +126,5 @@ def _network(bench: Bench) -> tuple[str, ...]:
         run("ip", "-n", name, "-6", "rule"),
         run("ip", "-n", name, "route", "show", "table", "all"),
         run("ip", "-n", name, "-6", "route", "show", "table", "all"),
-        run("ip", "netns", "exec", name, "cat", "/proc/sys/net/ipv4/conf/lo/accept_local"),
+        run("nsenter", f"--net=/run/netns/{name}", "cat", "/proc/sys/net/ipv4/conf/lo/accept_local"),
     )

@@ -284,6 +284,13 @@ def slow_or_patched_tests(root: Path) -> list[str]:
     return findings
 
 
+def entering(root: Path) -> list[str]:
+    """Namespaces are entered by nsenter: `ip netns exec` mounts, which hides bpffs and cannot be done in a chroot."""
+    needle = '"netns", ' + '"exec"'
+    files = [*modules(root).values(), *(root / "tests").rglob("*.py")]
+    return [f"{path.relative_to(root)}: ip netns exec" for path in files if needle in path.read_text()]
+
+
 def mirror(root: Path, elsewhere: Mapping[str, str]) -> list[str]:
     """Every module with behaviour has a test file of its name, or is imported by one in the folder that mirrors its
     package or the one above, or has a line in `elsewhere` that names its tests; and every test file under tests/ambient

@@ -114,8 +114,8 @@ def world(prefix: str) -> Iterator[World]:
             made.cgroup[owner] = path
         stack.callback(_move, root / home.lstrip("/"))
         node = _namespace(stack, f"{prefix}-node")
-        run("ip", "netns", "exec", f"{prefix}-node", "sysctl", "-qw", "net.ipv4.ip_forward=1")
-        run("ip", "netns", "exec", f"{prefix}-node", "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
+        run("nsenter", f"--net=/run/netns/{prefix}-node", "sysctl", "-qw", "net.ipv4.ip_forward=1")
+        run("nsenter", f"--net=/run/netns/{prefix}-node", "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
         made.places["node"] = Place("node", node, {4: "10.213.0.1", 6: "fd00:213::1"}, "lo")
         run("ip", "-n", f"{prefix}-node", "addr", "add", "10.213.0.1/32", "dev", "lo")
         run("ip", "-n", f"{prefix}-node", "addr", "add", "fd00:213::1/128", "dev", "lo", "nodad")
@@ -130,7 +130,7 @@ def _namespace(stack: contextlib.ExitStack, name: str) -> int:
     descriptor = os.open(f"/run/netns/{name}", os.O_RDONLY | os.O_CLOEXEC)
     stack.callback(os.close, descriptor)
     for scope in ("all", "default"):  # addresses are good at once
-        run("ip", "netns", "exec", name, "sysctl", "-qw", f"net.ipv6.conf.{scope}.accept_dad=0")
+        run("nsenter", f"--net=/run/netns/{name}", "sysctl", "-qw", f"net.ipv6.conf.{scope}.accept_dad=0")
     run("ip", "-n", name, "link", "set", "lo", "up")
     return descriptor
 

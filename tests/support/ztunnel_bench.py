@@ -109,7 +109,7 @@ class BenchPod:
     def listening(self, port: int) -> int:
         """How many sockets listen on a port inside."""
         done = subprocess.run(
-            ["ip", "netns", "exec", self.netns, "ss", "-Hltn", f"sport = :{port}"],
+            ["nsenter", f"--net=/run/netns/{self.netns}", "ss", "-Hltn", f"sport = :{port}"],
             check=True,
             capture_output=True,
             text=True,
@@ -311,7 +311,7 @@ def _pods(prefix: str, octet: int) -> Iterator[tuple[BenchPod, BenchPod]]:
                 "route add local default dev lo table 100",
             ):
                 _run("ip", "-n", pod.netns, *command.split())
-            _run("ip", "netns", "exec", pod.netns, "nft", "-f", "-", stdin=_RULES.format(own=pod.ip))
+            _run("nsenter", f"--net=/run/netns/{pod.netns}", "nft", "-f", "-", stdin=_RULES.format(own=pod.ip))
         yield made[0], made[1]
 
 
