@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ambient.datapath import programs
+from ambient.datapath import bpfsys, programs
 from ambient.datapath.layout import FailMode, Flag, Role
 from ambient.datapath.maps import Maps
 from ambient.model.address import LOOP_MARK
@@ -205,8 +205,12 @@ def test_an_address_that_goes_to_another_pod_at_once_is_the_new_pods(mesh: Agent
 def test_links_that_somebody_removes_come_back_with_an_alarm(mesh: AgentLab) -> None:
     pin = mesh.bpffs / "pods" / mesh.uid("pod") / "pod_egress"
     pin.unlink()
-    eventually(pin.exists, "the link is back")
+    eventually(pin.exists, "the link is pinned again")
+    mesh.processes[0].wait_for("somebody unpinned 1 of our")
+    assert 'ambient_agent_repairs_total{what="pin"} 1' in mesh.http("GET", "/metrics")[1]
+    bpfsys.detach_link(pin)
     mesh.processes[0].wait_for("a link of ours was missing or changed")
+    eventually(lambda: bpfsys.link_target(pin), "it is attached again")
     assert 'ambient_agent_repairs_total{what="link"} 1' in mesh.http("GET", "/metrics")[1]
 
 
@@ -271,7 +275,7 @@ def test_uninstalling_leaves_nothing_even_of_what_is_half_gone(mesh: AgentLab) -
     for name in ("pod", "other"):
         assert hex(LOOP_MARK) not in rules(mesh, name)
         accept = run(
-            "ip", "netns", "exec", f"{mesh.world.prefix}-{name}", "cat", "/proc/sys/net/ipv4/conf/lo/accept_local"
+            "nsenter", f"--net=/run/netns/{mesh.world.prefix}-{name}", "cat", "/proc/sys/net/ipv4/conf/lo/accept_local"
         )
         assert accept.strip() == "0"
         assert mesh.shown(name) is None

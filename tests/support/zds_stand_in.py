@@ -33,13 +33,24 @@ async def connect(path: Path) -> packet.PacketSocket:
             await asyncio.sleep(0.01)
 
 
+async def sent(sock: packet.PacketSocket, data: bytes) -> bool:
+    """False: the agent died meanwhile."""
+    try:
+        await sock.send(data)
+    except Unavailable:
+        return False
+    return True
+
+
 async def serve(path: Path, cgroup: Path, refuse: int) -> None:
     world = World("stand-in", cgroup={"ztunnel": cgroup})
     pods: dict[str, StandIn] = {}
     while True:
         sock = await connect(path)
         session = ZtunnelSession(pods)
-        await sock.send(session.hello())
+        if not await sent(sock, session.hello()):
+            sock.close()
+            continue
         while True:
             try:
                 data, fds = await sock.receive(MAX_PACKET, 1)
@@ -64,7 +75,8 @@ async def serve(path: Path, cgroup: Path, refuse: int) -> None:
                     if gone is not None:
                         gone.close()
                         say("down", uid)
-            await sock.send(session.finish(error))
+            if not await sent(sock, session.finish(error)):
+                break
             if session.ready and not before:
                 say("snapshot")
         sock.close()
