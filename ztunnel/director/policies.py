@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ambient.model.identity import Identity
 from ambient.model.mesh import Mesh
 from ambient.model.outcome import ServiceLabels
 from ambient.model.route import peer_labels, waypoint_principals
-from ambient.model.workload import TunnelProtocol, Workload
+from ambient.model.workload import Service, TunnelProtocol, Workload
 from ztunnel.ipc.messages import PodPolicy
 
 
@@ -69,7 +70,8 @@ def pod_policy(mesh: Mesh, site: Site, pod: PodInfo) -> PodPolicy:
     if workload is None:
         return PodPolicy(known=False, own=peer_labels(source), baggage=baggage(source))
     chosen = mesh.policies_of(workload)
-    services = (mesh.service(key) for key in sorted(workload.services))
+    found = (mesh.service(key) for key in sorted(workload.services))
+    services = [service for service in found if service is not None]
     return PodPolicy(
         known=True,
         policies=chosen.policies,
@@ -77,11 +79,25 @@ def pod_policy(mesh: Mesh, site: Site, pod: PodInfo) -> PodPolicy:
         own=peer_labels(workload),
         addresses=tuple(str(ip) for ip in workload.addresses),
         waypoint_principals=tuple(waypoint_principals(mesh, workload)),
-        services=tuple(
-            ServiceLabels(service.hostname, service.namespace, service.name) for service in services if service
-        ),
+        services=tuple(ServiceLabels(service.hostname, service.namespace, service.name) for service in services),
         baggage=baggage(workload),
+        service_ports=service_ports(workload, services),
     )
+
+
+def service_ports(workload: Workload, services: Sequence[Service]) -> tuple[tuple[str, int, int], ...]:
+    """(hostname, service port, port of this pod): what a tunnel to a host name means here (interop 1.6).
+
+    The pod's own port for a service port counts before the service's; of one name in several namespaces the pod's own.
+    """
+    meaning: dict[tuple[str, int], int] = {}
+    for service in sorted(services, key=lambda service: service.namespace != workload.namespace):
+        own = {port.service_port: port.target_port for port in workload.services[service.key]}
+        for port in service.ports:
+            target = own.get(port.service_port, 0) or port.target_port
+            if target:
+                meaning.setdefault((service.hostname, port.service_port), target)
+    return tuple((hostname, port, target) for (hostname, port), target in meaning.items())
 
 
 def baggage(workload: Workload) -> str:

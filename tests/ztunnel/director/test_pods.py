@@ -67,6 +67,20 @@ def test_a_policy_set_is_whole_and_names_what_is_missing() -> None:
     assert [one.hostname for one in policy.services] == [service.hostname]
 
 
+def test_a_host_name_means_the_pods_own_port_before_the_services() -> None:
+    mesh = Mesh()
+    ports = (Port(80, 8080), Port(81, 0), Port(82, 0))
+    near = Service(name="s", namespace="ns", hostname="s.example", ports=ports)
+    far = Service(name="s", namespace="other", hostname="s.example", ports=(Port(80, 1), Port(90, 9090)))
+    keys = {near.key: (Port(81, 9081),), far.key: ()}
+    mesh.apply([simple_workload("a", services=keys), near, far])
+    assert set(pod_policy(mesh, SITE, POD).service_ports) == {
+        ("s.example", 80, 8080),
+        ("s.example", 81, 9081),
+        ("s.example", 90, 9090),
+    }
+
+
 def test_baggage_is_in_istios_order_without_empty_values() -> None:
     workload = simple_workload(
         "a",
