@@ -14,6 +14,7 @@ from ambient.kube.records import Pod
 from ambient.model.decide import PolicyIndex
 from ambient.model.mesh import Mesh
 from ambient.model.outcome import Connection, Verdict
+from ambient.model.route import waypoint_principals
 from ambient.xds.channel import ServerSettings
 from ambient.xds.client import Batch, DeltaClient
 from ambient.xds.messages import ztunnel_node
@@ -49,14 +50,14 @@ class Policies:
             self._changed()
 
     def apply_to(self, pod: Pod | PodTarget) -> bool:
-        """STRICT or any policy selects the pod, or nobody can tell yet."""
+        """STRICT, any policy or a waypoint guards the pod, or nobody can tell yet."""
         if not self.known:
             return True
         workload = self._mesh.local_workload(pod.namespace, pod.name, self._node)
         if workload is None:
             return True
         selecting = self._mesh.policies_of(workload)
-        return bool(selecting.policies or selecting.missing)
+        return bool(selecting.policies or selecting.missing or waypoint_principals(self._mesh, workload))
 
     def judge_of(self, pod: PodTarget) -> Callable[[Connection], Verdict] | None:
         """How a connection to the pod is judged now; None while it is not known."""

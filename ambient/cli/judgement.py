@@ -76,7 +76,7 @@ def judge(view: Mesh, views: Mapping[str, Mesh], client: Source, hop: Hop, final
     known = there.workload(workload.uid) or workload
     peer = client.workload.identity if hop.authority and client.workload else None
     wanted = waypoint_principals(there, known)
-    if peer is not None and wanted and str(peer) not in wanted:
+    if wanted and str(peer) not in wanted:
         text = f"denied: only its waypoint may connect ({', '.join(sorted(wanted))})"
         return Judgement(hop, final, known, False, Reason.NOT_ITS_WAYPOINT, text)
     selected = there.policies_of(known)

@@ -68,7 +68,7 @@ def peer_labels(workload: Workload) -> PeerLabels:
 
 
 def waypoint_principals(mesh: Mesh, workload: Workload) -> tuple[str, ...]:
-    """SPIFFE URIs of the waypoints in front of a workload: only these may reach it over HBONE. () = no waypoint.
+    """SPIFFE URIs of the waypoints in front of a workload: only these may reach it. () = no waypoint.
 
     A waypoint that is configured but unknown gives a tuple that no peer can satisfy ("").
     """

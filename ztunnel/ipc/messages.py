@@ -134,35 +134,11 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FlowRecord:
-    """A connection that opened, closed, was denied or failed; batched to the director for `ambient flows`."""
-
-    event: str
-    time_unix: float
-    node: str
-    direction: str
-    source: str
-    source_pod: str = ""
-    source_namespace: str = ""
-    source_principal: str = ""
-    destination: str
-    destination_pod: str = ""
-    destination_namespace: str = ""
-    destination_principal: str = ""
-    service: str = ""
-    security: str = "unknown"
-    flags: str = "-"
-    reason: str = ""
-    policy: str = ""
-    detail: str = ""
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    duration_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Flows:
-    records: tuple[FlowRecord, ...]
+    """`count` flow records packed by `ztunnel.ipc.flows.pack`; `lost` more were dropped."""
+
+    packed: bytes
+    count: int
     lost: int = 0
 
 
@@ -196,7 +172,7 @@ class PodPolicy:
     `known` is False until discovery has told us about the workload: then inbound waits or refuses.
     `missing`: keys the workload names that were not received: they refuse.
     `own`: labels of this pod. `addresses`: its IPs as text. `waypoint_principals`: with a non-empty tuple only these
-    peers may come in over HBONE (the pod's service is behind a waypoint).
+    peers may come in, and no plain text (the pod's service is behind a waypoint).
     """
 
     known: bool = False

@@ -25,7 +25,6 @@ class Judged(Protocol):
     """A live inbound connection."""
 
     connection: Connection
-    over_hbone: bool
 
     def cut(self, failure: Failure) -> None:
         """End it now, both sides."""
@@ -59,9 +58,10 @@ class LiveConnections:
         self._live.pop(live, None)
 
     def judge(self, live: Judged) -> Verdict:
-        """The verdict of the policy in force now."""
+        """The verdict of the policy in force now. Behind a waypoint only the waypoint comes in, and plain text proves
+        nobody."""
         waypoints = self._policy.waypoint_principals
-        if live.over_hbone and waypoints:
+        if waypoints:
             peer = live.connection.peer
             if peer is None or (str(peer) not in waypoints and peer.principal not in waypoints):
                 return Denied(Reason.NOT_ITS_WAYPOINT, detail=f"only {', '.join(waypoints)} may come in")

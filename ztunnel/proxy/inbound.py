@@ -90,7 +90,6 @@ class InboundStream:
         "_tunnel",
         "closed",
         "connection",
-        "over_hbone",
     )
 
     def __init__(self, tunnel: InboundTunnel, stream: Stream, request: Request) -> None:
@@ -107,7 +106,6 @@ class InboundStream:
         record.destination_identity = pod.identity
         record.hbone_target = request.authority.decode("ascii", "replace")
         self.connection = Connection(tunnel.source.ip, tunnel.local.ip, 0, tunnel.peer)
-        self.over_hbone = True
         self.closed = False
         self._early: list[bytes] = []
         self._early_end = False

@@ -23,7 +23,7 @@ UNKNOWN_WORKLOAD = Failure(Flag.CONNECT, "nothing is known about this workload y
 class PlainInbound:
     """One plain connection to the pod. `sock` is owned."""
 
-    __slots__ = ("_pod", "_record", "_sock", "_straight", "_timer", "closed", "connection", "over_hbone")
+    __slots__ = ("_pod", "_record", "_sock", "_straight", "_timer", "closed", "connection")
 
     def __init__(self, pod: Pod, sock: socket.socket, source: Endpoint, destination: Endpoint) -> None:
         self._pod = pod
@@ -31,7 +31,6 @@ class PlainInbound:
         self._record = pod.plane.recorder.open(pod.uid, source, destination, inbound=True)
         self._record.app_is_client = True
         self.connection = Connection(source.ip, destination.ip, destination.port)
-        self.over_hbone = False
         self.closed = False
         self._straight: Straight | None = None
         self._timer: asyncio.TimerHandle | None = None

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 from ambient.agent.discovery import Policies
 from ambient.model.outcome import Allowed, Connection, Denied, Reason
 from ambient.model.policy import Action, Authorization, Match, PolicyScope
-from ambient.model.workload import Workload
+from ambient.model.workload import GatewayAddress, NamespacedHostname, Workload
 from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, encode
 from ambient.xds.messages import DeltaResponse
 from tests.support.agent_fakes import target
@@ -62,6 +63,12 @@ def test_until_everything_was_received_a_pod_counts_as_selected_and_is_not_judge
     assert judge is not None
     assert isinstance(judge(PLAINTEXT), Allowed)
     assert feed.changes == 2
+
+
+def test_a_pod_behind_a_waypoint_counts_as_selected() -> None:
+    feed = Feed()
+    feed.everything(replace(WORKLOAD, waypoint=GatewayAddress(NamespacedHostname("shop", "wp.shop.svc"))))
+    assert feed.policies.apply_to(target())
 
 
 def test_a_pod_that_discovery_does_not_have_counts_as_selected() -> None:

@@ -21,9 +21,8 @@ DENY_80 = Authorization(
 
 
 class Live:
-    def __init__(self, port: int = 80, peer: Identity | None = None, *, over_hbone: bool = True) -> None:
+    def __init__(self, port: int = 80, peer: Identity | None = None) -> None:
         self.connection = Connection(parse_ip("10.0.0.1"), parse_ip("10.0.0.2"), port, peer)
-        self.over_hbone = over_hbone
         self.cuts: list[Failure] = []
 
     def cut(self, failure: Failure) -> None:
@@ -70,7 +69,7 @@ def test_one_that_cannot_be_cut_does_not_save_the_others() -> None:
     assert len(second.cuts) == 1
 
 
-def test_behind_a_waypoint_only_the_waypoint_comes_in_over_a_tunnel() -> None:
+def test_behind_a_waypoint_only_the_waypoint_comes_in_plain_text_neither() -> None:
     connections = LiveConnections(PodPolicy(known=True, waypoint_principals=(WAYPOINT,)), never)
     waypoint, other = parse_identity(WAYPOINT), parse_identity(WAYPOINT + "2")
     assert isinstance(connections.judge(Live(peer=waypoint)), Allowed)
@@ -78,7 +77,6 @@ def test_behind_a_waypoint_only_the_waypoint_comes_in_over_a_tunnel() -> None:
         verdict = connections.judge(live)
         assert isinstance(verdict, Denied)
         assert verdict.reason is Reason.NOT_ITS_WAYPOINT
-    assert isinstance(connections.judge(Live(over_hbone=False)), Allowed)
 
 
 def test_denials_speak_istios_words() -> None:

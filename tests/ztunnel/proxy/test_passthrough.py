@@ -52,6 +52,28 @@ def test_strict_refuses_plain_text_by_name_and_cuts_what_is_open() -> None:
     run(scenario)
 
 
+def test_behind_a_waypoint_plain_text_is_refused_and_what_is_open_is_cut() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            server = await here.pod("server", "127.0.0.12")
+            here.capture(server.plain, "127.0.0.12", port)
+            reader, writer = await asyncio.open_connection(*server.plain)
+            writer.write(b"1")
+            assert await reader.readexactly(1) == b"1"
+            here.update(server, waypoint_principals=("spiffe://cluster.local/ns/test/sa/waypoint",))
+            with pytest.raises(ConnectionResetError):
+                await reader.read()
+            assert await talk(server.plain) == b""
+            await until(lambda: 'reason="not-its-waypoint"' in here.log())
+            # The sabotage: without the promise the same client comes in.
+            here.update(server, waypoint_principals=())
+            await until(lambda: not here.workers[0]._pods[server.uid].pod.policy.waypoint_principals)
+            assert await talk(server.plain) == b"hello"
+            writer.close()
+
+    run(scenario)
+
+
 def test_the_address_of_the_peer_counts() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
