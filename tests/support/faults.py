@@ -11,9 +11,13 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Final, Literal
 
+from ambient.lab.lab import remove_pins
 from tests.support.journey import Journey
 from tests.support.lab import until
 from tests.support.survival import Load, Verdict, running, whole
+
+AT_ONCE_S: Final = 0.05
+"""A blow that takes no longer is over when it has fallen."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +36,15 @@ class Scene:
 @dataclass(frozen=True, slots=True)
 class Fault:
     """`held`: open connections "go on", or "may end" (with whom they ran through); `new`: new ones "go on" (those
-    begun after the blow succeed), or "may fail" until it is over. `back_s`: new ones succeed this long after it is."""
+    begun after the blow succeed), or "may fail" until it is over. `back_s`: new ones succeed this long after it is.
+    `wires`: the nodes whose wires are watched, those that the blow does not take away."""
 
     name: str
     strike: Callable[[Scene], AbstractContextManager[None]]
     held: Literal["go on", "may end"]
     new: Literal["go on", "may fail"]
     back_s: float = 5.0
+    wires: tuple[str, ...] = ("n1", "n2")
 
     def broken(self, verdict: Verdict) -> list[str]:
         """Every rule that the verdict breaks."""
@@ -55,17 +61,16 @@ class Fault:
 def deal(fault: Fault, mesh: Journey, round: int = 0) -> Verdict:
     """One blow under load, from a whole mesh to a whole mesh, by nobody's help; the verdict includes broken rules."""
     whole(mesh)
-    lifted = None
-    with Load(mesh) as load:
+    with Load(mesh, fault.wires) as load:
         load.flows()
         struck = monotonic()
         with fault.strike(Scene(mesh, load, round)):
             fell = monotonic()
-        if monotonic() - fell > 0.05:
-            lifted = monotonic()
-        load.settles(lifted or struck)
+        over = monotonic()
+        load.settles(over if over - fell > AT_ONCE_S else fell)
         whole(mesh)
-    return load.verdict(struck, lifted)
+        load.settles(monotonic())
+    return load.verdict(struck, over if over - fell > AT_ONCE_S else fell)
 
 
 @contextmanager
@@ -132,6 +137,16 @@ def _everything(scene: Scene) -> Iterator[None]:
     yield
 
 
+@contextmanager
+def _pins(scene: Scene) -> Iterator[None]:
+    """Everything below the node's bpffs directory, while all processes live; with a look whether it comes back."""
+    folder = scene.mesh.lab.names.bpffs / scene.node
+    before = {path.relative_to(folder) for path in folder.rglob("*")}
+    remove_pins(folder)
+    yield
+    until("the pins are back", lambda: {path.relative_to(folder) for path in folder.rglob("*")} >= before, 15)
+
+
 CRASHES: Final = (
     Fault("kill -9 of a worker", _worker, "may end", "go on", 1.0),
     Fault("kill -9 of the director", _director, "go on", "go on", 1.0),
@@ -140,4 +155,17 @@ CRASHES: Final = (
     Fault("kill -9 of the agent", _agent, "go on", "go on", 1.0),
     Fault("kill -9 of the control plane", _control, "go on", "go on", 1.0),
     Fault("kill -9 of everything", _everything, "may end", "may fail", 10.0),
+)
+
+
+@contextmanager
+def _reboot(scene: Scene) -> Iterator[None]:
+    """Of the servers' node: pods and pins gone at once, all of it comes back from the objects."""
+    scene.mesh.lab.must("reboot", "n2", "--no-wait")
+    yield
+
+
+STATE: Final = (
+    Fault("bpffs pins removed by a stranger", _pins, "go on", "go on", 1.0),
+    Fault("reboot of a node", _reboot, "may end", "may fail", 20.0, wires=("n1",)),
 )

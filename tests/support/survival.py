@@ -24,6 +24,7 @@ from typing import IO, Any, Final
 
 from ambient.cli.demo.capture import Capture
 from ambient.cli.demo.stage import PYTHON
+from ambient.lab.cgroup import pids, place
 from tests.support.journey import BATCH, FAR, LINES, NEAR, OUTSIDE, WEB, Journey, policy, strict
 from tests.support.lab import until
 
@@ -142,17 +143,17 @@ class Verdict:
 
 class Load:
     """Allowed: web -> far (both families, across nodes) and near (same node). Refused: batch by policy, outside by
-    STRICT. With `captures` off nothing is said about bytes in clear."""
+    STRICT. Bytes in clear are looked for on the `wires` of these nodes."""
 
-    def __init__(self, mesh: Journey, *, captures: bool = True) -> None:
+    def __init__(self, mesh: Journey, wires: Iterable[str] = ("n1", "n2")) -> None:
         self._mesh = mesh
-        self._captures = [Capture(mesh.lab.name, node) for node in ("n1", "n2")] if captures else []
+        self._captures = {node: Capture(mesh.lab.name, node) for node in wires}
         self._stack = ExitStack()
         self.marker = f"secret{secrets.token_hex(6)}"
 
     def __enter__(self) -> Load:
         with ExitStack() as stack:
-            for capture in self._captures:
+            for capture in self._captures.values():
                 stack.enter_context(capture)
             far, near = self._mesh.host(FAR, 4), self._mesh.host(NEAR, 4)
             far6, near6 = self._mesh.host(FAR, 6), self._mesh.host(NEAR, 6)
@@ -199,10 +200,9 @@ class Load:
 
         until("new connections succeed again", settled, within_s)
 
-    def verdict(self, struck: float, lifted: float | None = None) -> Verdict:
-        """Call it when the load has ended. The blow fell at `struck` and, if it lasts, was over at `lifted`."""
+    def verdict(self, struck: float, over: float) -> Verdict:
+        """Call it when the load has ended. The blow began to fall at `struck` and was over at `over`."""
         found = Verdict()
-        over = struck if lifted is None else lifted
         for event in self.allowed.after(struck - IN_FLIGHT_S):
             found.tried += 1
             if event["why"]:
@@ -235,7 +235,7 @@ class Load:
         for source in (self.allowed, *self.talks.values()):
             if any("wrong bytes" in (event.get("why"), event.get("over")) for event in source.events):
                 yield f"{source.pod} got wrong bytes"
-        for node, capture in zip(("n1", "n2"), self._captures, strict=False):
+        for node, capture in self._captures.items():
             if capture.shows(self.marker.encode()):
                 yield f"bytes in clear on {node}"
 
@@ -257,8 +257,8 @@ def whole(mesh: Journey, timeout_s: float = 30) -> None:
 
 def running(mesh: Journey, node: str, module: str) -> list[int]:
     """Pids of one part of a node's ztunnel: "ztunnel.worker", "ztunnel.director" or "ztunnel" (the supervisor)."""
-    pids: Iterable[int] = mesh.lab.component(node, "ztunnel")["pids"]
-    return [pid for pid in pids if module in _arguments(pid)]
+    found: Iterable[int] = mesh.lab.component(node, "ztunnel")["pids"]
+    return [pid for pid in found if module in _arguments(pid)]
 
 
 def _arguments(pid: int) -> list[str]:
@@ -266,3 +266,14 @@ def _arguments(pid: int) -> list[str]:
         return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
     except OSError:
         return []
+
+
+@contextmanager
+def nobody_restarts(mesh: Journey) -> Iterator[None]:
+    """What is killed meanwhile stays dead: the lab's supervisor is frozen."""
+    (pid,) = pids(place(mesh.lab.names.cgroup("supervisor")))
+    mesh.lab.signal(pid, "STOP")
+    try:
+        yield
+    finally:
+        mesh.lab.signal(pid, "CONT")
