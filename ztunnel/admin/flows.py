@@ -1,15 +1,20 @@
-"""The last flows of this node in memory, and followers of them. Bounded; the oldest go first."""
+"""The last flows of this node in memory, and followers of them. Bounded; the oldest go first.
+
+Flows are kept as the workers packed them: nearly all of them leave the ring without ever having been looked at.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Iterable
-from dataclasses import asdict
+from collections.abc import AsyncIterator
 from typing import Final
 
-from ztunnel.ipc.messages import FlowRecord
+import msgspec
+
+from ambient.errors import InvalidInput
+from ztunnel.ipc.flows import FlowRecord, unpack
 
 KEPT: Final = 10_000
 FOLLOWERS: Final = 16
@@ -25,29 +30,51 @@ class FlowRing:
     """Flow records as JSON lines with a growing `sequence`."""
 
     def __init__(self, kept: int = KEPT) -> None:
-        self._lines: deque[bytes] = deque(maxlen=kept)
+        self._kept = kept
+        self._packs: deque[tuple[int, int, bytes]] = deque()
+        """First sequence number, how many, packed."""
+        self._held = 0
         self._followers: set[asyncio.Queue[bytes]] = set()
         self._sequence = 0
         self.lost = 0
 
-    def add(self, records: Iterable[FlowRecord], lost: int = 0) -> None:
-        """Keep and pass on; `lost` are flows a worker had to drop."""
+    def add(self, packed: bytes, count: int, lost: int = 0) -> None:
+        """Keep and pass on `count` packed records; `lost` are flows a worker had to drop."""
         self.lost += lost
-        for record in records:
-            self._sequence += 1
-            row = {k: v for k, v in asdict(record).items() if k in _REQUIRED or v not in _QUIET}
-            row["sequence"] = self._sequence
-            line = json.dumps(row, separators=(",", ":")).encode() + b"\n"
-            self._lines.append(line)
-            for follower in self._followers:
-                if follower.full():
-                    follower.get_nowait()
-                    self.lost += 1
-                follower.put_nowait(line)
+        if not count:
+            return
+        first = self._sequence + 1
+        self._sequence += count
+        self._packs.append((first, count, packed))
+        self._held += count
+        while self._held - self._packs[0][1] >= self._kept:
+            self._held -= self._packs.popleft()[1]
+        if self._followers:
+            for line in self._lines(first, packed):
+                self._pass_on(line)
+
+    def _lines(self, first: int, packed: bytes) -> list[bytes]:
+        try:
+            return [_line(record, first + at) for at, record in enumerate(unpack(packed))]
+        except InvalidInput:
+            return []
+
+    def _pass_on(self, line: bytes) -> None:
+        for follower in self._followers:
+            if follower.full():
+                follower.get_nowait()
+                self.lost += 1
+            follower.put_nowait(line)
 
     def recent(self, last: int) -> bytes:
         """The newest `last` flows, oldest first, as JSON lines."""
-        return b"".join(list(self._lines)[-last:] if last else ())
+        wanted = min(last, self._kept)
+        found: list[bytes] = []
+        for first, _, packed in reversed(self._packs):
+            if len(found) >= wanted:
+                break
+            found[:0] = self._lines(first, packed)[len(found) - wanted :]
+        return b"".join(found)
 
     async def follow(self, last: int = 0) -> AsyncIterator[bytes]:
         """The newest `last` flows, then every new one; an empty chunk every few seconds while nothing happens."""
@@ -72,3 +99,10 @@ class FlowRing:
     def crowded(self) -> bool:
         """No more followers are taken."""
         return len(self._followers) >= FOLLOWERS
+
+
+def _line(record: FlowRecord, sequence: int) -> bytes:
+    fields = msgspec.structs.asdict(record)
+    row = {key: value for key, value in fields.items() if key in _REQUIRED or value not in _QUIET}
+    row["sequence"] = sequence
+    return json.dumps(row, separators=(",", ":")).encode() + b"\n"

@@ -176,7 +176,7 @@ class Director:
             case ipc.Counters():
                 self.tally.report(worker.slot, worker.pid, message)
             case ipc.Flows():
-                self.flows.add(message.records, message.lost)
+                self.flows.add(message.packed, message.count, message.lost)
             case ipc.PodReady():
                 self.pods.worker_ready(worker, message)
             case ipc.PodListeners():

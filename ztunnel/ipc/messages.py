@@ -134,35 +134,11 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FlowRecord:
-    """A connection that opened, closed, was denied or failed; batched to the director for `ambient flows`."""
-
-    event: str
-    time_unix: float
-    node: str
-    direction: str
-    source: str
-    source_pod: str = ""
-    source_namespace: str = ""
-    source_principal: str = ""
-    destination: str
-    destination_pod: str = ""
-    destination_namespace: str = ""
-    destination_principal: str = ""
-    service: str = ""
-    security: str = "unknown"
-    flags: str = "-"
-    reason: str = ""
-    policy: str = ""
-    detail: str = ""
-    bytes_sent: int = 0
-    bytes_received: int = 0
-    duration_ms: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Flows:
-    records: tuple[FlowRecord, ...]
+    """`count` flow records packed by `ztunnel.ipc.flows.pack`; `lost` more were dropped."""
+
+    packed: bytes
+    count: int
     lost: int = 0
 
 

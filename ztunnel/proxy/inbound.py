@@ -22,7 +22,7 @@ from ztunnel.proxy.passthrough import UNKNOWN_WORKLOAD
 from ztunnel.proxy.relay import TUNNEL_LOST, TunnelledEnd
 from ztunnel.proxy.straight import AppDial
 from ztunnel.proxy.tunnel import LOST, Tunnel
-from ztunnel.telemetry.record import Failure, Flag
+from ztunnel.telemetry.record import NO_SERVICE, Failure, Flag
 from ztunnel.tls.contexts import Credentials
 from ztunnel.tls.verify import verify_client
 
@@ -143,7 +143,7 @@ class InboundStream:
             for service in services:
                 if service.hostname == name:
                     return service
-        return services[0] if services else ServiceLabels()
+        return services[0] if services else NO_SERVICE
 
     def _target_port(self) -> int | None:
         """The application's port named by the authority; None when the request was refused for it."""

@@ -11,6 +11,7 @@ import os
 import select
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
 LEVELS: Final = ("trace", "debug", "info", "warn", "error", "off")
@@ -27,14 +28,34 @@ class _Bare(str):
     __slots__ = ()
 
 
+class _Quoted(str):
+    """A text value that knows how it is written in the text form."""
+
+    __slots__ = ("shown",)
+
+    shown: str
+
+
 def bare(text: str) -> str:
-    """Mark a value to be written without quotes in the text form."""
-    return _Bare(text)
+    """Mark a value to be written without quotes in the text form, if it can be mistaken for nothing else then."""
+    return _Bare(text) if text.isprintable() and " " not in text else text
+
+
+def quoted(text: str) -> str:
+    """The value with its quoted form worked out once, for values that are written again and again."""
+    value = _Quoted(text)
+    value.shown = _quote(text)
+    return value
+
+
+@lru_cache(maxsize=2)
+def _second(seconds: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
 
 
 def _time(now: float) -> str:
     seconds, micros = divmod(int(now * 1_000_000), 1_000_000)
-    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds)) + f".{micros:06d}Z"
+    return f"{_second(seconds)}.{micros:06d}Z"
 
 
 def _quote(text: str) -> str:
@@ -45,8 +66,14 @@ def _quote(text: str) -> str:
 
 def text_line(now: float, level: str, scope: str, message: str, fields: list[Field]) -> str:
     """One line of the text form without line end."""
-    shown = [f"{key}={value if isinstance(value, (_Bare, int)) else _quote(value)}" for key, value in fields]
+    shown = [f"{key}={_show(value)}" for key, value in fields]
     return f"{_time(now)}\t{level}\t{scope}\t{_one_line(message)}\t{' '.join(shown)}"
+
+
+def _show(value: str | int) -> str | int:
+    if isinstance(value, _Quoted):
+        return value.shown
+    return value if isinstance(value, (_Bare, int)) else _quote(value)
 
 
 def _one_line(message: str) -> str:

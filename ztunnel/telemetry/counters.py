@@ -46,6 +46,10 @@ class TrafficCounters:
         self._changed.add(totals)
         return totals
 
+    def touch(self, totals: Totals) -> None:
+        """A series that `series` gave out earlier is about to change again."""
+        self._changed.add(totals)
+
     def count(self, name: str, by: int = 1) -> None:
         """Add to a named counter."""
         self._other[name] = self._other.get(name, 0) + by

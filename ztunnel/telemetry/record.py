@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from functools import lru_cache
+from typing import Final, Protocol
 
-from ambient.model.address import Endpoint
+from ambient.model.address import Endpoint, IpAddress
 from ambient.model.outcome import PeerLabels, ServiceLabels
+from ztunnel.telemetry.counters import Totals
 
 
 class Flag(StrEnum):
@@ -41,6 +43,19 @@ class Meter(Protocol):
     given: int
 
 
+NO_SERVICE: Final = ServiceLabels()
+
+
+@lru_cache(maxsize=4096)
+def _host(ip: IpAddress) -> str:
+    return f"[{ip}]" if ip.version == 6 else str(ip)
+
+
+def shown(endpoint: Endpoint) -> str:
+    """The endpoint as text; the same as `str`, for addresses that come again and again."""
+    return f"{_host(endpoint.ip)}:{endpoint.port}"
+
+
 class ConnectionRecord:
     """Facts fill in while the connection is set up. `inbound`: we report as the destination."""
 
@@ -65,6 +80,7 @@ class ConnectionRecord:
         "source_identity",
         "source_peer",
         "source_text",
+        "totals",
         "traffic",
     )
 
@@ -73,7 +89,7 @@ class ConnectionRecord:
     ) -> None:
         self.pod_uid = pod_uid
         self.source = source
-        self.source_text = str(source)
+        self.source_text = shown(source)
         self.destination = destination
         self.original = destination
         """What the application dialled."""
@@ -86,10 +102,12 @@ class ConnectionRecord:
         self.destination_peer: PeerLabels | None = None
         self.source_identity = ""
         self.destination_identity = ""
-        self.service = ServiceLabels()
+        self.service = NO_SERVICE
         self.meter: Meter | None = None
         self.app_is_client = not inbound
         self.traffic: tuple[str, ...] | None = None
+        """The labels it was counted with when it opened."""
+        self.totals: Totals | None = None
         self.counted_received = 0
         self.counted_sent = 0
         self.failure: Failure | None = None

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import Final
 
 from ambient.model.address import Endpoint
-from ambient.model.outcome import PeerLabels
-from ztunnel.ipc.messages import FlowRecord, Flows, LiveConnection
+from ztunnel.ipc.flows import FlowRecord, pack
+from ztunnel.ipc.messages import Flows, LiveConnection
 from ztunnel.telemetry.access_log import Field, LogWriter, bare
 from ztunnel.telemetry.counters import TrafficCounters
-from ztunnel.telemetry.labels import traffic_labels, with_flags
-from ztunnel.telemetry.record import ConnectionRecord, Failure, Flag
+from ztunnel.telemetry.ends import EndsCache
+from ztunnel.telemetry.labels import with_flags
+from ztunnel.telemetry.record import ConnectionRecord, Failure, Flag, shown
 
 _FLOW_LIMIT: Final = 20_000
 _LABELS_WAIT_S: Final = 1.0
@@ -35,6 +36,7 @@ class Recorder:
         self._clock = clock
         self._wall = wall
         self._open: dict[ConnectionRecord, None] = {}
+        self._ends = EndsCache(self.counters)
         self._flows: list[FlowRecord] = []
         self._flows_lost = 0
 
@@ -52,17 +54,10 @@ class Recorder:
         """Both sides are known (or will never be): count it as opened. Later calls change nothing."""
         if record.traffic is not None:
             return
-        labels = traffic_labels(
-            "destination" if record.inbound else "source",
-            record.source_peer or PeerLabels(),
-            record.source_identity if record.mutual_tls else "",
-            record.destination_peer or PeerLabels(),
-            record.destination_identity,
-            record.service,
-            mutual_tls=record.mutual_tls,
-        )
-        record.traffic = labels
-        self.counters.series(labels).opened += 1
+        ends = self._ends.of(record)
+        record.traffic, record.totals = ends.labels, ends.totals
+        self.counters.touch(ends.totals)
+        ends.totals.opened += 1
         if self.log.enabled("debug"):
             self.log.log("debug", "access", "connection opened", self._fields(record))
         self._flow("opened", record, None)
@@ -74,11 +69,15 @@ class Recorder:
         record.failure = failure
         self.established(record)
         self._count_octets(record)
+        totals = record.totals
         assert record.traffic is not None
-        totals = self.counters.series(with_flags(record.traffic, failure.flag if failure else Flag.NONE))
-        totals.closed += 1
-        if failure is not None:
+        assert totals is not None
+        if failure is None:
+            self.counters.touch(totals)
+        else:
+            totals = self.counters.series(with_flags(record.traffic, failure.flag))
             totals.failed += 1
+        totals.closed += 1
         if self.log.enabled("error" if failure else "info"):
             fields = self._fields(record)
             received, sent = record.octets()
@@ -136,40 +135,27 @@ class Recorder:
         """The flow records since the last call."""
         if not self._flows and not self._flows_lost:
             return None
-        flows = Flows(records=tuple(self._flows), lost=self._flows_lost)
+        flows = Flows(packed=pack(self._flows), count=len(self._flows), lost=self._flows_lost)
         self._flows, self._flows_lost = [], 0
         return flows
 
     def _count_octets(self, record: ConnectionRecord) -> None:
         received, sent = record.octets()
-        if record.traffic is None or (received == record.counted_received and sent == record.counted_sent):
+        totals = record.totals
+        if totals is None or (received == record.counted_received and sent == record.counted_sent):
             return
-        totals = self.counters.series(record.traffic)
+        self.counters.touch(totals)
         totals.received += received - record.counted_received
         totals.sent += sent - record.counted_sent
         record.counted_received, record.counted_sent = received, sent
 
     def _fields(self, record: ConnectionRecord) -> list[Field]:
-        fields: list[Field] = [("src.addr", bare(record.source_text))]
-        source, destination = record.source_peer or PeerLabels(), record.destination_peer or PeerLabels()
-
-        def add(key: str, value: str) -> None:
-            if value:
-                fields.append((key, value))
-
-        add("src.workload", source.pod)
-        add("src.namespace", source.namespace)
-        add("src.identity", record.source_identity if record.mutual_tls else "")
-        add("src.cluster", source.cluster)
-        fields.append(("dst.addr", bare(str(record.destination))))
+        ends = self._ends.of(record)
+        fields: list[Field] = [("src.addr", bare(record.source_text)), *ends.source_fields]
+        fields.append(("dst.addr", bare(shown(record.destination))))
         if record.hbone_target:
             fields.append(("dst.hbone_addr", bare(record.hbone_target)))
-        add("dst.service", record.service.hostname)
-        add("dst.workload", destination.pod)
-        add("dst.namespace", destination.namespace)
-        add("dst.identity", record.destination_identity if record.mutual_tls else "")
-        add("dst.cluster", destination.cluster)
-        fields.append(("direction", "inbound" if record.inbound else "outbound"))
+        fields += ends.destination_fields
         return fields
 
     def _flow(self, event: str, record: ConnectionRecord, failure: Failure | None) -> None:
@@ -177,7 +163,8 @@ class Recorder:
             self._flows_lost += 1
             return
         received, sent = record.octets()
-        source, destination = record.source_peer or PeerLabels(), record.destination_peer or PeerLabels()
+        ends = self._ends.of(record)
+        source, destination = ends.source, ends.destination
         self._flows.append(
             FlowRecord(
                 event=event,
@@ -187,14 +174,14 @@ class Recorder:
                 source=record.source_text,
                 source_pod=source.pod,
                 source_namespace=source.namespace,
-                source_principal=record.source_identity if record.mutual_tls else "",
-                destination=record.hbone_target or str(record.destination),
+                source_principal=ends.source_identity,
+                destination=record.hbone_target or shown(record.destination),
                 destination_pod=destination.pod,
                 destination_namespace=destination.namespace,
-                destination_principal=record.destination_identity,
+                destination_principal=ends.destination_identity,
                 service=record.service.hostname,
                 security="mutual_tls" if record.mutual_tls else "unknown",
-                flags=failure.flag if failure else Flag.NONE,
+                flags=failure.flag.value if failure else "-",
                 reason=failure.reason if failure else "",
                 policy=failure.policy if failure else "",
                 detail=failure.detail or failure.text if failure else "",

@@ -7,7 +7,7 @@ import json
 
 from ambient.flows.record import from_json
 from ztunnel.admin.flows import BEHIND, FlowRing
-from ztunnel.ipc.messages import FlowRecord
+from ztunnel.ipc.flows import FlowRecord, pack
 
 
 def record(number: int) -> FlowRecord:
@@ -16,9 +16,13 @@ def record(number: int) -> FlowRecord:
     )
 
 
+def add(ring: FlowRing, *numbers: int, lost: int = 0) -> None:
+    ring.add(pack([record(number) for number in numbers]), len(numbers), lost)
+
+
 def test_the_newest_are_kept_in_order_and_readable_by_the_flow_reader() -> None:
     ring = FlowRing(kept=3)
-    ring.add([record(n) for n in range(5)], lost=2)
+    add(ring, *range(5), lost=2)
     flows = [from_json(line, "ring") for line in ring.recent(10).decode().splitlines()]
     assert [flow.sequence for flow in flows] == [3, 4, 5]
     assert ring.recent(1).count(b"\n") == 1
@@ -29,12 +33,12 @@ def test_the_newest_are_kept_in_order_and_readable_by_the_flow_reader() -> None:
 def test_a_follower_gets_what_was_and_what_comes() -> None:
     async def scenario() -> None:
         ring = FlowRing()
-        ring.add([record(1)])
+        add(ring, 1)
         stream = ring.follow(5)
         assert json.loads(await anext(stream))["sequence"] == 1
         following = asyncio.ensure_future(anext(stream))
         await asyncio.sleep(0)
-        ring.add([record(2), record(3)])
+        add(ring, 2, 3)
         lines = (await following).splitlines()
         assert [json.loads(line)["sequence"] for line in lines] == [2, 3]
         await stream.aclose()  # type: ignore[attr-defined]
@@ -48,9 +52,25 @@ def test_a_follower_that_does_not_read_loses_the_oldest_and_memory_stays_bounded
         ring = FlowRing()
         stream = ring.follow()
         await anext(stream)
-        ring.add(record(n) for n in range(BEHIND + 10))
+        add(ring, *range(BEHIND + 10))
         chunk = await anext(stream)
         assert chunk.count(b"\n") == BEHIND
         assert ring.lost == 10
 
     asyncio.run(scenario())
+
+
+def test_several_reports_are_one_sequence_and_the_oldest_leave_whole() -> None:
+    ring = FlowRing(kept=4)
+    for numbers in ((1, 2), (3,), (4, 5, 6)):
+        add(ring, *numbers)
+    assert [json.loads(line)["sequence"] for line in ring.recent(10).splitlines()] == [3, 4, 5, 6]
+    assert [json.loads(line)["time_unix"] for line in ring.recent(2).splitlines()] == [5.0, 6.0]
+
+
+def test_a_report_that_cannot_be_read_is_skipped() -> None:
+    ring = FlowRing()
+    add(ring, 1)
+    ring.add(b"nonsense", 1)
+    add(ring, 3)
+    assert [json.loads(line)["sequence"] for line in ring.recent(10).splitlines()] == [1, 3]

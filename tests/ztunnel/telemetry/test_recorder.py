@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ambient.model.address import parse_endpoint
 from ambient.model.outcome import PeerLabels
+from ztunnel.ipc.flows import unpack
 from ztunnel.telemetry.access_log import LogWriter
 from ztunnel.telemetry.labels import FLAGS
 from ztunnel.telemetry.record import ConnectionRecord, Failure, Flag
@@ -78,7 +79,7 @@ def test_a_denied_connection_opens_clean_and_closes_and_fails_under_its_flag() -
     assert (fields["error"], fields["policy"], fields["reason"]) == ("no", "ns/p", "denied-by")
     flows = made.take_flows()
     assert flows is not None
-    assert [(flow.event, flow.policy, flow.flags) for flow in flows.records] == [
+    assert [(flow.event, flow.policy, flow.flags) for flow in unpack(flows.packed)] == [
         ("opened", "", "-"),
         ("denied", "ns/p", "DENY"),
     ]
@@ -113,7 +114,7 @@ def test_flows_beyond_the_limit_are_counted_as_lost() -> None:
         made.close(made.open("uid", A, B, inbound=False))
     flows = made.take_flows()
     assert flows is not None
-    assert (len(flows.records), flows.lost) == (20_000, 10)
+    assert (flows.count, flows.lost) == (20_000, 10)
     assert made.take_flows() is None
 
 
