@@ -127,11 +127,15 @@ class Answers:
             asked.drop(key)
         return _forget(set(oldest), names=False)
 
-    def gone(self, uid: str) -> None:
-        """A pod left the node: its questions are of no interest any more."""
-        for asked in self._asked.values():
-            for key in [key for key in asked.depends if isinstance(key, tuple) and key[0] == uid]:
+    def gone(self, uid: str, send: Callable[[int, Forget], None]) -> None:
+        """A pod left the mesh. Its answers go at the workers too: it may come back under the same uid, and what nobody
+        remembers having said would never be taken back."""
+        for pid, asked in self._asked.items():
+            keys: set[Key] = {key for key in asked.depends if isinstance(key, tuple) and key[0] == uid}
+            for key in keys:
                 asked.drop(key)
+            if keys:
+                send(pid, _forget(keys, names=False))
 
     def _remember(self, pid: int, key: Key, depends: frozenset[str]) -> None:
         if pid in self._asked:

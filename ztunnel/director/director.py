@@ -10,7 +10,7 @@ from functools import partial
 from typing import Final
 
 from ambient.model.identity import Identity
-from ambient.model.mesh import Changes
+from ambient.model.mesh import Changes, Mesh
 from ambient.model.outcome import NoRoute, PeerLabels, Refuse
 from ambient.model.workload import NetworkMode, TunnelProtocol
 from ambient.xds.messages import ztunnel_node
@@ -86,7 +86,8 @@ class Director:
                 bind=bind or partial(listeners.bind, ipv6=config.ipv6, dns=config.dns),
                 adopt=adopt or partial(listeners.adopt, ipv6=config.ipv6, dns=config.dns),
                 identity=lambda pod: identity_of(mesh, self.site, pod),
-                policy=lambda pod: pod_policy(mesh, self.site, pod),
+                # Part of a first answer is no policy at all: what is not there yet may be what refuses.
+                policy=lambda pod: pod_policy(mesh if self.discovery.settled else Mesh(), self.site, pod),
                 settled=lambda: self.discovery.settled,
                 dns=config.dns,
             ),
@@ -112,7 +113,7 @@ class Director:
 
     def remove(self, uid: str) -> None:
         self.pods.remove(uid)
-        self.answers.gone(uid)
+        self.answers.gone(uid, self._tell)
         self._reconcile_identities()
 
     def snapshot_done(self) -> None:
@@ -234,11 +235,15 @@ class Director:
             self._settled = True
             for worker in self.crew.everyone():
                 worker.send(ipc.Forget(everything=True))
-        workers = {worker.pid: worker for worker in self.crew.everyone()}
         self.pods.discovery_changed()
-        self.answers.forget(changes, lambda pid, forget: workers[pid].send(forget))
+        self.answers.forget(changes, self._tell)
         self._reconcile_identities()
         self._answer_held()
+
+    def _tell(self, pid: int, message: ipc.ToWorker) -> None:
+        for worker in self.crew.everyone():
+            if worker.pid == pid:
+                worker.send(message)
 
     def _discovery_state(self, state: StreamState) -> None:
         if state.state == "disconnected":

@@ -223,14 +223,14 @@ class Pods:
             for worker in self._crew:
                 self._offer(pod, worker)
         elif not same:
-            self._update(pod, self._crew)
+            self._update(pod, self._crew.everyone())
 
     def _update(self, pod: LocalPod, workers: Iterable[Worker]) -> None:
-        # Before discovery has said anything a worker that serves the pod knows more than we do.
+        # Before discovery has said anything a worker that serves the pod knows more than we do. After that also those
+        # hear of it that have not answered to their PodUp yet: the policy in it is the old one.
         if self._rules.settled():
             for worker in workers:
-                if pod.info.uid in worker.pods:
-                    worker.send(PodUpdate(uid=pod.info.uid, policy=pod.policy))
+                worker.send(PodUpdate(uid=pod.info.uid, policy=pod.policy))
 
     # --- serving
 

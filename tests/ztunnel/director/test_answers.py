@@ -130,12 +130,17 @@ def test_questions_are_bounded_and_the_worker_is_told_what_to_drop() -> None:
     assert dropped == [ip_address(f"10.1.0.{number}") for number in range(7)]
 
 
-def test_a_pod_that_left_is_asked_about_no_more() -> None:
+def test_the_answers_of_a_pod_that_left_are_taken_back_once() -> None:
     mesh = Mesh()
     asker = answers(mesh)
     asker.route(WORKER, POD, RouteAsk(uid="uid-a", ip=ADDRESSES[0], port=80))
-    asker.gone("uid-a")
+    asker.route(WORKER, POD, RouteAsk(uid="uid-b", ip=ADDRESSES[0], port=80))
+    asker.peer(WORKER, PeerAsk(ip=ADDRESSES[1]))
     sent: list[Forget] = []
+    asker.gone("uid-a", lambda _pid, message: sent.append(message))
+    assert sent == [Forget(routes=(("uid-a", ADDRESSES[0], 80),))]
+    asker.gone("uid-b", lambda _pid, _message: None)
+    sent.clear()
     one = Workload(uid="Kubernetes//Pod/shop/b", name="b", namespace="shop", addresses=(ADDRESSES[0],))
     asker.forget(mesh.apply([one]), lambda _pid, message: sent.append(message))
     assert sent == []

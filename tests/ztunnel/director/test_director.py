@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from ambient.errors import Unavailable
-from ambient.model.outcome import Forward, NoRoute, Refuse
+from ambient.model.outcome import Forward, NoRoute, Passthrough, Refuse
 from ambient.xds.client import Batch
 from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE
+from ambient.xds.messages import DeltaResponse
 from tests.support.director_world import (
     ALICE,
     ALICE_WORKLOAD,
@@ -128,6 +129,37 @@ async def test_a_policy_change_reaches_only_whom_it_concerns_and_only_when_it_is
         director.discovery.apply(Batch(ADDRESS_TYPE, (named,)))
         assert (await worker.hears(ipc.PodUpdate, 2)).policy.missing == ("shop/late",)
         assert len(worker.all(ipc.PodUpdate)) == 2
+
+
+@scenario
+async def test_part_of_the_first_answer_lets_nobody_in(world: World) -> None:
+    async with world.director() as director:
+        worker = world.worker()
+        await eventually(lambda: list(director.crew))
+        director.discovery._core.receive(DeltaResponse(type_url=ADDRESS_TYPE, nonce="1"))
+        director.discovery.apply(Batch(ADDRESS_TYPE, (ALICE_WORKLOAD,), first=True))
+        await director.add(ALICE, own_netns())
+        policy = worker.pods["uid-a"][0].policy
+        assert not policy.known, "the policies of its namespace are not here yet"
+        director.discovery._core.receive(DeltaResponse(type_url=AUTHORIZATION_TYPE, nonce="2"))
+        director.discovery.apply(Batch(AUTHORIZATION_TYPE, (DENY,), first=True))
+        update = await worker.hears(ipc.PodUpdate)
+        assert update.policy.known
+        assert update.policy.policies == (DENY,)
+
+
+@scenario
+async def test_a_pod_that_leaves_takes_its_routes_along(world: World) -> None:
+    world.known(ALICE_WORKLOAD)
+    async with world.director() as director:
+        worker = world.worker()
+        await eventually(lambda: list(director.crew))
+        await director.add(ALICE, own_netns())
+        bob = ip_address("10.0.1.1")
+        worker.say(ipc.RouteAsk(uid="uid-a", ip=bob, port=80))
+        assert isinstance((await worker.hears(ipc.RouteAnswer)).plan, Passthrough)
+        director.remove("uid-a")
+        assert (await worker.hears(ipc.Forget)).routes == (("uid-a", bob, 80),)
 
 
 @scenario

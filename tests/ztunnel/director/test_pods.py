@@ -10,6 +10,9 @@ from pathlib import Path
 from ambient.errors import KernelError
 from ambient.model.mesh import Mesh
 from ambient.model.workload import Locality, Port, Service, WorkloadType
+from ambient.xds.client import Batch
+from ambient.xds.codec import AUTHORIZATION_TYPE
+from tests.support.director_world import ALICE, ALICE_WORKLOAD, DENY, World, scenario
 from tests.support.discovery import simple_policy, simple_workload
 from tests.support.fake_worker import FakeWorker, loose_adoption, loose_listeners, own_netns
 from tests.support.waiting import eventually
@@ -17,6 +20,7 @@ from ztunnel.director.pods import Pods, Rules
 from ztunnel.director.policies import PodInfo, Site, baggage, identity_of, pod_policy, source_of, workload_of
 from ztunnel.director.workers import Crew, Worker
 from ztunnel.inpod.listeners import Listeners
+from ztunnel.ipc import messages as ipc
 from ztunnel.ipc.messages import PodReady, ToDirector
 
 SITE = Site("n1", "Kubernetes", "cluster.local", "")
@@ -198,3 +202,30 @@ def test_a_descriptor_that_is_no_network_namespace_is_refused_and_closed(tmp_pat
         bench.close()
 
     asyncio.run(scenario())
+
+
+@scenario
+async def test_a_policy_that_changes_before_a_worker_has_answered_reaches_it_all_the_same(world: World) -> None:
+    world.known(ALICE_WORKLOAD)
+    async with world.director() as director:
+        worker = world.worker(silent=True)
+        await eventually(lambda: list(director.crew))
+        adding = asyncio.ensure_future(director.add(ALICE, own_netns()))
+        assert (await worker.hears(ipc.PodUp)).policy.policies == ()
+        director.discovery.apply(Batch(AUTHORIZATION_TYPE, (DENY,)))
+        assert (await worker.hears(ipc.PodUpdate)).policy.policies == (DENY,)
+        adding.cancel()
+        await asyncio.gather(adding, return_exceptions=True)
+
+
+@scenario
+async def test_a_worker_on_its_way_out_hears_of_policies_for_the_connections_it_still_has(world: World) -> None:
+    world.known(ALICE_WORKLOAD)
+    async with world.director() as director:
+        old = world.worker(0, 1)
+        await eventually(lambda: list(director.crew))
+        await director.add(ALICE, own_netns())
+        world.worker(0, 2)
+        await eventually(lambda: [worker.pid for worker in director.crew] == [2])
+        director.discovery.apply(Batch(AUTHORIZATION_TYPE, (DENY,)))
+        assert (await old.hears(ipc.PodUpdate)).policy.policies == (DENY,)
