@@ -129,11 +129,11 @@ class TunnelledEnd(SocketEnd):
             self._complete(None)
 
     def on_reset(self, code: int, *, untouched: bool) -> None:
-        if code == Code.NO_ERROR and not self.closed:
-            # An orderly end of the whole stream: what was received still goes out.
+        if code == Code.NO_ERROR and self._ending and not self.closed:
+            # The peer has said all it had to say and wants no more: what was received still goes out. Without the end
+            # before it the same code is a broken stream (Envoy resets with it whatever went wrong).
             self._read_done = True
             self.stop_reading()
-            self.end_writing()
             if self._write_done:
                 self._complete(None)
             return

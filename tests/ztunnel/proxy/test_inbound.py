@@ -10,6 +10,7 @@ from pathlib import Path
 
 import h2.config
 import h2.connection
+import h2.errors
 import h2.events
 import pytest
 
@@ -93,6 +94,40 @@ def test_a_stranger_with_a_good_certificate_gets_a_tunnel_and_our_baggage() -> N
             while not any(isinstance(event, h2.events.StreamEnded) for event in peer.events):
                 await peer.pump()
             assert b"".join(e.data for e in peer.events if isinstance(e, h2.events.DataReceived)) == b"hi"
+            peer.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(("ended", "seen"), [(True, ["data", "end"]), (False, ["data", "reset"])])
+def test_a_stream_reset_without_an_error_is_an_end_only_after_the_peer_had_ended_it(
+    ended: bool, seen: list[str]
+) -> None:
+    heard: list[str] = []
+
+    async def watch(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.read(100):
+                heard.append("data")
+            heard.append("end")
+        except ConnectionResetError:
+            heard.append("reset")
+        writer.close()
+
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", watch) as port:
+            pod = await here.pod("server", "127.0.0.12")
+            peer = Peer(here, pod)
+            await peer.connect()
+            assert (await peer.ask(f"127.0.0.12:{port}"))[0] == 200
+            peer.h2.send_data(1, b"half of it", end_stream=ended)
+            peer.writer.write(peer.h2.data_to_send())
+            await until(lambda: heard == ["data"] or len(heard) == 2)
+            peer.h2.reset_stream(1, h2.errors.ErrorCodes.NO_ERROR)
+            peer.writer.write(peer.h2.data_to_send())
+            await until(lambda: len(heard) == 2)
+            assert heard == seen
+            await until(lambda: here.workers[0].recorder.open_count == 0)
             peer.close()
 
     run(scenario)
