@@ -15,7 +15,7 @@ from pathlib import Path
 from ambient.errors import KernelError
 from ambient.lab.addresses import Dual, Plan
 from ambient.lab.names import NETNS_DIR, Names
-from ambient.lab.run import ip_batch, run
+from ambient.lab.run import inside, ip_batch, run
 from ambient.model.address import IpAddress
 from ambient.netns import entered
 
@@ -148,7 +148,7 @@ def _has_eth0(netns: str) -> bool:
     if not exists(netns):
         return False
     try:
-        return "inet6" in run(["ip", "-n", netns, "addr", "show", "dev", "eth0", "up"])
+        return "inet6" in run([*inside(netns), "ip", "addr", "show", "dev", "eth0", "up"])
     except KernelError:
         return False
 
@@ -209,7 +209,7 @@ def wire_pod(names: Names, plan: Plan, node: str, number: int, netns: str, uid: 
 
 def _has_link(netns: str, link: str) -> bool:
     try:
-        run(["ip", "-n", netns, "link", "show", "dev", link])
+        run([*inside(netns), "ip", "link", "show", "dev", link])
     except KernelError:
         return False
     return True

@@ -122,9 +122,9 @@ def test_the_pods_routes_are_prepared_once_and_undone_wholly(bench: Bench) -> No
 def _network(bench: Bench) -> tuple[str, ...]:
     name = f"{bench.world.prefix}-pod"
     return (
-        run("ip", "-n", name, "rule"),
-        run("ip", "-n", name, "-6", "rule"),
-        run("ip", "-n", name, "route", "show", "table", "all"),
-        run("ip", "-n", name, "-6", "route", "show", "table", "all"),
+        run("nsenter", f"--net=/run/netns/{name}", "ip", "rule"),
+        run("nsenter", f"--net=/run/netns/{name}", "ip", "-6", "rule"),
+        run("nsenter", f"--net=/run/netns/{name}", "ip", "route", "show", "table", "all"),
+        run("nsenter", f"--net=/run/netns/{name}", "ip", "-6", "route", "show", "table", "all"),
         run("nsenter", f"--net=/run/netns/{name}", "cat", "/proc/sys/net/ipv4/conf/lo/accept_local"),
     )

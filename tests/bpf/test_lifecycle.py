@@ -150,7 +150,7 @@ def test_links_of_a_pod_that_is_gone_are_dead_and_can_be_cleared(bench: Bench) -
     programs.attach_pod(bench.bpffs, descriptor, "brief")
     programs.attach_host(bench.bpffs, bench.world.node.netns, "brief", "brief")
     assert all(attachment.alive for attachment in programs.attached(bench.bpffs)["brief"])
-    run("ip", "-n", f"{bench.world.prefix}-node", "link", "del", "brief")
+    run("nsenter", f"--net=/run/netns/{bench.world.prefix}-node", "ip", "link", "del", "brief")
     os.close(descriptor)
     run("ip", "netns", "del", name)
     gone = [attachment for attachment in programs.attached(bench.bpffs)["brief"] if not attachment.alive]

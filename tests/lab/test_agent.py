@@ -51,7 +51,9 @@ def speak(connection: socket.socket) -> bytes:
 
 def rules(lab: AgentLab, name: str) -> str:
     netns = f"{lab.world.prefix}-{name}"
-    return run("ip", "-n", netns, "rule") + run("ip", "-n", netns, "-6", "rule")
+    return run("nsenter", f"--net=/run/netns/{netns}", "ip", "rule") + run(
+        "nsenter", f"--net=/run/netns/{netns}", "ip", "-6", "rule"
+    )
 
 
 def untouched(lab: AgentLab, name: str) -> bool:

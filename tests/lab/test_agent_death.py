@@ -63,8 +63,12 @@ def fully_out(lab: AgentLab) -> bool:
     return (
         not rows
         and not programs.attached(lab.bpffs)
-        and "lookup 100" not in run("ip", "-n", names, "rule") + run("ip", "-n", names, "-6", "rule")
-        and not run("ip", "-n", names, "route", "show", "table", "all", "scope", "host").count("table 100")
+        and "lookup 100"
+        not in run("nsenter", f"--net=/run/netns/{names}", "ip", "rule")
+        + run("nsenter", f"--net=/run/netns/{names}", "ip", "-6", "rule")
+        and not run(
+            "nsenter", f"--net=/run/netns/{names}", "ip", "route", "show", "table", "all", "scope", "host"
+        ).count("table 100")
         and pod_net.observe(lab.world.pod.netns) == pod_net.PodNet("0")
         and not list((lab.root / "state" / "pods").iterdir())
     )

@@ -285,10 +285,10 @@ def slow_or_patched_tests(root: Path) -> list[str]:
 
 
 def entering(root: Path) -> list[str]:
-    """Namespaces are entered by nsenter: `ip netns exec` mounts, which hides bpffs and cannot be done in a chroot."""
-    needle = '"netns", ' + '"exec"'
-    files = [*modules(root).values(), *(root / "tests").rglob("*.py")]
-    return [f"{path.relative_to(root)}: ip netns exec" for path in files if needle in path.read_text()]
+    """Namespaces are entered by nsenter: `ip netns exec` and `ip -n` mount, which cannot be done in a chroot."""
+    needles = ('"netns", ' + '"exec"', '"ip", ' + '"-n"')
+    texts = {path: path.read_text() for path in [*modules(root).values(), *(root / "tests").rglob("*.py")]}
+    return [f"{path.relative_to(root)}: {needle}" for path in texts for needle in needles if needle in texts[path]]
 
 
 def mirror(root: Path, elsewhere: Mapping[str, str]) -> list[str]:

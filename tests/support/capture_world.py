@@ -117,8 +117,8 @@ def world(prefix: str) -> Iterator[World]:
         run("nsenter", f"--net=/run/netns/{prefix}-node", "sysctl", "-qw", "net.ipv4.ip_forward=1")
         run("nsenter", f"--net=/run/netns/{prefix}-node", "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
         made.places["node"] = Place("node", node, {4: "10.213.0.1", 6: "fd00:213::1"}, "lo")
-        run("ip", "-n", f"{prefix}-node", "addr", "add", "10.213.0.1/32", "dev", "lo")
-        run("ip", "-n", f"{prefix}-node", "addr", "add", "fd00:213::1/128", "dev", "lo", "nodad")
+        run("nsenter", f"--net=/run/netns/{prefix}-node", "ip", "addr", "add", "10.213.0.1/32", "dev", "lo")
+        run("nsenter", f"--net=/run/netns/{prefix}-node", "ip", "addr", "add", "fd00:213::1/128", "dev", "lo", "nodad")
         for number, name in enumerate(("pod", "other", "outside"), start=1):
             made.places[name] = _place(stack, prefix, name, number)
         yield made
@@ -131,7 +131,7 @@ def _namespace(stack: contextlib.ExitStack, name: str) -> int:
     stack.callback(os.close, descriptor)
     for scope in ("all", "default"):  # addresses are good at once
         run("nsenter", f"--net=/run/netns/{name}", "sysctl", "-qw", f"net.ipv6.conf.{scope}.accept_dad=0")
-    run("ip", "-n", name, "link", "set", "lo", "up")
+    run("nsenter", f"--net=/run/netns/{name}", "ip", "link", "set", "lo", "up")
     return descriptor
 
 
@@ -141,10 +141,20 @@ def _place(stack: contextlib.ExitStack, prefix: str, name: str, number: int) -> 
     node = f"{prefix}-node"
     run("ip", "link", "add", name, "netns", node, "type", "veth", "peer", "name", "eth0", "netns", netns)
     for namespace, device, end in ((node, name, 1), (netns, "eth0", 2)):
-        run("ip", "-n", namespace, "addr", "add", f"10.213.{number}.{end}/24", "dev", device)
-        run("ip", "-n", namespace, "addr", "add", f"fd00:213:{number}::{end}/64", "dev", device, "nodad")
-        run("ip", "-n", namespace, "link", "set", device, "up")
-    run("ip", "-n", netns, "route", "add", "default", "via", f"10.213.{number}.1")
-    run("ip", "-n", netns, "-6", "route", "add", "default", "via", f"fd00:213:{number}::1")
+        run("nsenter", f"--net=/run/netns/{namespace}", "ip", "addr", "add", f"10.213.{number}.{end}/24", "dev", device)
+        run(
+            "nsenter",
+            f"--net=/run/netns/{namespace}",
+            "ip",
+            "addr",
+            "add",
+            f"fd00:213:{number}::{end}/64",
+            "dev",
+            device,
+            "nodad",
+        )
+        run("nsenter", f"--net=/run/netns/{namespace}", "ip", "link", "set", device, "up")
+    run("nsenter", f"--net=/run/netns/{netns}", "ip", "route", "add", "default", "via", f"10.213.{number}.1")
+    run("nsenter", f"--net=/run/netns/{netns}", "ip", "-6", "route", "add", "default", "via", f"fd00:213:{number}::1")
     addresses = {4: f"10.213.{number}.2", 6: f"fd00:213:{number}::2"}
     return Place(name, descriptor, addresses, "eth0", name)

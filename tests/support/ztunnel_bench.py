@@ -310,7 +310,7 @@ def _pods(prefix: str, octet: int) -> Iterator[tuple[BenchPod, BenchPod]]:
                 "rule add sport 8080 lookup 100 pref 10",
                 "route add local default dev lo table 100",
             ):
-                _run("ip", "-n", pod.netns, *command.split())
+                _run("nsenter", f"--net=/run/netns/{pod.netns}", "ip", *command.split())
             _run("nsenter", f"--net=/run/netns/{pod.netns}", "nft", "-f", "-", stdin=_RULES.format(own=pod.ip))
         yield made[0], made[1]
 
