@@ -27,7 +27,8 @@ class Owner(Protocol):
         """Server role: a new stream; answer it with `Stream.answer` or `Stream.reset`, now or later."""
 
     def on_going_away(self) -> None:
-        """The peer takes no new streams (GOAWAY); the ones it knows go on."""
+        """GOAWAY came. Client role: the peer takes no new streams, the ones it knows go on. To a server it means
+        nothing: a client may open streams all the same."""
 
     def on_violation(self, violation: Violation) -> None:
         """Count `violation.counter`. When `Connection.broken` is set, send what was written and close."""
@@ -233,6 +234,9 @@ class Connection:
 
     def _refuse_idle(self, stream_id: int, what: str) -> None:
         ours = bool(stream_id & 1) == self.client
+        if not self.client and stream_id & 1 and self.going_away:
+            # One that the peer opened before it read our last GOAWAY: ignored, and no fault of its.
+            return
         last = self._next_id - 2 if ours else self.last_peer_id
         if not stream_id or stream_id > last:
             raise Violation(Code.PROTOCOL_ERROR, "hbone_stream_ids", f"{what} on idle stream {stream_id}")
@@ -356,8 +360,8 @@ class Connection:
 
     def on_goaway(self, last: int, code: int) -> None:
         self.count_control()
-        self.going_away = True
         if self.client:
+            self.going_away = True
             for stream in [stream for stream in self.streams.values() if stream.id > last]:
                 sink = stream.sink
                 self.forget(stream)

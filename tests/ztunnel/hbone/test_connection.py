@@ -267,6 +267,35 @@ def test_draining_says_goaway_twice_and_takes_what_comes_between() -> None:
     assert stream.alive
 
 
+def test_what_crosses_the_last_goaway_costs_the_open_streams_nothing() -> None:
+    side, oracle = Side(client=False), Oracle(client=True)
+    exchange(side, oracle)
+    oracle.h2.send_headers(1, CONNECT)
+    side.receive(oracle.take())
+    side.core.drain()
+    side.core.tick(1.0)
+    oracle.h2.send_headers(3, CONNECT)
+    oracle.h2.send_data(3, b"early")
+    oracle.h2.increment_flow_control_window(1000, 3)
+    oracle.h2.reset_stream(3)
+    side.receive(oracle.take())
+    assert side.core.broken is None
+    assert [stream.id for stream, _, _ in side.requests] == [1]
+    assert side.requests[0][0].alive
+
+
+def test_a_client_that_said_goaway_may_open_streams_all_the_same() -> None:
+    side, oracle = Side(client=False), Oracle(client=True)
+    exchange(side, oracle)
+    side.receive(memoryview(frames.goaway(0, Code.NO_ERROR)))
+    oracle.h2.send_headers(1, CONNECT)
+    side.receive(oracle.take())
+    assert len(side.requests) == 1
+    side.core.drain()
+    side.core.tick(1.0)
+    assert [kind for kind, *_ in side.frames()].count(frames.GOAWAY) == 2
+
+
 def test_resets_travel_both_ways() -> None:
     side, oracle, sink, number = opened()
     oracle.h2.reset_stream(number, h2.errors.ErrorCodes.CONNECT_ERROR)
