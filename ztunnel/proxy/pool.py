@@ -95,7 +95,7 @@ class ClientTunnel(Tunnel):
 class _Making:
     """One connection being made, and who waits for it."""
 
-    __slots__ = ("_dial", "_key", "_pool", "_sock", "_timer", "waiting")
+    __slots__ = ("_dial", "_key", "_pool", "_sock", "_tunnel", "waiting")
 
     def __init__(self, pool: TunnelPool, key: TunnelKey) -> None:
         self._pool = pool
@@ -103,7 +103,7 @@ class _Making:
         self.waiting: list[Applicant] = []
         self._dial: Dial | None = None
         self._sock: socket.socket | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._tunnel: ClientTunnel | None = None
 
     def start(self, credentials: Credentials) -> None:
         pool, key = self._pool, self._key
@@ -119,7 +119,11 @@ class _Making:
                 sock.close()
                 self.failed(_connect_failure(error, key.hop))
                 return
-            ClientTunnel(pool.plane, sock, credentials, key.expected, self).begin()
+            # From here on the socket is the tunnel's: closed behind its back, the loop would take whatever gets its
+            # descriptor next for it.
+            self._sock = None
+            self._tunnel = ClientTunnel(pool.plane, sock, credentials, key.expected, self)
+            self._tunnel.begin()
 
         self._dial = Dial(pool.plane.loop, sock, key.hop, CONNECT_TIMEOUT_S, connected)
 
@@ -144,6 +148,8 @@ class _Making:
         if self._sock is not None:
             self._sock.close()
         self.failed(failure)
+        if self._tunnel is not None:
+            self._tunnel.shut()
 
 
 def _connect_failure(error: OSError, hop: Endpoint) -> Failure:
@@ -198,6 +204,8 @@ class TunnelPool:
                 credentials = self.plane.wallet.get(self.pod.identity)
                 if credentials is not None:
                     self._wait(key, credentials, waiting[at:])
+                else:
+                    self.not_made(key, Failure(Flag.IDENTITY_ERROR, "the certificate has expired"), waiting[at:])
                 return
             if not applicant.closed:
                 applicant.tunnel_ready(tunnel, reused=False)

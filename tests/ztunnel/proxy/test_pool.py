@@ -8,6 +8,7 @@ from tests.support.tunnel import application, echo, run, talk, until, world
 from ztunnel.ipc import messages as m
 from ztunnel.proxy.inbound import InboundTunnel
 from ztunnel.proxy.pool import IDLE_S, ClientTunnel
+from ztunnel.telemetry.record import Failure, Flag
 from ztunnel.worker.worker import Worker
 
 
@@ -110,6 +111,57 @@ def test_an_application_that_is_slow_to_accept_does_not_make_a_tunnel_suspect() 
             assert await waiting == b"hello"
             assert here.counter("hbone_silent_tunnels") == 0
             assert len(tunnels(here.workers[0])) == 1
+
+    run(scenario)
+
+
+def test_a_pod_that_goes_during_a_handshake_takes_its_half_made_tunnel_along() -> None:
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(-1)
+        writer.close()
+
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", say_nothing) as port:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port, port=port)
+            waiting = asyncio.create_task(talk(client.outbound))
+            await until(lambda: bool(tunnels(here.workers[0])))
+            (half,) = tunnels(here.workers[0])
+            here.director.send(m.PodDown(uid=client.uid))
+            assert await waiting == b""
+            await until(lambda: half.closed and not half.reading)
+            assert half not in here.workers[0].plane.tunnels
+
+    run(scenario)
+
+
+def test_who_waited_for_more_streams_when_the_certificate_ran_out_is_told() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            assert await talk(client.outbound) == b"hello"
+            worker = here.workers[0]
+            (tunnel,) = tunnels(worker)
+            pool = worker._pods[client.uid].pod.pool
+            (key,) = pool._ready
+            tunnel.pooled = False
+            worker.plane.wallet.drop(client.identity)
+            told: list[Failure] = []
+
+            class Waiting:
+                closed = False
+
+                def tunnel_ready(self, tunnel: ClientTunnel, *, reused: bool) -> None:
+                    raise AssertionError
+
+                def tunnel_failed(self, failure: Failure) -> None:
+                    told.append(failure)
+
+            pool.made(key, tunnel, [Waiting(), Waiting()])
+            assert [failure.flag for failure in told] == [Flag.IDENTITY_ERROR] * 2
 
     run(scenario)
 
