@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.faults import STATE, Fault, deal
+from tests.support.faults_node import SURROUNDINGS
 from tests.support.journey import Journey
 from tests.support.survival import guarded
 
@@ -17,7 +18,7 @@ def _rules(mesh: Journey) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("fault", STATE, ids=lambda fault: fault.name)
+@pytest.mark.parametrize("fault", [*STATE, *SURROUNDINGS], ids=lambda fault: fault.name)
 def test_under_load_nothing_forbidden_happens_and_it_is_over_by_itself(mesh: Journey, fault: Fault) -> None:
     verdict = deal(fault, mesh)
     print(f"\n{fault.name}: {verdict}")

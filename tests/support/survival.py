@@ -52,7 +52,7 @@ def attempt(number, host):
             heard = len(lines.readline())
             if not heard:
                 raise OSError("ended before a word")
-            text = f"{marker}-{number}-{os.urandom(400).hex()}\n".encode()
+            text = f"{marker}-{number}-{os.urandom(1500).hex()}\n".encode()
             s.sendall(text)
             back = lines.readline()
             if back != text:
@@ -81,7 +81,7 @@ for talk in itertools.count():
             lines = s.makefile("rb")
             if lines.readline():
                 for number in itertools.count():
-                    text = f"{marker}-talk-{number}-{os.urandom(400).hex()}\n".encode()
+                    text = f"{marker}-talk-{number}-{os.urandom(1500).hex()}\n".encode()
                     s.sendall(text)
                     back = lines.readline()
                     if back != text:
