@@ -16,11 +16,11 @@ from typing import Final
 from ambient.errors import KernelError
 from ambient.model.address import PROXY_MARK, Endpoint, IpAddress, parse_ip
 from ambient.netns import entered
+from ztunnel.proxy.tuples import Found, Tuples
 
 _SO_ORIGINAL_DST: Final = 80
 _IP_TRANSPARENT: Final = 19
 _IPV6_TRANSPARENT: Final = 75
-_IP_BIND_ADDRESS_NO_PORT: Final = 24
 _ORIGINAL_DST_FORMS: Final = ((socket.SOL_IP, 16), (socket.IPPROTO_IPV6, 28))
 _BATCH: Final = 8
 _KEEPALIVE: Final = (
@@ -70,12 +70,13 @@ class PodSockets:
     Entering a namespace costs system calls, so TCP sockets are made a few at a time and kept for the next use.
     """
 
-    __slots__ = ("_mark", "_netns_fd", "_spare")
+    __slots__ = ("_mark", "_netns_fd", "_spare", "_tuples")
 
     def __init__(self, netns_fd: int, mark: int = PROXY_MARK) -> None:
         self._netns_fd = netns_fd
         self._mark = mark
         self._spare: dict[int, list[socket.socket]] = {}
+        self._tuples: Tuples | None = None
 
     def dialled(self, sock: socket.socket) -> Endpoint:
         """Where the client of a socket accepted in this pod wanted to go."""
@@ -113,6 +114,16 @@ class PodSockets:
             raise KernelError("socket", "pod network namespace", str(error)) from None
         return sock
 
+    def found(self, local: Endpoint, remote: Endpoint) -> Found:
+        """What the namespace knows of a connection between these two, seen from `local`."""
+        if self._tuples is None:
+            try:
+                with self._inside():
+                    self._tuples = Tuples()
+            except (OSError, KernelError):
+                return Found.NOTHING
+        return self._tuples.find(local, remote)
+
     def _inside(self) -> AbstractContextManager[None]:
         return nullcontext() if self._netns_fd < 0 else entered(self._netns_fd)
 
@@ -122,6 +133,9 @@ class PodSockets:
             for sock in spare:
                 sock.close()
         self._spare.clear()
+        if self._tuples is not None:
+            self._tuples.close()
+            self._tuples = None
         if self._netns_fd >= 0:
             os.close(self._netns_fd)
             self._netns_fd = -1
@@ -130,12 +144,15 @@ class PodSockets:
 def speak_as(sock: socket.socket, source: Endpoint) -> None:
     """Bind to a foreign address so that the other side sees the real client; raises OSError.
 
-    With port 0 the port is chosen at connect time, per destination, so that many clients do not use them up.
+    With port 0 the kernel chooses one here and now, not when connecting: ports chosen then were measured to meet those
+    in TIME_WAIT. A port that is given may be shared with sockets that go elsewhere.
     """
     if sock.family == socket.AF_INET:
         sock.setsockopt(socket.SOL_IP, _IP_TRANSPARENT, 1)
     else:
         sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
-    if not source.port:
-        sock.setsockopt(socket.SOL_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+    if source.port:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     sock.bind((str(source.ip), source.port))
+    # Only now: it would have halved the ports to choose from.
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

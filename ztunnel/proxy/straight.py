@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
+from random import randrange
 from typing import TYPE_CHECKING, Final
 
 from ambient.errors import MeshError
@@ -13,6 +14,7 @@ from ztunnel.proxy.dial import Dial
 from ztunnel.proxy.relay import PlainEnd, join
 from ztunnel.proxy.socket_end import abort_socket
 from ztunnel.proxy.sockets import speak_as
+from ztunnel.proxy.tuples import Found
 from ztunnel.telemetry.record import ConnectionRecord, Failure, Flag
 
 if TYPE_CHECKING:
@@ -20,7 +22,9 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S: Final = 10.0
 _TAKEN: Final = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
-_BIND_TRIES: Final = 3
+_BIND_TRIES: Final = 8
+_PORTS: Final = (32_768, 61_000)
+"""Where ports are drawn from when the kernel has none left that nobody uses; its own default."""
 
 
 def socket_for(pod: Pod, target: Endpoint, speak_for: Endpoint | None) -> socket.socket:
@@ -28,17 +32,39 @@ def socket_for(pod: Pod, target: Endpoint, speak_for: Endpoint | None) -> socket
 
     A loop-back source or the target's own address is never put on. Raises KernelError.
     """
-    sock = pod.sockets.tcp(target.ip.version)
     if speak_for is None or speak_for.ip == target.ip or speak_for.ip.version != target.ip.version:
-        return sock
-    try:
-        speak_as(sock, Endpoint(speak_for.ip, 0))
-    except OSError as error:
-        pod.plane.recorder.counters.count("source_address_not_preserved")
-        pod.plane.recorder.log.log("warn", "proxy", f"cannot speak as {speak_for.ip}: {error}")
-        sock.close()
         return pod.sockets.tcp(target.ip.version)
-    return sock
+    why = "every port tried leads to another connection"
+    wanted = 0
+    second_best: socket.socket | None = None
+    for _ in range(_BIND_TRIES):
+        sock = pod.sockets.tcp(target.ip.version)
+        try:
+            speak_as(sock, Endpoint(speak_for.ip, wanted))
+        except OSError as error:
+            sock.close()
+            why = str(error)
+            if error.errno != errno.EADDRINUSE:
+                break
+            # None is left that nobody uses, but most of those in use lead to other places or are in TIME_WAIT.
+            wanted = randrange(*_PORTS)
+            continue
+        port = sock.getsockname()[1]
+        found = pod.sockets.found(target, Endpoint(speak_for.ip, port))
+        if found is Found.NOTHING and port != speak_for.port:
+            if second_best is not None:
+                second_best.close()
+            return sock
+        if found is Found.REMAINS and second_best is None:
+            second_best = sock
+            continue
+        sock.close()
+        pod.plane.recorder.counters.count("source_port_collisions")
+    if second_best is not None:
+        return second_best
+    pod.plane.recorder.counters.count("source_address_not_preserved")
+    pod.plane.recorder.log.log("warn", "proxy", f"cannot speak as {speak_for.ip}: {why}")
+    return pod.sockets.tcp(target.ip.version)
 
 
 class AppDial:

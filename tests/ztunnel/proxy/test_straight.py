@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 import socket
+from collections.abc import Iterable
+
+import pytest
 
 from ambient.model.address import Endpoint, parse_endpoint
 from tests.support.tunnel import application, echo, run, until, world
 from ztunnel.proxy import straight
+from ztunnel.proxy.sockets import PodSockets
 from ztunnel.proxy.straight import AppDial, socket_for
+from ztunnel.proxy.tuples import Found
 
 
 def test_the_target_sees_the_client_where_the_kernel_lets_us_and_never_itself() -> None:
@@ -51,6 +57,9 @@ def test_a_taken_port_is_tried_again_and_at_last_our_own_address_is_used() -> No
                     kind = socket.socket if dial._speak_for is None else Taken
                     return kind(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
+                def found(self, local: Endpoint, remote: Endpoint) -> Found:
+                    return Found.NOTHING
+
             real, pod.sockets = pod.sockets, Sockets()
             client = parse_endpoint("127.0.0.1:5")
             dial = AppDial(pod, Endpoint(parse_endpoint("127.0.0.12:1").ip, port), client, lambda *o: done.append(o))
@@ -64,5 +73,73 @@ def test_a_taken_port_is_tried_again_and_at_last_our_own_address_is_used() -> No
             assert here.counter("source_port_collisions") == straight._BIND_TRIES
             sock.close()
             await asyncio.sleep(0)
+
+    run(scenario)
+
+
+class Dealt:
+    """Sockets whose port is not the kernel's choice; `real` asks the kernel what is connected."""
+
+    def __init__(self, ports: Iterable[int], real: PodSockets | None) -> None:
+        self._ports = iter(ports)
+        self._real = real
+
+    def tcp(self, version: int) -> socket.socket:
+        ports = self._ports
+
+        class Chosen(socket.socket):
+            def bind(self, address: tuple[str, int]) -> None:
+                self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                super().bind((address[0], next(ports)))
+
+        return Chosen(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+
+    def found(self, local: Endpoint, remote: Endpoint) -> Found:
+        return self._real.found(local, remote) if self._real is not None else Found.NOTHING
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may speak as others")
+@pytest.mark.parametrize(("asks", "taken"), [(True, 2), (False, 1)], ids=["as it is", "sabotage: nobody asks"])
+def test_a_port_that_leads_to_another_connection_is_not_used(asks: bool, taken: int) -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            await here.pod("client", "127.0.0.11")
+            pod = here.workers[0]._pods["uid-client"].pod
+            target = Endpoint(parse_endpoint("127.0.0.12:1").ip, port)
+            real = pod.sockets
+            with socket.socket() as other, socket.socket() as free:
+                for sock in (other, free):
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    sock.bind(("127.0.0.77", 0))
+                other.connect(("127.0.0.12", port))
+                own, live, last = 31_999, other.getsockname()[1], free.getsockname()[1]
+                pod.sockets = Dealt((own, live, last), real if asks else None)
+                with socket_for(pod, target, Endpoint(parse_endpoint("127.0.0.77:1").ip, own)) as found:
+                    assert found.getsockname() == ("127.0.0.77", last if asks else live)
+            pod.sockets = real
+            assert here.counter("source_port_collisions") == taken
+
+    run(scenario)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may speak as others")
+def test_a_port_in_time_wait_is_used_only_when_there_is_no_better_one() -> None:
+    async def scenario() -> None:
+        async with world() as here:
+            await here.pod("client", "127.0.0.11")
+            pod = here.workers[0]._pods["uid-client"].pod
+            target, client = parse_endpoint("127.0.0.12:80"), parse_endpoint("127.0.0.77:5")
+            remains, live, clear = 31_001, 31_002, 31_003
+
+            class Known(Dealt):
+                def found(self, local: Endpoint, remote: Endpoint) -> Found:
+                    return {remains: Found.REMAINS, live: Found.CONNECTION}.get(remote.port, Found.NOTHING)
+
+            real = pod.sockets
+            for dealt, chosen in (((remains, live, clear), clear), ((live, remains, *[live] * 6), remains)):
+                pod.sockets = Known(dealt, None)
+                with socket_for(pod, target, client) as found:
+                    assert found.getsockname() == ("127.0.0.77", chosen)
+            pod.sockets = real
 
     run(scenario)
