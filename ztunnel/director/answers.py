@@ -120,12 +120,16 @@ class Answers:
     def overflow(self, pid: int) -> Forget | None:
         """What the worker must drop so that its questions stay within the limit; None: nothing."""
         asked = self._asked.get(pid)
-        if asked is None or len(asked.depends) <= self._limit:
+        if asked is None:
             return None
-        oldest = [next(iter(asked.depends))]
+        oldest: set[Key] = {next(iter(asked.depends))} if len(asked.depends) > self._limit else set()
         for key in oldest:
             asked.drop(key)
-        return _forget(set(oldest), names=False)
+        # Which name depended on what is not kept, so they go all at once; a pod may invent as many as it likes.
+        names = len(asked.names) > self._limit
+        if names:
+            asked.names.clear()
+        return _forget(oldest, names=names) if oldest or names else None
 
     def gone(self, uid: str, send: Callable[[int, Forget], None]) -> None:
         """A pod left the mesh. Its answers go at the workers too: it may come back under the same uid, and what nobody

@@ -26,6 +26,10 @@ _PER_WAKEUP: Final = 64
 _REPLY_SOCKETS: Final = 8
 _ORIGDSTADDR: Final = {(socket.SOL_IP, 20), (socket.IPPROTO_IPV6, 74)}
 _TYPES: Final = {A: "A", AAAA: "AAAA"}
+_METRIC_TYPES: Final = {
+    A: "a", 2: "ns", 5: "cname", 6: "soa", 12: "ptr", 15: "mx", 16: "txt", AAAA: "aaaa", 33: "srv", 65: "https"
+}  # fmt: skip
+"""A pod may ask for any of 65,536 types; those without a name here share one series."""
 
 
 def original_of(ancillary: list[tuple[int, int, bytes]]) -> Endpoint | None:
@@ -160,7 +164,7 @@ class DnsServer:
         own = self._pod.labels
         counters.count(
             "istio_dns_requests{"
-            f'request_query_type="{_TYPES.get(query.qtype, str(query.qtype)).lower()}",'
+            f'request_query_type="{_METRIC_TYPES.get(query.qtype, "other")}",'
             f'request_protocol="{"tcp" if stream else "udp"}",'
             f'source_canonical_service="{own.canonical_service or "unknown"}",'
             f'source_canonical_revision="{own.canonical_revision or "unknown"}"}}'

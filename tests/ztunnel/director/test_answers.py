@@ -130,6 +130,17 @@ def test_questions_are_bounded_and_the_worker_is_told_what_to_drop() -> None:
     assert dropped == [ip_address(f"10.1.0.{number}") for number in range(7)]
 
 
+def test_names_that_a_pod_invents_are_bounded_too() -> None:
+    asker = answers(Mesh(), limit=50)
+    told = 0
+    for number in range(1000):
+        asker.name(WORKER, POD, NameAsk(uid="uid-a", name=f"n{number}.example", qtype="A"))
+        message = asker.overflow(WORKER)
+        told += message is not None and message.names
+        assert len(asker._asked[WORKER].names) <= 50
+    assert told > 10
+
+
 def test_the_answers_of_a_pod_that_left_are_taken_back_once() -> None:
     mesh = Mesh()
     asker = answers(mesh)

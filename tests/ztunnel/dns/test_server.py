@@ -78,6 +78,25 @@ async def ask(here: World, name: str, qtype: str = "A", *, seconds: float = 5.0)
             return DNSRecord.parse(await loop.sock_recv(sock, 4096))
 
 
+def test_every_type_that_nobody_knows_counts_as_one() -> None:
+    async def scenario() -> None:
+        async with mesh() as (here, _):
+            for qtype in (16, 64, 1000, 1001, 65000):
+                question = DNSRecord.question("other.test")
+                question.q.qtype = qtype
+                with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+                    sock.sendto(question.pack(), here.pods["client"].dns_udp)
+            counters = here.workers[0].recorder.counters
+
+            def asked() -> dict[str, int]:
+                return {name: n for name, n in counters._other.items() if name.startswith("istio_dns_requests")}
+
+            await until(lambda: sum(asked().values()) == 5)
+            assert sorted(asked().values()) == [1, 4]
+
+    run(scenario)
+
+
 async def ask_stream(here: World, *names: str) -> list[DNSRecord]:
     reader, writer = await asyncio.open_connection(*here.pods["client"].dns_tcp)
     for name in names:
