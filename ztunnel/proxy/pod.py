@@ -113,5 +113,6 @@ class Pod:
             self._known_waiters.remove(callback)
 
     def is_own(self, endpoint: Endpoint) -> bool:
-        """The address is one of the pod's own or loopback."""
-        return endpoint.ip.is_loopback or endpoint.ip in self.addresses
+        """The address is one of the pod's own or loopback; also one that discovery does not know of (yet)."""
+        ip = endpoint.ip
+        return ip.is_loopback or ip in self.addresses or self.sockets.is_local(ip)

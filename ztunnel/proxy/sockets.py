@@ -124,6 +124,15 @@ class PodSockets:
                 return Found.NOTHING
         return self._tuples.find(local, remote)
 
+    def is_local(self, ip: IpAddress) -> bool:
+        """The address is one of this namespace's own, whoever put it there: only such a one can be bound to."""
+        try:
+            with self.udp(ip.version) as sock:
+                sock.bind((str(ip), 0))
+        except (OSError, KernelError):
+            return False
+        return True
+
     def _inside(self) -> AbstractContextManager[None]:
         return nullcontext() if self._netns_fd < 0 else entered(self._netns_fd)
 

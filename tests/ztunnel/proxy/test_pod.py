@@ -17,6 +17,10 @@ def test_own_addresses_are_loopback_and_the_pods() -> None:
             assert pod.is_own(parse_endpoint("[fd00::1]:1"))
             assert pod.is_own(parse_endpoint("[::1]:1"))
             assert not pod.is_own(parse_endpoint("10.0.0.2:1"))
+            # While discovery knows nothing of the pod its namespace still does.
+            here.update(here.pods["client"], addresses=(), known=False)
+            await until(lambda: not pod.policy.known)
+            assert pod.is_own(parse_endpoint("0.0.0.0:15001"))
 
     run(scenario)
 

@@ -7,7 +7,7 @@ import socket
 import pytest
 
 from ambient.errors import KernelError
-from ambient.model.address import parse_endpoint
+from ambient.model.address import parse_endpoint, parse_ip
 from ztunnel.proxy.sockets import PodSockets, endpoint_of, original_destination, speak_as
 
 
@@ -51,6 +51,15 @@ def test_sockets_are_ready_to_use_and_spare_ones_are_closed_with_the_pod() -> No
     sockets.close()
     assert all(one.fileno() == -1 for one in spare)
     made.close()
+
+
+def test_an_address_of_the_namespace_is_known_from_any_other() -> None:
+    sockets = PodSockets(-1, mark=0)
+    assert sockets.is_local(parse_ip("127.0.0.9"))
+    assert sockets.is_local(parse_ip("::1"))
+    assert not sockets.is_local(parse_ip("203.0.113.77"))
+    assert not sockets.is_local(parse_ip("2001:db8::1"))
+    sockets.close()
 
 
 def test_a_namespace_that_is_none_is_an_error_with_its_reason() -> None:
