@@ -160,7 +160,7 @@ class ControlPlane:
         if changed:
             self.metrics.root_expiry.set(self._ca.authority.not_after.timestamp())
             _log.warning("the certificate authority changed")
-        if changed or now >= self._tls.renew_at:
+        if changed or self._tls.due(now):
             try:
                 self._tls.renew(now)
             except MeshError as error:

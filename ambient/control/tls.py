@@ -15,6 +15,7 @@ from ambient.ca.roots import Authority
 from ambient.model.address import IpAddress
 
 LIFETIME: Final = timedelta(hours=24)
+_FUTURE: Final = timedelta(minutes=1)
 _LOOPBACK: Final = (ip_address("127.0.0.1"), ip_address("::1"))
 
 _log = logging.getLogger("ambient.control.tls")
@@ -31,14 +32,18 @@ class ServerCertificate:
         self._addresses = list(_LOOPBACK if listen.is_unspecified else dict.fromkeys((listen, *_LOOPBACK)))
         self._pair = (b"", b"")
         self._told = self._pair
-        self.renew_at = now
+        self._made = self._renew_at = now
         self.renew(now)
+
+    def due(self, now: datetime) -> bool:
+        """Half of its life is over, or it was made under a clock that has been put back since."""
+        return now >= self._renew_at or now < self._made - _FUTURE
 
     def renew(self, now: datetime) -> None:
         """Issue a new certificate; raises Unavailable when the authority cannot."""
         issued, key = issue_server(self._authority(), self._names, self._addresses, now, LIFETIME)
         self._pair = (key.encode(), "".join(issued.chain[:-1]).encode())
-        self.renew_at = now + (issued.not_after - now) / 2
+        self._made, self._renew_at = now, now + (issued.not_after - now) / 2
         _log.info("server certificate %x until %s", issued.serial, issued.not_after.isoformat(timespec="seconds"))
 
     def credentials(self) -> grpc.ServerCredentials:

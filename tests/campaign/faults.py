@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from ambient.errors import MeshError
 from tests.support.faults import CRASHES, STATE, Fault, deal
+from tests.support.faults_clock import CLOCKS, shiftable_clocks
 from tests.support.faults_node import SURROUNDINGS
 from tests.support.journey import Journey, journey
 from tests.support.survival import guarded
@@ -76,13 +77,14 @@ class Row:
 class Bearer:
     """The mesh under test; `fresh` after it broke."""
 
-    def __init__(self) -> None:
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self._env = env
         self._stack = ExitStack()
         self._mesh: Journey | None = None
 
     def mesh(self) -> Journey:
         if self._mesh is None:
-            self._mesh = self._stack.enter_context(journey("faults"))
+            self._mesh = self._stack.enter_context(journey("faults", env=self._env))
             self._stack.enter_context(guarded(self._mesh))
         return self._mesh
 
@@ -91,9 +93,9 @@ class Bearer:
         self._stack.close()
 
 
-def run(faults: Iterable[Fault], times: int, report: Path, rows: dict[str, Row]) -> None:
-    """Until each fault was dealt so often; the report is written after each blow."""
-    bearer = Bearer()
+def run(faults: Iterable[Fault], times: int, report: Path, rows: dict[str, Row], env: Mapping[str, str]) -> None:
+    """Until each fault was dealt so often, in a mesh with this environment; the report is written after each blow."""
+    bearer = Bearer(env)
     try:
         for fault in faults:
             row = rows.setdefault(fault.name, Row(fault.name))
@@ -170,8 +172,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", type=Path, default=REPORT, metavar="FILE", help="default docs/reports/faults.json")
     given = parser.parse_args(argv)
     rows = earlier(given.report) if given.resume else {}
-    chosen = [fault for fault in FAULTS if given.only in fault.name]
-    run(chosen, given.times, given.report, rows)
+    run([fault for fault in FAULTS if given.only in fault.name], given.times, given.report, rows, {})
+    with shiftable_clocks() as env:
+        run([fault for fault in CLOCKS if given.only in fault.name], given.times, given.report, rows, env)
     say("\n" + given.report.with_suffix(".md").read_text())
     return 1 if any(row.failures for row in rows.values()) else 0
 

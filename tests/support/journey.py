@@ -9,7 +9,7 @@ Servers run the demo's program: HTTP on 8080, lines on 7000 (speaks first), byte
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -99,10 +99,10 @@ class Journey:
 
 
 @contextmanager
-def journey(hint: str, *, join: bool = True) -> Iterator[Journey]:
-    """The mesh of the journeys, up and ready; with `join` namespace shop is in it."""
+def journey(hint: str, *, join: bool = True, env: Mapping[str, str] | None = None) -> Iterator[Journey]:
+    """The mesh of the journeys, up and ready; with `join` namespace shop is in it. `env`: [PART:]KEY -> VALUE."""
     with lab_under_test(hint) as lab:
-        lab.up(OBJECTS, mesh=True)
+        lab.up(OBJECTS, mesh=True, env=env)
         lab.wait_ready()
         if join:
             lab.label("shop", JOIN)

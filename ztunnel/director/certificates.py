@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from ambient.errors import MeshError
 from ztunnel.director import issue
@@ -22,6 +22,9 @@ from ztunnel.director.schedule import Priority, Schedule
 
 Sign = Callable[[str, str], Awaitable[list[str]]]
 """(identity, CSR as PEM) -> leaf, intermediates, root bundle; raises MeshError."""
+
+CLOCK_LOOK_S: Final = 5.0
+"""How often to look at the clock: it jumps when a machine was asleep or somebody sets it, and timers do not."""
 
 _log = logging.getLogger("certificates")
 
@@ -136,7 +139,7 @@ class Certificates:
                     task = asyncio.ensure_future(self._fetch(identity))
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
-                wait = None if step.wake is None else min(3600.0, max(0.0, step.wake - self._clock()))
+                wait = None if step.wake is None else min(CLOCK_LOOK_S, max(0.0, step.wake - self._clock()))
                 try:
                     async with asyncio.timeout(wait):
                         await self._changed.wait()

@@ -18,6 +18,8 @@ RETRY_JITTER: Final = 0.2
 RENEW_JITTER: Final = 0.05
 """Part of the lifetime by which renewal may come earlier or later than half life, so that nodes do not march in
 step."""
+FUTURE: Final = 60.0
+"""A certificate that begins later than this from now was issued under a clock that has been put right since."""
 
 
 class Priority(IntEnum):
@@ -40,6 +42,7 @@ class Step:
 class _Entry:
     priority: Priority
     due: float
+    not_before: float = 0.0
     not_after: float | None = None
     failures: int = 0
     outstanding: bool = False
@@ -77,7 +80,8 @@ class Schedule:
         half = not_before + life / 2 + (2 * self._draw() - 1) * RENEW_JITTER * life
         # A lifetime of seconds, or a clock far ahead, must not turn into a busy loop.
         entry.due = max(half, now + min(FIRST_RETRY, life / 4))
-        entry.not_after, entry.failures, entry.outstanding, entry.why = not_after, 0, False, ""
+        entry.not_before, entry.not_after = not_before, not_after
+        entry.failures, entry.outstanding, entry.why = 0, False, ""
         entry.priority = Priority.BACKGROUND
         return True
 
@@ -99,7 +103,15 @@ class Schedule:
                 entry.due = min(entry.due, now)
 
     def step(self, now: float) -> Step:
-        """Hand out what is due within the limit of outstanding requests; each is outstanding from here on."""
+        """Hand out what is due within the limit of outstanding requests; each is outstanding from here on.
+
+        `now` may have jumped: what is not valid yet is due at once, and no back-off ends later than one begun now.
+        """
+        for entry in self._entries.values():
+            if entry.failures:
+                entry.due = min(entry.due, now + LONGEST_RETRY * (1 + RETRY_JITTER))
+            elif entry.not_before > now + FUTURE:
+                entry.due = min(entry.due, now)
         waiting = [(entry.priority, entry.due, name) for name, entry in self._entries.items() if not entry.outstanding]
         room = self._limit - len(self._in_flight)
         due = sorted(item for item in waiting if item[1] <= now)[: max(0, room)]

@@ -25,9 +25,18 @@ def authority() -> Authority:
 def test_renewal_is_due_at_half_the_life() -> None:
     root = authority()
     certificate = ServerCertificate(lambda: root, {"a"}, ip_address("10.0.0.1"), now=NOW)
-    assert certificate.renew_at == NOW + LIFETIME / 2
+    moment = timedelta(seconds=1)
+    assert not certificate.due(NOW + LIFETIME / 2 - moment)
+    assert certificate.due(NOW + LIFETIME / 2)
     certificate.renew(NOW + timedelta(hours=13))
-    assert certificate.renew_at == NOW + timedelta(hours=13) + LIFETIME / 2
+    assert not certificate.due(NOW + timedelta(hours=13) + LIFETIME / 2 - moment)
+
+
+def test_renewal_is_due_when_it_was_made_under_a_clock_that_was_ahead() -> None:
+    root = authority()
+    certificate = ServerCertificate(lambda: root, {"a"}, ip_address("10.0.0.1"), now=NOW + timedelta(hours=25))
+    assert not certificate.due(NOW + timedelta(hours=25, seconds=-30))
+    assert certificate.due(NOW)
 
 
 async def presented(port: int, root: Path, name: str) -> x509.Certificate:

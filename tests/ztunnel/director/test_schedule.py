@@ -32,6 +32,27 @@ def test_renewal_comes_at_half_life() -> None:
     assert schedule.step(DAY / 2).fetch == ("a",)
 
 
+def test_a_certificate_from_the_future_is_replaced_at_once() -> None:
+    """The clock was ahead when it was issued, and has been put right."""
+    schedule = Schedule(middle)
+    schedule.want("a", 10 * DAY)
+    schedule.step(10 * DAY)
+    schedule.fetched("a", 10 * DAY, 11 * DAY, 10 * DAY)
+    assert schedule.step(10 * DAY).fetch == ()
+    assert schedule.step(10 * DAY - 30).fetch == (), "clocks of a CA and its clients differ a little"
+    assert schedule.step(5 * DAY).fetch == ("a",)
+
+
+def test_a_clock_put_back_does_not_prolong_a_back_off() -> None:
+    schedule = Schedule(middle)
+    schedule.want("a", 10 * DAY)
+    schedule.step(10 * DAY)
+    schedule.failed("a", "down", 10 * DAY)
+    wake = schedule.step(9 * DAY).wake
+    assert wake is not None
+    assert wake <= 9 * DAY + 1.2 * LONGEST_RETRY
+
+
 @given(st.floats(0, 1, exclude_max=True))
 def test_jitter_moves_renewal_by_at_most_a_twentieth_of_the_life(draw: float) -> None:
     schedule = Schedule(lambda: draw)
