@@ -34,6 +34,7 @@ _DRAIN_POLL_S: Final = 0.25
 _ALONE: Final = tuple(step for step in Step if step < Step.ZDS)
 """Steps that wait for the kernel only. Pods take them a few at a time, so that of many some are in early."""
 _AT_A_TIME: Final = 2
+_CAPTURE: Final = Flag.CAPTURE_OUT | Flag.CAPTURE_IN
 
 log = logging.getLogger("ambient.agent.apply")
 
@@ -120,8 +121,7 @@ class Applier:
         entry = await self._entry(pod)
         netns = self._open[pod.uid]
         captured = self._captured(entry)
-        # Captured once, and its rows are lost with the node's pins: brought back without a moment of passing.
-        lost = bool(entry.since_unix) and any(self._kernel.row(ip) is None for ip in pod.addresses)
+        lost = not captured and self._was_captured(entry)
         try:
             absent = await self._thread(self._kernel.absent_addresses, netns, pod.addresses)
             if absent:
@@ -186,6 +186,14 @@ class Applier:
         rows = [self._kernel.row(ip) for ip in entry.pod.addresses]
         return all(row is not None and row.epoch == entry.epoch and Flag.CAPTURE_OUT in row.flags for row in rows)
 
+    def _was_captured(self, entry: Entry) -> bool:
+        """Captured once, and either its rows are lost with the node's pins or what we knew of it is lost and only its
+        rows are left: it is brought back without a moment of passing."""
+        rows = [self._kernel.row(ip) for ip in entry.pod.addresses]
+        if entry.since_unix and None in rows:
+            return True
+        return any(row is not None and row.epoch != entry.epoch and row.flags & _CAPTURE for row in rows)
+
     async def _do(self, step: Step, pod: PodTarget, netns: PodNetns, *, captured: bool, lost: bool) -> None:
         entry = self._journal.get(pod.uid)
         assert entry is not None
@@ -216,7 +224,7 @@ class Applier:
                     await self._served(pod)
             case Step.ROW:
                 self._put_rows(entry)
-                if not captured:
+                if not captured or not entry.since_unix:
                     since = self._clock()
                     late = await self._thread(self._kernel.record_older, netns, pod.addresses)
                     every = {c.cookie: c for c in (*entry.older, *late)}

@@ -14,6 +14,7 @@ from ambient.agent.enrol import Capture
 from ambient.agent.journal import OlderConnection, Step
 from ambient.datapath.layout import FailMode, Flag, PodRow
 from ambient.errors import KernelError, MeshError, Unavailable
+from ambient.model.address import IpAddress
 from tests.support.agent_fakes import ADDRESSES, FakeKernel, Killed, Node, target, until
 
 OLDER = OlderConnection(5, "10.0.0.5:80", "10.0.0.9:4000", inbound=True)
@@ -356,3 +357,42 @@ def test_a_pod_whose_rows_and_programs_were_taken_away_comes_back_without_a_mome
 
     asyncio.run(wait())
     assert Flag(0) not in {row.flags for row in node.kernel.table.values()}
+
+
+def test_a_captured_pod_whose_journal_is_lost_is_not_let_out_meanwhile(node: Node) -> None:
+    asyncio.run(node.applier.enrol(target()))
+    node.kernel.table = {ip: replace(row, epoch=9) for ip, row in node.kernel.table.items()}
+    for path in node.directory.iterdir():
+        path.write_text("{")
+    node.close()
+    node.restart()
+    node.proxies.silent = True
+    rows = node.kernel.table
+    seen: list[Flag] = []
+    put = node.kernel.put_row
+
+    def watched(ip: IpAddress, row: PodRow) -> None:
+        seen.append(row.flags)
+        put(ip, row)
+
+    node.kernel.put_row = watched  # type: ignore[method-assign]
+
+    async def wait() -> None:
+        task = asyncio.create_task(node.applier.enrol(target()))
+        await until(lambda: node.said.get("uid-web") == "pending" or task.done())
+        task.cancel()
+        await asyncio.wait({task})
+
+    asyncio.run(wait())
+    assert seen
+    assert all(Flag.CAPTURE_OUT in flags for flags in seen)
+    assert {row.epoch for row in rows.values()} == {1}
+
+
+def test_an_agent_that_died_between_the_rows_and_the_journal_writes_down_when_it_began(node: Node) -> None:
+    asyncio.run(node.applier.enrol(target()))
+    node.journal.change("uid-web", since_unix=0.0)
+    asyncio.run(node.applier.enrol(target()))
+    entry = node.journal.get("uid-web")
+    assert entry is not None
+    assert entry.since_unix == 1000.0
