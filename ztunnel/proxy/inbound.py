@@ -205,7 +205,7 @@ class InboundStream:
             self._refuse(503, Failure(Flag.CONNECT, f"connect to {self._target}: {why}"))
             return
         plane = pod.plane
-        end = TunnelledEnd(plane.loop, sock, tunnel, stream, self, plane.buffers, plane.crashed)
+        end = TunnelledEnd(plane.loop, sock, tunnel, stream, self, plane.buffers, plane.crashed, plane.lookout)
         self._end = end
         self._record.meter = end
         stream.answer(response_block(200, pod.baggage))

@@ -212,7 +212,7 @@ class Outbound:
         tunnel, stream, plane = self._tunnel, self._stream, self._pod.plane
         assert tunnel is not None
         assert stream is not None
-        end = TunnelledEnd(plane.loop, self._sock, tunnel, stream, self, plane.buffers, plane.crashed)
+        end = TunnelledEnd(plane.loop, self._sock, tunnel, stream, self, plane.buffers, plane.crashed, plane.lookout)
         self._end = end
         self._record.meter = end
         stream.sink = end

@@ -12,6 +12,7 @@ from ambient.model.address import IpAddress
 from ambient.model.outcome import PeerLabels, Plan
 from ztunnel.ipc.messages import PeerAsk, RouteAsk, Settings
 from ztunnel.proxy.asks import AskCache
+from ztunnel.proxy.lookout import Lookout
 from ztunnel.proxy.socket_end import Buffers
 from ztunnel.telemetry.recorder import Recorder
 from ztunnel.tls.contexts import Wallet
@@ -44,6 +45,7 @@ class Plane:
         self.random = random.random
         self.random_bits = random.getrandbits
         self.buffers = Buffers()
+        self.lookout = Lookout(self.crashed)
         self.wallet = Wallet(wall)
         self.tunnels: set[Tunnel] = set()
         self.draining = False
@@ -67,7 +69,8 @@ class Plane:
                 tunnel.fail(None)
 
     def tick(self) -> None:
-        """Once a second: keepalive and time limits of every tunnel."""
+        """Once a second: keepalive and time limits of every tunnel, and applications that died unseen."""
+        self.lookout.tick()
         now = self.clock()
         for tunnel in list(self.tunnels):
             try:

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.message import Answer
 from ztunnel.hbone.stream import Stream
+from ztunnel.proxy.lookout import Lookout
 from ztunnel.proxy.socket_end import Buffers, SocketEnd
 from ztunnel.proxy.tunnel import LOST, Tunnel
 from ztunnel.telemetry.record import Failure, Flag
@@ -55,8 +56,9 @@ class TunnelledEnd(SocketEnd):
         flow: Flow,
         buffers: Buffers,
         crashed: Callable[[str, BaseException], None],
+        lookout: Lookout,
     ) -> None:
-        super().__init__(loop, sock, APP_HIGH_WATER, crashed)
+        super().__init__(loop, sock, APP_HIGH_WATER, crashed, lookout)
         self.tunnel = tunnel
         self.stream = stream
         self.flow = flow
@@ -171,8 +173,9 @@ class PlainEnd(SocketEnd):
         flow: Flow,
         buffers: Buffers,
         crashed: Callable[[str, BaseException], None],
+        lookout: Lookout,
     ) -> None:
-        super().__init__(loop, sock, APP_HIGH_WATER, crashed)
+        super().__init__(loop, sock, APP_HIGH_WATER, crashed, lookout)
         self.flow = flow
         self.other = self
         self.taken = 0

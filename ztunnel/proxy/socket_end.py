@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from ztunnel.proxy.lookout import Lookout
+
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 _VECTORS: Final = 64
 
@@ -42,13 +44,17 @@ def abort_socket(sock: socket.socket) -> None:
 
 
 class SocketEnd:
-    """Owns `sock` (non-blocking). Subclasses say what reading means."""
+    """Owns `sock` (non-blocking). Subclasses say what reading means.
+
+    While reading from it is stopped, `lookout` (if there is one) watches it for errors.
+    """
 
     __slots__ = (
         "_backlog",
         "_crashed",
         "_ending",
         "_high",
+        "_lookout",
         "_recv_into",
         "_send",
         "_writing",
@@ -67,7 +73,9 @@ class SocketEnd:
         sock: socket.socket,
         high: int,
         crashed: Callable[[str, BaseException], None],
+        lookout: Lookout | None = None,
     ) -> None:
+        self._lookout = lookout
         self.loop = loop
         self.sock = sock
         self.fd = sock.fileno()
@@ -106,12 +114,16 @@ class SocketEnd:
     def start_reading(self) -> None:
         if not self.reading and not self.closed:
             self.reading = True
+            if self._lookout is not None:
+                self._lookout.leave(self)
             self.loop.add_reader(self.fd, self._readable)
 
     def stop_reading(self) -> None:
         if self.reading:
             self.reading = False
             self.loop.remove_reader(self.fd)
+            if self._lookout is not None and not self.closed:
+                self._lookout.watch(self)
 
     def push(self, data: bytes | memoryview) -> None:
         """Write; what cannot be written now is copied. A failure is told through `on_lost` before this returns."""
@@ -151,6 +163,8 @@ class SocketEnd:
             if self._writing:
                 self._writing = False
                 self.loop.remove_writer(self.fd)
+            if self._lookout is not None:
+                self._lookout.leave(self)
             self._backlog.clear()
             self.backlog_size = 0
             self.sock.close()

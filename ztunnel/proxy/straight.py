@@ -156,8 +156,8 @@ class Straight:
             self._fail(Failure(Flag.CONNECT, f"connect to {self._target}: {why}"))
             return
         plane = self._pod.plane
-        client = PlainEnd(plane.loop, self._client, self, plane.buffers, plane.crashed)
-        server = PlainEnd(plane.loop, sock, self, plane.buffers, plane.crashed)
+        client = PlainEnd(plane.loop, self._client, self, plane.buffers, plane.crashed, plane.lookout)
+        server = PlainEnd(plane.loop, sock, self, plane.buffers, plane.crashed, plane.lookout)
         self._end = client
         self._record.meter = client
         self._record.app_is_client = True

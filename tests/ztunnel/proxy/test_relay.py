@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import hashlib
 import os
 import socket
@@ -15,6 +16,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.tunnel import World, application, echo, run, until, world
+from ztunnel.proxy.lookout import Lookout
 
 PATHS = pytest.mark.parametrize("path", ["tunnel", "straight", "plain"])
 RESET = struct.pack("ii", 1, 0)
@@ -238,3 +240,70 @@ def test_a_stalled_stream_does_not_stop_its_neighbours_on_the_same_tunnel() -> N
             await until(lambda: here.workers[0].recorder.open_count == 0)
 
     run(scenario, timeout=60)
+
+
+@asynccontextmanager
+async def two_ends(path: str, here: World) -> AsyncIterator[tuple[socket.socket, socket.socket]]:
+    """Plain sockets of a client and of the application, one byte said."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.12", 0)) as listener:
+        listener.setblocking(False)
+        async with path_to(path, here, listener.getsockname()[1]) as address:
+            with socket.create_connection(address) as client:
+                client.setblocking(False)
+                await loop.sock_sendall(client, b"x")
+                server, _ = await loop.sock_accept(listener)
+                with server:
+                    server.setblocking(False)
+                    assert await loop.sock_recv(server, 1) == b"x"
+                    yield client, server
+
+
+def reset(sock: socket.socket) -> None:
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    sock.close()
+
+
+@PATHS
+@pytest.mark.parametrize("dies", ["client", "server"])
+def test_an_application_that_resets_after_its_end_does_not_linger(path: str, dies: str) -> None:
+    resets_after_its_end(path, dies)
+
+
+def resets_after_its_end(path: str, dies: str, seconds: float = 10.0) -> None:
+    async def scenario() -> None:
+        async with world() as here, two_ends(path, here) as ends:
+            worker = here.workers[0]
+            dead, left = ends if dies == "client" else reversed(ends)
+            dead.shutdown(socket.SHUT_WR)
+            assert await asyncio.get_running_loop().sock_recv(left, 1) == b""
+            reset(dead)
+            await until(lambda: worker.recorder.open_count == 0, seconds)
+            await until(lambda: left.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) in (errno.EPIPE, errno.ECONNRESET))
+            assert len(worker.plane.lookout) == 0
+
+    run(scenario)
+
+
+@PATHS
+@pytest.mark.parametrize("dies", ["client", "server"])
+def test_an_application_that_resets_while_nobody_reads_from_it_does_not_linger(path: str, dies: str) -> None:
+    async def scenario() -> None:
+        async with world() as here, two_ends(path, here) as ends:
+            dead = ends[0] if dies == "client" else ends[1]
+            with contextlib.suppress(TimeoutError):
+                while True:
+                    async with asyncio.timeout(0.6):
+                        await asyncio.get_running_loop().sock_sendall(dead, bytes(1 << 20))
+            worker = here.workers[0]
+            assert len(worker.plane.lookout) > 0
+            reset(dead)
+            await until(lambda: worker.recorder.open_count == 0)
+
+    run(scenario, timeout=40)
+
+
+def test_sabotage_when_nobody_looks_a_dead_application_lingers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Lookout, "tick", lambda _: None)
+    with pytest.raises(AssertionError, match="condition did not become true"):
+        resets_after_its_end("straight", "client", 2.0)
