@@ -19,6 +19,7 @@ from ambient.datapath.hooks import HOOKS
 from ambient.datapath.layout import Flag, PodRow
 from ambient.datapath.maps import Maps
 from ambient.errors import InvalidInput, KernelError, Unavailable
+from tests.support.bpf_links import link_programs
 from tests.support.capture_bench import Bench, echoed, greeting
 from tests.support.capture_world import run
 
@@ -124,8 +125,7 @@ def test_detaching_takes_the_programs_off_at_once_and_leaves_nothing(bench: Benc
 def _links(bench: Bench) -> int:
     """How many attached links of this machine run our programs; seen by somebody else's eyes."""
     ours = {bpfsys.program_id(pin) for pin in (bench.bpffs / "programs").glob("*/*")}
-    links = json.loads(run("bpftool", "-j", "link", "show"))
-    return sum(1 for link in links if link.get("prog_id") in ours)
+    return sum(program in ours for program in link_programs())
 
 
 def test_links_of_a_pod_that_is_gone_are_dead_and_can_be_cleared(bench: Bench) -> None:
