@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ambient.model.address import Endpoint
+from ztunnel.proxy.sockets import text_of
 
 _DONE: Final = (0, errno.EISCONN)
 _UNDER_WAY: Final = (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK)
@@ -30,7 +31,7 @@ class Dial:
         self._sock = sock
         self._done: Done | None = done
         self._timer: asyncio.TimerHandle | None = None
-        address = (str(target.ip), target.port)
+        address = (text_of(target.ip), target.port)
         code = sock.connect_ex(address)
         if code in _UNDER_WAY:
             # Asked a second time the kernel says whether it came up meanwhile, which spares a turn of the loop.

@@ -13,7 +13,7 @@ from ztunnel.ipc.messages import PodPolicy, PodUp
 from ztunnel.proxy.connections import LiveConnections
 from ztunnel.proxy.plane import Plane
 from ztunnel.proxy.pool import TunnelPool
-from ztunnel.proxy.sockets import PodSockets
+from ztunnel.proxy.sockets import PodSockets, ports_in_turn
 from ztunnel.telemetry.record import Failure
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Pod:
         "plane",
         "policy",
         "pool",
+        "ports",
         "sockets",
         "trust_domain",
         "tunnels",
@@ -58,6 +59,8 @@ class Pod:
         self.identity = up.identity
         self.trust_domain = parse_identity(up.identity).trust_domain
         self.sockets = sockets
+        self.ports = ports_in_turn()
+        """Where the next connections to the application speak from."""
         self.live = LiveConnections(up.policy, plane.crashed)
         self.pool = TunnelPool(plane, self)
         self.outbound: dict[Cuttable, None] = {}

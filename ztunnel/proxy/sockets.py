@@ -8,13 +8,16 @@ from __future__ import annotations
 import os
 import socket
 import struct
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
+from itertools import count
+from random import randrange
 from typing import Final
 
 from ambient.errors import KernelError
-from ambient.model.address import PROXY_MARK, Endpoint, IpAddress, parse_ip
+from ambient.model.address import PROXY_MARK, ZTUNNEL_PORTS, Endpoint, IpAddress, parse_ip
 from ambient.netns import entered
 from ztunnel.proxy.tuples import Found, Tuples
 
@@ -23,6 +26,9 @@ _IP_TRANSPARENT: Final = 19
 _IPV6_TRANSPARENT: Final = 75
 _ORIGINAL_DST_FORMS: Final = ((socket.SOL_IP, 16), (socket.IPPROTO_IPV6, 28))
 _BATCH: Final = 8
+_FIRST_PORT: Final = 32_768
+_PORTS: Final = 28_232
+"""As many from there on: the kernel's own default range."""
 _KEEPALIVE: Final = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 180),
@@ -44,13 +50,26 @@ def address_of(text: str) -> IpAddress:
     return parse_ip(text.partition("%")[0])
 
 
+@lru_cache(maxsize=4096)
+def text_of(ip: IpAddress) -> str:
+    """The address as text, worked out once."""
+    return str(ip)
+
+
 def endpoint_of(name: tuple[object, ...]) -> Endpoint:
     """A socket name (AF_INET or AF_INET6) as endpoint."""
     return Endpoint(address_of(str(name[0])), int(str(name[1])))
 
 
 def original_destination(sock: socket.socket) -> Endpoint:
-    """Where the client of an accepted socket dialled: conntrack's answer if there is one, else the local name."""
+    """Where the client of an accepted socket dialled.
+
+    A capture that keeps the destination leaves it as the local name. One that rewrites it (REDIRECT) leaves the port
+    of our listener there, and conntrack knows the rest.
+    """
+    local = endpoint_of(sock.getsockname())
+    if local.port not in ZTUNNEL_PORTS:
+        return local
     for level, size in _ORIGINAL_DST_FORMS if sock.family == socket.AF_INET6 else _ORIGINAL_DST_FORMS[:1]:
         try:
             raw = sock.getsockopt(level, _SO_ORIGINAL_DST, size)
@@ -61,7 +80,7 @@ def original_destination(sock: socket.socket) -> Endpoint:
         if len(raw) == 28 and struct.unpack_from("=H", raw)[0] == socket.AF_INET6:
             address = IPv6Address(raw[8:24])
             return Endpoint(address.ipv4_mapped or address, struct.unpack_from(">H", raw, 2)[0])
-    return endpoint_of(sock.getsockname())
+    return local
 
 
 class PodSockets:
@@ -150,11 +169,21 @@ class PodSockets:
             self._netns_fd = -1
 
 
+def ports_in_turn() -> Iterator[int]:
+    """Ports to speak from, without end, one after the other: what is in TIME_WAIT is met again as late as can be.
+
+    The kernel is not asked to choose: among some thousand ports in TIME_WAIT it was measured to search milliseconds.
+    """
+    start = randrange(_PORTS)  # every worker begins elsewhere
+    for number in count(start):
+        yield _FIRST_PORT + number % _PORTS
+
+
 def speak_as(sock: socket.socket, source: Endpoint) -> None:
     """Bind to a foreign address so that the other side sees the real client; raises OSError.
 
     With port 0 the kernel chooses one here and now, not when connecting: ports chosen then were measured to meet those
-    in TIME_WAIT. A port that is given may be shared with sockets that go elsewhere.
+    in TIME_WAIT. A port that is given may be shared with sockets that go elsewhere. Either way it may be shared after.
     """
     if sock.family == socket.AF_INET:
         sock.setsockopt(socket.SOL_IP, _IP_TRANSPARENT, 1)
@@ -162,6 +191,7 @@ def speak_as(sock: socket.socket, source: Endpoint) -> None:
         sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
     if source.port:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    sock.bind((str(source.ip), source.port))
-    # Only now: it would have halved the ports to choose from.
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind((text_of(source.ip), source.port))
+    if not source.port:
+        # Only now: it would have halved the ports to choose from.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

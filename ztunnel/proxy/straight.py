@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import socket
 from collections.abc import Callable
-from random import randrange
 from typing import TYPE_CHECKING, Final
 
 from ambient.errors import MeshError
@@ -23,8 +22,6 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S: Final = 10.0
 _TAKEN: Final = (errno.EADDRINUSE, errno.EADDRNOTAVAIL)
 _BIND_TRIES: Final = 8
-_PORTS: Final = (32_768, 61_000)
-"""Where ports are drawn from when the kernel has none left that nobody uses; its own default."""
 
 
 def socket_for(pod: Pod, target: Endpoint, speak_for: Endpoint | None) -> socket.socket:
@@ -35,19 +32,16 @@ def socket_for(pod: Pod, target: Endpoint, speak_for: Endpoint | None) -> socket
     if speak_for is None or speak_for.ip == target.ip or speak_for.ip.version != target.ip.version:
         return pod.sockets.tcp(target.ip.version)
     why = "every port tried leads to another connection"
-    wanted = 0
     second_best: socket.socket | None = None
     for _ in range(_BIND_TRIES):
         sock = pod.sockets.tcp(target.ip.version)
         try:
-            speak_as(sock, Endpoint(speak_for.ip, wanted))
+            speak_as(sock, Endpoint(speak_for.ip, next(pod.ports)))
         except OSError as error:
             sock.close()
             why = str(error)
             if error.errno != errno.EADDRINUSE:
                 break
-            # None is left that nobody uses, but most of those in use lead to other places or are in TIME_WAIT.
-            wanted = randrange(*_PORTS)
             continue
         port = sock.getsockname()[1]
         found = pod.sockets.found(target, Endpoint(speak_for.ip, port))

@@ -8,7 +8,7 @@ import pytest
 
 from ambient.errors import KernelError
 from ambient.model.address import parse_endpoint, parse_ip
-from ztunnel.proxy.sockets import PodSockets, endpoint_of, original_destination, speak_as
+from ztunnel.proxy.sockets import PodSockets, endpoint_of, original_destination, ports_in_turn, speak_as, text_of
 
 
 @pytest.mark.parametrize(
@@ -76,3 +76,15 @@ def test_speaking_as_an_address_needs_the_right_and_says_so() -> None:
         except PermissionError:
             return
         assert sock.getsockname() == ("127.0.0.9", 5)
+
+
+def test_ports_to_speak_from_come_round_in_the_kernels_range_and_never_twice_in_a_row() -> None:
+    one, other = ports_in_turn(), ports_in_turn()
+    turn = [next(one) for _ in range(28_232)]
+    assert sorted(turn) == list(range(32_768, 61_000))
+    assert next(one) == turn[0]
+    assert len({next(other), *turn}) == len(turn)
+
+
+def test_the_text_of_an_address_is_its_own() -> None:
+    assert [text_of(parse_ip(text)) for text in ("10.0.0.1", "fe80::1")] == ["10.0.0.1", "fe80::1"]
