@@ -14,11 +14,12 @@ from typing import Final
 from ambient.errors import KernelError
 
 _CLONE_NEWNET: Final = 0x40000000
+# Looking the library up costs more than entering and leaving together.
+_LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 
 def _setns(netns_fd: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(netns_fd, _CLONE_NEWNET) != 0:
+    if _LIBC.setns(netns_fd, _CLONE_NEWNET) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number))
 

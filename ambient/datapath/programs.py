@@ -259,12 +259,18 @@ def attached(bpffs: Path) -> dict[str, tuple[Attachment, ...]]:
 
 
 def detach_pod(bpffs: Path, pod_uid: str) -> None:
-    """Take the programs of a pod off, on both sides; fine when there are none. They are off when this returns."""
+    """Take the programs of a pod off, on both sides; fine when there are none. They are off when this returns.
+
+    Links that another version of this program pinned, with hooks that we do not know, go last.
+    """
     pins = bpffs / PODS / pod_uid
-    for hook in reversed(HOOKS):
+    ours = [hook.program for hook in reversed(HOOKS)]
+    with suppress(FileNotFoundError):
+        ours += sorted({pin.name for pin in pins.iterdir()} - set(ours))
+    for program in ours:
         with suppress(FileNotFoundError):
-            bpfsys.detach_link(pins / hook.program)
-            (pins / hook.program).unlink()
+            bpfsys.detach_link(pins / program)
+            (pins / program).unlink()
     with suppress(FileNotFoundError):
         pins.rmdir()
 

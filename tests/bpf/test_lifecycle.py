@@ -122,6 +122,15 @@ def test_detaching_takes_the_programs_off_at_once_and_leaves_nothing(bench: Benc
     programs.detach_pod(bench.bpffs, "pod")
 
 
+def test_pins_of_another_versions_hooks_go_with_the_pod_and_with_everything(bench: Bench) -> None:
+    bench.attach(bench.world.pod)
+    pins = bench.bpffs / "pods" / "pod"
+    (pins / "pod_egress").rename(pins / "pod_hook_of_tomorrow")
+    programs.detach_pod(bench.bpffs, "pod")
+    assert not pins.exists()
+    assert _links(bench) == 0
+
+
 def _links(bench: Bench) -> int:
     """How many attached links of this machine run our programs; seen by somebody else's eyes."""
     ours = {bpfsys.program_id(pin) for pin in (bench.bpffs / "programs").glob("*/*")}
