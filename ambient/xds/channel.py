@@ -18,6 +18,7 @@ from ambient.errors import MeshError, Refused, Unavailable
 
 MOST_BYTES: Final = 200 << 20
 CONNECT_TIMEOUT_S: Final = 5.0
+PROBE_TIMEOUT_S: Final = 2.0
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MOST_BYTES),
@@ -76,11 +77,27 @@ async def connected(channel: grpc.aio.Channel, target: str, timeout_s: float = C
             state = channel.get_state(try_to_connect=True)
             while state is not grpc.ChannelConnectivity.READY:
                 if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
-                    raise Unavailable("no connection", target, "refused, unreachable or its certificate is not trusted")
+                    raise Unavailable("no connection", target, await _why_not(target))
                 await channel.wait_for_state_change(state)
                 state = channel.get_state(try_to_connect=True)
     except TimeoutError:
         raise Unavailable("no connection", target, f"no answer within {timeout_s:g} s") from None
+
+
+async def _why_not(target: str) -> str:
+    """What gRPC does not tell: a plain TCP connection to the same place shows whether anybody is there."""
+    host, _, port = target.rpartition(":")
+    try:
+        async with asyncio.timeout(PROBE_TIMEOUT_S):
+            _, writer = await asyncio.open_connection(host.strip("[]"), int(port))
+    except ConnectionRefusedError:
+        return "refused: nobody listens there"
+    except TimeoutError:
+        return f"unreachable: no answer within {PROBE_TIMEOUT_S:g} s"
+    except (OSError, ValueError) as error:
+        return f"unreachable: {getattr(error, 'strerror', '') or error}"
+    writer.transport.abort()
+    return "it can be reached, but its certificate is not trusted, or it does not speak TLS"
 
 
 def call_metadata(settings: ServerSettings) -> list[tuple[str, str]]:

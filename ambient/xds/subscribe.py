@@ -21,7 +21,10 @@ from ambient.xds.client import Batch, DeltaClient
 from ambient.xds.messages import METHOD, DeltaRequest, NodeInfo, decode_response, encode_request
 
 FIRST_PAUSE_S: Final = 0.010
+SHORT_PAUSE_S: Final = 2.0
 LONGEST_PAUSE_S: Final = 15.0
+RESTART_S: Final = 180.0
+"""A control plane that is gone for less is being restarted: pods that came meanwhile wait for it, so pauses stay short."""
 _AT_ONCE: Final = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 
@@ -39,19 +42,24 @@ OnState = Callable[[StreamState], None]
 
 
 class Backoff:
-    """Pauses between attempts: 10 ms, doubled up to 15 s, each drawn from the upper half of its range."""
+    """Pauses between attempts: 10 ms, doubled up to 2 s, after three minutes up to 15 s, each drawn from the upper half
+    of its range, so that many clients do not come at once."""
 
     def __init__(self, rng: random.Random) -> None:
         self._rng = rng
-        self._next = FIRST_PAUSE_S
+        self.reset()
 
     def reset(self) -> None:
         self._next = FIRST_PAUSE_S
+        self._waited = 0.0
 
     def pause(self) -> float:
         """Seconds to wait before the next attempt."""
-        ceiling, self._next = self._next, min(self._next * 2, LONGEST_PAUSE_S)
-        return ceiling * self._rng.uniform(0.5, 1.0)
+        ceiling = self._next
+        self._next = min(ceiling * 2, SHORT_PAUSE_S if self._waited < RESTART_S else LONGEST_PAUSE_S)
+        pause = ceiling * self._rng.uniform(0.5, 1.0)
+        self._waited += pause
+        return pause
 
 
 async def subscribe(

@@ -35,7 +35,7 @@ def test_a_server_of_our_root_and_name_is_trusted_and_no_other(tmp_path: Path) -
                 replace(settings, hostname="other.example"),
                 replace(settings, root=other.ca / "root-cert.pem"),
             ):
-                with pytest.raises(Unavailable, match="no connection"):
+                with pytest.raises(Unavailable, match="can be reached, but its certificate is not trusted"):
                     await connect(untrusted)
 
     asyncio.run(scenario())
@@ -57,8 +57,10 @@ def test_a_refused_connection_fails_at_once(tmp_path: Path) -> None:
             free.bind(("127.0.0.1", 0))
             bench.port = free.getsockname()[1]
             started = time.monotonic()
-            with pytest.raises(Unavailable, match="no connection"):
+            with pytest.raises(Unavailable, match="refused: nobody listens there"):
                 await connect(bench.client())
+            with pytest.raises(Unavailable, match="unreachable: "):
+                await connect(replace(bench.client(), target="nowhere.invalid:1"))
             assert time.monotonic() - started < 2
 
     asyncio.run(scenario())

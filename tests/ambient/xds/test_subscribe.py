@@ -11,20 +11,33 @@ import pytest
 from ambient.xds.client import Batch
 from ambient.xds.codec import ADDRESS_TYPE
 from ambient.xds.messages import ztunnel_node
-from ambient.xds.subscribe import FIRST_PAUSE_S, LONGEST_PAUSE_S, Backoff, StreamState, subscribe
+from ambient.xds.subscribe import (
+    FIRST_PAUSE_S,
+    LONGEST_PAUSE_S,
+    RESTART_S,
+    SHORT_PAUSE_S,
+    Backoff,
+    StreamState,
+    subscribe,
+)
 from tests.support.control import ControlBench, Subscriber, until
 from tests.support.discovery import simple_workload
 
 
-def test_pauses_double_up_to_a_limit_and_are_spread() -> None:
+def test_pauses_double_stay_short_while_a_restart_may_be_under_way_and_are_spread() -> None:
     backoff = Backoff(random.Random(1))
-    pauses = [backoff.pause() for _ in range(14)]
-    ceilings = [min(FIRST_PAUSE_S * 2**n, LONGEST_PAUSE_S) for n in range(14)]
-    for pause, ceiling in zip(pauses, ceilings, strict=True):
+    waited, ceiling, seen = 0.0, FIRST_PAUSE_S, set()
+    for _ in range(200):
+        pause = backoff.pause()
         assert ceiling / 2 <= pause <= ceiling
-    assert ceilings[-1] == LONGEST_PAUSE_S
+        seen.add(ceiling)
+        ceiling = min(ceiling * 2, SHORT_PAUSE_S if waited < RESTART_S else LONGEST_PAUSE_S)
+        waited += pause
+    assert {FIRST_PAUSE_S, SHORT_PAUSE_S, LONGEST_PAUSE_S} <= seen
     backoff.reset()
     assert backoff.pause() <= FIRST_PAUSE_S
+    for _ in range(60):
+        assert backoff.pause() <= SHORT_PAUSE_S
     assert Backoff(random.Random(2)).pause() != Backoff(random.Random(3)).pause()
 
 
