@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -36,11 +38,22 @@ def _ipv6() -> str:
     return "" if Path("/proc/net/if_inet6").exists() else "/proc/net/if_inet6 is not there"
 
 
+def _curl_h2_proxy() -> str:
+    told = subprocess.run(["curl", "--help", "all"], capture_output=True, text=True, check=False, timeout=20).stdout
+    return "" if "--proxy-http2" in told else "curl has no --proxy-http2"
+
+
+def _go() -> str:
+    return "" if shutil.which("go") else "no go in PATH"
+
+
 FEATURES: Mapping[str, Callable[[], str]] = MappingProxyType(
     {
         "tcx": _since(6, 6),
         "sk_assign to SO_REUSEPORT sockets": _since(6, 6),
         "ipv6": _ipv6,
+        "curl with HTTP/2 to proxies": _curl_h2_proxy,
+        "go toolchain": _go,
     }
 )
 
