@@ -51,6 +51,7 @@ class Connection:
         "client",
         "draining",
         "going_away",
+        "growth",
         "held",
         "last_peer_id",
         "limits",
@@ -77,6 +78,8 @@ class Connection:
         self.send_window = frames.DEFAULT_WINDOW
         self.receive_window = self.limits.connection_window
         self.held = 0
+        self.growth = self.limits.growth
+        """How much larger the streams' windows may still become."""
         self.unreturned = 0
         self.peer_initial_window = frames.DEFAULT_WINDOW
         self.peer_max_frame = frames.DEFAULT_FRAME
@@ -201,6 +204,8 @@ class Connection:
         self.blocked.pop(stream.id, None)
         stream.sink = None
         self.held -= stream.outstanding
+        self.growth += stream.window - self.limits.stream_window
+        stream.window = self.limits.stream_window
         stream.outstanding = 0
 
     def give_back(self) -> None:

@@ -7,9 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Sizes in octets, times in seconds. Defaults are Istio ztunnel's advertised values where it has one."""
+    """Sizes in octets, times in seconds. Defaults are Istio ztunnel's advertised values where it has one, but for the
+    window of a stream: what a client of ours can open at once, all stalled, stays below `max_held`, so that stalled
+    streams never shut the connection for their neighbours."""
 
-    stream_window: int = 4 << 20
+    stream_window: int = 512 << 10
+    """What every stream begins with, and so what one that stalls may hold."""
+    grown_window: int = 4 << 20
+    """To here grows the window of a stream whose octets are always taken at once."""
+    growth: int = 12 << 20
+    """How far the windows of a connection's streams may have grown, in all."""
     connection_window: int = 16 << 20
     max_frame: int = 1 << 20
     max_header_list: int = 65_536

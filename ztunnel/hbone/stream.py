@@ -47,7 +47,9 @@ class Stream:
         "remote_done",
         "send_window",
         "sink",
+        "steady",
         "unreturned",
+        "window",
     )
 
     def __init__(self, connection: Connection, stream_id: int, sink: Sink | None) -> None:
@@ -55,7 +57,9 @@ class Stream:
         self.id = stream_id
         self.sink = sink
         self.send_window = connection.peer_initial_window
-        self.receive_window = connection.limits.stream_window
+        self.receive_window = self.window = connection.limits.stream_window
+        self.steady = 0
+        """Octets that were taken at once since the window has its size."""
         self.outstanding = 0
         self.unreturned = 0
         self.answered = False
@@ -128,19 +132,39 @@ class Stream:
             self.connection.write(frames.rst_stream(self.id, code))
 
     def consumed(self, size: int) -> None:
-        """`size` octets that `on_data` kept have been passed on: reopen the windows by as much."""
+        """`size` octets that `on_data` kept have been passed on: reopen the windows by as much.
+
+        Who keeps octets does not need a grown window: it shrinks by what was kept.
+        """
         connection = self.connection
         if self.id not in connection.streams:
             return
         self.outstanding -= size
         connection.held -= size
-        self.give_back(size)
+        self.steady = 0
+        shrink = min(size, self.window - connection.limits.stream_window)
+        self.window -= shrink
+        connection.growth += shrink
+        self.give_back(size - shrink)
         connection.give_back()
 
     def give_back(self, size: int) -> None:
         """Count consumed octets and tell the peer in steps of a quarter window."""
         self.unreturned += size
-        if self.unreturned >= self.connection.limits.stream_window >> 2 and not self.remote_done:
-            self.connection.write(frames.window_update(self.id, self.unreturned))
-            self.receive_window += self.unreturned
+        if self.unreturned >= self.window >> 2 and not self.remote_done:
+            more = self.unreturned + self._grow()
+            self.connection.write(frames.window_update(self.id, more))
+            self.receive_window += more
             self.unreturned = 0
+
+    def _grow(self) -> int:
+        """By how much the window is to become larger now: it doubles after four windows that nobody kept."""
+        connection, limits = self.connection, self.connection.limits
+        self.steady = 0 if self.outstanding else self.steady + self.unreturned
+        if self.steady < self.window << 2:
+            return 0
+        self.steady = 0
+        more = max(0, min(self.window, limits.grown_window - self.window, connection.growth))
+        self.window += more
+        connection.growth -= more
+        return more

@@ -11,15 +11,15 @@ from tests.support.tunnel_frames import Oracle, Recording, Side, exchange, send
 from ztunnel.hbone import frames
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.headers import literal, request_prefix, response_block
-from ztunnel.hbone.limits import Limits
+from ztunnel.hbone.limits import CLIENT, SERVER, Limits
 
 CONNECT = [(b":method", b"CONNECT"), (b":authority", b"10.0.0.1:80")]
 STEPS = pytest.mark.parametrize("step", [0, 1, 7, 4096])
 
 
-def opened(step: int = 0) -> tuple[Side, Oracle, Recording, int]:
+def opened(step: int = 0, limits: Limits | None = None) -> tuple[Side, Oracle, Recording, int]:
     """Our client with one stream answered by an h2 server."""
-    side, oracle = Side(client=True), Oracle(client=False)
+    side, oracle = Side(client=True, limits=limits), Oracle(client=False)
     sink = Recording()
     stream = side.core.open(request_prefix(b"10.0.0.1:80", b"a=b"), sink)
     exchange(side, oracle, step)
@@ -167,15 +167,48 @@ def test_windows_shrunk_by_the_peer_go_negative_and_recover() -> None:
     assert stream.room() == 1
 
 
-def test_our_windows_are_what_istio_advertises_and_open_as_data_is_consumed() -> None:
+def test_our_windows_open_and_grow_as_data_is_consumed() -> None:
     side, oracle, sink, number = opened()
-    assert oracle.h2.remote_settings.initial_window_size == 4 << 20
+    assert oracle.h2.remote_settings.initial_window_size == 512 << 10
     assert oracle.h2.remote_settings.max_frame_size == 1 << 20
     assert oracle.h2.outbound_flow_control_window == 16 << 20
-    for _ in range(40):
-        oracle.h2.send_data(number, bytes(1 << 20))
+    for _ in range(160):
+        oracle.h2.send_data(number, bytes(256 << 10))
         exchange(side, oracle)
     assert len(sink.data) == 40 << 20
+    assert oracle.h2.local_flow_control_window(number) > 3 << 20, "grown to four megabytes, less what is unreturned"
+
+
+def test_windows_shrink_when_octets_are_kept_and_all_growth_is_given_back() -> None:
+    side, oracle, sink, number = opened()
+    before = side.core.growth
+    for _ in range(160):
+        oracle.h2.send_data(number, bytes(256 << 10))
+        exchange(side, oracle)
+    stream = side.core.streams[number]
+    assert (stream.window, side.core.growth) == (4 << 20, before - (4 << 20) + (512 << 10))
+    sink.hold = True
+    for _ in range(12):
+        oracle.h2.send_data(number, bytes(256 << 10))
+        exchange(side, oracle)
+    stream.consumed(3 << 20)
+    assert stream.window == 1 << 20
+    stream.reset(Code.CANCEL)
+    assert side.core.growth == before
+
+
+def test_the_windows_of_all_streams_together_grow_only_so_far() -> None:
+    side, oracle, _, number = opened(limits=Limits(growth=600_000))
+    for _ in range(160):
+        oracle.h2.send_data(number, bytes(256 << 10))
+        exchange(side, oracle)
+    assert side.core.streams[number].window == (512 << 10) + 600_000
+    assert side.core.growth == 0
+
+
+def test_all_streams_that_a_client_may_open_can_stall_without_shutting_the_connection() -> None:
+    assert CLIENT.max_streams * CLIENT.stream_window + CLIENT.growth < CLIENT.max_held
+    assert CLIENT.max_streams * SERVER.stream_window + SERVER.growth < SERVER.max_held
 
 
 def test_a_reader_that_holds_costs_one_stream_window_and_not_the_others() -> None:
@@ -185,18 +218,16 @@ def test_a_reader_that_holds_costs_one_stream_window_and_not_the_others() -> Non
     other = side.core.open(request_prefix(b"10.0.0.2:80", b""), quick)
     exchange(side, oracle)
     oracle.h2.send_headers(other.id, [(b":status", b"200")])
-    oracle.h2.send_data(number, bytes(4 << 20 >> 2))
-    for _ in range(3):
-        oracle.h2.send_data(number, bytes(1 << 20))
-        exchange(side, oracle)
+    oracle.h2.send_data(number, bytes(512 << 10))
+    exchange(side, oracle)
     assert oracle.h2.local_flow_control_window(number) == 0
-    for _ in range(20):
-        oracle.h2.send_data(other.id, bytes(1 << 20))
+    for _ in range(80):
+        oracle.h2.send_data(other.id, bytes(256 << 10))
         exchange(side, oracle)
     assert len(quick.data) == 20 << 20
-    side.core.streams[number].consumed(4 << 20)
+    side.core.streams[number].consumed(512 << 10)
     exchange(side, oracle)
-    assert oracle.h2.local_flow_control_window(number) == 4 << 20
+    assert oracle.h2.local_flow_control_window(number) == 512 << 10
 
 
 def test_the_connection_window_stays_shut_while_too_much_is_held() -> None:

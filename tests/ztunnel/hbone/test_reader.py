@@ -237,7 +237,7 @@ def test_padding_counts_against_the_windows_and_is_not_passed_on() -> None:
     side.receive(REQUEST + frame(frames.DATA, frames.PADDED, 1, b"\x05abc" + bytes(5)), 1)
     stream, _, sink = side.requests[0]
     assert bytes(sink.data) == b"abc"
-    assert stream.receive_window == (4 << 20) - 9
+    assert stream.receive_window == (512 << 10) - 9
     assert stream.unreturned == 9
 
 
