@@ -203,10 +203,7 @@ class Connection:
         self.streams.pop(stream.id, None)
         self.blocked.pop(stream.id, None)
         stream.sink = None
-        self.held -= stream.outstanding
-        self.growth += stream.window - self.limits.stream_window
-        stream.window = self.limits.stream_window
-        stream.outstanding = 0
+        stream.release()
 
     def give_back(self) -> None:
         """Reopen the connection's window unless too much lies unconsumed."""

@@ -157,6 +157,13 @@ class Stream:
             self.receive_window += more
             self.unreturned = 0
 
+    def release(self) -> None:
+        """The stream ended: what it held and had grown by is the connection's again."""
+        connection, start = self.connection, self.connection.limits.stream_window
+        connection.held -= self.outstanding
+        connection.growth += self.window - start
+        self.outstanding, self.window = 0, start
+
     def _grow(self) -> int:
         """By how much the window is to become larger now: it doubles after four windows that nobody kept."""
         connection, limits = self.connection, self.connection.limits
