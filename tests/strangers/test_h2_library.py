@@ -170,6 +170,8 @@ class Server(threading.Thread):
         config = h2.config.H2Configuration(client_side=False, header_encoding="utf-8")
         connection = h2.connection.H2Connection(config)
         connection.local_settings = h2.settings.Settings(client=False, initial_values=self._settings)
+        # The library believes a larger frame of its own initial settings only when told once more.
+        connection.max_inbound_frame_size = self._settings.get(h2.settings.SettingCodes.MAX_FRAME_SIZE, 16384)
         connection.initiate_connection()
         tls.sendall(connection.data_to_send())
         waiting: dict[int, bytes] = {}
