@@ -24,7 +24,7 @@ FIRST_PAUSE_S: Final = 0.010
 SHORT_PAUSE_S: Final = 2.0
 LONGEST_PAUSE_S: Final = 15.0
 RESTART_S: Final = 180.0
-"""A control plane that is gone for less is being restarted: pods that came meanwhile wait for it, so pauses stay short."""
+"""A control plane gone for less is being restarted, and pods that came meanwhile wait for it: pauses stay short."""
 _AT_ONCE: Final = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 

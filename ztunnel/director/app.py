@@ -28,6 +28,8 @@ PORT_RETRY_S: Final = 0.25
 GATHER_S: Final = 0.5
 """How long a fresh director waits at most for living workers to report before it talks to the node agent."""
 GATHER_LOOK_S: Final = 0.01
+SETTLE_S: Final = 0.2
+"""How long handshakes that are under way at shutdown have to come to their end: a long round trip."""
 
 _log = logging.getLogger("director")
 
@@ -87,6 +89,8 @@ class App:
         if not self._code:
             deadline = self._config.drain_s
             _log.info("draining, at most %.0f s", deadline)
+            self.director.pods.refuse_new()
+            await asyncio.sleep(SETTLE_S)
             self.director.drain(deadline)
             await self.director.reports.drained(deadline + 0.5)
         for task in tasks:

@@ -140,6 +140,12 @@ class Pods:
             pod.changed.set()
             self._stopped(uid)
 
+    def refuse_new(self) -> None:
+        """Whoever dials from now on is left to the next ztunnel; what has begun still comes in."""
+        for pod in self._pods.values():
+            if pod.listeners is not None:
+                pod.listeners.refuse_new()
+
     def stop_listening(self) -> None:
         """Take no new connections anywhere; open ones are the workers' affair."""
         for pod in self._pods.values():

@@ -9,6 +9,8 @@ import fcntl
 import os
 import socket
 import stat
+import struct
+from array import array
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -28,6 +30,16 @@ _IPV6_RECVORIGDSTADDR: Final = 74
 _NS_GET_NSTYPE: Final = 0xB703
 _CLONE_NEWNET: Final = 0x40000000
 
+_SO_ATTACH_FILTER: Final = 26
+_INSTRUCTION: Final = struct.Struct("=HBBI")
+_NO_SYN: Final = (
+    (0x30, 0, 0, 13),  # the flags of the TCP header
+    (0x54, 0, 0, 0x12),  # SYN and ACK
+    (0x15, 0, 1, 0x02),  # SYN alone?
+    (0x06, 0, 0, 0),  # drop
+    (0x06, 0, 0, 0xFFFF_FFFF),  # keep whole
+)
+
 NAMES: Final = ("netns", "outbound", "plaintext", "hbone", "dns_udp_v4", "dns_tcp_v4", "dns_udp_v6", "dns_tcp_v6")
 """Order of the descriptors of one pod, as `PodUp` carries them."""
 
@@ -43,6 +55,14 @@ class Listeners:
         for fd in self.fds:
             os.close(fd)
 
+    def refuse_new(self) -> None:
+        """Ignore SYNs from here on, for every process that holds these sockets: whoever dials tries again and meets
+        the next ztunnel, while handshakes under way and connections not accepted yet come to their end here."""
+        for fd in self.fds[1:]:
+            with socket.socket(fileno=os.dup(fd)) as sock:
+                if sock.type == socket.SOCK_STREAM:
+                    ignore_syns(sock)
+
     def stop(self) -> None:
         """Stop listening for every process that holds these sockets: the kernel answers as if nobody were there."""
         for fd in self.fds[1:]:
@@ -50,6 +70,13 @@ class Listeners:
                 if sock.type == socket.SOCK_STREAM:
                     with suppress(OSError):
                         sock.shutdown(socket.SHUT_RDWR)
+
+
+def ignore_syns(listener: socket.socket) -> None:
+    """Have the kernel drop, unanswered, whatever would begin a connection (classic BPF, linux/filter.h)."""
+    program = array("B", b"".join(_INSTRUCTION.pack(*one) for one in _NO_SYN))
+    address, _ = program.buffer_info()
+    listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", len(_NO_SYN), address))
 
 
 def netns_inode(fd: int) -> int:

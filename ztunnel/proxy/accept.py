@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 _PER_WAKEUP: Final = 32
+_QUEUE: Final = 4_096
 _PAUSE_S: Final = 0.05
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
@@ -47,13 +48,16 @@ class Acceptor:
         self._timer = None
         self._loop.add_reader(self._sock.fileno(), self._ready)
 
-    def _ready(self) -> None:
-        for _ in range(_PER_WAKEUP):
+    def _ready(self, at_most: int = _PER_WAKEUP) -> None:
+        for _ in range(at_most):
             try:
                 connection, peer = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
+                if error.errno == errno.EINVAL:
+                    # Somebody who holds it too has stopped it for all.
+                    return
                 self._count("accept_errors")
                 if error.errno in _OUT_OF_RESOURCES:
                     self._loop.remove_reader(self._sock.fileno())
@@ -68,6 +72,12 @@ class Acceptor:
             except Exception as error:
                 connection.close()
                 self._crashed("accept", error)
+
+    def finish(self) -> None:
+        """Take what waits in the queue, then no more; the socket stays open."""
+        if self._timer is None:
+            self._ready(_QUEUE)
+        self.pause()
 
     def pause(self) -> None:
         """Accept no more; the socket stays open."""

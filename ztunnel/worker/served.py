@@ -83,9 +83,9 @@ class ServedPod:
     # --- ending
 
     def stop_accepting(self) -> None:
-        """Take no new connections; our handles of the listening sockets stay open."""
+        """Take what is queued and no new connections; our handles of the listening sockets stay open."""
         for acceptor in self._acceptors:
-            acceptor.pause()
+            acceptor.finish()
         self._acceptors.clear()
         for server in self._dns:
             server.close()

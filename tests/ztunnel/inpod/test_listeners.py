@@ -51,3 +51,20 @@ def test_a_stopped_listener_answers_nobody_though_another_holder_has_it_open() -
         socket.create_connection(other.getsockname(), timeout=5)
     sock.close()
     other.close()
+
+
+def test_a_listener_that_takes_nobody_new_keeps_those_that_have_begun() -> None:
+    sock = socket.create_server(("127.0.0.1", 0))
+    other = sock.dup()
+    queued = socket.create_connection(sock.getsockname())
+    Listeners(0, (-1, sock.fileno())).refuse_new()
+    with pytest.raises(TimeoutError):
+        socket.create_connection(sock.getsockname(), timeout=0.2)
+    queued.sendall(b"still heard")
+    accepted, _ = other.accept()
+    assert accepted.recv(20) == b"still heard"
+    # Whoever keeps trying meets the next one that listens.
+    sock.close()
+    other.close()
+    for one in (queued, accepted):
+        one.close()

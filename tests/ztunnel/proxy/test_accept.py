@@ -48,6 +48,31 @@ def test_running_out_of_descriptors_pauses_and_loses_no_connection() -> None:
     run(scenario)
 
 
+def test_at_the_end_what_is_queued_is_taken_and_nothing_after_it() -> None:
+    async def scenario() -> None:
+        taken: list[socket.socket] = []
+        counts: list[str] = []
+        sock = listener()
+        acceptor = Acceptor(
+            asyncio.get_running_loop(), sock, lambda c, _: taken.append(c), counts.append, lambda *_: None
+        )
+        clients = [socket.create_connection(sock.getsockname()) for _ in range(40)]
+        acceptor.finish()
+        assert len(taken) == 40
+        clients.append(socket.create_connection(sock.getsockname()))
+        await asyncio.sleep(0)
+        assert len(taken) == 40
+        sock.shutdown(socket.SHUT_RDWR)
+        again = Acceptor(asyncio.get_running_loop(), sock, lambda *_: None, counts.append, lambda *_: None)
+        again.finish()
+        assert counts == []
+        acceptor.close()
+        for one in (*taken, *clients):
+            one.close()
+
+    run(scenario)
+
+
 def test_a_taker_that_crashes_costs_its_connection_only() -> None:
     async def scenario() -> None:
         crashes: list[str] = []
