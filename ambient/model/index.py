@@ -12,25 +12,35 @@ K = TypeVar("K")
 
 
 class NameIndex(Generic[K]):
-    """key -> names."""
+    """key -> names. Nearly every key has one name, which is kept as such: a container each would cost more than all
+    the rest of an entry."""
 
     __slots__ = ("_names",)
 
     def __init__(self) -> None:
-        self._names: dict[K, dict[str, None]] = {}
+        self._names: dict[K, str | dict[str, None]] = {}
 
     def add(self, key: K, name: str) -> None:
-        self._names.setdefault(key, {})[name] = None
+        there = self._names.setdefault(key, name)
+        if isinstance(there, dict):
+            there[name] = None
+        elif there != name:
+            self._names[key] = {there: None, name: None}
 
     def discard(self, key: K, name: str) -> None:
-        names = self._names.get(key)
-        if names is not None:
-            names.pop(name, None)
-            if not names:
-                del self._names[key]
+        there = self._names.get(key)
+        if isinstance(there, dict):
+            there.pop(name, None)
+            if len(there) == 1:
+                (self._names[key],) = there
+        elif there == name:
+            del self._names[key]
 
     def names(self, key: K) -> tuple[str, ...]:
-        return tuple(self._names.get(key, ()))
+        there = self._names.get(key)
+        if there is None:
+            return ()
+        return tuple(there) if isinstance(there, dict) else (there,)
 
 
 class BlockIndex:

@@ -86,7 +86,7 @@ class Mesh:
         self._policies: dict[str, Authorization] = {}
         self._uids_by_address: NameIndex[tuple[str, IpAddress]] = NameIndex()
         self._uids_by_node: NameIndex[str] = NameIndex()
-        self._uids_by_name: NameIndex[tuple[str, str]] = NameIndex()
+        self._uids_by_name: NameIndex[str] = NameIndex()
         self._uids_by_hostname: NameIndex[str] = NameIndex()
         self._uids_by_service: NameIndex[str] = NameIndex()
         self._keys_by_address: NameIndex[tuple[str, IpAddress]] = NameIndex()
@@ -139,7 +139,7 @@ class Mesh:
                 for key in value.services:
                     self._uids_by_service.add(key, value.uid)
                 self._uids_by_node.add(value.node, value.uid)
-                self._uids_by_name.add((value.namespace, value.name), value.uid)
+                self._uids_by_name.add(value.name, value.uid)
                 if value.hostname:
                     self._uids_by_hostname.add(value.hostname.lower(), value.uid)
             case Service():
@@ -164,7 +164,7 @@ class Mesh:
                 for key in value.services:
                     self._uids_by_service.discard(key, value.uid)
                 self._uids_by_node.discard(value.node, value.uid)
-                self._uids_by_name.discard((value.namespace, value.name), value.uid)
+                self._uids_by_name.discard(value.name, value.uid)
                 self._uids_by_hostname.discard(value.hostname.lower(), value.uid)
             case Service():
                 del self._services[value.key]
@@ -210,8 +210,8 @@ class Mesh:
 
     def local_workload(self, namespace: str, name: str, node: str = "") -> Workload | None:
         """The workload a pod of this name is known as; with `node` only one that runs there."""
-        uids = self._uids_by_name.names((namespace, name))
-        return self._best(uid for uid in uids if not node or self._workloads[uid].node == node)
+        found = (self._workloads[uid] for uid in self._uids_by_name.names(name))
+        return self._best(one.uid for one in found if one.namespace == namespace and (not node or one.node == node))
 
     def endpoints(self, service_key: str) -> tuple[ServiceEndpoint, ...]:
         """Every workload that says it belongs to the service, whatever its health, ordered by uid."""

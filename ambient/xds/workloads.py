@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import lru_cache
 from sys import intern
 from types import MappingProxyType
 from typing import Any
@@ -76,7 +78,9 @@ def _workload(wire: Any) -> Workload:
         cluster_id=intern(wire.cluster_id or "Kubernetes"),
         network_gateway=_gateway(wire.network_gateway, "network_gateway") if wire.HasField("network_gateway") else None,
         hostname=wire.hostname,
-        services=MappingProxyType({intern(key): _endpoint_ports(key, wire.services[key]) for key in wire.services}),
+        services=_services(
+            tuple((intern(key), _endpoint_ports(key, wire.services[key])) for key in sorted(wire.services))
+        ),
         application_tunnel=_tunnel(wire.application_tunnel) if wire.HasField("application_tunnel") else None,
         locality=_locality(wire.locality) if wire.HasField("locality") else _NO_LOCALITY,
         network_mode=read_enum(NetworkMode, wire.network_mode, "network_mode"),
@@ -107,6 +111,12 @@ def _service(wire: Any) -> Service:
         ),
         visibility=read_enum(Visibility, wire.visibility, "visibility"),
     )
+
+
+@lru_cache(maxsize=8_192)
+def _services(entries: tuple[tuple[str, tuple[Port, ...]], ...]) -> Mapping[str, tuple[Port, ...]]:
+    """One mapping for all workloads of the same services: the pods of a deployment share it."""
+    return MappingProxyType(dict(entries))
 
 
 def _endpoint_ports(key: str, wire: Any) -> tuple[Port, ...]:
