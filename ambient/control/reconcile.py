@@ -68,9 +68,14 @@ class Reconciler:
 
     async def step(self, records: Records) -> None:
         """Serve `records`. What we ourselves wrote, and how far others are, is no news."""
+        if self.observed > 0 and not records.revision and not records.by_key:
+            # A folder that has lost its count is not there any more: not the same as "all objects are gone".
+            self.failure = "the folder of objects is gone"
+            return
         writers = {name: state.status for name, state in records.writers.items()}
         stamp = (records.revision, {name: status for name, status in writers.items() if name != WRITER})
         if stamp == self._seen:
+            self.failure = ""
             self.writers = writers  # our own words count as read as well: `lab apply` waits for that
             return
         started = time.perf_counter()

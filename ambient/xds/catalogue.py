@@ -59,11 +59,15 @@ class _Shelf:
 
 
 class Catalogue:
-    """`revision`: of the source that the last update was derived from. `generation` grows when something changes."""
+    """`revision`: of the source that the last update was derived from. `generation` grows when something changes.
+
+    `filled` is False until the first update: nothing is known yet, which is not the same as that there is nothing.
+    """
 
     def __init__(self, *, most_tombstones: int = MOST_TOMBSTONES) -> None:
         self.revision = 0
         self.generation = 0
+        self.filled = False
         self._most_tombstones = most_tombstones
         self._shelves = {url: _Shelf() for url in TYPES}
 
@@ -88,6 +92,7 @@ class Catalogue:
         if changes:
             self.generation = generation
         self.revision = revision
+        self.filled = True
         return changes
 
     def serves(self, type_url: str) -> bool:

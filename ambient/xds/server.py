@@ -100,6 +100,9 @@ class DeltaStream:
 
     def pull(self) -> DeltaResponse | None:
         """The next response to send, or None until something happens. Raises Unavailable: end the stream."""
+        if not self._catalogue.filled:
+            # A server that has just started must not take from its clients what it has yet to read.
+            return None
         for url in _ORDER:
             state = self._types.get(url)
             if state is not None and state.outstanding is None:

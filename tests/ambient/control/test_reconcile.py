@@ -110,6 +110,20 @@ def test_an_object_that_cannot_be_read_is_counted_and_the_others_are_served(tmp_
     asyncio.run(scenario())
 
 
+def test_a_folder_that_is_gone_takes_nothing_out_of_the_mesh(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench:
+            bench.apply(POD.format(name="a"))
+            await until(lambda: "Kubernetes//Pod/shop/a" in bench.plane.catalogue.resources(ADDRESS_TYPE))
+            await bench.plane.reconciler.step(Records())
+            assert bench.plane.reconciler.failure
+            assert "Kubernetes//Pod/shop/a" in bench.plane.catalogue.resources(ADDRESS_TYPE)
+            await bench.plane.reconciler.step(bench.folder.records())
+            assert not bench.plane.reconciler.failure
+
+    asyncio.run(scenario())
+
+
 def test_a_defect_in_deriving_leaves_what_is_served_and_shows(tmp_path: Path) -> None:
     def broken(records: Records) -> Derived:
         raise ZeroDivisionError("defect")

@@ -41,6 +41,7 @@ def test_a_client_is_late_until_it_answers_and_its_refusals_are_told() -> None:
 
 def test_syncz_has_istiods_shape() -> None:
     catalogue = Catalogue()
+    catalogue.update([], 1)
     one = client(catalogue)
     response = one.stream.pull()
     assert response is not None

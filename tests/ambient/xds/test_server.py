@@ -26,6 +26,7 @@ P, Q = simple_policy("p"), simple_policy("q")
 
 def test_a_new_client_gets_everything_and_an_empty_answer_per_type_counts() -> None:
     catalogue = Catalogue()
+    catalogue.update([], 1)
     peer = Peer(catalogue)
     assert len(peer.settle()) == 2
     assert peer.client.complete
@@ -72,6 +73,22 @@ def test_a_reconnected_client_gets_only_the_difference() -> None:
     assert crossed[ADDRESS_TYPE].removed == (B.uid,)
     assert [r.name for r in crossed[AUTHORIZATION_TYPE].resources] == [Q.key]
     assert peer.stream.acked == 2
+
+
+def test_a_server_that_has_read_nothing_yet_takes_nothing_from_a_client_that_comes_back() -> None:
+    catalogue = Catalogue()
+    catalogue.update([A, P], 1)
+    peer = Peer(catalogue)
+    peer.settle()
+    restarted = Catalogue()
+    peer.connect(restarted)
+    assert peer.settle() == []
+    assert peer.view == {A.uid: A, P.key: P}
+    assert not peer.stream.settled
+    restarted.update([A, P], 1)
+    assert not any(response.removed for response in peer.settle())
+    assert peer.view == {A.uid: A, P.key: P}
+    assert peer.stream.acked == 1
 
 
 def test_at_most_one_response_per_type_is_unanswered_and_the_next_has_all_changes_since() -> None:
