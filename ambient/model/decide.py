@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 from ambient.model.matching import principal_of, rule_matches
 from ambient.model.nearest import Difference, differences
@@ -42,7 +43,7 @@ def _matches(policy: Authorization, connection: Connection, principal: str | Non
 class PolicyIndex:
     """The policies of one workload, prepared once for many judgements. Immutable."""
 
-    __slots__ = ("_allow", "_allows", "_asked", "_denies", "_deny", "_missing", "policies")
+    __slots__ = ("__weakref__", "_allow", "_allows", "_asked", "_denies", "_deny", "_missing", "policies")
 
     def __init__(self, policies: Iterable[Authorization] = (), missing: Sequence[str] = ()) -> None:
         self.policies = tuple(policies)
@@ -70,6 +71,25 @@ class PolicyIndex:
         if first < len(self._allows):
             return Allowed(Reason.ALLOWED_BY, self._allows[first].key)
         return Denied(Reason.NO_ALLOW_MATCHED, self._allows[near.order if near is not None else 0].key)
+
+
+class SharedIndexes:
+    """One index for all workloads with the same policies, for as long as one of them uses it."""
+
+    __slots__ = ("_known",)
+
+    def __init__(self) -> None:
+        self._known: WeakValueDictionary[tuple[tuple[Authorization, ...], tuple[str, ...]], PolicyIndex] = (
+            WeakValueDictionary()
+        )
+
+    def of(self, policies: tuple[Authorization, ...], missing: tuple[str, ...]) -> PolicyIndex:
+        """The index of this set, built when nobody has it."""
+        found = self._known.get((policies, missing))
+        if found is None:
+            found = PolicyIndex(policies, missing)
+            self._known[found.policies, missing] = found
+        return found
 
 
 @dataclass(frozen=True, slots=True)

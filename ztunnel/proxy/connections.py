@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from ambient.model.decide import PolicyIndex
+from ambient.model.decide import SharedIndexes
 from ambient.model.outcome import Connection, Denied, Reason, Verdict
 from ztunnel.ipc.messages import PodPolicy
 from ztunnel.telemetry.record import Failure, Flag
@@ -38,15 +38,18 @@ def denial(verdict: Denied, occasion: str = "rejection") -> Failure:
 
 
 class LiveConnections:
-    """Registry and judge of one pod."""
+    """Registry and judge of one pod; `indexes` are those of the worker."""
 
-    __slots__ = ("_crashed", "_index", "_live", "_policy")
+    __slots__ = ("_crashed", "_index", "_indexes", "_live", "_policy")
 
-    def __init__(self, policy: PodPolicy, crashed: Callable[[str, BaseException], None]) -> None:
+    def __init__(
+        self, policy: PodPolicy, crashed: Callable[[str, BaseException], None], indexes: SharedIndexes
+    ) -> None:
+        self._indexes = indexes
         self._crashed = crashed
         self._live: dict[Judged, None] = {}
         self._policy = policy
-        self._index = PolicyIndex(policy.policies, policy.missing)
+        self._index = indexes.of(policy.policies, policy.missing)
 
     def __len__(self) -> int:
         return len(self._live)
@@ -70,7 +73,7 @@ class LiveConnections:
     def replace(self, policy: PodPolicy) -> int:
         """New policy: judge every live connection again, cut those that fail; returns how many."""
         self._policy = policy
-        self._index = PolicyIndex(policy.policies, policy.missing)
+        self._index = self._indexes.of(policy.policies, policy.missing)
         failed = [(live, verdict) for live in self._live if isinstance(verdict := self.judge(live), Denied)]
         for live, verdict in failed:
             self._cut(live, denial(verdict, "change"))

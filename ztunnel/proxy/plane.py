@@ -9,6 +9,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from ambient.model.address import IpAddress
+from ambient.model.decide import SharedIndexes
 from ambient.model.outcome import PeerLabels, Plan
 from ztunnel.ipc.messages import PeerAsk, RouteAsk, Settings
 from ztunnel.proxy.asks import AskCache
@@ -46,6 +47,7 @@ class Plane:
         self.random_bits = random.getrandbits
         self.buffers = Buffers()
         self.lookout = Lookout(self.crashed)
+        self.indexes = SharedIndexes()
         self.wallet = Wallet(wall)
         self.tunnels: set[Tunnel] = set()
         self.draining = False

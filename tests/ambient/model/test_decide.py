@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import gc
 import os
+from dataclasses import replace
 from random import Random
 
 import pytest
 
-from ambient.model.decide import PolicyIndex, explain, judge_naive
+from ambient.model.decide import PolicyIndex, SharedIndexes, explain, judge_naive
 from ambient.model.outcome import Allowed, Denied, Reason, Verdict
-from ambient.model.policy import Authorization, Match
+from ambient.model.policy import Action, Authorization, Match
 from tests.support.builders import allow, connection, deny, networks, rule, strings
 from tests.support.policies import random_connection, random_policies
 
@@ -156,3 +158,15 @@ def test_explain_of_an_allow_policy_without_rules() -> None:
 
 def test_explain_where_nothing_selects_the_workload() -> None:
     assert explain([], (), connection()).text == "allowed: no ALLOW policy selects the workload and no DENY matches"
+
+
+def test_one_set_of_policies_has_one_index_while_somebody_uses_it() -> None:
+    indexes = SharedIndexes()
+    policy = allow("a", rule(HERE))
+    first = indexes.of((policy,), ())
+    assert indexes.of((replace(policy),), ()) is first
+    assert indexes.of((policy,), ("n/late",)) is not first
+    assert indexes.of((replace(policy, action=Action.DENY),), ()) is not first
+    del first
+    gc.collect()
+    assert len(indexes._known) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ambient.model.address import parse_ip
+from ambient.model.decide import SharedIndexes
 from ambient.model.identity import Identity, parse_identity
 from ambient.model.outcome import Allowed, Connection, Denied, Reason
 from ambient.model.policy import Action, Authorization, Match, PolicyScope
@@ -39,7 +40,7 @@ def never(where: str, error: BaseException) -> None:
 
 
 def test_a_replaced_policy_cuts_exactly_those_that_fail_it() -> None:
-    connections = LiveConnections(PodPolicy(known=True), never)
+    connections = LiveConnections(PodPolicy(known=True), never, SharedIndexes())
     cut, stays = Live(80), Live(81)
     for live in (cut, stays):
         connections.register(live)
@@ -51,7 +52,7 @@ def test_a_replaced_policy_cuts_exactly_those_that_fail_it() -> None:
 
 
 def test_a_released_connection_is_judged_no_more() -> None:
-    connections = LiveConnections(PodPolicy(known=True), never)
+    connections = LiveConnections(PodPolicy(known=True), never, SharedIndexes())
     live = Live()
     connections.register(live)
     connections.release(live)
@@ -60,7 +61,7 @@ def test_a_released_connection_is_judged_no_more() -> None:
 
 def test_one_that_cannot_be_cut_does_not_save_the_others() -> None:
     crashes: list[str] = []
-    connections = LiveConnections(PodPolicy(known=True), lambda where, _: crashes.append(where))
+    connections = LiveConnections(PodPolicy(known=True), lambda where, _: crashes.append(where), SharedIndexes())
     first, second = Broken(), Live()
     connections.register(first)
     connections.register(second)
@@ -70,7 +71,7 @@ def test_one_that_cannot_be_cut_does_not_save_the_others() -> None:
 
 
 def test_behind_a_waypoint_only_the_waypoint_comes_in_plain_text_neither() -> None:
-    connections = LiveConnections(PodPolicy(known=True, waypoint_principals=(WAYPOINT,)), never)
+    connections = LiveConnections(PodPolicy(known=True, waypoint_principals=(WAYPOINT,)), never, SharedIndexes())
     waypoint, other = parse_identity(WAYPOINT), parse_identity(WAYPOINT + "2")
     assert isinstance(connections.judge(Live(peer=waypoint)), Allowed)
     for live in (Live(peer=other), Live(peer=None)):
