@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from ztunnel.hbone.frames import Code
@@ -43,6 +44,11 @@ def _malformed(why: str) -> Violation:
     return Violation(Code.PROTOCOL_ERROR, "hbone_malformed_headers", why)
 
 
+@lru_cache(maxsize=256)
+def _allowed(name: bytes) -> bool:
+    return bool(name) and name[0] != 58 and name == name.lower() and name not in _FORBIDDEN
+
+
 def _split(fields: Fields, allowed: frozenset[bytes]) -> tuple[dict[bytes, bytes], Fields]:
     pseudo: dict[bytes, bytes] = {}
     for name, value in fields:
@@ -53,7 +59,7 @@ def _split(fields: Fields, allowed: frozenset[bytes]) -> tuple[dict[bytes, bytes
         pseudo[name] = value
     rest = fields[len(pseudo) :]
     for name, value in rest:
-        if not name or name[0] == 58 or name != name.lower() or name in _FORBIDDEN:
+        if not _allowed(name):
             raise _malformed(f"field {name[:64]!r} is not allowed")
         if b"\x00" in value or b"\r" in value or b"\n" in value:
             raise _malformed(f"field {name[:64]!r} has a forbidden character")

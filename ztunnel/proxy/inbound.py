@@ -7,6 +7,7 @@ is not a tunnel to this pod, 401 for what policy denies, 503 for what cannot be 
 from __future__ import annotations
 
 import socket
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from ambient.errors import InvalidInput, MeshError
@@ -37,7 +38,7 @@ UNKNOWN_TIMEOUT_S: Final = 5.0
 class InboundTunnel(Tunnel):
     """A connection that another proxy made to the pod's 15008. `sock` is owned."""
 
-    __slots__ = ("local", "peer", "peer_labels", "pod", "source")
+    __slots__ = ("local", "peer", "peer_labels", "peer_text", "pod", "source")
 
     def __init__(
         self, pod: Pod, sock: socket.socket, source: Endpoint, local: Endpoint, credentials: Credentials
@@ -47,11 +48,13 @@ class InboundTunnel(Tunnel):
         self.source = source
         self.local = local
         self.peer: Identity | None = None
+        self.peer_text = ""
         pod.tunnels.add(self)
         pod.plane.peers.ask(source.ip, _ignore)
 
     def verify(self, certificate: dict[str, object] | None) -> None:
         self.peer = verify_client(certificate, self.pod.trust_domain)
+        self.peer_text = str(self.peer)
 
     def on_established(self) -> None:
         if self.plane.draining or self.pod.closing:
@@ -68,6 +71,14 @@ class InboundTunnel(Tunnel):
         if self.peer is None:
             why = str(error) if error else "connection closed during the TLS handshake"
             self.plane.recorder.refused(self.source, str(self.local), "inbound", why)
+
+
+@lru_cache(maxsize=1024)
+def _endpoint(text: str) -> Endpoint | None:
+    try:
+        return parse_endpoint(text)
+    except InvalidInput:
+        return None
 
 
 def _ignore(labels: PeerLabels | None) -> None:
@@ -100,7 +111,7 @@ class InboundStream:
         self._target: Endpoint | None = None
         self._record = record = pod.plane.recorder.open(pod.uid, tunnel.source, tunnel.local, inbound=True)
         record.mutual_tls = True
-        record.source_identity = str(tunnel.peer)
+        record.source_identity = tunnel.peer_text
         record.source_peer = pod.plane.peers.get(tunnel.source.ip)
         record.destination_peer = pod.labels
         record.destination_identity = pod.identity
@@ -147,10 +158,9 @@ class InboundStream:
 
     def _target_port(self) -> int | None:
         """The application's port named by the authority; None when the request was refused for it."""
-        text = self._request.authority.decode("ascii", "replace")
-        try:
-            authority = parse_endpoint(text)
-        except InvalidInput:
+        text = self._record.hbone_target
+        authority = _endpoint(text)
+        if authority is None:
             return self._hostname_port(text)
         if authority.ip != self._tunnel.local.ip:
             why = f"ip mismatch: {authority.ip} asked of {self._tunnel.local.ip}"

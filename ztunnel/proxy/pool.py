@@ -7,8 +7,7 @@ made one at a time; whoever comes meanwhile waits for it.
 from __future__ import annotations
 
 import socket
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from ambient.errors import MeshError, ProtocolError, Refused, Unavailable
 from ambient.model.address import Endpoint
@@ -31,14 +30,18 @@ CERTIFICATE_TIMEOUT_S: Final = 5.0
 IDLE_S: Final = 300.0
 
 
-@dataclass(frozen=True, slots=True)
-class TunnelKey:
+class TunnelKey(NamedTuple):
     """What a connection may be shared by. The source address is the pod's, there is one pool per pod."""
 
-    hop: Endpoint
+    ip: str
+    port: int
     expected: tuple[str, ...]
     serial: int
     """Serial of our credentials: after a renewal new connections present the new certificate."""
+
+    @property
+    def hop(self) -> Endpoint:
+        return Endpoint(address_of(self.ip), self.port)
 
 
 class Applicant(Protocol):
@@ -176,7 +179,7 @@ class TunnelPool:
         if credentials is None:
             _AwaitCredentials(self, hop, applicant)
             return
-        key = TunnelKey(Endpoint(address_of(hop.ip), hop.port), hop.expected, credentials.serial)
+        key = TunnelKey(hop.ip, hop.port, hop.expected, credentials.serial)
         if not fresh:
             for tunnel in self._ready.get(key, ()):
                 if tunnel.usable():

@@ -38,7 +38,7 @@ _KEEPALIVE: Final = (
 
 
 def keep_alive(sock: socket.socket) -> None:
-    """Options of every application-side socket (Istio's values)."""
+    """Options of every application-side socket (Istio's values); a listening socket's are inherited."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     for option in _KEEPALIVE:
         sock.setsockopt(*option)
@@ -58,7 +58,7 @@ def text_of(ip: IpAddress) -> str:
 
 def endpoint_of(name: tuple[object, ...]) -> Endpoint:
     """A socket name (AF_INET or AF_INET6) as endpoint."""
-    return Endpoint(address_of(str(name[0])), int(str(name[1])))
+    return Endpoint(address_of(name[0]), name[1])  # type: ignore[arg-type]
 
 
 def original_destination(sock: socket.socket) -> Endpoint:

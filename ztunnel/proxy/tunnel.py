@@ -179,10 +179,12 @@ class Tunnel(SocketEnd):
 
     def _decrypt(self) -> None:
         plain, have = self._plain, 0
-        receive, read_into = self.core.receive, self.session.read_into
+        receive, read_into, drained = self.core.receive, self.session.read_into, self.session.drained
         try:
             while (size := read_into(plain[have:])) > 0:
                 have += size
+                if drained():
+                    break
                 if have > _FEED_AT:
                     receive(plain[:have])
                     have = 0

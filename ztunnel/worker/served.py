@@ -49,6 +49,8 @@ class ServedPod:
         listeners = [socket.socket(fileno=fd) for fd in fds[1:]]
         takers = (self._take_outbound, self._take_plain, self._take_hbone)
         self._listeners = listeners
+        for listener in listeners[:_TCP_LISTENERS]:
+            keep_alive(listener)  # whatever is accepted inherits it
         count = plane.recorder.counters.count
         self._acceptors = [
             Acceptor(plane.loop, sock, taker, count, plane.crashed)
@@ -64,15 +66,12 @@ class ServedPod:
     # --- accepting
 
     def _take_outbound(self, sock: socket.socket, peer: tuple[object, ...]) -> None:
-        keep_alive(sock)
         Outbound(self.pod, sock, endpoint_of(peer), self.pod.sockets.dialled(sock)).begin()
 
     def _take_plain(self, sock: socket.socket, peer: tuple[object, ...]) -> None:
-        keep_alive(sock)
         PlainInbound(self.pod, sock, endpoint_of(peer), self.pod.sockets.dialled(sock)).begin()
 
     def _take_hbone(self, sock: socket.socket, peer: tuple[object, ...]) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         source, local = endpoint_of(peer), endpoint_of(sock.getsockname())
         credentials = self.plane.wallet.get(self.pod.identity)
         if credentials is not None:
