@@ -39,7 +39,11 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
         "check": Command(
             "check", "is every part healthy? exit code 3 if not", ("ambient check", "ambient check -o json")
         ),
-        "pods": Command("pods", "pods the agents know, and whether they are in the mesh", ("ambient pods -n shop",)),
+        "pods": Command(
+            "pods",
+            "pods the agents know, and whether they are in the mesh",
+            ("ambient pods -n shop", "ambient pods --cut shop/web"),
+        ),
         "workloads": Command("workloads", "what the proxies know of workloads", ("ambient workloads --node n1",)),
         "services": Command("services", "what the proxies know of services", ("ambient services -n shop",)),
         "policies": Command("policies", "authorization policies in force", ("ambient policies -n shop -o json",)),

@@ -1,6 +1,6 @@
 """How a command reaches the parts of the mesh: HTTP on loopback of each node, in a lab inside the node's namespace.
 
-Only reads. A part that does not answer is `Unavailable`, naming part, node and address.
+Only reads, but for `Reach.cut`. A part that does not answer is `Unavailable`, naming part, node and address.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
+from urllib.parse import quote
 
 from ambient.errors import InvalidInput, Refused, Unavailable
 from ambient.lab.names import DEFAULT_LAB, NETNS_DIR, Names, lab_name
@@ -57,6 +58,11 @@ class Reach(Protocol):
         """GET from a node's agent; raises Unavailable."""
         ...
 
+    def cut(self, node: str, pod: str) -> Answer:
+        """Have a node's agent end the connections of NAMESPACE/POD that are older than its enrolment; raises
+        Unavailable."""
+        ...
+
     def control(self, path: str) -> Answer:
         """GET from the control plane; raises Unavailable."""
         ...
@@ -64,7 +70,7 @@ class Reach(Protocol):
 
 @contextmanager
 def _opened(
-    part: str, netns: Path | None, host: str, port: int, path: str, timeout_s: float
+    part: str, netns: Path | None, host: str, port: int, path: str, timeout_s: float, method: str = "GET"
 ) -> Iterator[http.client.HTTPResponse]:
     connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
     try:
@@ -72,7 +78,7 @@ def _opened(
         sock.settimeout(timeout_s)
         connection.sock = sock
         sock.connect((host, port))
-        connection.request("GET", path)
+        connection.request(method, path)
         yield connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
         why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error) or repr(error)
@@ -85,6 +91,16 @@ def get(part: str, netns: Path | None, host: str, port: int, path: str) -> Answe
     """One GET over a socket made in `netns` (None: where we are). Raises Unavailable when nobody answers."""
     with _opened(part, netns, host, port, path, _TIMEOUT_S) as response:
         return Answer(response.status, response.read())
+
+
+def post(part: str, netns: Path | None, host: str, port: int, path: str) -> Answer:
+    """As `get`, but a POST without a body."""
+    with _opened(part, netns, host, port, path, _TIMEOUT_S, "POST") as response:
+        return Answer(response.status, response.read())
+
+
+def _cut(pod: str) -> str:
+    return f"/cut?pod={quote(pod, safe='')}"
 
 
 def stream(part: str, netns: Path | None, host: str, port: int, path: str) -> Iterator[bytes]:
@@ -139,6 +155,9 @@ class LabReach:
     def agent(self, node: str, path: str) -> Answer:
         return get(f"agent of node {node}", self._node(node), "127.0.0.1", AGENT_PORT, path)
 
+    def cut(self, node: str, pod: str) -> Answer:
+        return post(f"agent of node {node}", self._node(node), "127.0.0.1", AGENT_PORT, _cut(pod))
+
     def control(self, path: str) -> Answer:
         names = Names(self.lab)
         host = str(load(names).plan.control.v4)
@@ -169,6 +188,10 @@ class HostReach:
     def agent(self, node: str, path: str) -> Answer:
         self._mine(node)
         return get("agent", None, "127.0.0.1", AGENT_PORT, path)
+
+    def cut(self, node: str, pod: str) -> Answer:
+        self._mine(node)
+        return post("agent", None, "127.0.0.1", AGENT_PORT, _cut(pod))
 
     def control(self, path: str) -> Answer:
         return get("control plane", None, "127.0.0.1", CONTROL_HTTP_PORT, path)

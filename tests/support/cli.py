@@ -44,6 +44,9 @@ class FakeMesh:
     def agent(self, node: str, path: str) -> Answer:
         return self._answer(f"{node}/agent", path)
 
+    def cut(self, node: str, pod: str) -> Answer:
+        return self._answer(f"{node}/agent", f"POST /cut {pod}")
+
     def control(self, path: str) -> Answer:
         return self._answer("control", path)
 

@@ -201,3 +201,39 @@ def test_agent_and_control_become_that_process(name: str) -> None:
     assert ambient(FakeMesh(), name).became[1:] == ("-m", f"ambient.{name}")
     assert ambient(FakeMesh(), name, "--port").code == Exit.USAGE
     assert ambient(FakeMesh(), name, "--help").code == Exit.OK
+
+
+def _with_web(mesh: FakeMesh) -> FakeMesh:
+    mesh.answers["n1/agent", "/pods"] = {"pods": [], "not_enrolled": [{"pod": "shop/out", "reason": "not-labelled"}]}
+    mesh.answers["n2/agent", "/pods"] = {"pods": [{"pod": "shop/web", "state": "enrolled"}]}
+    mesh.answers["n2/agent", "POST /cut shop/web"] = {"pod": "shop/web", "cut": 2}
+    return mesh
+
+
+def test_cut_asks_the_agent_of_the_pods_node_and_says_how_many_it_ended() -> None:
+    ran = ambient(_with_web(healthy("n1", "n2")), "pods", "--cut", "shop/web")
+    assert (ran.code, _row(ran.out, "web")[2:]) == (Exit.OK, ["n2", "2"])
+
+
+@pytest.mark.parametrize(
+    ("pod", "code", "why"),
+    [
+        ("web", Exit.USAGE, "expected NAMESPACE/POD"),
+        ("shop/", Exit.USAGE, "expected NAMESPACE/POD"),
+        ("shop/web/x", Exit.USAGE, "expected NAMESPACE/POD"),
+        ("shop/out", Exit.FAILURE, "pod shop/out is not in the mesh"),
+        ("shop/none", Exit.FAILURE, "pod shop/none is not in the mesh"),
+    ],
+)
+def test_cut_refuses_what_is_no_pod_of_the_mesh(pod: str, code: int, why: str) -> None:
+    ran = ambient(_with_web(healthy("n1", "n2")), "pods", "--cut", pod)
+    assert ran.code == code
+    assert why in ran.err
+
+
+def test_cut_tells_when_the_agent_cannot() -> None:
+    mesh = _with_web(healthy("n1", "n2"))
+    mesh.answers["n2/agent", "POST /cut shop/web"] = (503, '{"error": "sock_diag: not permitted"}')
+    ran = ambient(mesh, "pods", "--cut", "shop/web")
+    assert ran.code == Exit.FAILURE
+    assert "not permitted" in ran.err
