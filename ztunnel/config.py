@@ -14,10 +14,11 @@ from typing import Final, TypeVar
 
 from ambient.errors import InvalidInput
 from ambient.model.address import ADMIN_PORT, READY_PORT, STATS_PORT, parse_ip
+from ambient.settings import boolean, choice, duration, integer
 
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _LEVELS: Final = ("error", "warn", "info", "debug", "trace", "off")
 _T = TypeVar("_T")
+_port = integer(1, 65535)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,35 +83,7 @@ class _Reader:
             raise InvalidInput("unusable setting", name, f"{raw!r}: {error}") from None
 
     def flag(self, name: str, default: bool) -> bool:
-        return self.parsed(name, default, _flag)
-
-
-def _flag(raw: str) -> bool:
-    if raw not in ("true", "false"):
-        raise ValueError("must be true or false")
-    return raw == "true"
-
-
-def parse_duration(raw: str) -> float:
-    """Seconds of "90", "90s", "5m", "24h", "250ms"; raises ValueError."""
-    number = raw.rstrip("abcdefghijklmnopqrstuvwxyz")
-    unit = raw[len(number) :]
-    if not number.replace(".", "", 1).isdigit() or (unit and unit not in _UNITS):
-        raise ValueError("expected a duration such as 30s, 5m or 24h")
-    return float(number) * _UNITS.get(unit, 1.0)
-
-
-def _positive(raw: str) -> float:
-    seconds = parse_duration(raw)
-    if seconds <= 0:
-        raise ValueError("must be more than zero")
-    return seconds
-
-
-def _port(raw: str) -> int:
-    if not raw.isascii() or not raw.isdigit() or not 0 < int(raw) < 65536:
-        raise ValueError("expected a port 1..65535")
-    return int(raw)
+        return self.parsed(name, default, boolean)
 
 
 def _threads(raw: str) -> int:
@@ -122,15 +95,6 @@ def _threads(raw: str) -> int:
     if not 0 <= count <= 256:
         raise ValueError("expected 0..256 or a percentage")
     return count or cores
-
-
-def _choice(*accepted: str) -> Callable[[str], str]:
-    def parse(raw: str) -> str:
-        if raw not in accepted:
-            raise ValueError(f"expected one of {', '.join(accepted)}")
-        return raw
-
-    return parse
 
 
 def _address(raw: str) -> str:
@@ -156,10 +120,10 @@ def available_cores() -> int:
 def drain_deadline(env: Mapping[str, str]) -> float:
     """Seconds connections get at shutdown: Istio's rule from the pod's grace period, else 5 (interop 1.10)."""
     reader = _Reader(env)
-    explicit = reader.parsed("CONNECTION_TERMINATION_DEADLINE", 0.0, parse_duration)
+    explicit = reader.parsed("CONNECTION_TERMINATION_DEADLINE", 0.0, duration)
     if explicit:
         return explicit
-    grace = reader.parsed("TERMINATION_GRACE_PERIOD_SECONDS", 0.0, parse_duration)
+    grace = reader.parsed("TERMINATION_GRACE_PERIOD_SECONDS", 0.0, duration)
     if not grace:
         return 5.0
     return max(1.0, grace - 5 if grace > 10 else grace - 1)
@@ -212,12 +176,12 @@ def read_config(env: Mapping[str, str]) -> Config:
         workers=reader.parsed("ZTUNNEL_WORKER_THREADS", available_cores(), _threads),
         ipv6=reader.flag("IPV6_ENABLED", True),
         dns=reader.flag("DNS_CAPTURE", True),
-        secret_ttl_s=int(reader.parsed("SECRET_TTL", 86400.0, _positive)),
+        secret_ttl_s=int(reader.parsed("SECRET_TTL", 86400.0, duration)),
         drain_s=drain_deadline(env),
-        log_format=reader.parsed("LOG_FORMAT", "plain", _choice("plain", "json")),
-        log_level=reader.parsed("LOG_LEVEL", "info", _choice(*_LEVELS)),
+        log_format=reader.parsed("LOG_FORMAT", "plain", choice("plain", "json")),
+        log_level=reader.parsed("LOG_LEVEL", "info", choice(*_LEVELS)),
         resolvers=reader.parsed("AMBIENT_RESOLVERS", (), _addresses) or _resolv_conf(),
-        registry_only=reader.parsed("AMBIENT_OUTBOUND", "ALLOW_ANY", _choice("ALLOW_ANY", "REGISTRY_ONLY"))
+        registry_only=reader.parsed("AMBIENT_OUTBOUND", "ALLOW_ANY", choice("ALLOW_ANY", "REGISTRY_ONLY"))
         == "REGISTRY_ONLY",
         admin_port=reader.parsed("AMBIENT_ADMIN_PORT", ADMIN_PORT, _port),
         stats_port=reader.parsed("AMBIENT_STATS_PORT", STATS_PORT, _port),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ambient.errors import InvalidInput
-from ztunnel.config import drain_deadline, parse_duration, read_config, system_resolvers
+from ztunnel.config import drain_deadline, read_config, system_resolvers
 
 
 def test_defaults_are_istios() -> None:
@@ -47,11 +47,8 @@ def test_a_value_that_cannot_be_understood_is_refused_by_name(name: str, value: 
         read_config({name: value})
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("90s", 90), ("5m", 300), ("24h", 86400), ("250ms", 0.25), ("1.5s", 1.5)]
-)
-def test_durations_have_suffixes(text: str, seconds: float) -> None:
-    assert parse_duration(text) == seconds
+def test_durations_are_read_as_everywhere_in_the_project() -> None:
+    assert read_config({"SECRET_TTL": "1h30m"}).secret_ttl_s == 5400
 
 
 @pytest.mark.parametrize(("grace", "deadline"), [("30", 25.0), ("11", 6.0), ("10", 9.0), ("1", 1.0), ("", 5.0)])

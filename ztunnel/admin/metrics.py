@@ -15,38 +15,7 @@ from prometheus_client.registry import Collector
 
 from ztunnel import VERSION
 from ztunnel.director.tally import Tally
-
-TRAFFIC: Final = (
-    "reporter",
-    "source_workload",
-    "source_canonical_service",
-    "source_canonical_revision",
-    "source_workload_namespace",
-    "source_principal",
-    "source_app",
-    "source_version",
-    "source_cluster",
-    "destination_service",
-    "destination_service_namespace",
-    "destination_service_name",
-    "destination_workload",
-    "destination_canonical_service",
-    "destination_canonical_revision",
-    "destination_workload_namespace",
-    "destination_principal",
-    "destination_app",
-    "destination_version",
-    "destination_cluster",
-    "request_protocol",
-    "response_flags",
-    "connection_security_policy",
-    "source_region",
-    "source_zone",
-    "destination_region",
-    "destination_zone",
-)
-"""Labels of the traffic metrics in order; the last four are absent from a series that has only the others."""
-_LOCALITY: Final = 4
+from ztunnel.telemetry.labels import TRAFFIC
 
 _TRAFFIC_METRICS: Final = (
     ("istio_tcp_connections_opened", "The total number of TCP connections opened."),

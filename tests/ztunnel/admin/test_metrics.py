@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from ztunnel.admin.metrics import TRAFFIC, Stats, split_name
+from ztunnel.admin.metrics import Stats, split_name
 from ztunnel.director.tally import Tally
 from ztunnel.ipc.messages import Counters, Series
-from ztunnel.telemetry import labels as worker_labels
+from ztunnel.telemetry.labels import TRAFFIC
 
 
 def stats(other: dict[str, int] | None = None, *, width: int = len(TRAFFIC)) -> Stats:
@@ -46,10 +46,6 @@ def test_a_series_without_locality_has_only_the_other_labels() -> None:
     ((labels, _),) = samples(stats(width=len(TRAFFIC) - 4).render())["istio_tcp_connections_opened_total"]
     assert "source_region" not in labels
     assert len(labels) == len(TRAFFIC) - 4
-
-
-def test_the_workers_count_by_the_same_labels() -> None:
-    assert worker_labels.TRAFFIC == TRAFFIC
 
 
 def test_a_failure_counter_appears_only_with_its_first_failure() -> None:
