@@ -65,15 +65,15 @@ def slow(place: Arena) -> Iterator[dict[str, Slow]]:
 
 
 @contextlib.contextmanager
-def deaf_app(place: Arena, port: int) -> Iterator[None]:
-    """An application of `far` that accepts nothing and reads nothing."""
+def deaf_app(place: Arena, port: int, backlog: int = 16) -> Iterator[None]:
+    """An application of `far` that accepts nothing and reads nothing; beyond its backlog nobody gets a connection."""
     with inside(place.lab, FAR):
         listener = socket.socket(socket.AF_INET6)
     with listener:
         listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         listener.bind(("::", port))
-        listener.listen(16)
+        listener.listen(backlog)
         yield
 
 
@@ -123,23 +123,34 @@ def test_more_than_the_window_of_a_stream_resets_it(place: Arena) -> None:
         assert memory_kb(place) - before < 24 << 10
 
 
+def test_rapid_reset_ends_the_connection(place: Arena) -> None:
+    """Requests that are given up before they can be answered, since the application takes no more connections."""
+    request = connect(f"{place.far}:9103")
+    with deaf_app(place, 9103, backlog=0), place.wire() as holder, place.wire() as wire:
+        holder.send(HELLO, *(headers(n, request) for n in (1, 3, 5)))
+        holder.listen(PATIENCE_S, enough=lambda h: h.status(1))
+        streams = range(1, 2 * 260, 2)
+        wire.send(HELLO, *(headers(n, request) + frames.rst_stream(n, Code.CANCEL) for n in streams))
+        heard = wire.listen(PATIENCE_S)
+        assert heard.goaway == (Code.ENHANCE_YOUR_CALM, "too many streams reset before an answer")
+        assert heard.closed
+
+
 def test_a_reader_with_a_window_of_nothing_stalls_only_itself_and_costs_little(place: Arena) -> None:
     """The application wants to send 24 MB; the peer never gives room. Then it takes all, so nothing was lost."""
     before = memory_kb(place)
     with place.wire() as wire:
         wire.send(frames.PREFACE, frames.settings(((frames.SETTING_INITIAL_WINDOW, 0),)))
         wire.send(headers(1, connect(f"{place.far}:{BYTES}")))
-        half = 1 << 20
-        for _ in range(12):
-            wire.send(data(1, bytes(half)))
-            wire.listen(PATIENCE_S, enough=lambda h: sum(1 for _ in h.of(frames.WINDOW_UPDATE)) > 0 or h.closed)
+        half = 12 << 20
+        wire.pour(1, half)
         wire.send(data(1, b"", end=True))
         assert wire.listen(0.5).data(1) == b""
         place.unharmed()
         assert memory_kb(place) - before < 32 << 10
         wire.send(frames.window_update(1, 1 << 30), frames.window_update(0, 1 << 30))
         heard = wire.listen(20, enough=lambda h: any(f & frames.END_STREAM for f, _, _ in h.of(frames.DATA)[-1:]))
-        assert len(heard.data(1)) == 24 * half
+        assert len(heard.data(1)) == 2 * half
 
 
 def test_a_window_that_shrinks_below_nothing_stops_us_until_it_opens(place: Arena) -> None:

@@ -140,6 +140,27 @@ class Wire:
         self.tls.settimeout(PATIENCE_S)
         return self.heard
 
+    def pour(self, stream: int, size: int) -> None:
+        """Send so many octets of DATA, never more than the server's windows allow. AssertionError when it stops."""
+        sent, piece = 0, 65_536
+        while sent < size:
+            while self._credit(stream) - sent < piece or self._credit(0) - sent < piece:
+                before = len(self.heard.frames)
+                self.listen(PATIENCE_S, enough=lambda heard, before=before: len(heard.frames) > before)
+                assert len(self.heard.frames) > before, f"no more room after {sent} octets"
+                assert self.heard.reset(stream) is None
+            self.send(data(stream, bytes(piece)))
+            sent += piece
+
+    def _credit(self, stream: int) -> int:
+        """Octets that may be sent on a stream (0: on the connection) since the beginning."""
+        credit = frames.DEFAULT_WINDOW
+        for flags, _, payload in self.heard.of(frames.SETTINGS) if stream else ():
+            for name, value in frames.SETTING.iter_unpack(b"" if flags & frames.ACK else payload):
+                credit = value if name == frames.SETTING_INITIAL_WINDOW else credit
+        updates = [payload for _, at, payload in self.heard.of(frames.WINDOW_UPDATE) if at == stream]
+        return credit + sum(struct.unpack(">I", payload)[0] for payload in updates)
+
     def _cut(self, data: bytes) -> None:
         data = self._tail + data
         at = 0

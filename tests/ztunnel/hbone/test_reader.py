@@ -306,6 +306,24 @@ def _unknown(side: Side) -> None:
     side.receive(frame(0xEE, 0, 0, b"") * 1_100)
 
 
+def _opened_for_nothing(side: Side) -> None:
+    for at in range(1_100):
+        number = 1 + 2 * at
+        side.receive(frames.header_frames(number, BLOCK, 99))
+        side.requests[-1][0].answer(response_block(200))
+        side.receive(frames.rst_stream(number, Code.CANCEL))
+        if side.core.broken is not None:
+            return
+
+
+def _headers_of_a_dead_stream(side: Side) -> None:
+    side.receive(REQUEST + frames.rst_stream(1, Code.CANCEL) + REQUEST * 1_100)
+
+
+def _windows_of_a_dead_stream(side: Side) -> None:
+    side.receive(REQUEST + frames.rst_stream(1, Code.CANCEL) + frames.window_update(1, 1) * 1_100)
+
+
 FLOODS: dict[str, tuple[Callable[[Side], None], str]] = {
     "rapid reset": (_rapid_reset, "hbone_rapid_reset"),
     "endless continuation": (_continuations, "hbone_continuation_flood"),
@@ -315,6 +333,9 @@ FLOODS: dict[str, tuple[Callable[[Side], None], str]] = {
     "a flood of SETTINGS": (_settings, "hbone_control_flood"),
     "a flood of empty DATA": (_empty_data, "hbone_control_flood"),
     "a flood of unknown frames": (_unknown, "hbone_control_flood"),
+    "streams that are answered and reset unused": (_opened_for_nothing, "hbone_control_flood"),
+    "headers for a stream that ended": (_headers_of_a_dead_stream, "hbone_control_flood"),
+    "windows for a stream that ended": (_windows_of_a_dead_stream, "hbone_control_flood"),
 }
 
 
