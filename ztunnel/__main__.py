@@ -7,6 +7,7 @@ small for ever) and never touches sockets or certificates. As PID 1 it also reap
 from __future__ import annotations
 
 import os
+import re
 import resource
 import signal
 import sys
@@ -140,10 +141,10 @@ def children(env: dict[str, str]) -> list[Child]:
 def drain_deadline(env: dict[str, str]) -> float:
     """Upper bound of what the director will take to drain (it reads the same variables exactly)."""
     for name in ("CONNECTION_TERMINATION_DEADLINE", "TERMINATION_GRACE_PERIOD_SECONDS"):
-        digits = env.get(name, "").rstrip("hms")
-        if digits.replace(".", "", 1).isdigit():
-            unit = env[name][len(digits) :]
-            return float(digits) * {"m": 60.0, "h": 3600.0, "ms": 0.001}.get(unit, 1.0)
+        parts = re.findall(r"([0-9.]+)([a-z]*)", env.get(name, ""))
+        if parts:
+            units = {"d": 86400.0, "h": 3600.0, "m": 60.0, "ms": 0.001}
+            return sum(float(number) * units.get(unit, 1.0) for number, unit in parts)
     return 5.0
 
 

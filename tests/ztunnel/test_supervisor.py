@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import until
+from ztunnel.__main__ import drain_deadline
 
 DRIVER = """
 import sys
@@ -135,3 +136,8 @@ def test_a_worker_count_that_is_none_stops_the_start_with_its_name() -> None:
     done = subprocess.run([sys.executable, "-m", "ztunnel"], capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 78
     assert "ZTUNNEL_WORKER_THREADS" in done.stderr
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30", 30.0), ("1m30s", 90.0), ("250ms", 0.25), ("", 5.0)])
+def test_the_director_gets_as_long_as_its_own_settings_say(text: str, seconds: float) -> None:
+    assert drain_deadline({"TERMINATION_GRACE_PERIOD_SECONDS": text}) == seconds
