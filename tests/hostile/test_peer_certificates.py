@@ -12,6 +12,7 @@ from types import MappingProxyType
 import pytest
 from cryptography import x509
 
+from tests.hostile.conftest import Note
 from tests.support.arena import Arena
 from tests.support.hostile_peer import HELLO, PATIENCE_S, Heard, Wire, connect, headers
 from tests.support.lab import until
@@ -86,13 +87,15 @@ def attempt(place: Arena, leaf: Leaf | None, **options: object) -> tuple[Heard, 
         return wire.listen(PATIENCE_S, enough=lambda heard: heard.status(1)), local
 
 
-def assert_refused(place: Arena, heard: Heard, local: tuple[object, ...], why: str) -> None:
+def assert_refused(place: Arena, heard: Heard, local: tuple[object, ...], why: str) -> str:
+    """The words of the log."""
     assert heard.closed, "the connection stays open"
     assert not heard.frames, heard.frames
     told = until("a line of the log", lambda: place.log.about(local), 5)
     assert "connection failed" in told
     assert why in told
     assert 'direction="inbound"' in told
+    return told.partition("error=")[2].strip()
 
 
 def test_a_good_certificate_gets_a_tunnel_so_that_the_refusals_here_mean_something(place: Arena) -> None:
@@ -101,10 +104,11 @@ def test_a_good_certificate_gets_a_tunnel_so_that_the_refusals_here_mean_somethi
 
 
 @pytest.mark.parametrize("name", FORGED)
-def test_a_peer_is_refused_whose_certificate_is(place: Arena, name: str) -> None:
+def test_a_peer_is_refused_whose_certificate_is(place: Arena, note: Note, name: str) -> None:
     make, why = FORGED[name]
     heard, local = attempt(place, make(place.mint))
-    assert_refused(place, heard, local, why)
+    told = assert_refused(place, heard, local, why)
+    note("tunnel: certificate", why or "its identity in one reading only", f"a certificate {name}", told)
 
 
 @pytest.mark.parametrize("alpn", [(), ("http/1.1",), ("h2c",), ("http/1.1", "h3")])

@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 import pytest
 
+from tests.hostile.conftest import Note
 from tests.support.arena import Arena
 from tests.support.hostile_peer import (
     EMPTY_SETTINGS,
@@ -335,7 +336,7 @@ def counted(place: Arena) -> Iterator[dict[str, int]]:
 
 
 @pytest.mark.parametrize("name", ENDED)
-def test_the_connection_ends_of_a_peer_that(place: Arena, counted: dict[str, int], name: str) -> None:
+def test_the_connection_ends_of_a_peer_that(place: Arena, counted: dict[str, int], note: Note, name: str) -> None:
     peer = ENDED[name]
     with place.wire() as wire:
         wire.send(peer.says(place.authority.encode()))
@@ -345,10 +346,18 @@ def test_the_connection_ends_of_a_peer_that(place: Arena, counted: dict[str, int
     assert peer.words in heard.goaway[1]
     assert heard.closed
     counted[peer.counter] = counted.get(peer.counter, 0) + 1
+    note(
+        "tunnel: HTTP/2",
+        peer.words,
+        f"a peer that {name}",
+        f"GOAWAY {peer.code.name}: {heard.goaway[1]}; {peer.counter}",
+    )
 
 
 @pytest.mark.parametrize("name", RESET)
-def test_the_stream_ends_and_no_other_of_a_peer_that(place: Arena, counted: dict[str, int], name: str) -> None:
+def test_the_stream_ends_and_no_other_of_a_peer_that(
+    place: Arena, counted: dict[str, int], note: Note, name: str
+) -> None:
     peer = RESET[name]
     with place.wire() as wire:
         wire.send(peer.says(place.authority.encode()))
@@ -359,6 +368,7 @@ def test_the_stream_ends_and_no_other_of_a_peer_that(place: Arena, counted: dict
         assert heard.status(3) == 200
         assert heard.goaway is None
     counted[peer.counter] = counted.get(peer.counter, 0) + 1
+    note("tunnel: HTTP/2", peer.counter, f"a peer that {name}", f"RST_STREAM {peer.code.name}; {peer.counter}")
 
 
 def test_of_too_many_streams_those_beyond_the_limit_are_refused_and_may_be_tried_again(place: Arena) -> None:

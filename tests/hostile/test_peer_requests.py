@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 import pytest
 
+from tests.hostile.conftest import Note
 from tests.support.arena import Arena
 from tests.support.hostile_peer import HELLO, PATIENCE_S, Wire, block, connect, data, headers
 from tests.support.journey import HTTP, LINES, NEAR, OUTSIDE, WEB
@@ -94,12 +95,13 @@ def ask(place: Arena, request: bytes, identity: str = "web") -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("name", AUTHORITIES)
-def test_no_tunnel_leads_to(place: Arena, name: str) -> None:
+def test_no_tunnel_leads_to(place: Arena, note: Note, name: str) -> None:
     make, status, why = AUTHORITIES[name]
     found, told = ask(place, connect(make(place)))
     assert found == status, told
     assert why in told
     assert "connection complete" in told
+    note("tunnel: request", why, f"CONNECT to {name}", f"{status}; {told.partition('error=')[2]}")
 
 
 def test_the_address_and_the_services_of_the_pod_are_reached_so_that_the_refusals_mean_something(place: Arena) -> None:
