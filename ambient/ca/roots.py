@@ -25,6 +25,8 @@ from ambient.errors import InvalidInput
 SigningKey = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 ROOT_LIFETIME: Final = timedelta(days=3650)
 BACKDATE: Final = timedelta(minutes=2)
+ROOT_BACKDATE: Final = timedelta(days=2)
+"""A root is older than the mesh under it: a clock that is put back an hour finds it valid still."""
 FILES: Final = ("root-cert.pem", "root-key.pem", "ca-cert.pem", "ca-key.pem", "cert-chain.pem")
 
 
@@ -66,7 +68,7 @@ def make_root(
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - BACKDATE)
+        .not_valid_before(now - ROOT_BACKDATE)
         .not_valid_after(now + lifetime)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .add_extension(usage, critical=True)

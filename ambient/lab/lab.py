@@ -97,7 +97,7 @@ class Lab:
             if not names.settings.exists():
                 indexes = {settings["index"] for settings in map(_settings_of, lab_names()) if settings}
                 settings = LabSettings(names.lab, free_index(indexes), mesh, tuple(env))
-                credentials.make_root(names.credentials)
+                credentials.make_ca(names.credentials)
                 credentials.make_token_key(names.credentials)
                 settings.save()
         lab = Lab(names)

@@ -46,9 +46,14 @@ STRANGE_FIELD = b"\xf2\x07\x03new"
 
 
 def simple_workload(name: str, **changes: Any) -> Workload:
-    """A mesh pod `Kubernetes//Pod/ns/<name>` on node n1."""
+    """A mesh pod `Kubernetes//Pod/ns/<name>` on node n1, with the account `sa-<name>`."""
     workload = Workload(
-        uid=f"Kubernetes//Pod/ns/{name}", name=name, namespace="ns", tunnel_protocol=TunnelProtocol.HBONE, node="n1"
+        uid=f"Kubernetes//Pod/ns/{name}",
+        name=name,
+        namespace="ns",
+        service_account=f"sa-{name}",
+        tunnel_protocol=TunnelProtocol.HBONE,
+        node="n1",
     )
     return replace(workload, **changes)
 

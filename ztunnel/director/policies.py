@@ -66,6 +66,8 @@ def identity_of(mesh: Mesh, site: Site, pod: PodInfo) -> str:
 def pod_policy(mesh: Mesh, site: Site, pod: PodInfo) -> PodPolicy:
     """All that `decide` needs about the pod; not `known` until discovery has told us about it."""
     workload = workload_of(mesh, site, pod)
+    if workload is not None and workload.service_account != pod.service_account:
+        workload = None  # discovery still speaks of the predecessor of that name
     source = source_of(mesh, site, pod)
     if workload is None:
         return PodPolicy(known=False, own=peer_labels(source), baggage=baggage(source))

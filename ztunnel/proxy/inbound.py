@@ -219,6 +219,10 @@ class InboundStream:
         self._end = end
         self._record.meter = end
         stream.answer(response_block(200, pod.baggage))
+        if self.closed:
+            # The tunnel died of the answer itself.
+            end.abort()
+            return
         stream.sink = end
         end.start_reading()
         early, self._early = self._early, []

@@ -102,11 +102,7 @@ class Worker:
             case m.Forget():
                 self._forget(message)
             case m.PodUpdate():
-                served = self._pods.get(message.uid)
-                if served is not None:
-                    cut = served.pod.update(message.policy)
-                    if cut:
-                        self.recorder.counters.count("connections_cut_by_policy", cut)
+                self._update(message)
             case m.PodUp():
                 return self._pod_up(message, fds)
             case m.PodDown():
@@ -149,6 +145,22 @@ class Worker:
             plane.peers.forget_all()
 
     # --- pods
+
+    def _update(self, message: m.PodUpdate) -> None:
+        served = self._pods.get(message.uid)
+        if served is None:
+            return
+        try:
+            cut = served.pod.update(message.policy)
+        except Exception as error:
+            # Whatever is wrong with the new policy, the old one is void: the pod takes nothing until it comes again.
+            del self._pods[message.uid]
+            served.close()
+            self.plane.crashed("policy update", error)
+            self._link.send(m.PodReady(uid=message.uid, error=f"policy update failed: {error}"))
+            return
+        if cut:
+            self.recorder.counters.count("connections_cut_by_policy", cut)
 
     def _pod_up(self, message: m.PodUp, fds: list[int]) -> bool:
         old = self._pods.get(message.uid)

@@ -180,9 +180,9 @@ def test_a_node_token_says_which_node_and_is_signed_by_the_labs_key(tmp_path: Pa
 
 
 def test_the_root_is_made_once_and_its_key_is_for_root_only(tmp_path: Path) -> None:
-    credentials.make_root(tmp_path)
+    credentials.make_ca(tmp_path)
     first = (tmp_path / "root-cert.pem").read_bytes()
-    credentials.make_root(tmp_path)
+    credentials.make_ca(tmp_path)
     assert (tmp_path / "root-cert.pem").read_bytes() == first
     certificate = x509.load_pem_x509_certificate(first)
     key = serialization.load_pem_private_key((tmp_path / "root-key.pem").read_bytes(), None)

@@ -46,6 +46,14 @@ def test_the_identity_takes_the_trust_domain_from_discovery_and_the_rest_from_th
     assert identity_of(mesh, SITE, POD) == "spiffe://far.example/ns/ns/sa/sa-a"
 
 
+def test_the_policies_of_a_predecessor_with_another_account_are_not_those_of_the_pod() -> None:
+    mesh = Mesh()
+    mesh.apply([simple_workload("a", service_account="before")])
+    assert not pod_policy(mesh, SITE, POD).known
+    mesh.apply([simple_workload("a")])
+    assert pod_policy(mesh, SITE, POD).known
+
+
 def test_a_pod_unknown_to_discovery_can_send_and_nobody_may_come_in() -> None:
     policy = pod_policy(Mesh(), SITE, POD)
     assert not policy.known
