@@ -106,6 +106,15 @@ class Forward:
     hops: tuple[Hop, ...]
     service: ServiceLabels = ServiceLabels()
 
+    def pick(self, random: float) -> Hop:
+        """The hop for a number in 0 <= random < 1, by weight. There must be one."""
+        point = random * sum(hop.weight for hop in self.hops)
+        for hop in self.hops:
+            point -= hop.weight
+            if point < 0:
+                return hop
+        return self.hops[-1]
+
 
 @dataclass(frozen=True, slots=True)
 class Passthrough:

@@ -42,16 +42,6 @@ def route(
     return _Router(mesh, source, network, registry_only).route(destination)
 
 
-def pick(forward: Forward, random: float) -> Hop:
-    """The hop for a number in 0 <= random < 1, by weight."""
-    point = random * sum(hop.weight for hop in forward.hops)
-    for hop in forward.hops:
-        point -= hop.weight
-        if point < 0:
-            return hop
-    return forward.hops[-1]
-
-
 def peer_labels(workload: Workload) -> PeerLabels:
     """What telemetry says about a workload; the principal is the SPIFFE URI it would present."""
     return PeerLabels(

@@ -111,7 +111,7 @@ class Outbound:
                 self._fail(Failure(Flag.CONNECT, "no healthy upstream", "no-healthy-upstream"))
             case Forward():
                 self._record.service = plan.service
-                self._forward(plan.hops[0] if len(plan.hops) == 1 else self._draw(plan.hops))
+                self._forward(plan.hops[0] if len(plan.hops) == 1 else plan.pick(self._pod.plane.random()))
             case Passthrough():
                 self._go_straight(self._record.destination)
             case Refuse():
@@ -120,14 +120,6 @@ class Outbound:
             case None:
                 why = "destination is not known here and the director does not answer"
                 self._fail(Failure(Flag.CONNECT, why, "no-director"))
-
-    def _draw(self, hops: tuple[Hop, ...]) -> Hop:
-        point = self._pod.plane.random() * sum(hop.weight for hop in hops)
-        for hop in hops:
-            point -= hop.weight
-            if point < 0:
-                return hop
-        return hops[-1]
 
     def _forward(self, hop: Hop) -> None:
         record = self._record

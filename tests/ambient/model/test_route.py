@@ -9,7 +9,7 @@ import pytest
 
 from ambient.model.mesh import Mesh, Value
 from ambient.model.outcome import Forward, Hop, PeerLabels, ServiceLabels
-from ambient.model.route import peer_labels, pick, route, waypoint_principals
+from ambient.model.route import peer_labels, route, waypoint_principals
 from ambient.model.workload import (
     GatewayAddress,
     Health,
@@ -128,9 +128,9 @@ def test_canary_weights_hold_whatever_the_capacities(
 
 def test_pick_draws_by_weight() -> None:
     plan = Forward((Hop("a", 1, weight=1), Hop("b", 1, weight=3)))
-    drawn = Counter(pick(plan, i / 1000).ip for i in range(1000))
+    drawn = Counter(plan.pick(i / 1000).ip for i in range(1000))
     assert drawn == {"a": 250, "b": 750}
-    assert pick(plan, 0.9999999999999999).ip == "b"
+    assert plan.pick(0.9999999999999999).ip == "b"
 
 
 CHANGES: dict[str, tuple[tuple[Value, ...], str, Value]] = {
