@@ -132,6 +132,8 @@ def _place(document: _Document, event: yaml.Event, value: Any) -> None:
 
 
 def _key(document: _Document, event: yaml.Event, value: Any, mapping: dict[str, Any]) -> str:
+    if type(value) is int and isinstance(event, yaml.ScalarEvent) and event.value == str(value):
+        value = event.value  # kubectl reads ports as keys (portLevelMtls) without quotes too
     if not isinstance(value, str):
         raise _refuse(document, event, f"the key {value!r} is not a string (quote it)")
     if value == "<<" and isinstance(event, yaml.ScalarEvent) and not event.style:

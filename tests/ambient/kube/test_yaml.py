@@ -33,7 +33,8 @@ BOMB = "a: &a [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
         ("a: 1\na: 2", "line 2", "the key 'a' is there twice"),
         ("x: {a: 1, b: 2, a: 3}", "line 1", "the key 'a' is there twice"),
         ("a: 1\n'a': 2", "line 2", "the key 'a' is there twice"),
-        ("1: a", "line 1", "the key 1 is not a string"),
+        ("0x10: a", "line 1", "the key 16 is not a string"),
+        ("1.5: a", "line 1", "the key 1.5 is not a string"),
         ("true: a", "line 1", "the key True is not a string"),
         ("null: a", "line 1", "the key None is not a string"),
         ("{[a]: b}", "line 1", "the key [] is not a string"),
@@ -147,3 +148,7 @@ def test_each_object_is_judged_on_its_own() -> None:
 def test_one_bad_object_refuses_the_whole_text() -> None:
     with pytest.raises(InvalidInput, match="document 2"):
         parse_documents(f"{namespace('a')}---\n{namespace('B')}", "f.yaml")
+
+
+def test_a_whole_number_as_key_is_its_own_text() -> None:
+    assert decoded("8080: {mode: STRICT}") == [{"8080": {"mode": "STRICT"}}]
