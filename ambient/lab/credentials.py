@@ -20,6 +20,8 @@ from ambient.lab.settings import write_atomically
 
 ISSUER: Final = "ambient-lab"
 _YEAR_S: Final = 365 * 86400
+_OLDER: Final = timedelta(days=2)
+"""How old the root and the tokens seem to be: a mesh whose clock is put back an hour finds them valid still."""
 
 
 def _pem(key: ec.EllipticCurvePrivateKey) -> str:

@@ -190,13 +190,15 @@ class Load:
         until("the load flows", flowing, timeout_s=30)
 
     def settles(self, since: float, *, within_s: float = 40.0) -> None:
-        """Until every destination was reached three times by attempts begun after `since`, the last without a miss."""
+        """Until every destination was reached three times by attempts begun after `since`, the last without a miss,
+        and the open conversations were heard of."""
 
         def settled() -> bool:
             latest: dict[str, list[bool]] = defaultdict(list)
             for event in sorted(self.allowed.after(since), key=lambda event: float(event["began"])):
                 latest[event["to"]].append(not event["why"])
-            return all(len(latest[to]) >= 3 and all(latest[to][-3:]) for to in self.targets)
+            talking = all(talk.after(since, "at") for talk in self.talks.values())
+            return talking and all(len(latest[to]) >= 3 and all(latest[to][-3:]) for to in self.targets)
 
         until("new connections succeed again", settled, within_s)
 
