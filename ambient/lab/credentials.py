@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
@@ -33,7 +33,7 @@ def make_ca(folder: Path, organization: str = "cluster.local") -> None:
     """root-cert.pem and root-key.pem, unless they are there already."""
     if (folder / "root-cert.pem").exists():
         return
-    certificate, key = make_root(datetime.now(UTC), organization)
+    certificate, key = make_root(datetime.now(UTC) - _OLDER, organization)
     write_atomically(folder / "root-key.pem", key, 0o600)
     write_atomically(folder / "root-cert.pem", certificate)
 
@@ -51,4 +51,5 @@ def make_token_key(folder: Path) -> None:
 def node_token(folder: Path, node: str, account: str) -> str:
     """A year's JWT for the agent or ztunnel (`account`) of a node; `folder` holds token-key.pem."""
     caller = Caller(node, "ambient-system", account, str(uuid.uuid4()))
-    return issue_token((folder / "token-key.pem").read_text(), caller, time.time(), _YEAR_S, issuer=ISSUER)
+    issued = time.time() - _OLDER.total_seconds()
+    return issue_token((folder / "token-key.pem").read_text(), caller, issued, _YEAR_S, issuer=ISSUER)
