@@ -24,7 +24,6 @@ TESTED_ELSEWHERE: Mapping[str, str] = MappingProxyType(
         "ambient.cli.health": "tests/ambient/cli/test_reads.py",
         "ambient.cli.judgement": "tests/ambient/cli/test_explain.py",
         "ambient.cli.lab": "tests/lab/test_lab_apply.py",
-        "ambient.cli.lab_read": "tests/lab/test_lab_pods.py",
         "ambient.cli.names": "tests/ambient/cli/test_explain.py",
         "ambient.cli.pods": "tests/ambient/cli/test_reads.py",
         "ambient.cli.policies": "tests/ambient/cli/test_reads.py",

@@ -58,12 +58,16 @@ def read_manifests(paths: Iterable[str]) -> list[Record]:
         try:
             text = sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidInput(path, why=str(error)) from None
+            why = error.strerror or str(error) if isinstance(error, OSError) else f"not UTF-8 text: {error.reason}"
+            raise InvalidInput("nothing was changed", path, why) from None
+        before = len(records) + len(problems)
         for outcome in parse_each(text, "stdin" if path == "-" else path):
             if isinstance(outcome, InvalidInput):
                 problems.append(str(outcome))
             else:
                 records.append(outcome)
+        if len(records) + len(problems) == before:
+            problems.append(f"{path}: no objects in it")
     seen: set[str] = set()
     for record in records:
         if record.key in seen:

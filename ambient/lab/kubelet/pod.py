@@ -189,6 +189,8 @@ class PodRunner:
 
     def _report(self) -> None:
         """Phase, readiness and container states into the status."""
+        if not self._runners and (self._folder / "started").exists():
+            return  # its containers run; a new kubelet is about to find out how they are
         states = {name: runner.state for name, runner in self._runners.items()}
         ended = bool(states) and all(state.ended for state in states.values())
         phase = "Running" if states else "Pending"
