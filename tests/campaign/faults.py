@@ -122,6 +122,7 @@ def write(report: Path, rows: Iterable[Row]) -> None:
         "commit": commit.stdout.strip(),
         "kernel": platform.release(),
         "cores": os.cpu_count(),
+        "load": round(os.getloadavg()[2], 1),
     }
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
@@ -133,7 +134,8 @@ def markdown(about: dict[str, Any], rows: Sequence[Row]) -> str:
         "# Faults under load",
         "",
         f"`./dev campaign faults`, {about['date']}, commit {about['commit'][:12]}, Linux {about['kernel']}, "
-        f"{about['cores']} cores.",
+        f"{about['cores']} cores,",
+        f"15-minute load average {about['load']} with whatever else ran on the machine (times are to be read with it).",
         "Two nodes, STRICT and an ALLOW policy. Meanwhile 20 new connections a second (IPv4, IPv6, across nodes and on",
         "one), two open ones with checked bytes, two clients that may not get in, and a capture on both nodes' wires.",
         "A failure is any of: somebody let in who may not, bytes in clear, wrong bytes, an open connection cut that",
