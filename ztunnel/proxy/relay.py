@@ -58,7 +58,7 @@ class TunnelledEnd(SocketEnd):
         crashed: Callable[[str, BaseException], None],
         lookout: Lookout,
     ) -> None:
-        super().__init__(loop, sock, APP_HIGH_WATER, crashed, lookout)
+        super().__init__(loop, sock, APP_HIGH_WATER, crashed, lookout, buffers.chunks)
         self.tunnel = tunnel
         self.stream = stream
         self.flow = flow
@@ -175,7 +175,7 @@ class PlainEnd(SocketEnd):
         crashed: Callable[[str, BaseException], None],
         lookout: Lookout,
     ) -> None:
-        super().__init__(loop, sock, APP_HIGH_WATER, crashed, lookout)
+        super().__init__(loop, sock, APP_HIGH_WATER, crashed, lookout, buffers.chunks)
         self.flow = flow
         self.other = self
         self.taken = 0

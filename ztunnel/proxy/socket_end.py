@@ -11,20 +11,20 @@ import asyncio
 import contextlib
 import socket
 import struct
-from collections import deque
 from collections.abc import Callable
 from typing import Final
 
+from ztunnel.proxy.backlog import Backlog, Chunks
 from ztunnel.proxy.lookout import Lookout
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
-_VECTORS: Final = 64
 
 
 class Buffers:
-    """Memory that every socket of a worker reads into; contents are valid only until the handler returns."""
+    """Memory that every socket of a worker reads into, contents valid only until the handler returns; and the source
+    of their backlogs."""
 
-    __slots__ = ("frame", "net", "payload", "plain")
+    __slots__ = ("chunks", "frame", "net", "payload", "plain")
 
     SIZE: Final = 256 * 1024
 
@@ -34,6 +34,7 @@ class Buffers:
         self.frame = memoryview(bytearray(9 + self.SIZE))
         """Nine spare octets for a frame header, then payload."""
         self.payload = self.frame[9:]
+        self.chunks = Chunks()
 
 
 def abort_socket(sock: socket.socket) -> None:
@@ -58,7 +59,6 @@ class SocketEnd:
         "_recv_into",
         "_send",
         "_writing",
-        "backlog_size",
         "closed",
         "congested",
         "fd",
@@ -74,6 +74,7 @@ class SocketEnd:
         high: int,
         crashed: Callable[[str, BaseException], None],
         lookout: Lookout | None = None,
+        chunks: Chunks | None = None,
     ) -> None:
         self._lookout = lookout
         self.loop = loop
@@ -83,8 +84,7 @@ class SocketEnd:
         self.closed = False
         self.congested = False
         """More than `high` octets wait for the kernel; `on_relieved` follows when less than a quarter does."""
-        self.backlog_size = 0
-        self._backlog: deque[bytes] = deque()
+        self._backlog = Backlog(chunks or Chunks())
         self._high = high
         self._writing = False
         self._ending = False
@@ -111,6 +111,11 @@ class SocketEnd:
 
     # --- what they use
 
+    @property
+    def backlog_size(self) -> int:
+        """Octets that wait for the kernel."""
+        return self._backlog.size
+
     def start_reading(self) -> None:
         if not self.reading and not self.closed:
             self.reading = True
@@ -129,7 +134,7 @@ class SocketEnd:
         """Write; what cannot be written now is copied. A failure is told through `on_lost` before this returns."""
         if self.closed:
             return
-        if not self.backlog_size:
+        if not self._backlog.size:
             try:
                 sent = self._send(data)
             except (BlockingIOError, InterruptedError):
@@ -140,19 +145,18 @@ class SocketEnd:
             if sent == len(data):
                 return
             data = data[sent:]
-        self._backlog.append(bytes(data))
-        self.backlog_size += len(data)
+        self._backlog.append(data)
         if not self._writing:
             self._writing = True
             self.loop.add_writer(self.fd, self._writable)
-        if self.backlog_size > self._high:
+        if self._backlog.size > self._high:
             self.congested = True
 
     def end_writing(self) -> None:
         """Send FIN once everything is written."""
         if not self._ending and not self.closed:
             self._ending = True
-            if not self.backlog_size:
+            if not self._backlog.size:
                 self._say_end()
 
     def close(self) -> None:
@@ -166,7 +170,6 @@ class SocketEnd:
             if self._lookout is not None:
                 self._lookout.leave(self)
             self._backlog.clear()
-            self.backlog_size = 0
             self.sock.close()
 
     def abort(self) -> None:
@@ -214,26 +217,20 @@ class SocketEnd:
     def _drain(self) -> None:
         backlog = self._backlog
         try:
-            sent = self.sock.sendmsg([backlog[at] for at in range(min(len(backlog), _VECTORS))])
+            sent = self.sock.sendmsg(backlog.head())
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
             self.fail(error)
             return
-        self.backlog_size -= sent
-        while sent:
-            first = backlog.popleft()
-            if sent < len(first):
-                backlog.appendleft(first[sent:])
-                break
-            sent -= len(first)
-        if not self.backlog_size:
+        backlog.drop(sent)
+        if not backlog.size:
             self._writing = False
             self.loop.remove_writer(self.fd)
             if self._ending:
                 self._say_end()
                 if self.closed:
                     return
-        if self.congested and self.backlog_size <= self._high >> 2:
+        if self.congested and backlog.size <= self._high >> 2:
             self.congested = False
             self.on_relieved()

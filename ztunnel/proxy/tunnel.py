@@ -48,7 +48,7 @@ class Tunnel(SocketEnd):
     )
 
     def __init__(self, plane: Plane, sock: socket.socket, context: ssl.SSLContext, *, server: bool) -> None:
-        super().__init__(plane.loop, sock, TUNNEL_HIGH_WATER, plane.crashed)
+        super().__init__(plane.loop, sock, TUNNEL_HIGH_WATER, plane.crashed, chunks=plane.buffers.chunks)
         self.plane = plane
         self.session = TlsSession(context, server=server)
         self.core = Connection(self, client=not server)
