@@ -1,5 +1,7 @@
 """`ambient explain SRC DST:PORT`: how the connection would go and who allows or denies it, and why.
 
+Clients try every address family that both ends have, IPv6 first: each is explained in a section of its own.
+
 Runs `route` on the view of the source's node and the judgement on the view of the destination's node: the same
 functions on the same data as their ztunnels. Nothing is sent.
 """
@@ -7,20 +9,45 @@ functions on the same data as their ztunnels. Nothing is sent.
 from __future__ import annotations
 
 import argparse
+from dataclasses import dataclass
 from typing import Any
 
 from ambient.cli.dump import Dump
-from ambient.cli.env import Env, Exit
+from ambient.cli.env import Env, Exit, Usage
 from ambient.cli.gather import chosen, dump_of
 from ambient.cli.judgement import Judgement, judge
-from ambient.cli.names import Source, Target, source, target
+from ambient.cli.names import Source, Target, source, targets
 from ambient.cli.table import output_option
 from ambient.cli.table import show as show_table
-from ambient.errors import Unavailable
+from ambient.errors import Refused, Unavailable
 from ambient.model.address import Endpoint, parse_endpoint, parse_ip
 from ambient.model.mesh import Mesh
 from ambient.model.outcome import Forward, Hop, Passthrough, Refuse
 from ambient.model.route import route
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """What is said about one address family."""
+
+    client: Source
+    dialled: Target
+    route: str
+    judgements: tuple[Judgement, ...]
+
+    @property
+    def allowed(self) -> bool:
+        return bool(self.judgements) and all(judgement.allowed for judgement in self.judgements)
+
+    def document(self) -> dict[str, Any]:
+        return {
+            "family": f"IPv{self.dialled.endpoint.ip.version}",
+            "source": _source(self.client),
+            "destination": {"asked": self.dialled.text, "address": str(self.dialled.endpoint)},
+            "route": self.route,
+            "allowed": self.allowed,
+            "endpoints": [judgement.document() for judgement in self.judgements],
+        }
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +57,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(env: Env, args: argparse.Namespace) -> int:
-    """0 if the connection is allowed, 3 if it is denied or refused (also when only some endpoints deny it)."""
+    """0 if every family is allowed, 3 if one is denied or refused (also when only some endpoints deny it).
+
+    The JSON is the first family's, with `allowed` for all of them and each of them under `families`.
+    """
     reach = env.reach(args.name)
     views = {node: _mesh(dump) for node in chosen(reach, None) for dump in [_dump(env, reach, node)] if dump}
     if not views:
@@ -39,21 +69,34 @@ def run(env: Env, args: argparse.Namespace) -> int:
     client = source(anywhere, args.source)
     view = views.get(client.workload.node, anywhere) if client.workload else anywhere
     client = source(view, args.source)
-    dialled = target(view, args.destination, client)
-    judgements, plan = _judgements(view, views, client, dialled)
-    allowed = bool(judgements) and all(judgement.allowed for judgement in judgements)
-    document: dict[str, Any] = {
-        "source": _source(client),
-        "destination": {"asked": dialled.text, "address": str(dialled.endpoint)},
-        "route": plan,
-        "allowed": allowed,
-        "endpoints": [judgement.document() for judgement in judgements],
-    }
+    sections = [_section(view, views, *pair) for pair in _pairs(client, targets(view, args.destination, client))]
+    allowed = all(section.allowed for section in sections)
     if args.output == "json":
-        show_table(env, "json", (), (), document)
+        documents = [section.document() for section in sections]
+        show_table(env, "json", (), (), documents[0] | {"allowed": allowed, "families": documents})
     else:
-        _tell(env, client, dialled, plan, judgements)
+        for number, section in enumerate(sections):
+            if number:
+                env.line()
+            _tell(env, section)
     return Exit.OK if allowed else Exit.NEGATIVE
+
+
+def _pairs(client: Source, dialled: tuple[Target, ...]) -> list[tuple[Source, Target]]:
+    """Each family that both have, at least one; raises Usage for an address that cannot connect there, else Refused."""
+    pairs = [(own, one) for one in dialled for own in [client.towards(one.endpoint.ip)] if own is not None]
+    if not pairs:
+        version = dialled[0].endpoint.ip.version
+        why = f"{dialled[0].text} is IPv{version} only"
+        if client.workload is None or "/" not in client.text:
+            raise Usage(f"the source has no IPv{version} address", client.text, why)
+        raise Refused(f"{client.text} has no IPv{version} address", "discovery", why)
+    return pairs
+
+
+def _section(view: Mesh, views: dict[str, Mesh], client: Source, dialled: Target) -> Section:
+    judgements, plan = _judgements(view, views, client, dialled)
+    return Section(client, dialled, plan, tuple(judgements))
 
 
 def _dump(env: Env, reach: Any, node: str) -> Dump | None:
@@ -121,13 +164,13 @@ def _source(client: Source) -> dict[str, Any]:
     }
 
 
-def _tell(env: Env, client: Source, dialled: Target, plan: str, judgements: list[Judgement]) -> None:
-    who = _source(client)
-    env.line(f"from     {client.text}  {who['address']}  {who['identity'] or 'no identity: not in the mesh'}")
-    env.line(f"to       {dialled.text}  {dialled.endpoint}")
-    env.line(f"route    {plan}")
-    for judgement in judgements:
+def _tell(env: Env, section: Section) -> None:
+    who = _source(section.client)
+    env.line(f"from     {section.client.text}  {who['address']}  {who['identity'] or 'no identity: not in the mesh'}")
+    env.line(f"to       {section.dialled.text}  {section.dialled.endpoint}")
+    env.line(f"route    {section.route}")
+    for judgement in section.judgements:
         env.line(f"         via {judgement.way}")
         env.line(f"verdict  {judgement.text}")
-    if not judgements:
+    if not section.judgements:
         env.line("verdict  denied: it does not leave the source")

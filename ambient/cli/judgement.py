@@ -80,7 +80,9 @@ def judge(view: Mesh, views: Mapping[str, Mesh], client: Source, hop: Hop, final
         text = f"denied: only its waypoint may connect ({', '.join(sorted(wanted))})"
         return Judgement(hop, final, known, False, Reason.NOT_ITS_WAYPOINT, text)
     selected = there.policies_of(known)
-    connection = Connection(client.ip, final.ip, final.port, peer)
+    # The hop may be of another family than what was dialled; the peer that is judged is whom the hop comes from.
+    peer_ip = (client.towards(parse_ip(hop.ip)) or client).ip
+    connection = Connection(peer_ip, final.ip, final.port, peer)
     explanation = explain(selected.policies, selected.missing, connection)
     match explanation.verdict:
         case Allowed():

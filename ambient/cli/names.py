@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ambient.cli.env import Usage
 from ambient.errors import InvalidInput, Refused
 from ambient.model.address import Endpoint, IpAddress, parse_ip
 from ambient.model.mesh import Mesh
-from ambient.model.workload import Service, TunnelProtocol, Workload
+from ambient.model.workload import IpFamilies, Service, TunnelProtocol, Workload
 
 DOMAIN = "cluster.local"
 
@@ -24,6 +24,14 @@ class Source:
     @property
     def captured(self) -> bool:
         return self.workload is not None and self.workload.tunnel_protocol is TunnelProtocol.HBONE
+
+    def towards(self, ip: IpAddress) -> Source | None:
+        """The same client with the address it would connect to `ip` from; None when it has none of that family."""
+        if self.ip.version == ip.version:
+            return self
+        own = self.workload.addresses if self.workload else ()
+        same = next((address for address in own if address.version == ip.version), None)
+        return None if same is None else replace(self, ip=same)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +86,11 @@ def source(mesh: Mesh, text: str) -> Source:
     return Source(text, workload.addresses[0], workload)
 
 
-def target(mesh: Mesh, text: str, client: Source) -> Target:
-    """As `source`; a name is completed the way a resolver in the client's namespace would."""
+def targets(mesh: Mesh, text: str, client: Source) -> tuple[Target, ...]:
+    """One per address family that `text` has, IPv6 first, as a resolver offers them and clients try them.
+
+    Raises as `source`; a name is completed the way a resolver in the client's namespace would.
+    """
     host, port = split_port(text)
     ip = _address(host)
     network = client.workload.network if client.workload else ""
@@ -87,18 +98,26 @@ def target(mesh: Mesh, text: str, client: Source) -> Target:
     if ip is not None:
         service = mesh.service_by_address(network, ip, namespace)
         workload = None if service else mesh.workload_by_address(network, ip)
-        return Target(text, Endpoint(ip, port), service, workload)
+        return (Target(text, Endpoint(ip, port), service, workload),)
     if "/" in host:
         workload = _pod(mesh, host)
-        return Target(text, Endpoint(_same_family(workload.addresses, client, host), port), None, workload)
+        return tuple(Target(text, Endpoint(ip, port), None, workload) for ip in _each_family(workload.addresses, host))
     for name in completions(host, namespace):
         found = mesh.service_by_hostname(name, namespace)
         if found is None:
             continue
         own = tuple(vip.ip for vip in found.addresses if vip.prefix_length is None and vip.network == network)
-        addresses = own or tuple(ip for e in mesh.endpoints(found.key) for ip in e.workload.addresses)
-        return Target(text, Endpoint(_same_family(addresses, client, name), port), found)
+        return tuple(
+            Target(text, Endpoint(ip, port), found) for ip in _each_family(own or _headless(mesh, found), name)
+        )
     raise Refused(f"no service {host}", "discovery", f"tried {', '.join(completions(host, namespace))}")
+
+
+def _headless(mesh: Mesh, service: Service) -> tuple[IpAddress, ...]:
+    """What the name of a service without addresses of its own stands for: its endpoints, in the families it has."""
+    without = {IpFamilies.IPV4_ONLY: 6, IpFamilies.IPV6_ONLY: 4}.get(service.ip_families)
+    found = (ip for endpoint in mesh.endpoints(service.key) for ip in endpoint.workload.addresses)
+    return tuple(ip for ip in found if ip.version != without)
 
 
 def completions(host: str, namespace: str) -> list[str]:
@@ -108,7 +127,9 @@ def completions(host: str, namespace: str) -> list[str]:
     return [*searched, f"{host}.svc.{DOMAIN}", f"{host}.{DOMAIN}", host]
 
 
-def _same_family(addresses: tuple[IpAddress, ...], client: Source, what: str) -> IpAddress:
+def _each_family(addresses: tuple[IpAddress, ...], what: str) -> list[IpAddress]:
+    """The first address of each family, IPv6 first."""
     if not addresses:
         raise Refused(f"{what} has no address", "discovery", "no endpoint is known")
-    return next((ip for ip in addresses if ip.version == client.ip.version), addresses[0])
+    firsts = (next((ip for ip in addresses if ip.version == version), None) for version in (6, 4))
+    return [ip for ip in firsts if ip is not None]

@@ -238,3 +238,94 @@ def test_a_waypoint_that_is_not_there_is_refused_at_the_source() -> None:
     ran = _explain("shop/web", "db.shop:80", dump)
     assert ran.code == Exit.NEGATIVE
     assert "unknown-waypoint" in ran.out
+
+
+def _from_block(action: str, block: str) -> dict[str, Any]:
+    rule = [[{"sourceIps": [block]}]]
+    return {"name": "by-ip", "namespace": "shop", "scope": "WorkloadSelector", "action": action, "rules": [rule]}
+
+
+def _dual(policies: list[dict[str, Any]]) -> dict[str, Any]:
+    """`web` (a pod of IPv4 first) and `db` with its service have both families, `batch` has IPv4 only."""
+    dump = _dump(policies)
+    for workload in dump["workloads"]:
+        if workload["name"] in ("web", "db"):
+            workload["workloadIps"].append(workload["workloadIps"][0].replace("10.1.", "fd00::").replace(".", ":"))
+    dump["services"][0] |= {"vips": ["/10.96.0.9", "/fd00:96::9"], "ipFamilies": "Dual"}
+    return dump
+
+
+@pytest.mark.parametrize(
+    ("action", "block", "code4", "code6"),
+    [
+        ("Deny", "10.1.1.2/32", Exit.NEGATIVE, Exit.OK),
+        ("Deny", "fd00::1:2/128", Exit.OK, Exit.NEGATIVE),
+        ("Allow", "10.1.1.2/32", Exit.OK, Exit.NEGATIVE),
+        ("Allow", "fd00::1:2/128", Exit.NEGATIVE, Exit.OK),
+    ],
+)
+def test_the_source_address_is_of_the_destinations_family(action: str, block: str, code4: Exit, code6: Exit) -> None:
+    dump = _dual([_from_block(action, block)])
+    for destination, code, own in (
+        ("10.96.0.9:80", code4, "10.1.1.2"),
+        ("10.1.2.2:8080", code4, "10.1.1.2"),
+        ("[fd00:96::9]:80", code6, "fd00::1:2"),
+        ("[fd00::2:2]:8080", code6, "fd00::1:2"),
+    ):
+        for source in ("shop/web", "10.1.1.2", "fd00::1:2"):
+            ran = _explain(source, destination, dump)
+            assert ran.code == code, f"{source} {destination}: {ran.out}{ran.err}"
+            assert f"from     {source}  {own}  spiffe" in ran.out
+
+
+@pytest.mark.parametrize("destination", ["db.shop:80", "shop/db:8080"])
+def test_every_family_both_ends_have_is_explained_ipv6_first_and_one_denial_is_a_no(destination: str) -> None:
+    dump = _dual([_from_block("Deny", "fd00::1:2/128")])
+    ran = _explain("shop/web", destination, dump)
+    assert ran.code == Exit.NEGATIVE
+    verdicts = [line for line in ran.out.splitlines() if line.startswith("verdict")]
+    assert [verdict.split()[1].strip(":") for verdict in verdicts] == ["denied", "allowed"]
+    document = _explain("shop/web", destination, dump, "-o", "json").json
+    assert [(one["family"], one["allowed"]) for one in document["families"]] == [("IPv6", False), ("IPv4", True)]
+    assert (document["allowed"], document["source"]["address"]) == (False, "fd00::1:2")
+    assert _explain("shop/web", destination, _dual([])).code == Exit.OK
+    other = _explain("shop/web", destination, _dual([_from_block("Deny", "10.1.1.2/32")]), "-o", "json")
+    assert (other.code, other.json["allowed"]) == (Exit.NEGATIVE, False), "also when only the second is denied"
+
+
+@pytest.mark.parametrize("source", ["shop/batch", "10.1.1.3", "203.0.113.7"])
+def test_a_source_of_one_family_is_explained_in_that_one(source: str) -> None:
+    ran = _explain(source, "db.shop:80", _dual([]), "-o", "json")
+    assert [one["family"] for one in ran.json["families"]] == ["IPv4"], ran.out + ran.err
+
+
+def test_a_headless_service_has_the_families_it_says() -> None:
+    for families, wanted in (("Dual", ["IPv6", "IPv4"]), ("IPv4", ["IPv4"]), ("IPv6", ["IPv6"])):
+        dump = _dual([])
+        dump["services"][0] |= {"vips": [], "ipFamilies": families}
+        ran = _explain("shop/web", "db.shop:8080", dump, "-o", "json")
+        assert [one["family"] for one in ran.json["families"]] == wanted
+
+
+@pytest.mark.parametrize(
+    ("source", "destination", "code"),
+    [
+        ("10.1.1.3", "[fd00::2:2]:8080", Exit.USAGE),
+        ("203.0.113.7", "[fd00:96::9]:80", Exit.USAGE),
+        ("2001:db8::7", "10.96.0.9:80", Exit.USAGE),
+        ("2001:db8::7", "shop/legacy:80", Exit.USAGE),
+        ("shop/batch", "[fd00:96::9]:80", Exit.FAILURE),
+    ],
+)
+def test_a_source_without_an_address_of_the_family_cannot_connect(source: str, destination: str, code: Exit) -> None:
+    ran = _explain(source, destination, _dual([]))
+    assert ran.code == code, ran.out
+    assert "address" in ran.err
+    assert ran.err.count("\n") == 1
+
+
+def test_an_endpoint_of_the_other_family_sees_the_clients_address_of_that_family() -> None:
+    dump = _dual([_from_block("Deny", "10.1.1.2/32")])
+    dump["workloads"][2]["workloadIps"] = ["10.1.2.2"]
+    ran = _explain("shop/web", "[fd00:96::9]:80", dump)
+    assert ran.code == Exit.NEGATIVE, ran.out
