@@ -39,11 +39,19 @@ def _row(env: Env, kind: str, certificate: dict[str, Any]) -> dict[str, object]:
     serial = str(certificate.get("serialNumber", ""))
     return {
         "TYPE": kind,
-        "SERIAL": f"{int(serial):x}" if serial.isdigit() else serial,
+        "SERIAL": hexadecimal(serial),
         "NOT BEFORE": certificate.get("validFrom"),
         "NOT AFTER": certificate.get("expirationTime"),
         "LEFT": left(str(certificate.get("expirationTime", "")), env.now()),
     }
+
+
+def hexadecimal(serial: str) -> str:
+    """A decimal serial as other tools write it, for searching: whole octets, so with the zero of a small first one."""
+    if not serial.isascii() or not serial.isdigit():
+        return serial
+    digits = f"{int(serial):x}"
+    return digits.zfill(len(digits) + len(digits) % 2)
 
 
 def left(not_after: str, now: float) -> str:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import argparse
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Final
 
 from ambient.cli.env import Env, Exit, Usage
 from ambient.cli.gather import chosen, node_option
@@ -21,6 +23,18 @@ from ambient.flows.record import Flow, from_json, to_json
 
 _Event = Flow | MeshError | None
 """What a reader thread reports: a flow, its failure, or None for "this node is done"."""
+
+_CLOSED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
+    {
+        "direction": ("inbound", "outbound"),
+        "security": ("mutual_tls", "unknown"),
+        "flags": (
+            *("-", "DENY", "CONNECT", "TLS_FAILURE", "H2_HANDSHAKE_FAILURE"),
+            *("NETWORK_POLICY", "IDENTITY_ERROR", "CERT_REVOKED"),
+        ),
+    }
+)
+"""Keys whose values ztunnel takes from a fixed set: any other value is a slip, and an empty table would hide it."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +57,8 @@ def run(env: Env, args: argparse.Namespace) -> int:
         wanted = parse_query(args.terms)
     except InvalidInput as error:
         raise Usage(error.what, error.where, error.why) from None
+    for term in args.terms:
+        _check(term)
     if args.last < 0:
         raise Usage("--last is negative", str(args.last))
     reach = env.reach(args.name)
@@ -55,6 +71,14 @@ def run(env: Env, args: argparse.Namespace) -> int:
             env.line(to_json(flow) if args.output == "json" else row(flow))
             env.stdout.flush()
     return Exit.OK
+
+
+def _check(term: str) -> None:
+    """Raises Usage for a value outside its key's fixed set; `term` is well-formed."""
+    key, _, value = term.partition("=")
+    allowed = _CLOSED.get(key.removesuffix("!"))
+    if allowed and not set(value.split(",")) <= set(allowed):
+        raise Usage("not a flow filter", repr(term), f"{key.removesuffix('!')} is one of {', '.join(allowed)}")
 
 
 def _recent(reach: Reach, nodes: list[str], last: int) -> list[Flow]:

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from ambient.cli.env import Exit
+from ambient.flows.record import Event
 from tests.support.cli import FakeMesh, ambient
+from ztunnel.telemetry.record import Flag
 
 
 def _flow(time: float, node: str, **more: Any) -> bytes:
@@ -51,6 +53,29 @@ def test_a_filter_that_means_nothing_is_a_usage_error(argv: list[str]) -> None:
     ran = ambient(_mesh(), "flows", *argv)
     assert ran.code == Exit.USAGE
     assert ran.err.startswith("ambient flows: ")
+
+
+@pytest.mark.parametrize(
+    ("term", "allowed"),
+    [
+        ("direction=sideways", "inbound, outbound"),
+        ("direction!=in", "inbound, outbound"),
+        ("direction=inbound,sideways", "inbound, outbound"),
+        ("security=tls", "mutual_tls, unknown"),
+        ("flags=deny", ", ".join(Flag)),
+        ("event=lost", ", ".join(Event)),
+    ],
+)
+def test_a_value_that_no_flow_can_have_is_refused_with_those_there_are(term: str, allowed: str) -> None:
+    ran = ambient(_mesh(), "flows", term)
+    assert (ran.code, ran.out) == (Exit.USAGE, "")
+    assert allowed in ran.err
+
+
+@pytest.mark.parametrize("flag", Flag)
+def test_every_value_that_a_flow_can_have_may_be_asked_for(flag: Flag) -> None:
+    terms = (f"flags={flag}", "direction=inbound,outbound", "security=mutual_tls,unknown", "event=closed,opened")
+    assert ambient(_mesh(), "flows", *terms).code == Exit.OK
 
 
 def test_following_shows_every_node_until_all_are_gone() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ambient.cli.certs import left
+from ambient.cli.certs import hexadecimal, left
 from ambient.cli.env import Exit
 from tests.support.cli import FakeMesh, ambient, healthy
 
@@ -36,6 +36,20 @@ def test_services_count_healthy_and_all_endpoints() -> None:
     assert "80->8080" in _row(ran.out, "withwp")
 
 
+def test_a_named_target_port_shows_where_the_endpoints_have_it() -> None:
+    mesh = FakeMesh()
+    for own, wanted in (
+        ([], "(named)"),
+        ([{}], "(named)"),
+        ([{"100": 8100}], "8100"),
+        ([{"100": 9100}, {"100": 8100}], "8100/9100"),
+    ):
+        endpoints = {str(n): {"port": port, "workloadUid": str(n)} for n, port in enumerate(own)}
+        service = {"name": "db", "namespace": "shop", "hostname": "db.shop", "ports": {"80": 8080, "100": 0}}
+        mesh.answers["n1/ztunnel", "/config_dump"] = {"services": [service | {"endpoints": endpoints}]}
+        assert f"80->8080,100->{wanted}" in _row(ambient(mesh, "services").out, "db")
+
+
 def test_policies_show_action_scope_and_how_many_they_select() -> None:
     ran = ambient(healthy("n1"), "policies")
     assert "Deny" in _row(ran.out, "global-deny")
@@ -51,6 +65,14 @@ def test_certificates_show_leaf_and_root_and_what_is_left() -> None:
     assert "2bc6c1ec5fdafbe2" in leaf[0], "the serial in hexadecimal"
     assert leaf[0].split()[-1].endswith("m")
     assert any(" root " in line for line in ran.out.splitlines())
+
+
+@pytest.mark.parametrize(
+    ("decimal", "text"),
+    [("0", "00"), ("10", "0a"), ("255", "ff"), ("2748", "0abc"), (str(0x0BC6 << 112), "0bc6" + "0" * 28), ("²", "²")],
+)
+def test_a_serial_is_whole_octets(decimal: str, text: str) -> None:
+    assert hexadecimal(decimal) == text
 
 
 @pytest.mark.parametrize(
