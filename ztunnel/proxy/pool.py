@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 CONNECT_TIMEOUT_S: Final = 10.0
 CERTIFICATE_TIMEOUT_S: Final = 5.0
 IDLE_S: Final = 300.0
+SURPLUS_S: Final = 5.0
+"""How long a connection without streams is kept beside others to the same peer."""
 
 
 class TunnelKey(NamedTuple):
@@ -231,8 +233,16 @@ class TunnelPool:
                     tunnel.pooled = False
             if left:
                 self._ready[key] = left
+                self._spare(left)
             else:
                 del self._ready[key]
+
+    def _spare(self, tunnels: list[ClientTunnel]) -> None:
+        """What a crowd needed and left behind: one idle connection to a peer is enough."""
+        now = self.plane.clock()
+        idle = [tunnel for tunnel in tunnels if not tunnel.core.streams and now - tunnel.last_used > SURPLUS_S]
+        for tunnel in idle[1:] if len(idle) == len(tunnels) else idle:
+            tunnel.pooled = False
 
     def close(self, failure: Failure) -> None:
         """The pod is gone: close every connection now."""

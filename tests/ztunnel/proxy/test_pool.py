@@ -7,7 +7,7 @@ import asyncio
 from tests.support.tunnel import application, echo, run, talk, until, world
 from ztunnel.ipc import messages as m
 from ztunnel.proxy.inbound import InboundTunnel
-from ztunnel.proxy.pool import IDLE_S, ClientTunnel
+from ztunnel.proxy.pool import IDLE_S, SURPLUS_S, ClientTunnel
 from ztunnel.telemetry.record import Failure, Flag
 from ztunnel.worker.worker import Worker
 
@@ -199,6 +199,30 @@ def test_an_idle_tunnel_is_closed_after_a_while() -> None:
             tunnel.last_used -= IDLE_S + 1
             await until(lambda: tunnel.closed)
             assert await talk(client.outbound) == b"hello"
+
+    run(scenario)
+
+
+def test_of_the_tunnels_that_a_crowd_needed_one_is_kept() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            crowd = [await asyncio.open_connection(*client.outbound) for _ in range(250)]
+            for reader, writer in crowd:
+                writer.write(b"x")
+                assert await reader.read(1) == b"x"
+            many = tunnels(here.workers[0])
+            assert len(many) == 3
+            for tunnel in many:
+                tunnel.last_used -= SURPLUS_S + 1
+            for _, writer in crowd:
+                writer.close()
+            await until(lambda: sum(not tunnel.closed for tunnel in many) == 1)
+            assert await talk(client.outbound) == b"hello"
+            assert sum(not tunnel.closed for tunnel in many) == 1
+            assert len(tunnels(here.workers[0])) == 1
 
     run(scenario)
 
