@@ -9,8 +9,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.journey import Journey
-from tests.support.load import crowd, peers, resets, sequence, trickle, warm
+from tests.support.journey import FAR, NEAR, Journey
+from tests.support.load import crowd, peers, resets, sequence, stall, trickle, warm
 from tests.support.load_ledger import Ledger, ledger, leftovers, watched
 
 
@@ -54,3 +54,10 @@ def test_sabotage_an_orderly_end_in_the_place_of_a_reset_is_noticed(mesh: Journe
     for stage in ("right after the connect", "before it said anything", "mid-request", "after the request"):
         assert f"client, {stage}: the server saw " in said
     assert "server, mid-response: a clean end after 20000 octets" in said
+
+
+@pytest.mark.parametrize("pod", [NEAR, FAR])
+@pytest.mark.parametrize("then", ["read", "die"])
+def test_who_stalls_costs_a_fixed_amount_and_harms_nobody_else(mesh: Journey, pod: str, then: str) -> None:
+    scene = stall(mesh, pod, 40, then=then)
+    assert not scene.broken, str(scene)

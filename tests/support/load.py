@@ -174,6 +174,8 @@ def warm(mesh: Journey) -> None:
     crowd(mesh, 100, 1)
     resets(mesh, 1)
     sequence(mesh, 100)
+    for pod in (FAR, NEAR):
+        stall(mesh, pod, 40)
     until("the warm-up is over", lambda: not _open(mesh))
 
 

@@ -27,7 +27,8 @@ from tests.support.lab import LabUnderTest
 CLOSE_WAIT_LIMIT_S: Final = 60.0
 SLACK_FDS: Final = 8
 """Per process: idle tunnels that the small load did not happen to make, a page being read."""
-SLACK_KB: Final = 6_144
+SLACK_KB: Final = 8_192
+"""Which worker has reached which mark before depends on how the connections fell to them."""
 _PARTS: Final = ("ztunnel.worker", "ztunnel.director")
 
 
