@@ -169,7 +169,7 @@ class Connection:
             self._last_rest, self._pong = now, False
         if self._ping_sent is not None:
             if now - self._ping_sent >= self.limits.ping_timeout:
-                self.fail(Violation(Code.NO_ERROR, "hbone_ping_timeouts", "peer did not answer PING"))
+                self.fail(Violation(Code.NO_ERROR, "hbone_ping_timeouts", "peer did not answer PING", silent=True))
         elif now - self._last_rest >= self.limits.ping_after:
             self.probe(now)
 

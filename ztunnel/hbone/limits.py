@@ -42,10 +42,12 @@ CLIENT = Limits(max_header_list=16_384, max_streams=100)
 
 
 class Violation(Exception):
-    """The peer broke the protocol or a limit: `counter` names it in metrics, `code` is told to the peer."""
+    """The peer broke the protocol or a limit: `counter` names it in metrics, `code` is told to the peer, unless it
+    is `silent`: nobody is there to hear it."""
 
-    def __init__(self, code: int, counter: str, text: str) -> None:
+    def __init__(self, code: int, counter: str, text: str, *, silent: bool = False) -> None:
         super().__init__(text)
+        self.silent = silent
         self.code = code
         self.counter = counter
         self.text = text

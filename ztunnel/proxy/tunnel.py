@@ -108,6 +108,12 @@ class Tunnel(SocketEnd):
             self.close()
             self._down(error)
 
+    def drop(self, error: MeshError | OSError | None = None) -> None:
+        """Close without a word to the peer but a reset; streams still open are lost."""
+        if not self.closed:
+            self.abort()
+            self._down(error)
+
     def await_relief(self, end: TunnelledEnd) -> None:
         """Call `on_room` when the tunnel is no longer congested."""
         self._relief.append(end)
@@ -211,7 +217,9 @@ class Tunnel(SocketEnd):
         if violation.counter:
             self.plane.recorder.counters.count(violation.counter)
         if self.core.broken is not None:
-            self.loop.call_soon(self.shut, ProtocolError("HTTP/2", "", violation.text))
+            # An orderly end to a peer that is gone would stay with the kernel for minutes.
+            end = self.drop if violation.silent else self.shut
+            self.loop.call_soon(end, ProtocolError("HTTP/2", "", violation.text))
 
     def on_relieved(self) -> None:
         waiting, self._relief = self._relief, []

@@ -5,8 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import pytest
+
 from tests.support.tunnel import application, echo, run, talk, until, world
+from ztunnel.hbone.frames import Code
+from ztunnel.hbone.limits import Violation
 from ztunnel.proxy.inbound import InboundTunnel
+from ztunnel.proxy.pool import ClientTunnel
 from ztunnel.proxy.tunnel import HANDSHAKE_TIMEOUT_S
 
 
@@ -60,5 +65,23 @@ def test_a_tunnel_whose_peer_stops_answering_pings_is_closed_with_its_streams() 
             with contextlib.suppress(ConnectionResetError):
                 assert await reader.read() == b""
             writer.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("silent", [True, False])
+def test_to_a_peer_that_is_gone_no_end_is_said_that_the_kernel_would_repeat_for_minutes(silent: bool) -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            assert await talk(client.outbound) == b"hello"
+            plane = here.workers[0].plane
+            (inbound,) = [one for one in plane.tunnels if isinstance(one, InboundTunnel)]
+            (peer,) = [one for one in plane.tunnels if isinstance(one, ClientTunnel)]
+            inbound.core.fail(Violation(Code.NO_ERROR, "", "tested", silent=silent))
+            await until(lambda: peer.closed)
+            assert isinstance(peer.death, ConnectionResetError) is silent
 
     run(scenario)
