@@ -141,7 +141,7 @@ class AgentLab:
         """A control plane over the same objects; agents started from now on subscribe to it."""
         folder = self.root / "credentials"
         folder.mkdir()
-        credentials.make_root(folder)
+        credentials.make_ca(folder)
         credentials.make_token_key(folder)
         (folder / "token").write_text(credentials.node_token(folder, "n1", "agent"))
         address = f"{self.world.node.ip(4)}:15012"
