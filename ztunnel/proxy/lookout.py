@@ -1,9 +1,11 @@
-"""Watches sockets that nobody reads for their death.
+"""Watches sockets for a death that the loop does not tell.
 
-A relay does not read from an application while the other side is congested, nor after its end. The loop tells nothing
-about a descriptor that it is not asked to read or write, so a reset, or a peer that keepalive found gone, would stay
-unseen until somebody writes. These descriptors are in an epoll set of their own, asked for errors only, once a second:
-a pause that is shorter costs nothing but a place in a set.
+A relay does not read from an application while the other side is congested, nor after its end, and about a descriptor
+that it is not asked to read or write the loop tells nothing: a reset, or a peer that keepalive found gone, would stay
+unseen until somebody writes. And where a reset comes right behind octets, uvloop tells of both at once and then never
+again, because libuv stops watching a descriptor with an error: a reader that takes one piece at a time would wait for
+ever. So all descriptors are in an epoll set of their own, asked for errors only, once a second: a connection that is
+shorter costs nothing but a place in a set.
 """
 
 from __future__ import annotations
@@ -34,11 +36,11 @@ class Lookout:
         return len(self._fresh) + len(self._watched)
 
     def watch(self, end: SocketEnd) -> None:
-        """Nobody reads from it from now on."""
+        """From now on, until `leave`."""
         self._fresh.add(end)
 
     def leave(self, end: SocketEnd) -> None:
-        """It is read again, or about to be closed. Also for one that was not watched."""
+        """It is about to be closed. Also for one that was not watched."""
         self._fresh.discard(end)
         if self._watched.get(end.fd) is end:
             del self._watched[end.fd]

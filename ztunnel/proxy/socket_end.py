@@ -47,7 +47,7 @@ def abort_socket(sock: socket.socket) -> None:
 class SocketEnd:
     """Owns `sock` (non-blocking). Subclasses say what reading means.
 
-    While reading from it is stopped, `lookout` (if there is one) watches it for errors.
+    `lookout` (if there is one) watches it for errors that the loop does not tell.
     """
 
     __slots__ = (
@@ -91,6 +91,8 @@ class SocketEnd:
         self._recv_into = sock.recv_into
         self._send = sock.send
         self._crashed = crashed
+        if lookout is not None:
+            lookout.watch(self)
 
     # --- what subclasses define
 
@@ -119,16 +121,12 @@ class SocketEnd:
     def start_reading(self) -> None:
         if not self.reading and not self.closed:
             self.reading = True
-            if self._lookout is not None:
-                self._lookout.leave(self)
             self.loop.add_reader(self.fd, self._readable)
 
     def stop_reading(self) -> None:
         if self.reading:
             self.reading = False
             self.loop.remove_reader(self.fd)
-            if self._lookout is not None and not self.closed:
-                self._lookout.watch(self)
 
     def push(self, data: bytes | memoryview) -> None:
         """Write; what cannot be written now is copied. A failure is told through `on_lost` before this returns."""

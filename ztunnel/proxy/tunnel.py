@@ -48,7 +48,7 @@ class Tunnel(SocketEnd):
     )
 
     def __init__(self, plane: Plane, sock: socket.socket, context: ssl.SSLContext, *, server: bool) -> None:
-        super().__init__(plane.loop, sock, TUNNEL_HIGH_WATER, plane.crashed, chunks=plane.buffers.chunks)
+        super().__init__(plane.loop, sock, TUNNEL_HIGH_WATER, plane.crashed, plane.lookout, plane.buffers.chunks)
         self.plane = plane
         self.session = TlsSession(context, server=server)
         self.core = Connection(self, client=not server)
@@ -105,8 +105,9 @@ class Tunnel(SocketEnd):
             if self.established:
                 self.session.close()
             self.flush()
-            self.close()
-            self._down(error)
+            if not self.closed:
+                self.close()
+                self._down(error)
 
     def drop(self, error: MeshError | OSError | None = None) -> None:
         """Close without a word to the peer but a reset; streams still open are lost."""
