@@ -27,8 +27,7 @@ class Owner(Protocol):
         """Server role: a new stream; answer it with `Stream.answer` or `Stream.reset`, now or later."""
 
     def on_going_away(self) -> None:
-        """GOAWAY came. Client role: the peer takes no new streams, the ones it knows go on. To a server it means
-        nothing: a client may open streams all the same."""
+        """GOAWAY came. To a client: no new streams, the known ones go on. To a server nothing: clients may open on."""
 
     def on_violation(self, violation: Violation) -> None:
         """Count `violation.counter`. When `Connection.broken` is set, send what was written and close."""
@@ -183,7 +182,8 @@ class Connection:
         """End the connection for something the peer did: GOAWAY, then every stream hears of it."""
         if self.broken is None:
             self.broken = violation
-            self.write(frames.goaway(self.last_peer_id, violation.code, violation.text))
+            if not violation.silent:
+                self.write(frames.goaway(self.last_peer_id, violation.code, violation.text))
             self._owner.on_violation(violation)
             self.lost()
 
