@@ -63,10 +63,10 @@ def churn(mesh: Journey, count: int, rounds: int, at_once: int = 6) -> Scene:
 
 
 def _traffic(mesh: Journey, stack: ExitStack, hosts: list[str]) -> _Traffic:
-    """As much of it as makes every tunnel that will be there."""
+    """As much of it as makes nearly every tunnel that will be there: each client to each host through every worker."""
     traffic = _Traffic(mesh, stack, hosts)
-    goal = 3 * len(hosts)
-    until("everybody was asked", lambda: len(traffic.events()) >= goal, 60)
+    goal = 8 * 3 * len(hosts)
+    until("everybody was asked", lambda: len(traffic.events()) >= goal, 120)
     return traffic
 
 

@@ -5,9 +5,10 @@ PEER serves, by a first line "VERB [TOKEN] [NUMBER...]", on 7200:
   take TOKEN N             reads N octets, then waits; never answers
   give TOKEN N             sends N octets (a counted pattern) while it listens for the end
   hold TOKEN               reads no more
-  crop N | drop | clip N M | late | trim N M
+  crop N | drop | clip N M | snap N | late | trim N M
                            it resets: after N octets of the request, after the request, after N of M octets of the
-                           response, after its own orderly end; `trim` ends orderly after N of M (the sabotage)
+                           response, in the same breath with N octets, after its own orderly end; `trim` ends orderly
+                           after N of M (the sabotage)
   seen TOKEN               what became of that connection: octets it sent us and "open", "end" or "reset"
 On 7201 it resets whom it accepts, on 7202 it takes whoever says nothing and counts how they end (`seen silent`).
 
@@ -69,6 +70,9 @@ class Peer(asyncio.Protocol):
         elif verb in ("clip", "trim"):
             self.transport.write(BLOCK[: self.number])
             loop.call_later(0.02, reset if verb == "clip" else lambda t: t.close(), self.transport)
+        elif verb == "snap":
+            self.transport.write(BLOCK[: self.number])
+            reset(self.transport)
         elif verb == "late":
             self.transport.write(BLOCK[:1000])
             self.transport.write_eof()
@@ -299,6 +303,7 @@ CASES = {
     "server, mid-request": lambda name: server(name, 7200, b"crop 50000\n", b"q" * 65536),
     "server, before the response": lambda name: server(name, 7200, b"drop\n" + b"q" * 1000),
     "server, mid-response": lambda name: server(name, 7200, b"%s 20000 100000\n" % (b"trim" if sabotage else b"clip")),
+    "server, right behind a part of the response": lambda name: server(name, 7200, b"snap 20000\n"),
     "server, after its own end": late,
 }
 for _ in range(times):
