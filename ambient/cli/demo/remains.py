@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -45,6 +46,11 @@ def processes(names: Names, proc: Path) -> list[str]:
             continue  # dead; its entry waits for whoever is process 1 here
         words = [argument.decode(errors="replace") for argument in arguments]
         ours = f"/{names.prefix}/" in groups or groups.rstrip().endswith(f"/{names.prefix}")
-        if ours or any(str(names.folder) in word or f"{names.prefix}-" in word for word in words):
+        if ours or any(f"{names.folder}/" in f"{word}/" or _names_it(word, names) for word in words):
             found.append(f"{entry.name} {' '.join(words)[:80]}")
     return found
+
+
+def _names_it(word: str, names: Names) -> bool:
+    """Is a namespace of this lab in it? That of another lab, whose name begins with ours, is not."""
+    return any(names.owns(found) for found in re.findall(r"amb-[\w.-]+", word))
