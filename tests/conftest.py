@@ -26,7 +26,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         counts[kind] = len(session.items)
         COUNTS.write_text(json.dumps(counts, indent=2, sort_keys=True) + "\n")
     kind = session.config.getoption("--prove-counts")
-    if kind and _counts().get(kind) != len(session.items):
+    if kind and len(session.items) < _counts().get(kind, 1):
         raise pytest.UsageError(
             f"{len(session.items)} {kind} tests were collected, {COUNTS.name} says {_counts().get(kind)}: "
             "if that is meant, run ./dev counts and commit the file"
