@@ -88,6 +88,8 @@ class Hop:
     """One possible next hop. With `authority` it is HBONE mTLS to ip:port and CONNECT to the authority, else plain TCP.
 
     `expected` are the SPIFFE URIs of which the hop must present one. `weight` > 0.
+    With `inner` the hop is the gateway of another network: inside its tunnel goes a second one to the same authority,
+    whose far end must present one of `inner` (double HBONE).
     """
 
     ip: str
@@ -97,6 +99,7 @@ class Hop:
     weight: int = 1
     labels: PeerLabels = PeerLabels()
     through_waypoint: bool = False
+    inner: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

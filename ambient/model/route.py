@@ -3,16 +3,17 @@
 The address dialled is looked up as a workload first, then as a service address, then in services' blocks. A service
 with a waypoint is only reachable through it, and a pod with a waypoint only through that one when it is dialled
 directly: a waypoint that cannot be found refuses, it is never bypassed. Otherwise HBONE to the endpoint if it speaks
-it, else plain TCP. What is in nobody's registry passes through (or is refused when `registry_only`).
+it, else plain TCP. What is on another network is reached by a service's name through that network's gateway, or not
+at all. What is in nobody's registry passes through (or is refused when `registry_only`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import gcd, prod
 
-from ambient.model.address import HBONE_PORT, ZTUNNEL_PORTS, Endpoint
+from ambient.model.address import HBONE_PORT, ZTUNNEL_PORTS, Endpoint, IpAddress
 from ambient.model.balance import Target, eligible
 from ambient.model.mesh import Mesh, address_name, blocks_name, hostname_name, service_name, workload_name
 from ambient.model.outcome import Forward, Hop, NoRoute, Passthrough, PeerLabels, Plan, Refuse, ServiceLabels
@@ -135,8 +136,7 @@ class _Router:
     def _to_workload(self, workload: Workload, destination: Endpoint) -> Plan:
         self._depends.add(workload_name(workload.uid))
         if workload.waypoint is not None and not self._is_source(workload.waypoint):
-            hops = self._through(workload.waypoint, destination)
-            return Forward(hops)
+            return Forward(self._through(workload.waypoint, destination, ""))
         return Forward((_direct(Target(workload, destination.ip, destination.port), ()),))
 
     def _to_service(self, service: Service, destination: Endpoint) -> Plan:
@@ -147,23 +147,80 @@ class _Router:
             return Forward(self._through_any(service, destination), labels)
         if service.load_balancing.mode is LoadBalancingMode.PASSTHROUGH:
             return Passthrough(f"service {service.key} asks for it")
-        targets = self._reachable(
-            eligible(self._mesh, service, destination.port, self._source, destination.ip), service, destination.port
-        )
-        return Forward(tuple(_direct(target, service.subject_alt_names) for target in targets), labels)
+        targets = self._targets(service, destination.port, destination.ip)
+        sans, authority = service.subject_alt_names, f"{service.hostname}:{destination.port}"
+        return Forward(self._hops(targets, sans, authority, lambda target: _direct(target, sans)), labels)
 
-    def _reachable(self, targets: Sequence[Target], service: Service, port: int) -> list[Target]:
-        """Those on our network and with an address; refuses when nothing is left."""
+    def _targets(
+        self, service: Service, port: int, wanted: IpAddress | None, *, waypoint: bool = False
+    ) -> Sequence[Target]:
+        """The eligible endpoints of a service; refuses when there are none."""
+        targets = eligible(self._mesh, service, port, self._source, wanted, waypoint=waypoint)
         if not targets:
             declared = any(entry.service_port == port for entry in service.ports)
             if not declared and self._mesh.endpoints(service.key):
                 raise _Unroutable(NoRoute.NO_SERVICE_PORT, f"{service.key} has no port {port}")
             raise _Unroutable(NoRoute.NO_HEALTHY_UPSTREAM, f"{service.key} has no endpoint for port {port}")
-        local = [t for t in targets if t.ip is not None and t.workload.network == self._network]
-        if not local:
-            why = "by name only" if targets[0].workload.network == self._network else "on another network"
-            raise _Unroutable(NoRoute.NOT_SUPPORTED, f"every endpoint of {service.key} is {why}")
-        return local
+        return targets
+
+    def _hops(
+        self, targets: Sequence[Target], sans: tuple[str, ...], authority: str, near: Callable[[Target], Hop]
+    ) -> tuple[Hop, ...]:
+        """Hops to each target: `near` makes those on our network, to others it goes through their network's gateway.
+        Those that cannot be reached are left to the others."""
+        groups: list[tuple[int, tuple[Hop, ...]]] = []
+        problem: _Unroutable | None = None
+        for target in targets:
+            workload = target.workload
+            try:
+                if workload.network != self._network:
+                    groups.append((max(1, workload.capacity), self._abroad(workload, sans, authority)))
+                elif target.ip is not None:
+                    groups.append((max(1, workload.capacity), (near(target),)))
+                else:
+                    raise _Unroutable(NoRoute.NOT_SUPPORTED, f"{workload.uid} is known by name only")
+            except _Unroutable as unroutable:
+                problem = unroutable
+        if problem is not None and not groups:
+            raise problem
+        if all(len(hops) == 1 for _, hops in groups):
+            return tuple(replace(hop, weight=share) for share, (hop,) in groups)
+        return _weighted(groups)
+
+    # --- other networks
+
+    def _abroad(self, workload: Workload, sans: tuple[str, ...], authority: str) -> tuple[Hop, ...]:
+        """HBONE to each endpoint of the workload's network gateway, and inside it HBONE to `authority`. There only the
+        names of its service (`sans`) are believed: what stands for another network's endpoints has no identity."""
+        where = f"{workload.uid} on network {workload.network!r}"
+        if not authority:
+            raise _Unroutable(NoRoute.NO_GATEWAY, f"no service for target address: {where}")
+        if workload.network_gateway is None:
+            raise _Unroutable(NoRoute.NO_GATEWAY, f"{where} has no network gateway")
+        if not sans:
+            raise _Unroutable(NoRoute.NO_GATEWAY, f"the service of {where} names no identity to expect there")
+        try:
+            targets, names = self._behind(workload.network_gateway, None)
+        except _Unroutable as unroutable:
+            raise _Unroutable(NoRoute.NO_GATEWAY, f"gateway of {where}: {unroutable}") from None
+        hops = tuple(
+            replace(_tunnel(target, authority, names), labels=replace(peer_labels(workload), principal=""), inner=sans)
+            for target in targets
+            if target.ip is not None
+        )
+        if not hops:
+            raise _Unroutable(NoRoute.NO_GATEWAY, f"gateway of {where} has no address")
+        return hops
+
+    def _behind(self, gateway: GatewayAddress, wanted: IpAddress | None) -> tuple[Sequence[Target], tuple[str, ...]]:
+        """The endpoints of a gateway's or waypoint's service, or its workload, and further names it may present."""
+        service, workload = self.gateway_target(gateway)
+        if service is not None:
+            return self._targets(service, gateway.hbone_port, wanted, waypoint=True), service.subject_alt_names
+        if workload is None:
+            raise _Unroutable(NoRoute.UNKNOWN_WAYPOINT, f"unknown waypoint: {gateway.destination}")
+        named = gateway.destination.ip if isinstance(gateway.destination, NetworkAddress) else None
+        return [Target(workload, named or next(iter(workload.addresses), None), gateway.hbone_port)], ()
 
     # --- waypoints
 
@@ -171,46 +228,25 @@ class _Router:
         """Hops through the service's waypoints by their weights; one that cannot be found is left to the others."""
         found: list[tuple[int, tuple[Hop, ...]]] = []
         problem: _Unroutable | None = None
+        authority = f"{service.hostname}:{destination.port}"
         for entry in service.weighted_waypoints:
             if entry.weight > 0:
                 try:
-                    found.append((entry.weight, self._through(entry.destination, destination)))
+                    found.append((entry.weight, self._through(entry.destination, destination, authority)))
                 except _Unroutable as unroutable:
                     problem = unroutable
         if found:
             return _weighted(found)
         if service.waypoint is not None:
-            return self._through(service.waypoint, destination)
+            return self._through(service.waypoint, destination, authority)
         raise problem or _Unroutable(NoRoute.UNKNOWN_WAYPOINT, f"no waypoint of {service.key} has a weight")
 
-    def _through(self, gateway: GatewayAddress, destination: Endpoint) -> tuple[Hop, ...]:
-        """HBONE to each endpoint of the waypoint, with the address that was dialled as authority."""
-        service, workload = self.gateway_target(gateway)
-        if service is not None:
-            targets: Sequence[Target] = eligible(
-                self._mesh, service, gateway.hbone_port, self._source, destination.ip, waypoint=True
-            )
-            targets = self._reachable(targets, service, gateway.hbone_port)
-            sans = service.subject_alt_names
-        elif workload is not None and workload.network == self._network and workload.addresses:
-            named = gateway.destination.ip if isinstance(gateway.destination, NetworkAddress) else None
-            targets, sans = [Target(workload, named or workload.addresses[0], gateway.hbone_port)], ()
-        elif workload is not None:
-            raise _Unroutable(NoRoute.NOT_SUPPORTED, f"waypoint {workload.uid} has no address on this network")
-        else:
-            raise _Unroutable(NoRoute.UNKNOWN_WAYPOINT, f"unknown waypoint: {gateway.destination}")
-        return tuple(
-            Hop(
-                ip=str(target.ip),
-                port=target.port,
-                authority=str(destination),
-                expected=_identities(target.workload, sans),
-                weight=max(1, target.workload.capacity),
-                labels=peer_labels(target.workload),
-                through_waypoint=True,
-            )
-            for target in targets
-        )
+    def _through(self, gateway: GatewayAddress, destination: Endpoint, abroad: str) -> tuple[Hop, ...]:
+        """HBONE to each endpoint of the waypoint, with the address that was dialled as authority; `abroad` is the
+        authority for one on another network ("": no service was dialled, so that it cannot be named there)."""
+        targets, sans = self._behind(gateway, destination.ip)
+        hops = self._hops(targets, sans, abroad, lambda target: _tunnel(target, str(destination), sans))
+        return tuple(replace(hop, through_waypoint=True) for hop in hops)
 
     def gateway_target(self, gateway: GatewayAddress) -> tuple[Service | None, Workload | None]:
         """What a gateway address stands for: a service, or else a workload."""
@@ -251,13 +287,18 @@ def _direct(target: Target, sans: tuple[str, ...]) -> Hop:
     assert ip is not None
     if workload.tunnel_protocol is TunnelProtocol.NONE:
         return Hop(str(ip), target.port, weight=max(1, workload.capacity), labels=peer_labels(workload))
+    return _tunnel(replace(target, port=HBONE_PORT), str(Endpoint(ip, target.port)), sans)
+
+
+def _tunnel(target: Target, authority: str, sans: tuple[str, ...]) -> Hop:
+    """HBONE to the target's own port."""
     return Hop(
-        ip=str(ip),
-        port=HBONE_PORT,
-        authority=str(Endpoint(ip, target.port)),
-        expected=_identities(workload, sans),
-        weight=max(1, workload.capacity),
-        labels=peer_labels(workload),
+        ip=str(target.ip),
+        port=target.port,
+        authority=authority,
+        expected=_identities(target.workload, sans),
+        weight=max(1, target.workload.capacity),
+        labels=peer_labels(target.workload),
     )
 
 

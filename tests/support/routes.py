@@ -39,7 +39,8 @@ LABELS = ServiceLabels("web.default.svc.cluster.local", "default", "web")
 
 @dataclass(frozen=True)
 class Case:
-    """`expect`: hops as texts ("ip:port" plain, "ip:port>authority" HBONE), a NoRoute, or "pass"."""
+    """`expect`: hops as texts ("ip:port" plain, "ip:port>authority" HBONE, "ip:port>>authority" double HBONE), a
+    NoRoute, or "pass"."""
 
     world: tuple[Value, ...]
     dial: str
@@ -64,7 +65,8 @@ def shown(routed: Routed) -> tuple[str, ...] | NoRoute | str:
 
 def _shown(hop: Hop) -> str:
     host = f"[{hop.ip}]" if ":" in hop.ip else hop.ip
-    return f"{host}:{hop.port}>{hop.authority}" if hop.authority else f"{host}:{hop.port}"
+    through = ">>" if hop.inner else ">" if hop.authority else ""
+    return f"{host}:{hop.port}{through}{hop.authority}"
 
 
 def ends(*names_and_ips: str, of: Service = WEB, **changes: Any) -> tuple[Workload, ...]:
@@ -225,7 +227,7 @@ SERVICES: dict[str, Case] = {
         (WEB, *ends("x ", hostname="db.example"), TWO[0]), "10.96.0.1:80", (A,)
     ),
     "an endpoint without any address": Case((WEB, *ends("a ")), "10.96.0.1:80", NoRoute.NO_HEALTHY_UPSTREAM),
-    "every endpoint is on another network": Case((WEB, ABROAD), "10.96.0.1:80", NoRoute.NOT_SUPPORTED),
+    "every endpoint is on another network": Case((WEB, ABROAD), "10.96.0.1:80", NoRoute.NO_GATEWAY),
     "local endpoints where there are remote ones": Case((WEB, ABROAD, *TWO), "10.96.0.1:80", (A, B)),
     "the client itself is an endpoint": Case(
         (WEB, behind(CLIENT, WEB)), "10.96.0.1:80", (hbone("10.0.0.1", "10.0.0.1:8080"),), behind(CLIENT, WEB)
@@ -293,7 +295,7 @@ BALANCING: dict[str, Case] = {
         (balanced(FAILOVER, Scope.NETWORK, Scope.REGION, Scope.ZONE), *EVERYWHERE), "10.96.0.1:80", (A, B)
     ),
     "FAILOVER with NETWORK and only remote ones": Case(
-        (balanced(FAILOVER, Scope.NETWORK, Scope.REGION), ABROAD), "10.96.0.1:80", NoRoute.NOT_SUPPORTED
+        (balanced(FAILOVER, Scope.NETWORK, Scope.REGION), ABROAD), "10.96.0.1:80", NoRoute.NO_GATEWAY
     ),
 }
 
@@ -326,7 +328,7 @@ WAYPOINTS: dict[str, Case] = {
         (GUARDED, BARE_WP, TUNNEL), "10.96.0.1:80", (WP_HOP,)
     ),
     "a waypoint on another network": Case(
-        (GUARDED, WP, replace(WP_POD, network="east")), "10.96.0.1:80", NoRoute.NOT_SUPPORTED
+        (GUARDED, WP, replace(WP_POD, network="east")), "10.96.0.1:80", NoRoute.NO_GATEWAY
     ),
     "a waypoint known by service address": Case((replace(WEB, waypoint=BY_VIP), WP, WP_POD), "10.96.0.1:80", (WP_HOP,)),
     "a waypoint known by pod address": Case((replace(WEB, waypoint=BY_IP), WP_POD), "10.96.0.1:80", (WP_HOP,)),

@@ -45,9 +45,10 @@ from tests.support.routes import (
     shown,
     weighted,
 )
+from tests.support.routes_gateways import EAST_GW, GATEWAYS, GLOBAL, GW, GW_PODS, SANS, split
 
 
-@pytest.mark.parametrize("case", TABLE.values(), ids=TABLE.keys())
+@pytest.mark.parametrize("case", [*TABLE.values(), *GATEWAYS.values()], ids=[*TABLE, *GATEWAYS])
 def test_routes(case: Case) -> None:
     world = mesh(*case.world)
     assert shown(route(world, case.source, to(case.dial), registry_only=case.registry_only)) == case.expect
@@ -81,6 +82,23 @@ def test_a_hop_to_a_waypoint_expects_the_waypoint() -> None:
     assert hop.expected == ("spiffe://cluster.local/ns/default/sa/wp", "spiffe://x/ns/y/sa/z")
     assert hop.through_waypoint
     assert hop.labels == peer_labels(WP_POD)
+
+
+def test_a_hop_to_another_network_expects_the_gateway_and_inside_only_the_names_of_the_service() -> None:
+    own = replace(GW, subject_alt_names=("spiffe://x/ns/y/sa/z",))
+    named = replace(split(), network_gateway=GatewayAddress(NamespacedHostname("default", GW.hostname)))
+    first, _ = forward(mesh(GLOBAL, named, own, *GW_PODS), "10.96.0.1:80").hops
+    assert first.expected == ("spiffe://cluster.local/ns/default/sa/gw-2", "spiffe://x/ns/y/sa/z")
+    assert first.inner == SANS
+    assert first.labels == replace(peer_labels(named), principal="")
+    (direct,) = forward(mesh(GLOBAL, TWO[0]), "10.96.0.1:80").hops
+    assert direct.inner == ()
+
+
+def test_shares_between_networks_follow_capacity_however_many_gateways_there_are() -> None:
+    away = replace(split(), capacity=6, network_gateway=GatewayAddress(NamespacedHostname("default", GW.hostname)))
+    plan = forward(mesh(GLOBAL, TWO[0], away, GW, *GW_PODS), "10.96.0.1:80")
+    assert {hop.ip: hop.weight for hop in plan.hops} == {"10.0.1.1": 1, "192.0.2.2": 3, "192.0.2.3": 3}
 
 
 def test_a_plan_carries_the_service_and_the_peers_labels() -> None:
@@ -134,6 +152,12 @@ def test_pick_draws_by_weight() -> None:
 
 
 CHANGES: dict[str, tuple[tuple[Value, ...], str, Value]] = {
+    "the gateway of another network appears": ((GLOBAL, split()), "10.96.0.1:80", EAST_GW),
+    "the gateway of another network is renamed": (
+        (GLOBAL, split(), EAST_GW),
+        "10.96.0.1:80",
+        replace(EAST_GW, service_account="other"),
+    ),
     "a pod appears at the address": ((), "10.0.0.2:80", PEER),
     "a pod starts to speak HBONE": ((replace(PEER, tunnel_protocol=TunnelProtocol.NONE),), "10.0.0.2:80", PEER),
     "a better workload takes the address": (
