@@ -128,6 +128,10 @@ class Outbound:
         if not hop.authority:
             self._go_straight(Endpoint(address_of(hop.ip), hop.port))
             return
+        if hop.inner:
+            # Never less than asked for: without the inner session the gateway could read what is said.
+            self._fail(Failure(Flag.CONNECT, "a tunnel inside the gateway's is not spoken yet", "not-supported"))
+            return
         self._hop = hop
         record.destination = Endpoint(address_of(hop.ip), hop.port)
         record.hbone_target = hop.authority
