@@ -22,7 +22,7 @@ from ambient.errors import MeshError
 from tests.support.journey import FAR, NEAR, Journey, journey
 from tests.support.load import Scene, crowd, peers, resets, sequence, stall, trickle, warm
 from tests.support.load_joining import ORDERS, changes_under_load, two_namespaces
-from tests.support.load_ledger import ledger, leftovers, watched
+from tests.support.load_ledger import at_rest, ledger, leftovers, watched
 from tests.support.load_pods import churn, many_pods
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -56,7 +56,7 @@ def one_mesh(scenes: list[Scene]) -> None:
     """The scenes of the journeys' mesh, and what all of them left."""
     with journey("load") as mesh, peers(mesh), watched(mesh.lab) as watch:
         warm(mesh)
-        before = ledger(mesh)
+        before = at_rest(mesh)
         for scene in ONE_MESH:
             with _recorded(scenes, "a load on two nodes"):
                 began = time.monotonic()

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.journey import FAR, NEAR, Journey
 from tests.support.load import crowd, peers, resets, sequence, stall, trickle, warm
-from tests.support.load_ledger import Ledger, ledger, leftovers, watched
+from tests.support.load_ledger import Ledger, at_rest, leftovers, watched
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -19,7 +19,7 @@ def before(mesh: Journey) -> Iterator[Ledger]:
     """What the mesh holds before; while the tests run no socket may linger in CLOSE-WAIT."""
     with peers(mesh), watched(mesh.lab) as watch:
         warm(mesh)
-        yield ledger(mesh)
+        yield at_rest(mesh)
     assert not watch.broken()
 
 

@@ -1,8 +1,9 @@
 """What a mesh holds at a moment: descriptors, memory, streams, sockets in every namespace; and what a load left of it.
 
-    before = ledger(mesh); ...load...; left = leftovers(mesh, before)      # [] when all is back where it was
+    before = at_rest(mesh); ...load...; left = leftovers(mesh, before)      # [] when all is back where it was
 
-A worker keeps one idle connection per destination on purpose, so a ledger is opened after the same load in small.
+A worker keeps one idle tunnel per pod and peer on purpose, for minutes. Those are counted apart, and have a bound of
+their own; what is compared with before is everything else. What is made lazily is made by the same load in small.
 """
 
 from __future__ import annotations
@@ -21,16 +22,21 @@ from typing import Final
 from ambient.datapath.sockets import OPEN_STATES, TcpSocket, TcpState, list_tcp, open_diag
 from ambient.errors import KernelError
 from ambient.lab.names import NETNS_DIR
+from ambient.model.address import HBONE_PORT
 from ambient.netns import entered
 from tests.support.journey import Journey
 from tests.support.lab import LabUnderTest
 
 CLOSE_WAIT_LIMIT_S: Final = 60.0
-SLACK_FDS: Final = 8
-"""Per part of a node: idle tunnels that the small load did not happen to make, a page being read."""
+SLACK_FDS: Final = 4
+"""Per part of a node: a page being read, a tunnel that came or went between two looks."""
+REST_S: Final = 7.0
+"""Longer than a worker keeps what it has ready for a pod's next connections."""
 SLACK_KB: Final = 8_192
 """Which worker has reached which mark before depends on how the connections fell to them."""
 _PARTS: Final = ("ztunnel.worker", "ztunnel.director")
+Pair = tuple[str, str, str]
+"""Of a tunnel: the client's namespace, its address, its peer's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +50,27 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """`processes` by pid; `sockets`: (namespace, state) -> how many; `streams`: open connections of all workers."""
+    """`processes` by pid; `sockets`: (namespace, state) -> how many, tunnels apart; `tunnels`: pair -> how many;
+    `tunnel_ends`: part of a node -> its ends of tunnels; `streams`: open connections of all workers."""
 
     processes: dict[int, Process] = field(default_factory=dict)
     sockets: Counter[tuple[str, str]] = field(default_factory=Counter)
+    tunnels: Counter[Pair] = field(default_factory=Counter)
+    tunnel_ends: Counter[str] = field(default_factory=Counter)
     streams: int = 0
 
     @property
     def descriptors(self) -> Counter[str]:
-        """By node and part: which of a node's workers a connection falls to is chance."""
+        """By node and part, without tunnels: which of a node's workers a connection falls to is chance."""
         found: Counter[str] = Counter()
         for process in self.processes.values():
             found[process.name] += process.descriptors
-        return found
+        return found - self.tunnel_ends
+
+    @property
+    def workers(self) -> int:
+        """On the node that has most."""
+        return max(Counter(p.name for p in self.processes.values() if p.name.endswith("worker")).values())
 
     @property
     def worst_worker_kb(self) -> int:
@@ -66,7 +80,7 @@ class Ledger:
         """One line for reports."""
         return (
             f"{sum(p.descriptors for p in self.processes.values())} descriptors, {sum(self.sockets.values())} sockets, "
-            f"{self.streams} streams, biggest worker {self.worst_worker_kb} KB"
+            f"{sum(self.tunnels.values())} tunnels, {self.streams} streams, biggest worker {self.worst_worker_kb} KB"
         )
 
 
@@ -107,15 +121,34 @@ def sockets(lab: LabUnderTest) -> dict[str, list[TcpSocket]]:
 
 
 def ledger(mesh: Journey) -> Ledger:
-    # Loopback in a node is how the parts of the mesh are asked; what asks is a socket, too.
-    counted = Counter(
-        (place, s.state.name)
-        for place, found in sockets(mesh.lab).items()
-        for s in found
-        if not s.local.ip.is_loopback and s.state not in (TcpState.FIN_WAIT2, TcpState.LAST_ACK, TcpState.CLOSING)
-    )
+    names, pods = mesh.lab.names, mesh.lab.status()["pods"]
+    nodes = {names.pod(pod["namespace"], pod["name"]): pod["node"] for pod in pods}
+    counted: Counter[tuple[str, str]] = Counter()
+    tunnels: Counter[Pair] = Counter()
+    ends: Counter[str] = Counter()
+    for place, found in sockets(mesh.lab).items():
+        for s in found:
+            # Loopback in a node is how the parts of the mesh are asked; what asks is a socket, too.
+            if s.local.ip.is_loopback or s.state in (TcpState.FIN_WAIT2, TcpState.LAST_ACK, TcpState.CLOSING):
+                continue
+            if s.state is TcpState.ESTABLISHED and HBONE_PORT in (s.local.port, s.remote.port) and place in nodes:
+                ends[f"{nodes[place]} ztunnel.worker"] += 1
+                if s.remote.port == HBONE_PORT:
+                    tunnels[place, str(s.local.ip), str(s.remote.ip)] += 1
+            else:
+                counted[place, s.state.name] += 1
     streams = json.loads(mesh.stage.must("connections", "--name", mesh.lab.name, "-o", "json"))
-    return Ledger(processes(mesh.lab), counted, len(streams))
+    return Ledger(processes(mesh.lab), counted, tunnels, ends, len(streams))
+
+
+def at_rest(mesh: Journey) -> Ledger:
+    """The ledger, once what was ready for more connections has been given back."""
+    now = ledger(mesh)
+    while True:
+        threading.Event().wait(REST_S)
+        before, now = now, ledger(mesh)
+        if sum(now.descriptors.values()) >= sum(before.descriptors.values()):
+            return now
 
 
 def leftovers(mesh: Journey, before: Ledger, *, within_s: float = 30.0, slack_kb: int = SLACK_KB) -> list[str]:
@@ -141,6 +174,9 @@ def _above(before: Ledger, now: Ledger, slack_kb: int) -> Iterator[str]:
     for name, count in now.descriptors.items():
         if count > before.descriptors[name] + SLACK_FDS:
             yield f"{name}: {before.descriptors[name]} descriptors became {count}"
+    for (place, ours, theirs), count in now.tunnels.items():
+        if count > now.workers:
+            yield f"{place}: {count} tunnels from {ours} to {theirs} kept by {now.workers} workers"
     for (place, state), count in now.sockets.items():
         allowed = SLACK_FDS if state == "ESTABLISHED" else 0
         if count > before.sockets[place, state] + allowed:

@@ -26,6 +26,7 @@ _IP_TRANSPARENT: Final = 19
 _IPV6_TRANSPARENT: Final = 75
 _ORIGINAL_DST_FORMS: Final = ((socket.SOL_IP, 16), (socket.IPPROTO_IPV6, 28))
 _BATCH: Final = 8
+_SPARE_S: Final = 5
 _FIRST_PORT: Final = 32_768
 _PORTS: Final = 28_232
 """As many from there on: the kernel's own default range."""
@@ -86,15 +87,17 @@ def original_destination(sock: socket.socket) -> Endpoint:
 class PodSockets:
     """Makes sockets in one pod's network namespace. Owns `netns_fd` until `close`; -1 is the namespace we are in.
 
-    Entering a namespace costs system calls, so TCP sockets are made a few at a time and kept for the next use.
+    Entering a namespace costs system calls, so TCP sockets are made a few at a time and kept for the next use; a pod
+    that stops connecting gives them back.
     """
 
-    __slots__ = ("_mark", "_netns_fd", "_spare", "_tuples")
+    __slots__ = ("_mark", "_netns_fd", "_quiet", "_spare", "_tuples")
 
     def __init__(self, netns_fd: int, mark: int = PROXY_MARK) -> None:
         self._netns_fd = netns_fd
         self._mark = mark
         self._spare: dict[int, list[socket.socket]] = {}
+        self._quiet = 0
         self._tuples: Tuples | None = None
 
     def dialled(self, sock: socket.socket) -> Endpoint:
@@ -104,6 +107,7 @@ class PodSockets:
     def tcp(self, version: int) -> socket.socket:
         """An unbound TCP socket for IP version 4 or 6. Raises KernelError."""
         family = socket.AF_INET if version == 4 else socket.AF_INET6
+        self._quiet = 0
         spare = self._spare.setdefault(family, [])
         if not spare:
             try:
@@ -155,12 +159,21 @@ class PodSockets:
     def _inside(self) -> AbstractContextManager[None]:
         return nullcontext() if self._netns_fd < 0 else entered(self._netns_fd)
 
-    def close(self) -> None:
-        """Close what is kept and the namespace descriptor."""
+    def tick(self) -> None:
+        """Once a second: what is kept for the next use goes when there was none for a while."""
+        self._quiet += 1
+        if self._quiet > _SPARE_S:
+            self._give_back()
+
+    def _give_back(self) -> None:
         for spare in self._spare.values():
             for sock in spare:
                 sock.close()
         self._spare.clear()
+
+    def close(self) -> None:
+        """Close what is kept and the namespace descriptor."""
+        self._give_back()
         if self._tuples is not None:
             self._tuples.close()
             self._tuples = None

@@ -110,6 +110,7 @@ class ServedPod:
     def tick(self) -> None:
         """Once a second."""
         self.pod.pool.tick()
+        self.pod.sockets.tick()
         if self._closing is not None and not self.pod.connections:
             self.close()
 

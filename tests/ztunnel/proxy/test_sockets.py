@@ -36,6 +36,26 @@ def test_without_an_answer_of_conntrack_the_local_name_is_the_destination() -> N
             accepted.close()
 
 
+def test_spare_sockets_are_given_back_when_a_pod_stops_connecting() -> None:
+    sockets = PodSockets(-1, 0)
+    used = sockets.tcp(4)
+    spare = list(sockets._spare[socket.AF_INET])
+    for _ in range(5):
+        sockets.tick()
+    again = sockets.tcp(4)
+    assert again is spare[-1]
+    for _ in range(5):
+        sockets.tick()
+    assert all(one.fileno() >= 0 for one in spare), "it connected not long ago"
+    sockets.tick()
+    assert all(one.fileno() == -1 for one in spare if one is not again)
+    assert used.fileno() >= 0
+    sockets.tcp(4).close()
+    used.close()
+    again.close()
+    sockets.close()
+
+
 def test_sockets_are_ready_to_use_and_spare_ones_are_closed_with_the_pod() -> None:
     sockets = PodSockets(-1, mark=0)
     made = sockets.tcp(4)
