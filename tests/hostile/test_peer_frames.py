@@ -34,12 +34,12 @@ GET = (b":method", b"GET")
 @dataclass(frozen=True)
 class Peer:
     """`says` after TLS, given the authority of `far`. What must come: GOAWAY with code and words, or RST_STREAM of
-    stream 1 with a code; and the counter that counts it."""
+    stream 1 with a code; and the reason that counts it."""
 
     says: Callable[[bytes], bytes]
     code: Code
     words: str = ""
-    counter: str = ""
+    reason: str = ""
 
 
 def _after(*parts: bytes) -> Callable[[bytes], bytes]:
@@ -66,10 +66,10 @@ _ERROR, _SIZE, _FLOW, _CALM = (
 )
 _BOMB = b"\x40\x01a\x7f\xbd\x1d" + b"x" * 3900 + b"\xbe" * 40
 """One large field put into the dynamic table, then forty times one octet that stands for it."""
-_PREFACE, _PROTOCOL, _FRAME_SIZE = "hbone_bad_preface", "hbone_protocol_errors", "hbone_frame_size"
+_PREFACE, _PROTOCOL, _FRAME_SIZE = "bad_preface", "protocol_error", "frame_size"
 _IDS, _WINDOW, _HPACK, _LIST = (
-    *("hbone_stream_ids", "hbone_window_overflow"),
-    *("hbone_compression_errors", "hbone_header_list_size"),
+    *("stream_id", "window_overflow"),
+    *("compression", "header_list_size"),
 )
 
 ENDED: Mapping[str, Peer] = MappingProxyType(
@@ -94,16 +94,16 @@ ENDED: Mapping[str, Peer] = MappingProxyType(
             _open(frame(frames.SETTINGS, 0, 1)), _ERROR, "frame type 4 on stream 1", _PROTOCOL
         ),
         "wants tiny frames": Peer(
-            _after(_setting(frames.SETTING_MAX_FRAME, 1)), _ERROR, "frame size out of range", "hbone_settings_errors"
+            _after(_setting(frames.SETTING_MAX_FRAME, 1)), _ERROR, "frame size out of range", "settings_value"
         ),
         "wants huge frames": Peer(
-            _after(_setting(frames.SETTING_MAX_FRAME, 1 << 24)), _ERROR, "size out of range", "hbone_settings_errors"
+            _after(_setting(frames.SETTING_MAX_FRAME, 1 << 24)), _ERROR, "size out of range", "settings_value"
         ),
         "wants a window over 2^31": Peer(
-            _after(_setting(frames.SETTING_INITIAL_WINDOW, 1 << 31)), _FLOW, "initial window", "hbone_settings_errors"
+            _after(_setting(frames.SETTING_INITIAL_WINDOW, 1 << 31)), _FLOW, "initial window", "settings_value"
         ),
         "wants push twice": Peer(
-            _after(_setting(frames.SETTING_ENABLE_PUSH, 2)), _ERROR, "ENABLE_PUSH out of", "hbone_settings_errors"
+            _after(_setting(frames.SETTING_ENABLE_PUSH, 2)), _ERROR, "ENABLE_PUSH out of", "settings_value"
         ),
         "overflows a stream's window by SETTINGS": Peer(
             _open(frames.window_update(1, (1 << 31) - 65536), _setting(frames.SETTING_INITIAL_WINDOW, 70000)),
@@ -168,11 +168,11 @@ ENDED: Mapping[str, Peer] = MappingProxyType(
         ),
         "continues without end": Peer(
             _after(headers(1, b"", flags=0), frame(frames.CONTINUATION, 0, 1, b"") * 40),
-            *(_CALM, "header block too large", "hbone_continuation_flood"),
+            *(_CALM, "header block too large", "continuation_flood"),
         ),
         "continues for a megabyte": Peer(
             _after(headers(1, b"", flags=0), frame(frames.CONTINUATION, 0, 1, bytes(16384)) * 5),
-            *(_CALM, "header block too large", "hbone_continuation_flood"),
+            *(_CALM, "header block too large", "continuation_flood"),
         ),
         "sends headers of 100 KB": Peer(
             lambda to: HELLO + headers(1, connect(to, (b"x", bytes(100_000)))), _CALM, "header block too large", _LIST
@@ -216,102 +216,96 @@ ENDED: Mapping[str, Peer] = MappingProxyType(
             _after(frame(frames.HEADERS, frames.WITH_PRIORITY | 4, 1, b"abc")),
             *(_SIZE, "HEADERS shorter than its priority", _FRAME_SIZE),
         ),
-        "asks only what is malformed": Peer(
-            _all_malformed, _CALM, "too many streams reset before", "hbone_rapid_reset"
-        ),
+        "asks only what is malformed": Peer(_all_malformed, _CALM, "too many streams reset before", "rapid_reset"),
         "floods with PING": Peer(
-            _after(frame(frames.PING, 0, 0, bytes(8)) * 3000), _CALM, "too many control", "hbone_control_flood"
+            _after(frame(frames.PING, 0, 0, bytes(8)) * 3000), _CALM, "too many control", "ping_flood"
         ),
-        "floods with SETTINGS": Peer(
-            _after(EMPTY_SETTINGS * 3000), _CALM, "too many control frames", "hbone_control_flood"
-        ),
+        "floods with SETTINGS": Peer(_after(EMPTY_SETTINGS * 3000), _CALM, "too many control frames", "settings_flood"),
         "floods with acknowledgements": Peer(
-            _after(frame(frames.SETTINGS, frames.ACK, 0) * 3000), _CALM, "too many control", "hbone_control_flood"
+            _after(frame(frames.SETTINGS, frames.ACK, 0) * 3000), _CALM, "too many control", "settings_flood"
         ),
-        "floods with empty DATA": Peer(_open(data(1, b"") * 3000), _CALM, "too many control", "hbone_control_flood"),
+        "floods with empty DATA": Peer(_open(data(1, b"") * 3000), _CALM, "too many control", "empty_data_flood"),
         "floods with PRIORITY": Peer(
-            _after(frame(frames.PRIORITY, 0, 1, bytes(5)) * 3000), _CALM, "too many control", "hbone_control_flood"
+            _after(frame(frames.PRIORITY, 0, 1, bytes(5)) * 3000), _CALM, "too many control", "priority_flood"
         ),
         "floods with unknown frames": Peer(
-            _after(frame(200, 0, 0, b"?") * 3000), _CALM, "too many control frames", "hbone_control_flood"
+            _after(frame(200, 0, 0, b"?") * 3000), _CALM, "too many control frames", "unknown_frame_flood"
         ),
         "floods with resets of a dead stream": Peer(
-            _open(frames.rst_stream(1, 8) * 3000), _CALM, "too many control frames", "hbone_control_flood"
+            _open(frames.rst_stream(1, 8) * 3000), _CALM, "too many control frames", "dead_stream_flood"
         ),
         "floods with GOAWAY": Peer(
-            _after(frames.goaway(0, 0) * 3000), _CALM, "too many control frames", "hbone_control_flood"
+            _after(frames.goaway(0, 0) * 3000), _CALM, "too many control frames", "goaway_flood"
         ),
         "floods a dead stream with headers": Peer(
             _open(frames.rst_stream(1, 8), headers(1, literal(b"a", b"b")) * 3000),
-            *(_CALM, "too many control frames", "hbone_control_flood"),
+            *(_CALM, "too many control frames", "dead_stream_flood"),
         ),
         "floods a dead stream with windows": Peer(
             _open(frames.rst_stream(1, 8), frames.window_update(1, 1) * 3000),
-            *(_CALM, "too many control frames", "hbone_control_flood"),
+            *(_CALM, "too many control frames", "dead_stream_flood"),
         ),
         "goes back in stream numbers": Peer(
             lambda to: HELLO + headers(5, connect(to)) + headers(3, connect(to)) * 3000,
-            *(_CALM, "too many control frames", "hbone_control_flood"),
+            *(_CALM, "too many control frames", "dead_stream_flood"),
         ),
     }
 )
 
 RESET: Mapping[str, Peer] = MappingProxyType(
     {
-        "opens a stream's window by nothing": Peer(
-            _open(frames.window_update(1, 0)), _ERROR, counter="hbone_window_overflow"
-        ),
+        "opens a stream's window by nothing": Peer(_open(frames.window_update(1, 0)), _ERROR, reason="window_overflow"),
         "opens a stream's window too far": Peer(
-            _open(frames.window_update(1, (1 << 31) - 1)), _FLOW, counter="hbone_window_overflow"
+            _open(frames.window_update(1, (1 << 31) - 1)), _FLOW, reason="window_overflow"
         ),
         "sends DATA after its end": Peer(
-            _open(data(1, b"x", end=True), data(1, b"more")), Code.STREAM_CLOSED, counter="hbone_stream_closed"
+            _open(data(1, b"x", end=True), data(1, b"more")), Code.STREAM_CLOSED, reason="stream_closed"
         ),
         "sends headers after its end": Peer(
             _open(data(1, b"x", end=True), headers(1, literal(b"a", b"b"))),
-            *(Code.STREAM_CLOSED, "", "hbone_stream_closed"),
+            *(Code.STREAM_CLOSED, "", "stream_closed"),
         ),
         "sends a second request on a stream": Peer(
-            lambda to: HELLO + headers(1, connect(to)) * 2, _ERROR, counter="hbone_protocol_errors"
+            lambda to: HELLO + headers(1, connect(to)) * 2, _ERROR, reason="protocol_error"
         ),
         "sends :method twice": Peer(
             lambda to: HELLO + headers(1, block((b":method", b"CONNECT")) + connect(to)),
-            *(_ERROR, "", "hbone_malformed_headers"),
+            *(_ERROR, "", "malformed_headers"),
         ),
         "sends :authority twice": Peer(
             lambda to: HELLO + headers(1, connect(to) + block((b":authority", b"127.0.0.1:8080"))),
-            *(_ERROR, "", "hbone_malformed_headers"),
+            *(_ERROR, "", "malformed_headers"),
         ),
         "sends no :method": Peer(
-            lambda to: HELLO + headers(1, block((b":authority", to))), _ERROR, counter="hbone_malformed_headers"
+            lambda to: HELLO + headers(1, block((b":authority", to))), _ERROR, reason="malformed_headers"
         ),
         "invents a pseudo field": Peer(
-            lambda to: HELLO + headers(1, connect(to, (b":user", b"root"))), _ERROR, counter="hbone_malformed_headers"
+            lambda to: HELLO + headers(1, connect(to, (b":user", b"root"))), _ERROR, reason="malformed_headers"
         ),
-        "sends a response as its request": Peer(_after(headers(1, b"\x88")), _ERROR, counter="hbone_malformed_headers"),
+        "sends a response as its request": Peer(_after(headers(1, b"\x88")), _ERROR, reason="malformed_headers"),
         "puts a pseudo field last": Peer(
-            lambda to: HELLO + headers(1, block((b"a", b"b")) + connect(to)), _ERROR, counter="hbone_malformed_headers"
+            lambda to: HELLO + headers(1, block((b"a", b"b")) + connect(to)), _ERROR, reason="malformed_headers"
         ),
         "writes a field in capitals": Peer(
-            lambda to: HELLO + headers(1, connect(to, (b"Forwarded", b"x"))), _ERROR, counter="hbone_malformed_headers"
+            lambda to: HELLO + headers(1, connect(to, (b"Forwarded", b"x"))), _ERROR, reason="malformed_headers"
         ),
         "sends a field without a name": Peer(
-            lambda to: HELLO + headers(1, connect(to, (b"", b"x"))), _ERROR, counter="hbone_malformed_headers"
+            lambda to: HELLO + headers(1, connect(to, (b"", b"x"))), _ERROR, reason="malformed_headers"
         ),
         "sends a connection field": Peer(
             lambda to: HELLO + headers(1, connect(to, (b"connection", b"close"))),
-            *(_ERROR, "", "hbone_malformed_headers"),
+            *(_ERROR, "", "malformed_headers"),
         ),
         "sends transfer-encoding": Peer(
             lambda to: HELLO + headers(1, connect(to, (b"transfer-encoding", b"chunked"))),
-            *(_ERROR, "", "hbone_malformed_headers"),
+            *(_ERROR, "", "malformed_headers"),
         ),
         "puts NUL into a field": Peer(
-            lambda to: HELLO + headers(1, connect(to, (b"baggage", b"a\0b"))), _ERROR, counter="hbone_malformed_headers"
+            lambda to: HELLO + headers(1, connect(to, (b"baggage", b"a\0b"))), _ERROR, reason="malformed_headers"
         ),
         "puts a line break into a field": Peer(
             lambda to: HELLO + headers(1, connect(to, (b"forwarded", b"a\r\nx: y"))),
-            *(_ERROR, "", "hbone_malformed_headers"),
+            *(_ERROR, "", "malformed_headers"),
         ),
     }
 )
@@ -319,18 +313,21 @@ RESET: Mapping[str, Peer] = MappingProxyType(
 
 @pytest.fixture(scope="module")
 def counted(place: Arena) -> Iterator[dict[str, int]]:
-    """How often each counter must have moved; compared when all peers have had their turn."""
+    """How often each reason must have moved; compared when all peers have had their turn."""
     before, expected = place.metrics(), dict[str, int]()
     yield expected
 
     def moved() -> bool:
         now = place.metrics()
         return all(
-            now.get(f"ambient_{name}_total", 0) - before.get(f"ambient_{name}_total", 0) >= times
-            for name, times in expected.items()
+            now.get(_metric(reason), 0) - before.get(_metric(reason), 0) >= times for reason, times in expected.items()
         )
 
-    until(f"counters moved: {expected}", moved, 5)
+    until(f"reasons moved: {expected}", moved, 5)
+
+
+def _metric(reason: str) -> str:
+    return f'ambient_hbone_violations_total{{reason="{reason}"}}'
 
 
 @pytest.mark.parametrize("name", ENDED)
@@ -343,12 +340,12 @@ def test_the_connection_ends_of_a_peer_that(place: Arena, counted: dict[str, int
     assert heard.goaway[0] == peer.code, heard.goaway
     assert peer.words in heard.goaway[1]
     assert heard.closed
-    counted[peer.counter] = counted.get(peer.counter, 0) + 1
+    counted[peer.reason] = counted.get(peer.reason, 0) + 1
     note(
         "tunnel: HTTP/2",
         peer.words,
         f"a peer that {name}",
-        f"GOAWAY {peer.code.name}: {heard.goaway[1]}; {peer.counter}",
+        f"GOAWAY {peer.code.name}: {heard.goaway[1]}; {peer.reason}",
     )
 
 
@@ -365,8 +362,8 @@ def test_the_stream_ends_and_no_other_of_a_peer_that(
         heard = wire.listen(PATIENCE_S, enough=lambda heard: b"200" in heard.data(3))
         assert heard.status(3) == 200
         assert heard.goaway is None
-    counted[peer.counter] = counted.get(peer.counter, 0) + 1
-    note("tunnel: HTTP/2", peer.counter, f"a peer that {name}", f"RST_STREAM {peer.code.name}; {peer.counter}")
+    counted[peer.reason] = counted.get(peer.reason, 0) + 1
+    note("tunnel: HTTP/2", peer.reason, f"a peer that {name}", f"RST_STREAM {peer.code.name}; {peer.reason}")
 
 
 def test_of_too_many_streams_those_beyond_the_limit_are_refused_and_may_be_tried_again(place: Arena) -> None:

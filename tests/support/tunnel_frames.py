@@ -81,8 +81,8 @@ class Side:
             self.core.receive(memoryview(data[at : at + step] if step else data))
 
     @property
-    def counters(self) -> list[str]:
-        return [violation.counter for violation in self.violations]
+    def reasons(self) -> list[str]:
+        return [violation.reason for violation in self.violations]
 
     def frames(self) -> list[tuple[int, int, int, bytes]]:
         """Take what was written as (type, flags, stream, payload)."""

@@ -6,31 +6,15 @@ time comes in with `tick`. After a violation GOAWAY is written, every stream is 
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from ztunnel.hbone import frames, settings
+from ztunnel.hbone import frames, opening, settings
+from ztunnel.hbone.costs import Costs
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.headers import BlockReader
+from ztunnel.hbone.keepalive import KeepAlive
 from ztunnel.hbone.limits import CLIENT, SERVER, Limits, Violation
-from ztunnel.hbone.message import Request, read_answer, read_request
+from ztunnel.hbone.owner import Owner
 from ztunnel.hbone.reader import FrameReader
 from ztunnel.hbone.stream import Sink, Stream
-
-
-class Owner(Protocol):
-    """Who drives the connection."""
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Take octets to send; the memory is reused after the call."""
-
-    def on_request(self, stream: Stream, request: Request) -> Sink:
-        """Server role: a new stream; answer it with `Stream.answer` or `Stream.reset`, now or later."""
-
-    def on_going_away(self) -> None:
-        """GOAWAY came. To a client: no new streams, the known ones go on. To a server nothing: clients may open on."""
-
-    def on_violation(self, violation: Violation) -> None:
-        """Count `violation.counter`. When `Connection.broken` is set, send what was written and close."""
 
 
 class Connection:
@@ -38,27 +22,26 @@ class Connection:
 
     __slots__ = (
         "_blocks",
-        "_controls",
-        "_last_rest",
+        "_keepalive",
         "_next_id",
-        "_owner",
-        "_ping_sent",
-        "_pong",
+        "_paid_for",
         "_reader",
         "blocked",
         "broken",
         "client",
+        "costs",
         "draining",
+        "given",
         "going_away",
         "growth",
         "held",
         "last_peer_id",
         "limits",
+        "owner",
         "peer_initial_window",
         "peer_max_frame",
         "peer_max_streams",
         "receive_window",
-        "reset_debt",
         "send_window",
         "settled",
         "shrink_table",
@@ -68,13 +51,15 @@ class Connection:
     )
 
     def __init__(self, owner: Owner, *, client: bool, limits: Limits | None = None) -> None:
-        self._owner = owner
+        self.owner = owner
         self.write = owner.write
         self.client = client
         self.limits = limits or (CLIENT if client else SERVER)
         self.streams: dict[int, Stream] = {}
         self.blocked: dict[int, Stream] = {}
         self.send_window = frames.DEFAULT_WINDOW
+        self.given = frames.DEFAULT_WINDOW
+        """All that the peer ever gave us to send on the connection; less `send_window` it is what we sent."""
         self.receive_window = self.limits.connection_window
         self.held = 0
         self.growth = self.limits.growth
@@ -84,17 +69,15 @@ class Connection:
         self.peer_max_frame = frames.DEFAULT_FRAME
         self.peer_max_streams = frames.LARGEST_STREAM
         self.last_peer_id = 0
-        self.reset_debt = 0
         self.settled = False
         self.going_away = False
         self.draining = False
         self.broken: Violation | None = None
         self._next_id = 1
-        self._controls = 0
         self.shrink_table = False
-        self._ping_sent: float | None = None
-        self._pong = False
-        self._last_rest: float | None = None
+        self.costs = Costs(self.limits)
+        self._paid_for = 0
+        self._keepalive = KeepAlive(self.limits)
         self._blocks = BlockReader(self.limits.max_header_list)
         self._reader = FrameReader(self)
 
@@ -157,26 +140,26 @@ class Connection:
             self.write(frames.goaway(last, Code.NO_ERROR))
 
     def tick(self, now: float) -> None:
-        """Once a second, with a monotonic clock: keepalive and the counters that are per second."""
-        self._controls = 0
+        """Once a second, with a monotonic clock: keepalive and the limits that are per second."""
+        self.costs.tick()
         if self.broken is not None:
             return
         if self.draining and not self.client and not self.going_away:
             self.going_away = True
             self.write(frames.goaway(self.last_peer_id, Code.NO_ERROR))
-        if self._last_rest is None or self._pong:
-            self._last_rest, self._pong = now, False
-        if self._ping_sent is not None:
-            if now - self._ping_sent >= self.limits.ping_timeout:
-                self.fail(Violation(Code.NO_ERROR, "hbone_ping_timeouts", "peer did not answer PING", silent=True))
-        elif now - self._last_rest >= self.limits.ping_after:
-            self.probe(now)
+        try:
+            if self._keepalive.due(now):
+                self._ping()
+        except Violation as violation:
+            self.fail(violation)
 
     def probe(self, now: float) -> None:
         """Send a PING now unless one is under way; the keepalive's time limit counts for it."""
-        if self._ping_sent is None and self.broken is None:
-            self._ping_sent = now
-            self.write(frames.frame(frames.PING, 0, 0, b"ambient\0"))
+        if self.broken is None and self._keepalive.ask(now):
+            self._ping()
+
+    def _ping(self) -> None:
+        self.write(frames.frame(frames.PING, 0, 0, b"ambient\0"))
 
     def fail(self, violation: Violation) -> None:
         """End the connection for something the peer did: GOAWAY, then every stream hears of it."""
@@ -184,7 +167,7 @@ class Connection:
             self.broken = violation
             if not violation.silent:
                 self.write(frames.goaway(self.last_peer_id, violation.code, violation.text))
-            self._owner.on_violation(violation)
+            self.owner.on_violation(violation)
             self.lost()
 
     def lost(self, code: int = Code.CONNECT_ERROR) -> None:
@@ -214,40 +197,36 @@ class Connection:
 
     # --- what the frame reader tells
 
-    def count_control(self) -> None:
-        """One more frame that costs us and gives nothing; too many in a second end the connection."""
-        self._controls += 1
-        if self._controls > self.limits.max_control_per_tick:
-            raise Violation(Code.ENHANCE_YOUR_CALM, "hbone_control_flood", "too many control frames")
-
     def stream_for_data(self, stream_id: int) -> Stream | None:
         """The live stream that DATA is for; None for one that ended (the octets are discarded)."""
         stream = self.streams.get(stream_id)
         if stream is None:
-            self._refuse_idle(stream_id, "DATA")
+            self.refuse_idle(stream_id, "DATA")
             return None
         if stream.remote_done:
-            self.fail_stream(stream, Code.STREAM_CLOSED, "hbone_stream_closed")
+            self.fail_stream(stream, Code.STREAM_CLOSED, "stream_closed")
             return None
         if self.client and not stream.answered:
-            self.fail_stream(stream, Code.PROTOCOL_ERROR, "hbone_protocol_errors")
+            self.fail_stream(stream, Code.PROTOCOL_ERROR, "protocol_error")
             return None
         return stream
 
-    def _refuse_idle(self, stream_id: int, what: str) -> None:
+    def refuse_idle(self, stream_id: int, what: str) -> None:
+        """Raise Violation for a stream that was never opened; return for one that ended, or is late."""
         ours = bool(stream_id & 1) == self.client
         if not self.client and stream_id & 1 and self.going_away:
             # One that the peer opened before it read our last GOAWAY: ignored, and no fault of its.
+            self.costs.control("dead_stream_flood")
             return
         last = self._next_id - 2 if ours else self.last_peer_id
         if not stream_id or stream_id > last:
-            raise Violation(Code.PROTOCOL_ERROR, "hbone_stream_ids", f"{what} on idle stream {stream_id}")
+            raise Violation(Code.PROTOCOL_ERROR, "stream_id", f"{what} on idle stream {stream_id}")
 
-    def fail_stream(self, stream: Stream, code: int, counter: str) -> None:
+    def fail_stream(self, stream: Stream, code: int, reason: str) -> None:
         """End one stream for something the peer did on it."""
         sink = stream.sink
         stream.reset(code)
-        self._owner.on_violation(Violation(code, counter, f"stream {stream.id}"))
+        self.owner.on_violation(Violation(code, reason, f"stream {stream.id}"))
         if sink is not None:
             sink.on_reset(code, untouched=False)
 
@@ -263,90 +242,29 @@ class Connection:
             sink.on_end()
 
     def on_headers(self, stream_id: int, block: bytes, *, end: bool) -> None:
-        fields = self._blocks.read(block)
-        stream = self.streams.get(stream_id)
-        if stream is None:
-            if self.client or not stream_id & 1 or stream_id <= self.last_peer_id:
-                self._refuse_idle(stream_id, "HEADERS")
-                self.count_control()
-                return
-            self._begin(stream_id, fields, end=end)
-            return
-        if stream.remote_done:
-            self.fail_stream(stream, Code.STREAM_CLOSED, "hbone_stream_closed")
-            return
-        if not self.client or stream.answered:
-            if end:
-                self.remote_end(stream)
-            else:
-                self.fail_stream(stream, Code.PROTOCOL_ERROR, "hbone_protocol_errors")
-            return
-        try:
-            answer = read_answer(fields)
-        except Violation as violation:
-            self.fail_stream(stream, violation.code, violation.counter)
-            return
-        if answer.status < 200:
-            self.count_control()
-            if end:
-                self.fail_stream(stream, Code.PROTOCOL_ERROR, "hbone_protocol_errors")
-            return
-        stream.answered = True
-        if stream.sink is not None:
-            stream.sink.on_answer(answer)
-        if end:
-            self.remote_end(stream)
-
-    def _begin(self, stream_id: int, fields: tuple[tuple[bytes, bytes], ...], *, end: bool) -> None:
-        if self.going_away:
-            return
-        self.last_peer_id = stream_id
-        if len(self.streams) >= self.limits.max_streams:
-            self.write(frames.rst_stream(stream_id, Code.REFUSED_STREAM))
-            self.add_reset_debt()
-            return
-        try:
-            request = read_request(fields)
-        except Violation as violation:
-            self.write(frames.rst_stream(stream_id, violation.code))
-            self._owner.on_violation(violation)
-            self.add_reset_debt()
-            return
-        stream = Stream(self, stream_id, None)
-        self.streams[stream_id] = stream
-        sink = self._owner.on_request(stream, request)
-        if stream_id in self.streams:
-            stream.sink = sink
-            if end:
-                self.remote_end(stream)
-
-    def add_reset_debt(self) -> None:
-        """One more stream that cost us work and came to nothing."""
-        self.reset_debt += 1
-        if self.reset_debt > self.limits.max_reset_debt:
-            raise Violation(Code.ENHANCE_YOUR_CALM, "hbone_rapid_reset", "too many streams reset before an answer")
+        opening.on_headers(self, stream_id, self._blocks.read(block), end=end)
 
     def on_rst_stream(self, stream_id: int, code: int) -> None:
         stream = self.streams.get(stream_id)
         if stream is None:
-            self._refuse_idle(stream_id, "RST_STREAM")
-            self.count_control()
+            self.refuse_idle(stream_id, "RST_STREAM")
+            self.costs.control("dead_stream_flood")
             return
         sink, answered, used = stream.sink, stream.answered, stream.receive_window != self.limits.stream_window
         self.forget(stream)
         if sink is not None:
             sink.on_reset(code, untouched=self.client and code == Code.REFUSED_STREAM and not answered)
         if not self.client and not answered:
-            self.add_reset_debt()
+            self.costs.wasted()
         elif not self.client and not used:
             # An answer may come so fast that a reset is never before it: opened for nothing all the same.
-            self.count_control()
+            self.costs.control("unused_stream_flood")
 
     def on_settings(self, flags: int, payload: memoryview) -> None:
-        self.count_control()
+        self.costs.control("settings_flood")
         if flags & frames.ACK:
             if payload:
-                raise Violation(Code.FRAME_SIZE_ERROR, "hbone_frame_size", "SETTINGS ACK with a payload")
+                raise Violation(Code.FRAME_SIZE_ERROR, "frame_size", "SETTINGS ACK with a payload")
             return
         settings.apply(self, payload)
         self.settled = True
@@ -354,14 +272,14 @@ class Connection:
 
     def on_ping(self, flags: int, payload: bytes) -> None:
         if flags & frames.ACK:
-            if self._ping_sent is not None:
-                self._ping_sent, self._pong = None, True
+            self._keepalive.answered()
+        self.costs.control("ping_flood")
+        if flags & frames.ACK:
             return
-        self.count_control()
         self.write(frames.frame(frames.PING, frames.ACK, 0, payload))
 
     def on_goaway(self, last: int, code: int) -> None:
-        self.count_control()
+        self.costs.control("goaway_flood")
         if self.client:
             self.going_away = True
             for stream in [stream for stream in self.streams.values() if stream.id > last]:
@@ -369,25 +287,30 @@ class Connection:
                 self.forget(stream)
                 if sink is not None:
                     sink.on_reset(code, untouched=True)
-        self._owner.on_going_away()
+        self.owner.on_going_away()
 
     def on_window_update(self, stream_id: int, increment: int) -> None:
+        if not self.costs.update():
+            sent = self.given - self.send_window
+            paid, self._paid_for = self._paid_for, sent
+            self.costs.pay(sent - paid)
         if not stream_id:
             self.send_window += increment
+            self.given += increment
             if not increment or self.send_window > frames.LARGEST_WINDOW:
                 code = Code.FLOW_CONTROL_ERROR if increment else Code.PROTOCOL_ERROR
-                raise Violation(code, "hbone_window_overflow", f"connection window update by {increment}")
+                raise Violation(code, "window_overflow", f"connection window update by {increment}")
             self.offer_room()
             return
         stream = self.streams.get(stream_id)
         if stream is None:
-            self._refuse_idle(stream_id, "WINDOW_UPDATE")
-            self.count_control()
+            self.refuse_idle(stream_id, "WINDOW_UPDATE")
+            self.costs.control("dead_stream_flood")
             return
         stream.send_window += increment
         if not increment or stream.send_window > frames.LARGEST_WINDOW:
             code = Code.FLOW_CONTROL_ERROR if increment else Code.PROTOCOL_ERROR
-            self.fail_stream(stream, code, "hbone_window_overflow")
+            self.fail_stream(stream, code, "window_overflow")
         elif self.blocked:
             self.offer_room()
 

@@ -132,7 +132,7 @@ class BlockReader:
         fields = read_stateless(block)
         if fields is not None:
             if sum(len(name) + len(value) + 32 for name, value in fields) > self._limit:
-                raise Violation(Code.ENHANCE_YOUR_CALM, "hbone_header_list_size", "header list too large")
+                raise Violation(Code.ENHANCE_YOUR_CALM, "header_list_size", "header list too large")
             if len(block) < 256 and len(self._seen) < _SEEN_LIMIT and b"traceparent" not in block:
                 self._seen[block] = fields
             return fields
@@ -141,6 +141,6 @@ class BlockReader:
         try:
             return tuple((bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True))
         except OversizedHeaderListError:
-            raise Violation(Code.ENHANCE_YOUR_CALM, "hbone_header_list_size", "header list too large") from None
+            raise Violation(Code.ENHANCE_YOUR_CALM, "header_list_size", "header list too large") from None
         except (HPACKError, UnicodeError, ValueError, IndexError) as error:
-            raise Violation(Code.COMPRESSION_ERROR, "hbone_compression_errors", f"header block: {error}") from None
+            raise Violation(Code.COMPRESSION_ERROR, "compression", f"header block: {error}") from None

@@ -31,7 +31,8 @@ class Limits:
     """Streams reset by the peer before they were answered, not made good by answered ones ("rapid reset")."""
 
     max_control_per_tick: int = 1_000
-    """PING, SETTINGS, empty DATA, PRIORITY and unknown frames between two ticks (one second)."""
+    """PING, SETTINGS, empty DATA, PRIORITY, unknown frames and the like between two ticks (one second); and as many
+    window updates beside those that our own DATA is the cause of."""
 
     ping_after: float = 10.0
     ping_timeout: float = 20.0
@@ -42,12 +43,12 @@ CLIENT = Limits(max_header_list=16_384, max_streams=100)
 
 
 class Violation(Exception):
-    """The peer broke the protocol or a limit: `counter` names it in metrics, `code` is told to the peer, unless it
-    is `silent`: nobody is there to hear it."""
+    """The peer broke the protocol or a limit: `reason` is the label of the metric that counts it ("" counts nothing),
+    `code` is told to the peer, unless it is `silent`: nobody is there to hear it."""
 
-    def __init__(self, code: int, counter: str, text: str, *, silent: bool = False) -> None:
+    def __init__(self, code: int, reason: str, text: str, *, silent: bool = False) -> None:
         super().__init__(text)
         self.silent = silent
         self.code = code
-        self.counter = counter
+        self.reason = reason
         self.text = text

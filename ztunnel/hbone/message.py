@@ -41,12 +41,18 @@ class Answer:
 
 
 def _malformed(why: str) -> Violation:
-    return Violation(Code.PROTOCOL_ERROR, "hbone_malformed_headers", why)
+    return Violation(Code.PROTOCOL_ERROR, "malformed_headers", why)
 
 
 @lru_cache(maxsize=256)
 def _allowed(name: bytes) -> bool:
-    return bool(name) and name[0] != 58 and name == name.lower() and name not in _FORBIDDEN
+    """RFC 9113 8.2.1 and 8.2.2: visible ASCII without capitals and without a colon, nothing about the connection."""
+    return (
+        bool(name)
+        and all(0x20 < octet < 0x7F and octet != 58 for octet in name)
+        and name == name.lower()
+        and name not in _FORBIDDEN
+    )
 
 
 def _split(fields: Fields, allowed: frozenset[bytes]) -> tuple[dict[bytes, bytes], Fields]:
@@ -84,3 +90,12 @@ def read_answer(fields: Fields) -> Answer:
     if len(status) != 3 or not status.isdigit():
         raise _malformed("response without a three-digit :status")
     return Answer(int(status), rest)
+
+
+def check_trailers(fields: Fields) -> bool:
+    """Whether fields may end a stream: none of them a pseudo field or malformed. What they say is of no use to us."""
+    try:
+        _split(fields, frozenset())
+    except Violation:
+        return False
+    return True

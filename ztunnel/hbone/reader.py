@@ -95,7 +95,7 @@ class FrameReader:
     def _match_preface(self, data: memoryview) -> memoryview:
         part = bytes(data[: len(self._preface)])
         if not self._preface.startswith(part):
-            raise Violation(Code.PROTOCOL_ERROR, "hbone_bad_preface", "not an HTTP/2 connection preface")
+            raise Violation(Code.PROTOCOL_ERROR, "bad_preface", "not an HTTP/2 connection preface")
         self._preface = self._preface[len(part) :]
         return data[len(part) :]
 
@@ -122,18 +122,18 @@ class FrameReader:
         """`length` counts against the windows (with padding), `payload` octets of it will be passed on."""
         connection = self._connection
         if length > connection.limits.max_frame:
-            raise Violation(Code.FRAME_SIZE_ERROR, "hbone_frame_size", f"DATA frame of {length} octets")
+            raise Violation(Code.FRAME_SIZE_ERROR, "frame_size", f"DATA frame of {length} octets")
         connection.receive_window -= length
         connection.unreturned += length
         if connection.receive_window < 0:
-            raise Violation(Code.FLOW_CONTROL_ERROR, "hbone_window_overflow", "connection window exceeded")
+            raise Violation(Code.FLOW_CONTROL_ERROR, "window_overflow", "connection window exceeded")
         if not length and not end:
-            connection.count_control()
+            connection.costs.control("empty_data_flood")
         stream = connection.stream_for_data(stream_id)
         if stream is not None:
             stream.receive_window -= length
             if stream.receive_window < 0:
-                connection.fail_stream(stream, Code.FLOW_CONTROL_ERROR, "hbone_window_overflow")
+                connection.fail_stream(stream, Code.FLOW_CONTROL_ERROR, "window_overflow")
                 stream = None
             elif length > payload:
                 stream.give_back(length - payload)
@@ -143,18 +143,18 @@ class FrameReader:
 
     def _check(self, kind: int, flags: int, stream_id: int, length: int) -> None:
         if length > self._connection.limits.max_frame:
-            raise Violation(Code.FRAME_SIZE_ERROR, "hbone_frame_size", f"frame type {kind} of {length} octets")
+            raise Violation(Code.FRAME_SIZE_ERROR, "frame_size", f"frame type {kind} of {length} octets")
         if not self._greeted and (kind != frames.SETTINGS or flags & frames.ACK):
-            raise Violation(Code.PROTOCOL_ERROR, "hbone_bad_preface", "first frame is not SETTINGS")
+            raise Violation(Code.PROTOCOL_ERROR, "bad_preface", "first frame is not SETTINGS")
         if self._block is not None and (kind != frames.CONTINUATION or stream_id != self._block_stream):
-            raise Violation(Code.PROTOCOL_ERROR, "hbone_protocol_errors", "header block interrupted")
+            raise Violation(Code.PROTOCOL_ERROR, "protocol_error", "header block interrupted")
         if self._block is None and kind == frames.CONTINUATION:
-            raise Violation(Code.PROTOCOL_ERROR, "hbone_protocol_errors", "CONTINUATION without HEADERS")
+            raise Violation(Code.PROTOCOL_ERROR, "protocol_error", "CONTINUATION without HEADERS")
         if (kind in _ON_STREAM and not stream_id) or (kind in _ON_CONNECTION and stream_id):
-            raise Violation(Code.PROTOCOL_ERROR, "hbone_protocol_errors", f"frame type {kind} on stream {stream_id}")
+            raise Violation(Code.PROTOCOL_ERROR, "protocol_error", f"frame type {kind} on stream {stream_id}")
         fixed = _FIXED_SIZES.get(kind)
         if fixed is not None and length != fixed:
-            raise Violation(Code.FRAME_SIZE_ERROR, "hbone_frame_size", f"frame type {kind} of {length} octets")
+            raise Violation(Code.FRAME_SIZE_ERROR, "frame_size", f"frame type {kind} of {length} octets")
 
     def _whole_frame(self, kind: int, flags: int, stream_id: int, payload: memoryview) -> None:
         connection = self._connection
@@ -164,7 +164,7 @@ class FrameReader:
             block = self._unpad(flags, payload)
             if flags & frames.WITH_PRIORITY:
                 if len(block) < 5:
-                    raise Violation(Code.FRAME_SIZE_ERROR, "hbone_frame_size", "HEADERS shorter than its priority")
+                    raise Violation(Code.FRAME_SIZE_ERROR, "frame_size", "HEADERS shorter than its priority")
                 block = block[5:]
             self._headers(stream_id, flags, block)
         elif kind == frames.CONTINUATION:
@@ -183,25 +183,27 @@ class FrameReader:
             connection.on_rst_stream(stream_id, frames.U32.unpack(payload)[0])
         elif kind == frames.GOAWAY:
             if len(payload) < 8:
-                raise Violation(Code.FRAME_SIZE_ERROR, "hbone_frame_size", "GOAWAY shorter than 8 octets")
+                raise Violation(Code.FRAME_SIZE_ERROR, "frame_size", "GOAWAY shorter than 8 octets")
             last, code = frames.U32.unpack_from(payload, 0)[0], frames.U32.unpack_from(payload, 4)[0]
             connection.on_goaway(last & 0x7FFFFFFF, code)
         elif kind == frames.PUSH_PROMISE:
-            raise Violation(Code.PROTOCOL_ERROR, "hbone_protocol_errors", "PUSH_PROMISE")
+            raise Violation(Code.PROTOCOL_ERROR, "protocol_error", "PUSH_PROMISE")
+        elif kind == frames.PRIORITY:
+            connection.costs.control("priority_flood")
         else:
-            connection.count_control()
+            connection.costs.control("unknown_frame_flood")
 
     def _unpad(self, flags: int, payload: memoryview) -> memoryview:
         if not flags & frames.PADDED:
             return payload
         if not payload or payload[0] >= len(payload):
-            raise Violation(Code.PROTOCOL_ERROR, "hbone_protocol_errors", "padding longer than its frame")
+            raise Violation(Code.PROTOCOL_ERROR, "protocol_error", "padding longer than its frame")
         return payload[1 : len(payload) - payload[0]]
 
     def _headers(self, stream_id: int, flags: int, block: memoryview) -> None:
         end = bool(flags & frames.END_STREAM)
         if len(block) > self._connection.limits.max_header_list:
-            raise Violation(Code.ENHANCE_YOUR_CALM, "hbone_header_list_size", "header block too large")
+            raise Violation(Code.ENHANCE_YOUR_CALM, "header_list_size", "header block too large")
         if flags & frames.END_HEADERS:
             self._connection.on_headers(stream_id, bytes(block), end=end)
             return
@@ -213,7 +215,7 @@ class FrameReader:
         self._block_parts += 1
         limits = self._connection.limits
         if self._block_parts > limits.max_continuations or len(self._block) > limits.max_header_list:
-            raise Violation(Code.ENHANCE_YOUR_CALM, "hbone_continuation_flood", "header block too large")
+            raise Violation(Code.ENHANCE_YOUR_CALM, "continuation_flood", "header block too large")
         if flags & frames.END_HEADERS:
             block, self._block = bytes(self._block), None
             self._connection.on_headers(self._block_stream, block, end=self._block_end)

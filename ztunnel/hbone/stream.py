@@ -109,7 +109,7 @@ class Stream:
             return
         self.answered = True
         connection.send_headers(self.id, block, end=end)
-        connection.reset_debt = max(0, connection.reset_debt - 1)
+        connection.costs.answered()
         if end:
             self._local_end()
 

@@ -29,6 +29,11 @@ _UNREAD_LIMIT: Final = 16 << 20
 _FEED_AT: Final = Buffers.SIZE - 32_768
 
 
+def violated(reason: str) -> str:
+    """The counter of peers that broke the protocol or a limit, by reason."""
+    return f'hbone_violations{{reason="{reason}"}}'
+
+
 class Tunnel(SocketEnd):
     """Subclasses say who may be at the other end and what happens when it is up or gone."""
 
@@ -144,7 +149,7 @@ class Tunnel(SocketEnd):
         if data:
             self.push(data)
             if self.backlog_size > _UNREAD_LIMIT:
-                self.plane.recorder.counters.count("hbone_unread_output")
+                self.plane.recorder.counters.count(violated("unread_output"))
                 self.fail(None)
 
     # --- octets in
@@ -215,8 +220,8 @@ class Tunnel(SocketEnd):
     # --- events
 
     def on_violation(self, violation: Violation) -> None:
-        if violation.counter:
-            self.plane.recorder.counters.count(violation.counter)
+        if violation.reason:
+            self.plane.recorder.counters.count(violated(violation.reason))
         if self.core.broken is not None:
             # An orderly end to a peer that is gone would stay with the kernel for minutes.
             end = self.drop if violation.silent else self.shut

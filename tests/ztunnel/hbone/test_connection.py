@@ -263,7 +263,7 @@ def test_pings_are_answered_and_keepalive_ends_a_silent_peer() -> None:
     side.core.tick(140.0)
     assert side.core.broken is None
     side.core.tick(141.0)
-    assert side.counters == ["hbone_ping_timeouts"]
+    assert side.reasons == ["ping_timeout"]
     assert sink.reset is not None
 
 

@@ -54,7 +54,7 @@ def test_a_list_longer_than_the_limit_is_refused_by_both_readers() -> None:
         BlockReader(100).read(literal(b"a", bytes(100)))
     with pytest.raises(Violation) as large:
         BlockReader(100).read(Encoder().encode([(b"a", bytes(100))]))
-    assert small.value.counter == large.value.counter == "hbone_header_list_size"
+    assert small.value.reason == large.value.reason == "header_list_size"
 
 
 def test_what_is_remembered_of_a_peer_is_bounded() -> None:

@@ -12,7 +12,7 @@ from ztunnel.hbone.frames import Code
 from ztunnel.hbone.limits import Violation
 from ztunnel.proxy.inbound import InboundTunnel
 from ztunnel.proxy.pool import ClientTunnel
-from ztunnel.proxy.tunnel import HANDSHAKE_TIMEOUT_S
+from ztunnel.proxy.tunnel import HANDSHAKE_TIMEOUT_S, violated
 
 
 def test_a_handshake_that_never_comes_is_given_up() -> None:
@@ -61,7 +61,7 @@ def test_a_tunnel_whose_peer_stops_answering_pings_is_closed_with_its_streams() 
             plane.tick()
             plane.clock = lambda: now + 92
             plane.tick()
-            await until(lambda: here.counter("hbone_ping_timeouts") >= 1)
+            await until(lambda: here.counter(violated("ping_timeout")) >= 1)
             with contextlib.suppress(ConnectionResetError):
                 assert await reader.read() == b""
             writer.close()
