@@ -14,7 +14,7 @@ from ambient.kube.records import Pod
 from ambient.model.decide import PolicyIndex
 from ambient.model.mesh import Mesh
 from ambient.model.outcome import Connection, Verdict
-from ambient.model.route import waypoint_principals
+from ambient.model.waypoints import waypoint_principals
 from ambient.xds.channel import ServerSettings
 from ambient.xds.client import Batch, DeltaClient
 from ambient.xds.messages import ztunnel_node

@@ -12,7 +12,7 @@ from ambient.model.decide import explain
 from ambient.model.mesh import Mesh
 from ambient.model.nearest import Difference
 from ambient.model.outcome import Allowed, Connection, Denied, Hop, Reason
-from ambient.model.route import waypoint_principals
+from ambient.model.waypoints import waypoint_principals
 from ambient.model.workload import TunnelProtocol, Workload
 
 

@@ -1,9 +1,14 @@
-"""Which endpoints of a service a client may be sent to, on which address and port. Pure; `route.pick` draws."""
+"""Which endpoints of a service a client may be sent to, on which address and port. Pure; `Forward.pick` draws.
+
+Every endpoint is considered and comes back with what speaks against it, so that what is shown to people and what is
+done are one list.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from ambient.model.address import IpAddress
 from ambient.model.mesh import Mesh, ServiceEndpoint
@@ -19,39 +24,99 @@ from ambient.model.workload import (
 )
 
 
+class WhyNot(StrEnum):
+    """Why an endpoint is not chosen. Whatever is first in this order is what is said."""
+
+    REFUSED = "what discovery said of it was not understood"
+    UNHEALTHY = "it is not ready, or leaving"
+    NO_PORT = "it does not serve this port"
+    NO_CAPACITY = "its capacity is 0"
+    NO_ADDRESS = "it has no address"
+    NOT_A_FAMILY_OF_THE_SERVICE = "it has no address of the service's families"
+    NOT_A_FAMILY_OF_THE_CLIENT = "the client has no address of its family"
+    NO_GATEWAY = "it is on another network, and no gateway of that is known"
+    OUTSIDE = "it is not where the service demands (STRICT)"
+    FARTHER = "others are nearer (FAILOVER)"
+
+
 @dataclass(frozen=True, slots=True)
 class Target:
-    """An eligible endpoint: where its application port is. `ip` None: it is only known by name or through a gateway."""
+    """An endpoint that was considered: where its application port is, and what speaks against it (None: nothing).
+
+    `ip` None without `why`: it is only known by name. `remote`: it is reached through the gateway of its network.
+    """
 
     workload: Workload
     ip: IpAddress | None
     port: int
+    why: WhyNot | None = None
+    remote: bool = False
 
 
-def eligible(
-    mesh: Mesh, service: Service, port: int, source: Workload, wanted: IpAddress | None, *, waypoint: bool = False
+def consider(
+    mesh: Mesh,
+    service: Service,
+    port: int,
+    source: Workload,
+    wanted: IpAddress | None,
+    *,
+    waypoint: bool = False,
+    gateway: bool = False,
 ) -> tuple[Target, ...]:
-    """Healthy endpoints that serve the port, after the service's load-balancing mode; ordered by uid.
+    """Every endpoint of the service, ordered by uid; those without `why` share its connections by their capacity.
 
-    `wanted`: the address dialled, whose family is preferred. `waypoint`: endpoints with an application tunnel need
-    not declare the port.
+    `wanted`: the address dialled, whose family is preferred. `waypoint`: the service is one, so endpoints with an
+    application tunnel need not declare the port. `gateway`: it is the way to another network, so that its endpoints
+    may be of that.
     """
-    targets = []
-    for endpoint in mesh.endpoints(service.key):
-        workload = endpoint.workload
-        balancing = service.load_balancing
-        if workload.status is not Health.HEALTHY and balancing.health_policy is not HealthPolicy.ALLOW_ALL:
-            continue
-        target_port = port_of(service, endpoint, port)
-        if target_port == 0 and waypoint and workload.application_tunnel is not None:
-            target_port = port
-        if target_port == 0 or workload.capacity < 1:
-            continue
-        ip = address_of(workload, service.ip_families, wanted)
-        if ip is None and (workload.addresses or not (workload.hostname or workload.network_gateway)):
-            continue
-        targets.append(Target(workload, ip, target_port))
-    return prefer(service.load_balancing, targets, source)
+    found = [
+        _considered(service, endpoint, port, source, wanted, waypoint=waypoint, gateway=gateway)
+        for endpoint in mesh.endpoints(service.key)
+    ]
+    kept = {id(one) for one in prefer(service.load_balancing, [one for one in found if one.why is None], source)}
+    strict = service.load_balancing.mode is LoadBalancingMode.STRICT
+    left = WhyNot.OUTSIDE if strict else WhyNot.FARTHER
+    return tuple(one if one.why is not None or id(one) in kept else replace(one, why=left) for one in found)
+
+
+def _considered(
+    service: Service,
+    endpoint: ServiceEndpoint,
+    port: int,
+    source: Workload,
+    wanted: IpAddress | None,
+    *,
+    waypoint: bool,
+    gateway: bool,
+) -> Target:
+    workload = endpoint.workload
+    target_port = port_of(service, endpoint, port)
+    if target_port == 0 and waypoint and workload.application_tunnel is not None:
+        target_port = port
+    remote = workload.network != source.network and not gateway
+    ip = address_of(workload, service.ip_families, source, wanted)
+    everybody = service.load_balancing.health_policy is HealthPolicy.ALLOW_ALL
+    why = None
+    if workload.refused:
+        why = WhyNot.REFUSED
+    elif workload.status is not Health.HEALTHY and not everybody:
+        why = WhyNot.UNHEALTHY
+    elif target_port == 0:
+        why = WhyNot.NO_PORT
+    elif workload.capacity < 1:
+        why = WhyNot.NO_CAPACITY
+    elif remote and workload.network_gateway is None:
+        why = WhyNot.NO_GATEWAY
+    elif ip is None and not remote and (workload.addresses or not workload.hostname):
+        why = _no_address(workload, service.ip_families)
+    return Target(workload, None if remote else ip, target_port, why, remote)
+
+
+def _no_address(workload: Workload, families: IpFamilies) -> WhyNot:
+    if not workload.addresses:
+        return WhyNot.NO_ADDRESS
+    fitting = any(_allowed(ip, families) for ip in workload.addresses)
+    return WhyNot.NOT_A_FAMILY_OF_THE_CLIENT if fitting else WhyNot.NOT_A_FAMILY_OF_THE_SERVICE
 
 
 def port_of(service: Service, endpoint: ServiceEndpoint, port: int) -> int:
@@ -63,16 +128,23 @@ def port_of(service: Service, endpoint: ServiceEndpoint, port: int) -> int:
     return 0
 
 
-def address_of(workload: Workload, families: IpFamilies, wanted: IpAddress | None) -> IpAddress | None:
-    """The address of the family dialled if the service allows it, else the first that is allowed."""
-    allowed = [
-        ip
-        for ip in workload.addresses
-        if not (families is IpFamilies.IPV4_ONLY and ip.version == 6)
-        and not (families is IpFamilies.IPV6_ONLY and ip.version == 4)
-    ]
+def address_of(
+    workload: Workload, families: IpFamilies, source: Workload, wanted: IpAddress | None
+) -> IpAddress | None:
+    """The address of the family dialled if the service allows it, else the first that service and client allow.
+
+    A client whose addresses are not known is taken to have both families.
+    """
+    own = {ip.version for ip in source.addresses} or {4, 6}
+    allowed = [ip for ip in workload.addresses if _allowed(ip, families) and ip.version in own]
     same = [ip for ip in allowed if wanted is not None and ip.version == wanted.version]
     return next(iter(same or allowed), None)
+
+
+def _allowed(ip: IpAddress, families: IpFamilies) -> bool:
+    return not (families is IpFamilies.IPV4_ONLY and ip.version == 6) and not (
+        families is IpFamilies.IPV6_ONLY and ip.version == 4
+    )
 
 
 def prefer(balancing: LoadBalancing, targets: Sequence[Target], source: Workload) -> tuple[Target, ...]:

@@ -85,6 +85,7 @@ class Mesh:
         self._services: dict[str, Service] = {}
         self._policies: dict[str, Authorization] = {}
         self._uids_by_address: NameIndex[tuple[str, IpAddress]] = NameIndex()
+        self._uids_by_host_address: NameIndex[tuple[str, IpAddress]] = NameIndex()
         self._uids_by_node: NameIndex[str] = NameIndex()
         self._uids_by_name: NameIndex[str] = NameIndex()
         self._uids_by_hostname: NameIndex[str] = NameIndex()
@@ -134,8 +135,8 @@ class Mesh:
         match value:
             case Workload():
                 self._workloads[value.uid] = value
-                for address in _reachable_addresses(value):
-                    self._uids_by_address.add((value.network, address), value.uid)
+                for address in value.addresses:
+                    self._by_address(value).add((value.network, address), value.uid)
                 for key in value.services:
                     self._uids_by_service.add(key, value.uid)
                 self._uids_by_node.add(value.node, value.uid)
@@ -159,8 +160,8 @@ class Mesh:
         match value:
             case Workload():
                 del self._workloads[value.uid]
-                for address in _reachable_addresses(value):
-                    self._uids_by_address.discard((value.network, address), value.uid)
+                for address in value.addresses:
+                    self._by_address(value).discard((value.network, address), value.uid)
                 for key in value.services:
                     self._uids_by_service.discard(key, value.uid)
                 self._uids_by_node.discard(value.node, value.uid)
@@ -177,6 +178,10 @@ class Mesh:
             case Authorization():
                 del self._policies[value.key]
                 self._policies_by_namespace.discard(_policed_namespace(value), value.key)
+
+    def _by_address(self, workload: Workload) -> NameIndex[tuple[str, IpAddress]]:
+        host = workload.network_mode is NetworkMode.HOST_NETWORK
+        return self._uids_by_host_address if host else self._uids_by_address
 
     # --- lookups
 
@@ -201,6 +206,10 @@ class Mesh:
     def workload_by_address(self, network: str, ip: IpAddress) -> Workload | None:
         """The best-ranked workload with this address; host-network workloads share the node's and have none."""
         return self._best(self._uids_by_address.names((network, ip)))
+
+    def is_host_address(self, network: str, ip: IpAddress) -> bool:
+        """Workloads that share their node's network have this address."""
+        return bool(self._uids_by_host_address.names((network, ip)))
 
     def workload_by_hostname(self, hostname: str) -> Workload | None:
         return self._best(self._uids_by_hostname.names(hostname.lower()))
@@ -274,10 +283,6 @@ def _rank(workload: Workload) -> tuple[bool, bool, bool, str]:
 
 def _visible(service: Service, client_namespace: str) -> bool:
     return service.visibility is Visibility.PUBLIC or service.namespace == client_namespace
-
-
-def _reachable_addresses(workload: Workload) -> tuple[IpAddress, ...]:
-    return () if workload.network_mode is NetworkMode.HOST_NETWORK else workload.addresses
 
 
 def _policed_namespace(policy: Authorization) -> str:

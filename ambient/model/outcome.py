@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from ambient.model.address import IpAddress
+from ambient.model.address import Endpoint, IpAddress
 from ambient.model.identity import Identity
 
 
@@ -58,7 +58,7 @@ class NoRoute(StrEnum):
     UNKNOWN_WAYPOINT = "unknown-waypoint"
     NO_GATEWAY = "no-gateway"
     NOT_IN_REGISTRY = "not-in-registry"
-    NOT_SUPPORTED = "not-supported"
+    NOT_UNDERSTOOD = "not-understood"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +90,7 @@ class Hop:
     `expected` are the SPIFFE URIs of which the hop must present one. `weight` > 0.
     With `inner` the hop is the gateway of another network: inside its tunnel goes a second one to the same authority,
     whose far end must present one of `inner` (double HBONE).
+    `ip` is "" when only `hostname` is known: resolve it, then use `at`.
     """
 
     ip: str
@@ -100,6 +101,14 @@ class Hop:
     labels: PeerLabels = PeerLabels()
     through_waypoint: bool = False
     inner: tuple[str, ...] = ()
+    hostname: str = ""
+
+    def at(self, ip: IpAddress) -> Hop:
+        """The hop at one of the addresses of its hostname; a tunnel to it asks for that address, too."""
+        authority = self.authority
+        if authority and not self.through_waypoint and not self.inner:
+            authority = str(Endpoint(ip, int(authority.rpartition(":")[2])))
+        return replace(self, ip=str(ip), hostname="", authority=authority)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,24 +3,27 @@
 The address dialled is looked up as a workload first, then as a service address, then in services' blocks. A service
 with a waypoint is only reachable through it, and a pod with a waypoint only through that one when it is dialled
 directly: a waypoint that cannot be found refuses, it is never bypassed. Otherwise HBONE to the endpoint if it speaks
-it, else plain TCP. What is on another network is reached by a service's name through that network's gateway, or not
-at all. What is in nobody's registry passes through (or is refused when `registry_only`).
+it, else plain TCP; an endpoint on another network through the gateway of that, in two tunnels. What is in nobody's
+registry passes through (or is refused when `registry_only`); what discovery said something about that was not
+understood is refused.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import gcd, prod
 
-from ambient.model.address import HBONE_PORT, ZTUNNEL_PORTS, Endpoint, IpAddress
-from ambient.model.balance import Target, eligible
-from ambient.model.mesh import Mesh, address_name, blocks_name, hostname_name, service_name, workload_name
+from ambient.model.address import HBONE_PORT, ZTUNNEL_PORTS, Endpoint
+from ambient.model.balance import Target, WhyNot, address_of, consider
+from ambient.model.mesh import Mesh, address_name, blocks_name, service_name, workload_name
 from ambient.model.outcome import Forward, Hop, NoRoute, Passthrough, PeerLabels, Plan, Refuse, ServiceLabels
+from ambient.model.waypoints import gateway_target, waypoints_of
 from ambient.model.workload import (
     GatewayAddress,
+    IpFamilies,
     LoadBalancingMode,
-    NamespacedHostname,
     NetworkAddress,
     Service,
     TunnelProtocol,
@@ -30,10 +33,17 @@ from ambient.model.workload import (
 
 @dataclass(frozen=True, slots=True)
 class Routed:
-    """A plan and the names (as in `Changes.names`) it was made from: when one of them changes, ask again."""
+    """A plan and what it was made from.
+
+    `depends`: names as in `Changes.names`; when one of them changes, ask again. `passed_over`: endpoints that were
+    considered and not chosen, each with its reason. `unknown`: discovery names that were looked for in vain; with
+    on-demand discovery they have to be asked for before the plan means anything.
+    """
 
     plan: Plan
     depends: frozenset[str]
+    passed_over: tuple[Target, ...] = ()
+    unknown: frozenset[str] = frozenset()
 
 
 def route(
@@ -58,36 +68,6 @@ def peer_labels(workload: Workload) -> PeerLabels:
     )
 
 
-def waypoint_principals(mesh: Mesh, workload: Workload) -> tuple[str, ...]:
-    """SPIFFE URIs of the waypoints in front of a workload: only these may reach it. () = no waypoint.
-
-    A waypoint that is configured but unknown gives a tuple that no peer can satisfy ("").
-    """
-    services = (mesh.service(key) for key in workload.services)
-    gateways = [workload.waypoint, *(w for service in services if service is not None for w in _waypoints_of(service))]
-    principals: set[str] = set()
-    configured = False
-    for gateway in gateways:
-        if gateway is not None:
-            configured = True
-            principals.update(_identities_behind(mesh, gateway, workload))
-    return tuple(sorted(principals)) if principals else ("",) if configured else ()
-
-
-def _waypoints_of(service: Service) -> list[GatewayAddress]:
-    weighted = [entry.destination for entry in service.weighted_waypoints]
-    return weighted + ([service.waypoint] if service.waypoint is not None else [])
-
-
-def _identities_behind(mesh: Mesh, gateway: GatewayAddress, client: Workload) -> set[str]:
-    router = _Router(mesh, client, client.network, False)
-    service, workload = router.gateway_target(gateway)
-    if service is not None:
-        behind = {str(endpoint.workload.identity) for endpoint in mesh.endpoints(service.key)}
-        return behind | set(service.subject_alt_names)
-    return {str(workload.identity)} if workload is not None else set()
-
-
 class _Unroutable(Exception):
     """Leaves the router with the plan that refuses."""
 
@@ -105,13 +85,15 @@ class _Router:
         self._network = network
         self._registry_only = registry_only
         self._depends = {workload_name(source.uid)}
+        self._passed_over: list[Target] = []
+        self._unknown: set[str] = set()
 
     def route(self, destination: Endpoint) -> Routed:
         try:
             plan = self._plan(destination)
         except _Unroutable as unroutable:
             plan = unroutable.plan
-        return Routed(plan, frozenset(self._depends))
+        return Routed(plan, frozenset(self._depends), tuple(self._passed_over), frozenset(self._unknown))
 
     def _plan(self, destination: Endpoint) -> Plan:
         ip = destination.ip
@@ -127,100 +109,122 @@ class _Router:
         service = self._mesh.service_by_address(self._network, ip, self._source.namespace)
         if service is None or ip not in {address.ip for address in service.addresses}:
             self._depends.add(blocks_name(self._network))
+            self._unknown.add(str(NetworkAddress(self._network, ip)))
         if service is not None:
             return self._to_service(service, destination)
+        if self._mesh.is_host_address(self._network, ip):
+            return Passthrough("a node's address, which workloads of the mesh share")
         if self._registry_only:
             raise _Unroutable(NoRoute.NOT_IN_REGISTRY, f"{ip} is no address of a workload or service")
         return Passthrough("no address of the mesh")
 
     def _to_workload(self, workload: Workload, destination: Endpoint) -> Plan:
         self._depends.add(workload_name(workload.uid))
+        if workload.refused:
+            raise _Unroutable(NoRoute.NOT_UNDERSTOOD, f"workload {workload.uid}: {workload.refused}")
         if workload.waypoint is not None and not self._is_source(workload.waypoint):
-            return Forward(self._through(workload.waypoint, destination, ""))
+            return Forward(self._through(workload.waypoint, destination, None))
         return Forward((_direct(Target(workload, destination.ip, destination.port), ()),))
 
     def _to_service(self, service: Service, destination: Endpoint) -> Plan:
         self._depends.add(service_name(service.key))
+        if service.refused:
+            raise _Unroutable(NoRoute.NOT_UNDERSTOOD, f"service {service.key}: {service.refused}")
         labels = ServiceLabels(service.hostname, service.namespace, service.name)
-        waypoints = _waypoints_of(service)
+        waypoints = waypoints_of(service)
         if waypoints and not any(self._is_source(waypoint) for waypoint in waypoints):
             return Forward(self._through_any(service, destination), labels)
+        port = destination.port
         if service.load_balancing.mode is LoadBalancingMode.PASSTHROUGH:
-            return Passthrough(f"service {service.key} asks for it")
-        targets = self._targets(service, destination.port, destination.ip)
-        sans, authority = service.subject_alt_names, f"{service.hostname}:{destination.port}"
-        return Forward(self._hops(targets, sans, authority, lambda target: _direct(target, sans)), labels)
-
-    def _targets(
-        self, service: Service, port: int, wanted: IpAddress | None, *, waypoint: bool = False
-    ) -> Sequence[Target]:
-        """The eligible endpoints of a service; refuses when there are none."""
-        targets = eligible(self._mesh, service, port, self._source, wanted, waypoint=waypoint)
-        if not targets:
-            declared = any(entry.service_port == port for entry in service.ports)
-            if not declared and self._mesh.endpoints(service.key):
+            if self._registry_only and service.ports and port not in {entry.service_port for entry in service.ports}:
                 raise _Unroutable(NoRoute.NO_SERVICE_PORT, f"{service.key} has no port {port}")
-            raise _Unroutable(NoRoute.NO_HEALTHY_UPSTREAM, f"{service.key} has no endpoint for port {port}")
-        return targets
+            return Passthrough(f"service {service.key} asks for it")
+        targets = self._chosen(consider(self._mesh, service, port, self._source, destination.ip), service, port)
+        sans = service.subject_alt_names
+        return Forward(
+            self._joined(
+                targets,
+                lambda target: _direct(target, sans),
+                lambda target: self._across(target, service, port, sans),
+            ),
+            labels,
+        )
 
-    def _hops(
-        self, targets: Sequence[Target], sans: tuple[str, ...], authority: str, near: Callable[[Target], Hop]
+    def _chosen(self, considered: Sequence[Target], service: Service, port: int) -> list[Target]:
+        """Those against whom nothing speaks; the others are noted. Refuses when nobody is left."""
+        chosen = [target for target in considered if target.why is None]
+        self._passed_over += [target for target in considered if target.why is not None]
+        if chosen:
+            return chosen
+        if considered and all(entry.service_port != port for entry in service.ports):
+            raise _Unroutable(NoRoute.NO_SERVICE_PORT, f"{service.key} has no port {port}")
+        if considered and all(target.why is WhyNot.NO_GATEWAY for target in considered):
+            raise _Unroutable(NoRoute.NO_GATEWAY, f"every endpoint of {service.key} is on a network without a gateway")
+        reasons = Counter(str(target.why) for target in considered)
+        why = ", ".join(f"{count}x {reason}" for reason, count in reasons.most_common()) or "it has none at all"
+        raise _Unroutable(NoRoute.NO_HEALTHY_UPSTREAM, f"{service.key} has no endpoint for port {port}: {why}")
+
+    def _joined(
+        self, targets: Sequence[Target], near: Callable[[Target], Hop], far: Callable[[Target], tuple[Hop, ...]]
     ) -> tuple[Hop, ...]:
-        """Hops to each target: `near` makes those on our network, to others it goes through their network's gateway.
-        Those that cannot be reached are left to the others."""
+        """The hops to these targets, each target with its capacity as weight. Another network that cannot be reached is
+        left to the others; when there are no others that refuses."""
+        if not any(target.remote for target in targets):
+            return tuple(near(target) for target in targets)
         groups: list[tuple[int, tuple[Hop, ...]]] = []
         problem: _Unroutable | None = None
         for target in targets:
-            workload = target.workload
             try:
-                if workload.network != self._network:
-                    groups.append((max(1, workload.capacity), self._abroad(workload, sans, authority)))
-                elif target.ip is not None:
-                    groups.append((max(1, workload.capacity), (near(target),)))
-                else:
-                    raise _Unroutable(NoRoute.NOT_SUPPORTED, f"{workload.uid} is known by name only")
+                hops = far(target) if target.remote else (near(target),)
+                groups.append((target.workload.capacity, hops))
             except _Unroutable as unroutable:
                 problem = unroutable
         if problem is not None and not groups:
             raise problem
-        if all(len(hops) == 1 for _, hops in groups):
-            return tuple(replace(hop, weight=share) for share, (hop,) in groups)
         return _weighted(groups)
 
     # --- other networks
 
-    def _abroad(self, workload: Workload, sans: tuple[str, ...], authority: str) -> tuple[Hop, ...]:
-        """HBONE to each endpoint of the workload's network gateway, and inside it HBONE to `authority`. There only the
-        names of its service (`sans`) are believed: what stands for another network's endpoints has no identity."""
-        where = f"{workload.uid} on network {workload.network!r}"
-        if not authority:
-            raise _Unroutable(NoRoute.NO_GATEWAY, f"no service for target address: {where}")
-        if workload.network_gateway is None:
-            raise _Unroutable(NoRoute.NO_GATEWAY, f"{where} has no network gateway")
+    def _across(
+        self, target: Target, service: Service, port: int, sans: tuple[str, ...], *, waypoint: bool = False
+    ) -> tuple[Hop, ...]:
+        """Hops to the gateway of the target's network, for `port` of the service; `sans`: who may end the inner
+        tunnel, since what stands for endpoints over there has no identity of its own."""
+        workload = target.workload
+        where = f"network {workload.network!r}"
         if not sans:
-            raise _Unroutable(NoRoute.NO_GATEWAY, f"the service of {where} names no identity to expect there")
+            raise _Unroutable(NoRoute.NO_GATEWAY, f"{service.key} names no identity to expect on {where}")
+        gateway = workload.network_gateway
+        if gateway is None:
+            raise _Unroutable(NoRoute.NO_GATEWAY, f"no gateway of {where} is known")
         try:
-            targets, names = self._behind(workload.network_gateway, None)
+            through = self._gateways(gateway, where)
         except _Unroutable as unroutable:
             raise _Unroutable(NoRoute.NO_GATEWAY, f"gateway of {where}: {unroutable}") from None
-        hops = tuple(
-            replace(_tunnel(target, authority, names), labels=replace(peer_labels(workload), principal=""), inner=sans)
-            for target in targets
-            if target.ip is not None
+        labels = replace(peer_labels(workload), principal="")
+        return tuple(
+            replace(
+                hop,
+                authority=f"{service.hostname}:{port}",
+                labels=labels,
+                inner=sans,
+                through_waypoint=waypoint,
+            )
+            for hop in through
         )
-        if not hops:
-            raise _Unroutable(NoRoute.NO_GATEWAY, f"gateway of {where} has no address")
-        return hops
 
-    def _behind(self, gateway: GatewayAddress, wanted: IpAddress | None) -> tuple[Sequence[Target], tuple[str, ...]]:
-        """The endpoints of a gateway's or waypoint's service, or its workload, and further names it may present."""
-        service, workload = self.gateway_target(gateway)
+    def _gateways(self, gateway: GatewayAddress, where: str) -> list[Hop]:
+        """Where the gateway is and who it must be."""
+        service, workload = gateway_target(self._mesh, gateway, self._source.namespace, self._depends, self._unknown)
         if service is not None:
-            return self._targets(service, gateway.hbone_port, wanted, waypoint=True), service.subject_alt_names
+            considered = consider(self._mesh, service, gateway.hbone_port, self._source, None, gateway=True)
+            return [
+                _located(target, _identities(target.workload, service.subject_alt_names))
+                for target in self._chosen(considered, service, gateway.hbone_port)
+            ]
         if workload is None:
-            raise _Unroutable(NoRoute.UNKNOWN_WAYPOINT, f"unknown waypoint: {gateway.destination}")
-        named = gateway.destination.ip if isinstance(gateway.destination, NetworkAddress) else None
-        return [Target(workload, named or next(iter(workload.addresses), None), gateway.hbone_port)], ()
+            raise _Unroutable(NoRoute.NO_GATEWAY, f"unknown: {gateway.destination}")
+        return [_located(self._at(workload, gateway), _identities(workload, ()))]
 
     # --- waypoints
 
@@ -228,50 +232,56 @@ class _Router:
         """Hops through the service's waypoints by their weights; one that cannot be found is left to the others."""
         found: list[tuple[int, tuple[Hop, ...]]] = []
         problem: _Unroutable | None = None
-        authority = f"{service.hostname}:{destination.port}"
         for entry in service.weighted_waypoints:
             if entry.weight > 0:
                 try:
-                    found.append((entry.weight, self._through(entry.destination, destination, authority)))
+                    found.append((entry.weight, self._through(entry.destination, destination, service)))
                 except _Unroutable as unroutable:
                     problem = unroutable
         if found:
             return _weighted(found)
         if service.waypoint is not None:
-            return self._through(service.waypoint, destination, authority)
+            return self._through(service.waypoint, destination, service)
         raise problem or _Unroutable(NoRoute.UNKNOWN_WAYPOINT, f"no waypoint of {service.key} has a weight")
 
-    def _through(self, gateway: GatewayAddress, destination: Endpoint, abroad: str) -> tuple[Hop, ...]:
-        """HBONE to each endpoint of the waypoint, with the address that was dialled as authority; `abroad` is the
-        authority for one on another network ("": no service was dialled, so that it cannot be named there)."""
-        targets, sans = self._behind(gateway, destination.ip)
-        hops = self._hops(targets, sans, abroad, lambda target: _tunnel(target, str(destination), sans))
-        return tuple(replace(hop, through_waypoint=True) for hop in hops)
+    def _through(self, gateway: GatewayAddress, destination: Endpoint, asked: Service | None) -> tuple[Hop, ...]:
+        """HBONE to each endpoint of the waypoint, with the address that was dialled as authority. `asked`: the service
+        that was dialled, if it was one."""
+        service, workload = gateway_target(self._mesh, gateway, self._source.namespace, self._depends, self._unknown)
+        if service is not None:
+            considered = consider(self._mesh, service, gateway.hbone_port, self._source, destination.ip, waypoint=True)
+            targets = self._chosen(considered, service, gateway.hbone_port)
+            sans = service.subject_alt_names
+        elif workload is not None:
+            remote = workload.network != self._network
+            targets, sans = [replace(self._at(workload, gateway), remote=remote)], ()
+        else:
+            raise _Unroutable(NoRoute.UNKNOWN_WAYPOINT, f"unknown waypoint: {gateway.destination}")
 
-    def gateway_target(self, gateway: GatewayAddress) -> tuple[Service | None, Workload | None]:
-        """What a gateway address stands for: a service, or else a workload."""
-        match gateway.destination:
-            case NamespacedHostname() as name:
-                self._depends |= {hostname_name(name.hostname), service_name(str(name))}
-                service = self._mesh.service(str(name))
-                if service is not None:
-                    return service, None
-                workload = self._mesh.workload_by_hostname(name.hostname)
-                return None, workload if workload is not None and workload.namespace == name.namespace else None
-            case NetworkAddress() as address:
-                self._depends |= {address_name(address.network, address.ip), blocks_name(address.network)}
-                workload = self._mesh.workload_by_address(address.network, address.ip)
-                if workload is not None:
-                    self._depends.add(workload_name(workload.uid))
-                    return None, workload
-                service = self._mesh.service_by_address(address.network, address.ip, self._source.namespace)
-                if service is not None:
-                    self._depends.add(service_name(service.key))
-                return service, None
+        def near(target: Target) -> Hop:
+            hop = _located(target, _identities(target.workload, sans))
+            return replace(hop, authority=str(destination), through_waypoint=True)
+
+        def far(target: Target) -> tuple[Hop, ...]:
+            if asked is None:
+                why = f"{gateway.destination} is on another network, where only services are reached"
+                raise _Unroutable(NoRoute.NO_GATEWAY, why)
+            accepted = tuple(dict.fromkeys((*sans, *asked.subject_alt_names)))
+            return self._across(target, asked, destination.port, accepted, waypoint=True)
+
+        return self._joined(targets, near, far)
+
+    def _at(self, workload: Workload, gateway: GatewayAddress) -> Target:
+        """Where the workload is that a gateway address stands for."""
+        named = gateway.destination.ip if isinstance(gateway.destination, NetworkAddress) else None
+        ip = named or address_of(workload, IpFamilies.AUTOMATIC, self._source, None)
+        if ip is None and (workload.addresses or not workload.hostname):
+            raise _Unroutable(NoRoute.NO_HEALTHY_UPSTREAM, f"{workload.uid} has no address that the client can reach")
+        return Target(workload, ip, gateway.hbone_port)
 
     def _is_source(self, gateway: GatewayAddress) -> bool:
         """The client is an endpoint of the waypoint: identity and address are those of one."""
-        service, workload = self.gateway_target(gateway)
+        service, workload = gateway_target(self._mesh, gateway, self._source.namespace, self._depends, self._unknown)
         behind = [e.workload for e in self._mesh.endpoints(service.key)] if service is not None else [workload]
         return any(
             one is not None
@@ -281,25 +291,26 @@ class _Router:
         )
 
 
+def _located(target: Target, expected: tuple[str, ...]) -> Hop:
+    """Where a target is, without what is asked of it."""
+    workload = target.workload
+    return Hop(
+        ip="" if target.ip is None else str(target.ip),
+        port=target.port,
+        expected=expected,
+        weight=max(1, workload.capacity),
+        labels=peer_labels(workload),
+        hostname=workload.hostname if target.ip is None else "",
+    )
+
+
 def _direct(target: Target, sans: tuple[str, ...]) -> Hop:
     """Straight to the endpoint: HBONE when it speaks it, else plain TCP."""
     workload, ip = target.workload, target.ip
-    assert ip is not None
     if workload.tunnel_protocol is TunnelProtocol.NONE:
-        return Hop(str(ip), target.port, weight=max(1, workload.capacity), labels=peer_labels(workload))
-    return _tunnel(replace(target, port=HBONE_PORT), str(Endpoint(ip, target.port)), sans)
-
-
-def _tunnel(target: Target, authority: str, sans: tuple[str, ...]) -> Hop:
-    """HBONE to the target's own port."""
-    return Hop(
-        ip=str(target.ip),
-        port=target.port,
-        authority=authority,
-        expected=_identities(target.workload, sans),
-        weight=max(1, target.workload.capacity),
-        labels=peer_labels(target.workload),
-    )
+        return _located(target, ())
+    authority = f"{workload.hostname}:{target.port}" if ip is None else str(Endpoint(ip, target.port))
+    return replace(_located(target, _identities(workload, sans)), port=HBONE_PORT, authority=authority)
 
 
 def _identities(workload: Workload, sans: tuple[str, ...]) -> tuple[str, ...]:

@@ -153,7 +153,11 @@ _NO_SERVICES: Mapping[str, tuple[Port, ...]] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """One pod, VM or endpoint. `uid` is the xDS name; `services` maps "namespace/hostname" to its ports."""
+    """One pod, VM or endpoint. `uid` is the xDS name; `services` maps "namespace/hostname" to its ports.
+
+    `refused`: why what discovery says of it was not understood. Such a value stands in for one that nobody has; its
+    addresses are known so that nothing is sent to them, the rest means nothing.
+    """
 
     uid: str
     name: str
@@ -180,6 +184,7 @@ class Workload:
     locality: Locality = Locality()
     network_mode: NetworkMode = NetworkMode.STANDARD
     capacity: int = 1
+    refused: str = ""
 
     @property
     def identity(self) -> Identity:
@@ -188,7 +193,7 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Service:
-    """A virtual destination. Its xDS name is `key`."""
+    """A virtual destination. Its xDS name is `key`. `refused` as with Workload."""
 
     name: str
     namespace: str
@@ -202,6 +207,7 @@ class Service:
     canonical: bool = False
     weighted_waypoints: tuple[WeightedWaypoint, ...] = ()
     visibility: Visibility = Visibility.PUBLIC
+    refused: str = ""
 
     @property
     def key(self) -> str:

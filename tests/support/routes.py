@@ -1,4 +1,7 @@
-"""Worlds and destinations for routing: each row of the tables is a rule of its own."""
+"""Worlds and destinations for routing: what the tables of routes are made of, and the rows about single addresses.
+
+Each row of a table is a rule of its own and fails when its rule is removed.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,14 @@ from ambient.model.workload import (
     GatewayAddress,
     Health,
     HealthPolicy,
-    IpFamilies,
     LoadBalancing,
     LoadBalancingMode,
     Locality,
-    NamespacedHostname,
     NetworkAddress,
     NetworkMode,
     Scope,
     Service,
     TunnelProtocol,
-    Visibility,
     WeightedWaypoint,
     Workload,
 )
@@ -39,8 +39,8 @@ LABELS = ServiceLabels("web.default.svc.cluster.local", "default", "web")
 
 @dataclass(frozen=True)
 class Case:
-    """`expect`: hops as texts ("ip:port" plain, "ip:port>authority" HBONE, "ip:port>>authority" double HBONE), a
-    NoRoute, or "pass"."""
+    """`expect`: hops as texts ("ip:port" plain, "ip:port>authority" HBONE, "gateway:port>>authority" double HBONE; a
+    hostname in place of the ip where it is to be resolved), a NoRoute, or "pass"."""
 
     world: tuple[Value, ...]
     dial: str
@@ -64,9 +64,9 @@ def shown(routed: Routed) -> tuple[str, ...] | NoRoute | str:
 
 
 def _shown(hop: Hop) -> str:
-    host = f"[{hop.ip}]" if ":" in hop.ip else hop.ip
-    through = ">>" if hop.inner else ">" if hop.authority else ""
-    return f"{host}:{hop.port}{through}{hop.authority}"
+    host = hop.hostname or (f"[{hop.ip}]" if ":" in hop.ip else hop.ip)
+    arrow = ">>" if hop.inner else ">"
+    return f"{host}:{hop.port}{arrow}{hop.authority}" if hop.authority else f"{host}:{hop.port}"
 
 
 def ends(*names_and_ips: str, of: Service = WEB, **changes: Any) -> tuple[Workload, ...]:
@@ -150,246 +150,3 @@ DIRECT: dict[str, Case] = {
         (hbone("10.0.0.2", "10.0.0.2:80"),),
     ),
 }
-
-SERVICES: dict[str, Case] = {
-    "one endpoint, target port": Case((WEB, TWO[0]), "10.96.0.1:80", (A,)),
-    "two endpoints": Case((WEB, *TWO), "10.96.0.1:80", (A, B)),
-    "dialled over IPv6, endpoints have only IPv4": Case((WEB, TWO[0]), "[fd96::1]:80", (A,)),
-    "the family dialled is preferred, IPv4": Case((WEB, *ends("a 10.0.1.1,fd01::1")), "10.96.0.1:80", (A,)),
-    "the family dialled is preferred, IPv6": Case(
-        (WEB, *ends("a 10.0.1.1,fd01::1")), "[fd96::1]:80", ("[fd01::1]:15008>[fd01::1]:8080",)
-    ),
-    "an IPv6 endpoint behind an IPv4 address": Case(
-        (WEB, *ends("a fd01::1")), "10.96.0.1:80", ("[fd01::1]:15008>[fd01::1]:8080",)
-    ),
-    "an IPv4-only service has no IPv6 endpoints": Case(
-        (replace(WEB, ip_families=IpFamilies.IPV4_ONLY), *ends("a fd01::1")),
-        "10.96.0.1:80",
-        NoRoute.NO_HEALTHY_UPSTREAM,
-    ),
-    "an IPv6-only service has no IPv4 endpoints": Case(
-        (replace(WEB, ip_families=IpFamilies.IPV6_ONLY), *ends("a 10.0.1.1")),
-        "[fd96::1]:80",
-        NoRoute.NO_HEALTHY_UPSTREAM,
-    ),
-    "a dual-stack service takes what there is": Case(
-        (replace(WEB, ip_families=IpFamilies.DUAL), *ends("a 10.0.1.1")), "[fd96::1]:80", (A,)
-    ),
-    "an endpoint that does not speak HBONE": Case(
-        (WEB, *ends("a 10.0.1.1", tunnel_protocol=TunnelProtocol.NONE)), "10.96.0.1:80", ("10.0.1.1:8080",)
-    ),
-    "endpoints of both kinds": Case(
-        (WEB, TWO[0], *ends("b 10.0.1.2", tunnel_protocol=TunnelProtocol.NONE)), "10.96.0.1:80", (A, "10.0.1.2:8080")
-    ),
-    "a host-network endpoint is reached by its node's address": Case(
-        (WEB, *ends("a 10.0.1.1", tunnel_protocol=TunnelProtocol.NONE, network_mode=NetworkMode.HOST_NETWORK)),
-        "10.96.0.1:80",
-        ("10.0.1.1:8080",),
-    ),
-    "an endpoint's own port wins over the service's": Case(
-        (WEB, behind(workload("a", "10.0.1.1"), WEB, ports=((80, 9999),))),
-        "10.96.0.1:80",
-        (hbone("10.0.1.1", "10.0.1.1:9999"),),
-    ),
-    "a named target port comes from the endpoint": Case(
-        (service("web", "10.96.0.1", (80, 0)), behind(workload("a", "10.0.1.1"), WEB, ports=((80, 7777),))),
-        "10.96.0.1:80",
-        (hbone("10.0.1.1", "10.0.1.1:7777"),),
-    ),
-    "a named target port that no endpoint has": Case(
-        (service("web", "10.96.0.1", (80, 0)), replace(TWO[0], services={WEB.key: ()})),
-        "10.96.0.1:80",
-        NoRoute.NO_HEALTHY_UPSTREAM,
-    ),
-    "one endpoint lacks the named port": Case(
-        (
-            service("web", "10.96.0.1", (80, 0)),
-            replace(TWO[0], services={WEB.key: ()}),
-            behind(workload("b", "10.0.1.2"), WEB, ports=((80, 8080),)),
-        ),
-        "10.96.0.1:80",
-        (B,),
-    ),
-    "a port the service does not have": Case((WEB, *TWO), "10.96.0.1:81", NoRoute.NO_SERVICE_PORT),
-    "a service without endpoints": Case((WEB,), "10.96.0.1:80", NoRoute.NO_HEALTHY_UPSTREAM),
-    "only unhealthy endpoints": Case((WEB, *SICK), "10.96.0.1:80", NoRoute.NO_HEALTHY_UPSTREAM),
-    "healthy and unhealthy endpoints": Case((WEB, *TWO, *SICK), "10.96.0.1:80", (A, B)),
-    "publishNotReadyAddresses": Case(
-        (balanced(LoadBalancingMode.STANDARD, health=HealthPolicy.ALLOW_ALL), *SICK),
-        "10.96.0.1:80",
-        (hbone("10.0.1.3", "10.0.1.3:8080"),),
-    ),
-    "an endpoint without capacity": Case((WEB, TWO[0], *ends("b 10.0.1.2", capacity=0)), "10.96.0.1:80", (A,)),
-    "an endpoint known by name only": Case(
-        (WEB, *ends("a ", hostname="db.example")), "10.96.0.1:80", NoRoute.NOT_SUPPORTED
-    ),
-    "by name only beside one with an address": Case(
-        (WEB, *ends("x ", hostname="db.example"), TWO[0]), "10.96.0.1:80", (A,)
-    ),
-    "an endpoint without any address": Case((WEB, *ends("a ")), "10.96.0.1:80", NoRoute.NO_HEALTHY_UPSTREAM),
-    "every endpoint is on another network": Case((WEB, ABROAD), "10.96.0.1:80", NoRoute.NO_GATEWAY),
-    "local endpoints where there are remote ones": Case((WEB, ABROAD, *TWO), "10.96.0.1:80", (A, B)),
-    "the client itself is an endpoint": Case(
-        (WEB, behind(CLIENT, WEB)), "10.96.0.1:80", (hbone("10.0.0.1", "10.0.0.1:8080"),), behind(CLIENT, WEB)
-    ),
-    "PASSTHROUGH": Case((balanced(LoadBalancingMode.PASSTHROUGH), *TWO), "10.96.0.1:80", "pass"),
-    "PASSTHROUGH is in the registry": Case(
-        (balanced(LoadBalancingMode.PASSTHROUGH),), "10.96.0.1:80", "pass", registry_only=True
-    ),
-    "a service only its namespace sees": Case(
-        (replace(WEB, visibility=Visibility.NAMESPACE), *TWO), "10.96.0.1:80", "pass", replace(CLIENT, namespace="x")
-    ),
-    "the same from its namespace": Case((replace(WEB, visibility=Visibility.NAMESPACE), *TWO), "10.96.0.1:80", (A, B)),
-    "a block of addresses": Case(
-        (cidr("10.8.0.0/16"), *ends("a 10.0.1.1", of=cidr("10.8.0.0/16"))),
-        "10.8.3.4:443",
-        (hbone("10.0.1.1", "10.0.1.1:443"),),
-    ),
-    "outside the block": Case((cidr("10.8.0.0/16"),), "10.9.3.4:443", "pass"),
-    "a pod inside the block": Case((cidr("10.0.0.0/8"), PEER), "10.0.0.2:443", (hbone("10.0.0.2", "10.0.0.2:443"),)),
-}
-
-BALANCING: dict[str, Case] = {
-    "STANDARD has no bias": Case(
-        (WEB, *EVERYWHERE), "10.96.0.1:80", tuple(hbone(f"10.0.1.{i}", f"10.0.1.{i}:8080") for i in (4, 1, 3, 2))
-    ),
-    "STRICT by node": Case((balanced(STRICT, Scope.NODE), *EVERYWHERE), "10.96.0.1:80", (A,)),
-    "STRICT with nobody there": Case((balanced(STRICT, Scope.NODE), *FAR), "10.96.0.1:80", NoRoute.NO_HEALTHY_UPSTREAM),
-    "STRICT needs every scope": Case((balanced(STRICT, Scope.ZONE, Scope.REGION), *EVERYWHERE), "10.96.0.1:80", (A, B)),
-    "STRICT by region": Case(
-        (balanced(STRICT, Scope.REGION), *EVERYWHERE), "10.96.0.1:80", (A, hbone("10.0.1.3", "10.0.1.3:8080"), B)
-    ),
-    "STRICT by subzone": Case(
-        (balanced(STRICT, Scope.SUBZONE, Scope.ZONE, Scope.REGION), *EVERYWHERE), "10.96.0.1:80", (A,)
-    ),
-    "STRICT by cluster": Case((balanced(STRICT, Scope.CLUSTER), *FAR, *NEAR), "10.96.0.1:80", (A,)),
-    "FAILOVER takes the nearest": Case(
-        (balanced(FAILOVER, Scope.REGION, Scope.ZONE, Scope.SUBZONE), *EVERYWHERE), "10.96.0.1:80", (A,)
-    ),
-    "FAILOVER shares the nearest rank": Case(
-        (balanced(FAILOVER, Scope.REGION, Scope.ZONE), *EVERYWHERE), "10.96.0.1:80", (A, B)
-    ),
-    "FAILOVER goes further when the nearest is gone": Case(
-        (balanced(FAILOVER, Scope.REGION, Scope.ZONE), *SAME_REGION, *FAR),
-        "10.96.0.1:80",
-        (hbone("10.0.1.3", "10.0.1.3:8080"),),
-    ),
-    "FAILOVER ends with anybody": Case(
-        (balanced(FAILOVER, Scope.REGION), *FAR), "10.96.0.1:80", (hbone("10.0.1.4", "10.0.1.4:8080"),)
-    ),
-    "FAILOVER counts only scopes in a row": Case(
-        # far is in the same-named zone of another region: that counts for nothing
-        (balanced(FAILOVER, Scope.REGION, Scope.ZONE), *FAR, *SAME_REGION),
-        "10.96.0.1:80",
-        (hbone("10.0.1.3", "10.0.1.3:8080"),),
-    ),
-    "FAILOVER skips unhealthy ones": Case(
-        (balanced(FAILOVER, Scope.NODE), replace(NEAR[0], status=Health.UNHEALTHY), *SAME_ZONE), "10.96.0.1:80", (B,)
-    ),
-    "FAILOVER with NETWORK first keeps any local before remote": Case(
-        (balanced(FAILOVER, Scope.NETWORK, Scope.REGION, Scope.ZONE), *FAR, replace(NEAR[0], network="east")),
-        "10.96.0.1:80",
-        (hbone("10.0.1.4", "10.0.1.4:8080"),),
-    ),
-    "FAILOVER with NETWORK first orders the local ones": Case(
-        (balanced(FAILOVER, Scope.NETWORK, Scope.REGION, Scope.ZONE), *EVERYWHERE), "10.96.0.1:80", (A, B)
-    ),
-    "FAILOVER with NETWORK and only remote ones": Case(
-        (balanced(FAILOVER, Scope.NETWORK, Scope.REGION), ABROAD), "10.96.0.1:80", NoRoute.NO_GATEWAY
-    ),
-}
-
-WAYPOINTS: dict[str, Case] = {
-    "a service behind a waypoint": Case((GUARDED, *TWO, WP, WP_POD), "10.96.0.1:80", (WP_HOP,)),
-    "the waypoint decides about ports, too": Case(
-        (GUARDED, *TWO, WP, WP_POD), "10.96.0.1:81", (hbone("10.0.9.1", "10.96.0.1:81"),)
-    ),
-    "a service without endpoints behind a waypoint": Case((GUARDED, WP, WP_POD), "10.96.0.1:80", (WP_HOP,)),
-    "dialled over IPv6": Case((GUARDED, WP, WP_POD), "[fd96::1]:80", (hbone("10.0.9.1", "[fd96::1]:80"),)),
-    "two pods of the waypoint": Case(
-        (GUARDED, WP, WP_POD, behind(workload("wp2", "10.0.9.2"), WP)),
-        "10.96.0.1:80",
-        (WP_HOP, hbone("10.0.9.2", "10.96.0.1:80")),
-    ),
-    "the waypoint's own port mapping": Case(
-        (GUARDED, WP, behind(workload("wp", "10.0.9.1"), WP, ports=((15008, 15108),))),
-        "10.96.0.1:80",
-        ("10.0.9.1:15108>10.96.0.1:80",),
-    ),
-    "a waypoint that does not exist is never bypassed": Case((GUARDED, *TWO), "10.96.0.1:80", NoRoute.UNKNOWN_WAYPOINT),
-    "a waypoint without pods is never bypassed": Case((GUARDED, *TWO, WP), "10.96.0.1:80", NoRoute.NO_HEALTHY_UPSTREAM),
-    "a waypoint with unhealthy pods is never bypassed": Case(
-        (GUARDED, *TWO, WP, replace(WP_POD, status=Health.UNHEALTHY)), "10.96.0.1:80", NoRoute.NO_HEALTHY_UPSTREAM
-    ),
-    "a waypoint without the HBONE port is never bypassed": Case(
-        (GUARDED, *TWO, BARE_WP, replace(WP_POD, services={WP.key: ()})), "10.96.0.1:80", NoRoute.NO_SERVICE_PORT
-    ),
-    "a waypoint with an application tunnel need not have the port": Case(
-        (GUARDED, BARE_WP, TUNNEL), "10.96.0.1:80", (WP_HOP,)
-    ),
-    "a waypoint on another network": Case(
-        (GUARDED, WP, replace(WP_POD, network="east")), "10.96.0.1:80", NoRoute.NO_GATEWAY
-    ),
-    "a waypoint known by service address": Case((replace(WEB, waypoint=BY_VIP), WP, WP_POD), "10.96.0.1:80", (WP_HOP,)),
-    "a waypoint known by pod address": Case((replace(WEB, waypoint=BY_IP), WP_POD), "10.96.0.1:80", (WP_HOP,)),
-    "a waypoint by pod address with another port": Case(
-        (replace(WEB, waypoint=replace(BY_IP, hbone_port=15009)), WP_POD),
-        "10.96.0.1:80",
-        ("10.0.9.1:15009>10.96.0.1:80",),
-    ),
-    "a waypoint by an address nobody has": Case(
-        (replace(WEB, waypoint=BY_IP), *TWO), "10.96.0.1:80", NoRoute.UNKNOWN_WAYPOINT
-    ),
-    "a waypoint that is a workload known by hostname": Case(
-        (
-            replace(WEB, waypoint=GatewayAddress(NamespacedHostname("default", "gw.example"))),
-            workload("gw", "10.0.9.1", hostname="gw.example"),
-        ),
-        "10.96.0.1:80",
-        (WP_HOP,),
-    ),
-    "a hostname of another namespace is not the waypoint": Case(
-        (
-            replace(WEB, waypoint=GatewayAddress(NamespacedHostname("x", "gw.example"))),
-            workload("gw", "10.0.9.1", hostname="gw.example"),
-        ),
-        "10.96.0.1:80",
-        NoRoute.UNKNOWN_WAYPOINT,
-    ),
-    "PASSTHROUGH behind a waypoint": Case(
-        (balanced(LoadBalancingMode.PASSTHROUGH, waypoint=waypoint()), WP, WP_POD), "10.96.0.1:80", (WP_HOP,)
-    ),
-    "the waypoint itself goes to the endpoints": Case((GUARDED, *TWO, WP, WP_POD), "10.96.0.1:80", (A, B), WP_POD),
-    "the waypoint's identity on another address is not the waypoint": Case(
-        (GUARDED, *TWO, WP, WP_POD), "10.96.0.1:80", (WP_HOP,), replace(WP_POD, addresses=(ip_address("10.0.9.7"),))
-    ),
-    "the waypoint's address with another identity is not the waypoint": Case(
-        (GUARDED, *TWO, WP, WP_POD), "10.96.0.1:80", (WP_HOP,), replace(WP_POD, service_account="thief")
-    ),
-    "a pod behind a waypoint": Case(
-        (replace(PEER, waypoint=waypoint()), WP, WP_POD), "10.0.0.2:8080", (hbone("10.0.9.1", "10.0.0.2:8080"),)
-    ),
-    "a pod behind an unknown waypoint is never reached past it": Case(
-        (replace(PEER, waypoint=waypoint()),), "10.0.0.2:8080", NoRoute.UNKNOWN_WAYPOINT
-    ),
-    "a plain pod behind a waypoint": Case(
-        (replace(PLAIN, waypoint=waypoint()), WP, WP_POD), "10.0.0.3:80", (hbone("10.0.9.1", "10.0.0.3:80"),)
-    ),
-    "the waypoint goes to its pod": Case(
-        (replace(PEER, waypoint=waypoint()), WP, WP_POD), "10.0.0.2:80", (hbone("10.0.0.2", "10.0.0.2:80"),), WP_POD
-    ),
-    "a service's endpoint does not use the pod's waypoint": Case(
-        (WEB, replace(TWO[0], waypoint=waypoint()), WP, WP_POD), "10.96.0.1:80", (A,)
-    ),
-    "a canary alone": Case((weighted(("wp", 10)), *TWO, WP, WP_POD), "10.96.0.1:80", (WP_HOP,)),
-    "a canary that is not there leaves it to the other": Case(
-        (weighted(("wp", 90), ("canary", 10)), *TWO, WP, WP_POD), "10.96.0.1:80", (WP_HOP,)
-    ),
-    "no canary is there, the waypoint takes all": Case(
-        (weighted(("x", 90), ("y", 10), waypoint=waypoint()), *TWO, WP, WP_POD), "10.96.0.1:80", (WP_HOP,)
-    ),
-    "none of them is there": Case((weighted(("x", 90), ("y", 10)), *TWO), "10.96.0.1:80", NoRoute.UNKNOWN_WAYPOINT),
-    "canaries without weight": Case((weighted(("wp", 0)), *TWO, WP, WP_POD), "10.96.0.1:80", NoRoute.UNKNOWN_WAYPOINT),
-}
-
-TABLE = {**DIRECT, **SERVICES, **BALANCING, **WAYPOINTS}

@@ -18,7 +18,7 @@ from ambient.model.workload import (
     Workload,
 )
 from tests.support.builders import behind, service, waypoint, workload
-from tests.support.routes import FAILOVER, PEER, TWO, WEB, WP, WP_HOP, A, B, Case
+from tests.support.routes import CLIENT, FAILOVER, PEER, TWO, WEB, WP, WP_HOP, A, B, Case
 
 SANS = ("spiffe://cluster.local/ns/default/sa/a",)
 GLOBAL = replace(WEB, subject_alt_names=SANS)
@@ -99,7 +99,7 @@ GATEWAYS: dict[str, Case] = {
         (replace(PEER, waypoint=waypoint()), WP_GLOBAL, WP_AWAY, EAST_GW), "10.0.0.2:80", NoRoute.NO_GATEWAY
     ),
     "a waypoint on another network without names is not believed": Case(
-        (GUARDED, *TWO, WP, WP_AWAY, EAST_GW), "10.96.0.1:80", NoRoute.NO_GATEWAY
+        (replace(GUARDED, subject_alt_names=()), *TWO, WP, WP_AWAY, EAST_GW), "10.96.0.1:80", NoRoute.NO_GATEWAY
     ),
     "waypoints here and there": Case(
         (GUARDED, WP_GLOBAL, behind(workload("wp", "10.0.9.1"), WP), WP_AWAY, EAST_GW), "10.96.0.1:80", (WP_HOP, OVER)
@@ -110,5 +110,59 @@ GATEWAYS: dict[str, Case] = {
     "a plain endpoint stays plain beside one elsewhere": Case(
         (GLOBAL, split(), EAST_GW, replace(TWO[0], tunnel_protocol=TunnelProtocol.NONE)),
         *("10.96.0.1:80", ("10.0.1.1:8080", OVER)),
+    ),
+}
+
+NAMED = GatewayAddress(NamespacedHostname("default", "gw.example"))
+
+GATEWAY_ODDITIES: dict[str, Case] = {
+    "the port asked of the gateway is the service's": Case(
+        (replace(service("web", "10.96.0.1", (8443, 9443)), subject_alt_names=SANS), split(), EAST_GW),
+        *("10.96.0.1:8443", ("192.0.2.1:15008>>web.default.svc.cluster.local:8443",)),
+    ),
+    "a gateway service without a pod that is ready": Case(
+        (GLOBAL, split(BY_NAME), GW, replace(GW_PODS[0], status=Health.UNHEALTHY)), "10.96.0.1:80", NoRoute.NO_GATEWAY
+    ),
+    "a gateway that is a workload known by hostname": Case(
+        (GLOBAL, split(NAMED), replace(EAST_GW, hostname="gw.example")), "10.96.0.1:80", (OVER,)
+    ),
+    "a gateway of which there is only the name": Case(
+        (GLOBAL, split(NAMED), replace(EAST_GW, hostname="gw.example", addresses=())),
+        *("10.96.0.1:80", (f"gw.example:15008>>{THERE}",)),
+    ),
+    "a gateway of a family that the client has not": Case(
+        (GLOBAL, split(NAMED), replace(EAST_GW, hostname="gw.example", addresses=(ip_address("2001:db8::7"),))),
+        *("10.96.0.1:80", NoRoute.NO_GATEWAY),
+        source=replace(CLIENT, addresses=(ip_address("10.0.0.1"),)),
+    ),
+    "the other network does not serve the port": Case(
+        (service("web", "10.96.0.1", (80, 0)), split(services={WEB.key: ()}), EAST_GW),
+        *("10.96.0.1:80", NoRoute.NO_HEALTHY_UPSTREAM),
+    ),
+    "nothing is ready on the other network": Case(
+        (GLOBAL, split(status=Health.UNHEALTHY), EAST_GW), "10.96.0.1:80", NoRoute.NO_HEALTHY_UPSTREAM
+    ),
+    "a network without capacity": Case(
+        (GLOBAL, split(capacity=0), EAST_GW), "10.96.0.1:80", NoRoute.NO_HEALTHY_UPSTREAM
+    ),
+    "a gateway that was not understood": Case(
+        (GLOBAL, split(), replace(EAST_GW, refused="junk")), "10.96.0.1:80", NoRoute.NO_GATEWAY
+    ),
+    "a waypoint on another network, believed by the service's names": Case(
+        (GUARDED, WP, WP_AWAY, EAST_GW), "10.96.0.1:80", (OVER,)
+    ),
+    "a waypoint by an address of another network": Case(
+        (
+            replace(GLOBAL, waypoint=GatewayAddress(NetworkAddress("east", ip_address("10.0.9.1")))),
+            *(workload("wp", "10.0.9.1", network="east", network_gateway=EAST), EAST_GW),
+        ),
+        *("10.96.0.1:80", (OVER,)),
+    ),
+    "a waypoint by an address of another network without a gateway": Case(
+        (
+            replace(GLOBAL, waypoint=GatewayAddress(NetworkAddress("east", ip_address("10.0.9.1")))),
+            workload("wp", "10.0.9.1", network="east"),
+        ),
+        *("10.96.0.1:80", NoRoute.NO_GATEWAY),
     ),
 }

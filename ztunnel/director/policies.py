@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ambient.model.identity import Identity
 from ambient.model.mesh import Mesh
 from ambient.model.outcome import ServiceLabels
-from ambient.model.route import peer_labels, waypoint_principals
+from ambient.model.route import peer_labels
+from ambient.model.waypoints import waypoint_principals
 from ambient.model.workload import Service, TunnelProtocol, Workload
 from ztunnel.ipc.messages import PodPolicy
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from ipaddress import ip_address
 
 import pytest
 
 from ambient.model.mesh import Mesh, Value
 from ambient.model.outcome import Forward, Hop, PeerLabels, ServiceLabels
-from ambient.model.route import peer_labels, route, waypoint_principals
+from ambient.model.route import peer_labels, route
+from ambient.model.waypoints import waypoint_principals
 from ambient.model.workload import (
     GatewayAddress,
     Health,
@@ -21,7 +23,6 @@ from ambient.model.workload import (
 )
 from tests.support.builders import behind, mesh, service, to, waypoint, workload
 from tests.support.routes import (
-    BALANCING,
     BY_IP,
     CLIENT,
     DIRECT,
@@ -30,11 +31,8 @@ from tests.support.routes import (
     LABELS,
     PEER,
     PLAIN,
-    SERVICES,
     STRICT,
-    TABLE,
     TWO,
-    WAYPOINTS,
     WEB,
     WP,
     WP_POD,
@@ -45,18 +43,36 @@ from tests.support.routes import (
     shown,
     weighted,
 )
-from tests.support.routes_gateways import EAST_GW, GATEWAYS, GLOBAL, GW, GW_PODS, SANS, split
+from tests.support.routes_gateways import (
+    BY_NAME,
+    EAST_GW,
+    GATEWAY_ODDITIES,
+    GATEWAYS,
+    GLOBAL,
+    GW,
+    GW_PODS,
+    NAMED,
+    SANS,
+    WP_AWAY,
+    WP_GLOBAL,
+    split,
+)
+from tests.support.routes_services import BALANCING, SERVICES
+from tests.support.routes_waypoints import WAYPOINTS
+
+TABLES = (DIRECT, SERVICES, BALANCING, WAYPOINTS, GATEWAYS, GATEWAY_ODDITIES)
+TABLE = {name: case for table in TABLES for name, case in table.items()}
 
 
-@pytest.mark.parametrize("case", [*TABLE.values(), *GATEWAYS.values()], ids=[*TABLE, *GATEWAYS])
+@pytest.mark.parametrize("case", TABLE.values(), ids=TABLE.keys())
 def test_routes(case: Case) -> None:
     world = mesh(*case.world)
     assert shown(route(world, case.source, to(case.dial), registry_only=case.registry_only)) == case.expect
 
 
 def test_no_two_rows_have_the_same_name() -> None:
-    assert len(TABLE) == len(DIRECT) + len(SERVICES) + len(BALANCING) + len(WAYPOINTS)
-    assert len(TABLE) >= 100
+    assert len(TABLE) == sum(map(len, TABLES))
+    assert len(TABLE) >= 140
 
 
 def forward(world: Mesh, dial: str) -> Forward:
@@ -86,7 +102,7 @@ def test_a_hop_to_a_waypoint_expects_the_waypoint() -> None:
 
 def test_a_hop_to_another_network_expects_the_gateway_and_inside_only_the_names_of_the_service() -> None:
     own = replace(GW, subject_alt_names=("spiffe://x/ns/y/sa/z",))
-    named = replace(split(), network_gateway=GatewayAddress(NamespacedHostname("default", GW.hostname)))
+    named = replace(split(), network_gateway=BY_NAME)
     first, _ = forward(mesh(GLOBAL, named, own, *GW_PODS), "10.96.0.1:80").hops
     assert first.expected == ("spiffe://cluster.local/ns/default/sa/gw-2", "spiffe://x/ns/y/sa/z")
     assert first.inner == SANS
@@ -96,9 +112,35 @@ def test_a_hop_to_another_network_expects_the_gateway_and_inside_only_the_names_
 
 
 def test_shares_between_networks_follow_capacity_however_many_gateways_there_are() -> None:
-    away = replace(split(), capacity=6, network_gateway=GatewayAddress(NamespacedHostname("default", GW.hostname)))
-    plan = forward(mesh(GLOBAL, TWO[0], away, GW, *GW_PODS), "10.96.0.1:80")
+    plan = forward(mesh(GLOBAL, TWO[0], replace(split(BY_NAME), capacity=6), GW, *GW_PODS), "10.96.0.1:80")
     assert {hop.ip: hop.weight for hop in plan.hops} == {"10.0.1.1": 1, "192.0.2.2": 3, "192.0.2.3": 3}
+
+
+def test_a_waypoint_on_another_network_is_believed_by_its_names_and_the_services() -> None:
+    world = mesh(replace(GLOBAL, waypoint=waypoint()), WP_GLOBAL, WP_AWAY, EAST_GW)
+    (hop,) = forward(world, "10.96.0.1:80").hops
+    assert hop.inner == (*WP_GLOBAL.subject_alt_names, *SANS)
+    assert hop.through_waypoint
+
+
+def test_a_hop_known_by_name_is_complete_at_an_address() -> None:
+    (hop,) = forward(mesh(WEB, *ends("a ", hostname="db.example")), "10.96.0.1:80").hops
+    assert (hop.ip, hop.hostname) == ("", "db.example")
+    there = hop.at(ip_address("2001:db8::1"))
+    assert (there.ip, there.port, there.authority) == ("2001:db8::1", 15008, "[2001:db8::1]:8080")
+    assert there.hostname == ""
+    (gateway,) = forward(
+        mesh(
+            GLOBAL,
+            split(NAMED),
+            replace(EAST_GW, hostname="gw.example", addresses=()),
+        ),
+        "10.96.0.1:80",
+    ).hops
+    assert gateway.at(ip_address("203.0.113.9")).authority == "web.default.svc.cluster.local:80"
+    waypoint_by_name = replace(WP_POD, hostname="wp.example", addresses=())
+    (through,) = forward(mesh(GUARDED, WP, waypoint_by_name), "10.96.0.1:80").hops
+    assert through.at(ip_address("203.0.113.9")).authority == "10.96.0.1:80"
 
 
 def test_a_plan_carries_the_service_and_the_peers_labels() -> None:

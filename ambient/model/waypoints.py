@@ -1,0 +1,89 @@
+"""Waypoints and gateways by their addresses, and who may reach a workload without its waypoint. Pure."""
+
+from __future__ import annotations
+
+from ambient.model.balance import port_of
+from ambient.model.mesh import Mesh, ServiceEndpoint, address_name, blocks_name, hostname_name, service_name
+from ambient.model.mesh import workload_name as name_of_workload
+from ambient.model.workload import GatewayAddress, NamespacedHostname, NetworkAddress, Service, Workload
+
+NOBODY = ""
+"""A principal that no peer has: what a waypoint that cannot be found leaves."""
+
+
+def waypoints_of(service: Service) -> list[GatewayAddress]:
+    """Every waypoint that connections to the service may take."""
+    weighted = [entry.destination for entry in service.weighted_waypoints]
+    return weighted + ([service.waypoint] if service.waypoint is not None else [])
+
+
+def gateway_target(
+    mesh: Mesh, gateway: GatewayAddress, client_namespace: str, depends: set[str], unknown: set[str]
+) -> tuple[Service | None, Workload | None]:
+    """What a gateway address stands for: a service, or else a workload, or neither.
+
+    Adds to `depends` the names (as in `Changes.names`) that the answer rests on, to `unknown` the discovery name under
+    which it was looked for in vain.
+    """
+    service, workload = None, None
+    match gateway.destination:
+        case NamespacedHostname() as name:
+            depends |= {hostname_name(name.hostname), service_name(str(name))}
+            service = mesh.service(str(name))
+            if service is None:
+                workload = mesh.workload_by_hostname(name.hostname)
+                workload = workload if workload is not None and workload.namespace == name.namespace else None
+        case NetworkAddress() as address:
+            depends |= {address_name(address.network, address.ip), blocks_name(address.network)}
+            workload = mesh.workload_by_address(address.network, address.ip)
+            if workload is None:
+                service = mesh.service_by_address(address.network, address.ip, client_namespace)
+    if workload is not None:
+        depends.add(name_of_workload(workload.uid))
+    if service is not None:
+        depends.add(service_name(service.key))
+    if service is None and workload is None:
+        unknown.add(str(gateway.destination))
+    return (
+        None if service is None or service.refused else service,
+        None if workload is None or workload.refused else workload,
+    )
+
+
+def waypoint_principals(mesh: Mesh, workload: Workload) -> tuple[str, ...]:
+    """SPIFFE URIs of the waypoints in front of a workload: only these may reach it (but for `open_ports`).
+
+    () = no waypoint. A waypoint that is configured but unknown gives a tuple that no peer can satisfy.
+    """
+    services = (mesh.service(key) for key in workload.services)
+    gateways = [workload.waypoint, *(w for service in services if service is not None for w in waypoints_of(service))]
+    principals: set[str] = set()
+    configured = False
+    for gateway in gateways:
+        if gateway is not None:
+            configured = True
+            principals.update(_identities_behind(mesh, gateway, workload.namespace))
+    return tuple(sorted(principals)) if principals else (NOBODY,) if configured else ()
+
+
+def open_ports(mesh: Mesh, workload: Workload) -> tuple[int, ...]:
+    """Ports of a workload with a waypoint that are reached without it all the same: those that one of its services
+    without waypoint offers. A call of such a service never takes a workload's waypoint, so it arrives directly."""
+    found: set[int] = set()
+    for key, ports in workload.services.items():
+        service = mesh.service(key)
+        if service is not None and not service.refused and not waypoints_of(service):
+            endpoint = ServiceEndpoint(workload, tuple(ports))
+            offered = {entry.service_port for entry in (*service.ports, *ports)}
+            found |= {port_of(service, endpoint, port) for port in offered}
+    return tuple(sorted(found - {0}))
+
+
+def _identities_behind(mesh: Mesh, gateway: GatewayAddress, namespace: str) -> set[str]:
+    service, workload = gateway_target(mesh, gateway, namespace, set(), set())
+    if service is not None:
+        endpoints = (endpoint.workload for endpoint in mesh.endpoints(service.key))
+        # What stands for a whole other network has no identity of its own: its name proves nobody.
+        behind = {str(one.identity) for one in endpoints if one.network_gateway is None and not one.refused}
+        return behind | set(service.subject_alt_names)
+    return {str(workload.identity)} if workload is not None else set()
