@@ -17,8 +17,10 @@ from bench import envoy, stranger
 from bench.arms import Arm, bare, ours
 from bench.cases import CASES, Case, Sample, run_case
 from bench.footprint import footprints, idle
+from bench.judging import judging
+from bench.judging import lines as judging_lines
 from bench.report import case_json, case_lines, machine, markdown
-from bench.scale import Judging, judging, knowing
+from bench.scale import knowing
 from bench.world import World, world
 
 FEWEST_ROUNDS: Final = 7
@@ -102,7 +104,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
     if "judging" in wanted:
         verdicts = judging(options.rounds)
         found["judging"] = [asdict(one) for one in verdicts]
-        lines += _judging_lines(verdicts)
+        lines += judging_lines(verdicts)
         say("\n".join(lines))
     if set(wanted) == {"judging"}:
         return found, lines
@@ -140,12 +142,6 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
             lines += table
             say("\n".join(table))
     return found, lines
-
-
-def _judging_lines(verdicts: Sequence[Judging]) -> list[str]:
-    head = "| connection | us, 10 policies | us, 10,000 policies | ratio (95 %) |"
-    rows = [f"| {one.connection} | {one.few_us:.2f} | {one.many_us:.2f} | {one.ratio} |" for one in verdicts]
-    return ["", head, "|---" * 4 + "|", *rows]
 
 
 def _knowing_lines(known: dict[str, Any]) -> list[str]:

@@ -9,13 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 from weakref import WeakValueDictionary
 
 from ambient.model.matching import principal_of, rule_matches
 from ambient.model.nearest import Difference, differences
 from ambient.model.outcome import Allowed, Connection, Denied, Reason, Verdict
 from ambient.model.policy import Action, Authorization
-from ambient.model.rule_index import build, demands_of, facts_of, first_match
+from ambient.model.rule_index import asked_by, facts_of, first_match
+from ambient.model.rule_split import build
+
+_NO_ALLOW_POLICY: Final = Allowed(Reason.NO_ALLOW_POLICY)
 
 
 def judge_naive(policies: Iterable[Authorization], missing: Sequence[str], connection: Connection) -> Verdict:
@@ -29,7 +33,7 @@ def judge_naive(policies: Iterable[Authorization], missing: Sequence[str], conne
             return Denied(Reason.DENIED_BY, policy.key)
     allows = [policy for policy in enforced if policy.action is Action.ALLOW]
     if not allows:
-        return Allowed(Reason.NO_ALLOW_POLICY)
+        return _NO_ALLOW_POLICY
     for policy in allows:
         if _matches(policy, connection, principal):
             return Allowed(Reason.ALLOWED_BY, policy.key)
@@ -43,34 +47,50 @@ def _matches(policy: Authorization, connection: Connection, principal: str | Non
 class PolicyIndex:
     """The policies of one workload, prepared once for many judgements. Immutable."""
 
-    __slots__ = ("__weakref__", "_allow", "_allows", "_asked", "_denies", "_deny", "_missing", "policies")
+    __slots__ = (
+        "__weakref__",
+        "_allow",
+        "_allowed",
+        "_asked",
+        "_denied",
+        "_deny",
+        "_missing",
+        "_unmatched",
+        "policies",
+    )
 
     def __init__(self, policies: Iterable[Authorization] = (), missing: Sequence[str] = ()) -> None:
         self.policies = tuple(policies)
-        self._missing = tuple(missing)
-        self._denies = tuple(p for p in self.policies if p.action is Action.DENY and not p.dry_run)
-        self._allows = tuple(p for p in self.policies if p.action is Action.ALLOW and not p.dry_run)
-        self._deny = build(self._denies)
-        self._allow = build(self._allows)
-        self._asked = demands_of(self._deny) | demands_of(self._allow)
+        self._missing = Denied(Reason.POLICY_NOT_RECEIVED, missing[0]) if missing else None
+        denies = [p for p in self.policies if p.action is Action.DENY and not p.dry_run]
+        allows = [p for p in self.policies if p.action is Action.ALLOW and not p.dry_run]
+        self._deny = build(denies)
+        self._allow = build(allows)
+        # Verdicts are made here: making one costs as much as finding it.
+        self._denied = [Denied(Reason.DENIED_BY, policy.key) for policy in denies]
+        self._allowed = [Allowed(Reason.ALLOWED_BY, policy.key) for policy in allows]
+        self._unmatched = [Denied(Reason.NO_ALLOW_MATCHED, policy.key) for policy in allows]
+        self._asked = asked_by(self._deny) | asked_by(self._allow)
 
     def judge(self, connection: Connection) -> Verdict:
         """Same verdict as `judge_naive`, except that a refusal because nothing allowed may name a policy that came
         near, as a hint for people (`explain` finds the nearest)."""
-        if self._missing:
-            return Denied(Reason.POLICY_NOT_RECEIVED, self._missing[0])
+        if self._missing is not None:
+            return self._missing
         principal = principal_of(connection)
         facts = facts_of(connection, principal, self._asked)
-        if self._denies:
-            first, _ = first_match(self._deny, connection, principal, facts, len(self._denies))
-            if first < len(self._denies):
-                return Denied(Reason.DENIED_BY, self._denies[first].key)
-        if not self._allows:
-            return Allowed(Reason.NO_ALLOW_POLICY)
-        first, near = first_match(self._allow, connection, principal, facts, len(self._allows))
-        if first < len(self._allows):
-            return Allowed(Reason.ALLOWED_BY, self._allows[first].key)
-        return Denied(Reason.NO_ALLOW_MATCHED, self._allows[near.order if near is not None else 0].key)
+        none = len(self._denied)
+        if none:
+            first, _ = first_match(self._deny, connection, principal, facts, none)
+            if first < none:
+                return self._denied[first]
+        none = len(self._allowed)
+        if not none:
+            return _NO_ALLOW_POLICY
+        first, near = first_match(self._allow, connection, principal, facts, none)
+        if first < none:
+            return self._allowed[first]
+        return self._unmatched[near.order if near is not None else 0]
 
 
 class SharedIndexes:
@@ -87,8 +107,7 @@ class SharedIndexes:
         """The index of this set, built when nobody has it."""
         found = self._known.get((policies, missing))
         if found is None:
-            found = PolicyIndex(policies, missing)
-            self._known[found.policies, missing] = found
+            found = self._known[policies, missing] = PolicyIndex(policies, missing)
         return found
 
 

@@ -1,131 +1,134 @@
 """Finds the first matching rule among very many without looking at all of them.
 
-A tree over what rules demand (principal, namespace, service account, port, source and destination address). Each
-node splits its rules by the demand that separates them best; rules without that demand form the node's `rest`,
-which is split by the other demands. A look-up follows only the buckets that fit the connection and judges the few
-rules found there with the reference algebra, so the tree can only leave out what cannot match.
-
-Addresses become strings of bits; then CIDRs, name prefixes and (reversed) name suffixes are all one thing: sets of
-strings that are nested or disjoint, where one bisection finds the longest and parent links give the rest.
+A tree over what rules demand of a connection (principal, namespace, port, ...), built by `rule_split`. Every node is
+a hash table over one demand; a look-up follows only the buckets that fit the connection and judges the few rules found
+there with the reference algebra, so the tree can only leave out what cannot match. CIDRs, prefixes and suffixes are
+hash tables too, one for each length in use: what a look-up costs depends on how many different kinds of rules there
+are, never on how many rules.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from operator import attrgetter
-from types import MappingProxyType
-from typing import Any, Final
+from ipaddress import IPv4Address
+from typing import Final
 
 from ambient.model.address import IpAddress, IpNetwork
-from ambient.model.matching import NO_FIELDS, rule_matches
+from ambient.model.matching import rule_matches
 from ambient.model.outcome import Connection
-from ambient.model.policy import (
-    Authorization,
-    Clause,
-    Match,
-    Rule,
-    ServiceAccountMatch,
-    StringMatch,
-    StringMatchKind,
-)
-
-LEAF: Final = 4
-"""Rules that are simply tried one after the other."""
-_MAX_PARTS: Final = 64
-"""Rules are taken apart into at most this many alternatives."""
-_EXACT, _PREFIX, _SUFFIX, _PRESENT = "=", "<", ">", "*"
-_MARKS: Final[Mapping[StringMatchKind, str]] = MappingProxyType(
-    {
-        StringMatchKind.EXACT: _EXACT,
-        StringMatchKind.PREFIX: _PREFIX,
-        StringMatchKind.SUFFIX: _SUFFIX,
-        StringMatchKind.PRESENCE: _PRESENT,
-    }
-)
-_WORTH: Final = 0.9
-"""A split must leave at most this share of the rules to look at."""
+from ambient.model.policy import Rule
 
 
 class Demand(IntEnum):
-    """What a rule can be found by; the value is its place in the facts of a connection."""
+    """What a rule can be found by, cheapest first; the value is its place in the facts of a connection."""
 
     PRINCIPAL = 0
     NAMESPACE = 1
-    ACCOUNT = 2
+    NAME = 2
+    """Of the service account alone."""
     PORT = 3
-    SOURCE = 4
-    DESTINATION = 5
+    ACCOUNT = 4
+    """Namespace and name of the service account."""
+    SOURCE = 5
+    DESTINATION = 6
+
+
+Fact = str | int | None
+Facts = tuple[Fact, ...]
+"""What a connection offers for each Demand; None where nothing can fit or where nobody asks."""
+
+_ACCOUNT: Final = 1 << Demand.ACCOUNT
+_SOURCE: Final = 1 << Demand.SOURCE
+_DESTINATION: Final = 1 << Demand.DESTINATION
+_CHEAP: Final = (1 << Demand.ACCOUNT) - 1
+_SIXTH: Final = 1 << 128
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One rule or one alternative of it. `order`: its policy's position; `keys[d]`: its demands of kind d or None."""
+    """One rule or one alternative of it. `order` is its policy's position."""
 
     order: int
     rule: Rule
-    keys: tuple[tuple[str, ...] | None, ...]
-
-
-class _Nested:
-    """Strings that start the value looked for, longest first."""
-
-    __slots__ = ("_parents", "_prefixes", "nodes")
-
-    def __init__(self, buckets: dict[str, Node]) -> None:
-        self._prefixes = sorted(buckets)
-        self.nodes = [buckets[prefix] for prefix in self._prefixes]
-        self._parents: list[int] = []
-        open_: list[int] = []
-        for i, prefix in enumerate(self._prefixes):
-            while open_ and not prefix.startswith(self._prefixes[open_[-1]]):
-                open_.pop()
-            self._parents.append(open_[-1] if open_ else -1)
-            open_.append(i)
-
-    def collect(self, value: str, found: list[Node]) -> None:
-        at = bisect_right(self._prefixes, value) - 1
-        while at >= 0:
-            if value.startswith(self._prefixes[at]):
-                found.append(self.nodes[at])
-            at = self._parents[at]
 
 
 class Node:
-    """A leaf with entries, or a split by one demand. Build with `build`."""
+    """A leaf with entries in ascending order, or a split by one demand.
 
-    __slots__ = ("demand", "entries", "exact", "prefixes", "present", "rest", "suffixes")
+    `exact`: by the fact itself. `prefixes` and `suffixes`: (length, by the first or last `length` letters of the fact).
+    `blocks`: (shift, by the number without its lowest `shift` bits). `present`: any fact but "". `rest`: no demand.
+    """
 
-    def __init__(self, entries: Sequence[Entry]) -> None:
+    __slots__ = ("blocks", "demand", "entries", "exact", "prefixes", "present", "rest", "suffixes", "wide")
+
+    def __init__(self, entries: Sequence[Entry] = (), demand: Demand | None = None) -> None:
         self.entries = tuple(entries)
-        self.demand: Demand | None = None
-        self.exact: dict[str, Node] = {}
-        self.prefixes: _Nested | None = None
-        self.suffixes: _Nested | None = None
+        self.demand = None if demand is None else int(demand)
+        self.exact: Mapping[Fact, Node] = {}
+        self.prefixes: tuple[tuple[int, Mapping[str, Node]], ...] = ()
+        self.suffixes: tuple[tuple[int, Mapping[str, Node]], ...] = ()
+        self.blocks: tuple[tuple[int, Mapping[int, Node]], ...] = ()
         self.present: Node | None = None
         self.rest: Node | None = None
+        self.wide = False
+        """There is anything but `exact` and `rest`."""
 
-    def children(self) -> list[Node]:
-        nested = [node for part in (self.prefixes, self.suffixes) if part is not None for node in part.nodes]
-        return [*self.exact.values(), *nested, *(n for n in (self.present, self.rest) if n is not None)]
+    def reached(self, value: Fact, found: list[Node]) -> None:
+        """Append the children of a wide node, but for `exact` and `rest`, that a connection with this fact may fit."""
+        if isinstance(value, str):
+            for length, table in self.prefixes:
+                node = table.get(value[:length])
+                if node is not None:
+                    found.append(node)
+            for length, table in self.suffixes:
+                node = table.get(value[-length:] if length else "")
+                if node is not None:
+                    found.append(node)
+            if self.present is not None and value:
+                found.append(self.present)
+        elif value is not None:
+            for shift, blocks in self.blocks:
+                node = blocks.get(value >> shift)
+                if node is not None:
+                    found.append(node)
+
+    def below(self) -> Iterator[Node]:
+        """The node itself and every node under it."""
+        waiting = [self]
+        for node in waiting:
+            yield node
+            waiting += node.exact.values()
+            for tables in (node.prefixes, node.suffixes, node.blocks):
+                for _, table in tables:
+                    waiting += table.values()
+            waiting += [one for one in (node.present, node.rest) if one is not None]
 
 
-Facts = tuple[str | None, ...]
-"""What a connection offers for each Demand; None where nothing can fit or where nobody asks."""
+def asked_by(root: Node) -> int:
+    """A bit for each demand by which any node of the tree splits."""
+    asked = 0
+    for node in root.below():
+        if node.demand is not None:
+            asked |= 1 << node.demand
+    return asked
 
 
-def facts_of(connection: Connection, principal: str | None, asked: frozenset[Demand]) -> Facts:
-    """`asked`: demands used by the trees that will be looked up; addresses are only written out when needed."""
+def facts_of(connection: Connection, principal: str | None, asked: int) -> Facts:
+    """`asked`: bits of the demands used by the trees that will be looked up; what costs is left out when not asked."""
     peer = connection.peer
+    namespace, name = ("", None) if peer is None else (peer.namespace, peer.service_account)
+    if asked <= _CHEAP:
+        return principal, namespace, name, connection.destination_port
     return (
         principal,
-        "" if peer is None else peer.namespace,
-        f"{peer.namespace}/{peer.service_account}" if peer is not None and Demand.ACCOUNT in asked else None,
-        str(connection.destination_port) if Demand.PORT in asked else None,
-        _bits(connection.source_ip) if Demand.SOURCE in asked else None,
-        _bits(connection.destination_ip) if Demand.DESTINATION in asked else None,
+        namespace,
+        name,
+        connection.destination_port,
+        f"{namespace}/{name}" if peer is not None and asked & _ACCOUNT else None,
+        address_number(connection.source_ip) if asked & _SOURCE else None,
+        address_number(connection.destination_ip) if asked & _DESTINATION else None,
     )
 
 
@@ -136,8 +139,7 @@ def first_match(
     best = none
     near: Entry | None = None
     waiting = [root]
-    while waiting:
-        node = waiting.pop()
+    for node in waiting:  # grows while it is walked
         demand = node.demand
         if demand is None:
             for entry in node.entries:
@@ -156,152 +158,17 @@ def first_match(
         exact = node.exact.get(value)
         if exact is not None:
             waiting.append(exact)
-        if node.prefixes is not None:
-            node.prefixes.collect(value, waiting)
-        if node.suffixes is not None:
-            node.suffixes.collect(value[::-1], waiting)
-        if node.present is not None and value:
-            waiting.append(node.present)
+        if node.wide:
+            node.reached(value, waiting)
     return best, near
 
 
-def demands_of(root: Node) -> frozenset[Demand]:
-    """The demands by which any node of the tree splits."""
-    found: set[Demand] = set()
-    waiting = [root]
-    while waiting:
-        node = waiting.pop()
-        if node.demand is not None:
-            found.add(node.demand)
-            waiting += node.children()
-    return frozenset(found)
+def address_number(ip: IpAddress) -> int:
+    """The address as one number in which no IPv4 block meets an IPv6 block, whatever is shifted out."""
+    return int(ip) if isinstance(ip, IPv4Address) else _SIXTH | int(ip)
 
 
-def _bits(ip: IpAddress) -> str:
-    return f"4{int(ip):032b}" if ip.version == 4 else f"6{int(ip):0128b}"
-
-
-# --- building
-
-
-def build(policies: Iterable[Authorization]) -> Node:
-    """The tree of all rules of the policies; an entry's order is the policy's position."""
-    parts: list[tuple[int, Rule]] = []
-    seen: set[Rule] = set()
-    for order, policy in enumerate(policies):
-        for rule in policy.rules:
-            if rule not in seen:  # the same rule in an earlier policy decides first
-                seen.add(rule)
-                parts += ((order, part) for part in _parts(rule))
-    few = len(parts) <= LEAF
-    return _split([Entry(order, part, () if few else _keys(part)) for order, part in parts], frozenset(Demand))
-
-
-def _parts(rule: Rule) -> Iterator[Rule]:
-    """Alternatives that together equal the rule: matches without fields go, unlike matches of a clause go apart."""
-    clauses: list[Clause] = []
-    for clause in rule:
-        if clause:
-            live = tuple(match for match in clause if match != NO_FIELDS)
-            if not live:
-                return
-            clauses.append(live)
-    for i, clause in enumerate(clauses):
-        if 1 < len(clause) <= _MAX_PARTS and len({_demands(match) for match in clause}) > 1:
-            for match in clause:
-                yield (*clauses[:i], (match,), *clauses[i + 1 :])
-            return
-    yield tuple(clauses)
-
-
-def _demands(match: Match) -> tuple[bool, ...]:
-    return tuple(map(bool, _FIELDS(match)))
-
-
-def _keys(rule: Rule) -> tuple[tuple[str, ...] | None, ...]:
-    """For each demand: the keys of which one must fit for the rule to match, None when the rule does not ask."""
-    clauses = [[_FIELDS(match) for match in clause] for clause in rule]
-    return tuple(_key(clauses, demand) for demand in Demand)
-
-
-def _key(clauses: list[list[Any]], demand: Demand) -> tuple[str, ...] | None:
-    best: tuple[str, ...] | None = None
-    for clause in clauses:
-        if all(fields[demand] for fields in clause):
-            write = _WRITERS[demand]
-            together = tuple({write(value): None for fields in clause for value in fields[demand]})
-            if best is None or len(together) < len(best):
-                best = together
-    return best
-
-
-def _string(match: StringMatch) -> str:
-    return _MARKS[match.kind] + match.value
-
-
-def _account(account: ServiceAccountMatch) -> str:
-    return f"{_EXACT}{account.namespace}/{account.service_account}"
-
-
-def _port(port: int) -> str:
-    return f"{_EXACT}{port}"
-
-
-def _block(network: IpNetwork) -> str:
-    return _PREFIX + _bits(network.network_address)[: network.prefixlen + 1]
-
-
-_FIELDS: Final = attrgetter(
-    "principals", "namespaces", "service_accounts", "destination_ports", "source_ips", "destination_ips"
-)
-"""What a match asks for, in the order of Demand."""
-_WRITERS: Final[tuple[Callable[[Any], str], ...]] = (_string, _string, _account, _port, _block, _block)
-"""How a value asked for is written as a key: a mark that says how it is compared, then the value."""
-
-
-def _split(entries: Sequence[Entry], demands: frozenset[Demand]) -> Node:
-    node = Node(entries)
-    if len(entries) <= LEAF or not demands:
-        return node
-    chosen: Demand | None = None
-    least = _WORTH * len(entries)
-    for demand in sorted(demands):
-        cost = _cost(entries, demand)
-        if cost < least:
-            chosen, least = demand, cost
-    if chosen is None:
-        return node
-    buckets: dict[str, list[Entry]] = {}
-    rest: list[Entry] = []
-    for entry in entries:
-        keys = entry.keys[chosen]
-        if keys is None:
-            rest.append(entry)
-        else:
-            for key in keys:
-                buckets.setdefault(key, []).append(entry)
-    others = demands - {chosen}
-    node.entries, node.demand = (), chosen
-    node.rest = _split(rest, others) if rest else None
-    children = {key: _split(bucket, others) for key, bucket in buckets.items()}
-    node.exact = {key[1:]: child for key, child in children.items() if key[0] == _EXACT}
-    prefixes = {key[1:]: child for key, child in children.items() if key[0] == _PREFIX}
-    suffixes = {key[:0:-1]: child for key, child in children.items() if key[0] == _SUFFIX}
-    node.prefixes = _Nested(prefixes) if prefixes else None
-    node.suffixes = _Nested(suffixes) if suffixes else None
-    node.present = children.get(_PRESENT)
-    return node
-
-
-def _cost(entries: Sequence[Entry], demand: Demand) -> float:
-    """Rules left to look at in the worst bucket of a split (those without the demand are always left)."""
-    rest = 0
-    sizes: dict[str, int] = {}
-    for entry in entries:
-        keys = entry.keys[demand]
-        if keys is None:
-            rest += 1
-        else:
-            for key in keys:
-                sizes[key] = sizes.get(key, 0) + 1
-    return rest + max(sizes.values(), default=0)
+def block_number(network: IpNetwork) -> tuple[int, int]:
+    """(shift, what the number of each of its addresses is after that shift)."""
+    shift = network.max_prefixlen - network.prefixlen
+    return shift, address_number(network.network_address) >> shift

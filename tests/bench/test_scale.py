@@ -5,25 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import pytest
-
 from ambient.kube.objects import Pod, parse_object
 from ambient.kube.yaml import parse_documents
-from ambient.model.decide import PolicyIndex, judge_naive
-from bench.scale import RULES, connections, pods, policies
+from bench.scale import pods
 from bench.world import BARE, MESH, PEER, objects
-
-
-@pytest.mark.parametrize("count", [10, 200])
-def test_the_index_judges_the_measured_connections_as_the_definition_does(count: int) -> None:
-    made = policies(count)
-    assert len(made) == count
-    assert all(len(policy.rules) == RULES for policy in made)
-    index = PolicyIndex(made)
-    verdicts = {kind: index.judge(one) for kind, one in connections(count).items()}
-    for kind, one in connections(count).items():
-        assert type(verdicts[kind]) is type(judge_naive(made, (), one))
-    assert len({type(verdict) for verdict in verdicts.values()}) == 2
 
 
 def test_the_arms_are_alike_but_for_the_mesh() -> None:
