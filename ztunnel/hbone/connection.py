@@ -6,6 +6,8 @@ time comes in with `tick`. After a violation GOAWAY is written, every stream is 
 
 from __future__ import annotations
 
+from typing import Final
+
 from ztunnel.hbone import frames, opening, settings
 from ztunnel.hbone.costs import Costs
 from ztunnel.hbone.frames import Code
@@ -15,6 +17,8 @@ from ztunnel.hbone.limits import CLIENT, SERVER, Limits, Violation
 from ztunnel.hbone.owner import Owner
 from ztunnel.hbone.reader import FrameReader
 from ztunnel.hbone.stream import Sink, Stream
+
+_DRAIN_PING: Final = b"drained?"
 
 
 class Connection:
@@ -133,20 +137,24 @@ class Connection:
         self.write(frames.header_frames(stream_id, block, self.peer_max_frame, end=end))
 
     def drain(self) -> None:
-        """Ask the peer to open no more streams; the open ones go on. The final GOAWAY follows on the next tick."""
+        """Ask the peer to open no more streams; the open ones go on. Streams that are on their way meanwhile are
+        taken: the final GOAWAY waits for the answer to a PING (RFC 9113 section 6.8), or for the next tick."""
         if self.broken is None and not self.draining:
             self.draining = True
             last = frames.LARGEST_STREAM if not self.client else 0
-            self.write(frames.goaway(last, Code.NO_ERROR))
+            self.write(frames.goaway(last, Code.NO_ERROR) + frames.frame(frames.PING, 0, 0, _DRAIN_PING))
+
+    def _last_word(self) -> None:
+        if self.draining and not self.client and not self.going_away:
+            self.going_away = True
+            self.write(frames.goaway(self.last_peer_id, Code.NO_ERROR))
 
     def tick(self, now: float) -> None:
         """Once a second, with a monotonic clock: keepalive and the limits that are per second."""
         self.costs.tick()
         if self.broken is not None:
             return
-        if self.draining and not self.client and not self.going_away:
-            self.going_away = True
-            self.write(frames.goaway(self.last_peer_id, Code.NO_ERROR))
+        self._last_word()
         try:
             if self._keepalive.due(now):
                 self._ping()
@@ -271,7 +279,9 @@ class Connection:
         self.write(frames.frame(frames.SETTINGS, frames.ACK, 0))
 
     def on_ping(self, flags: int, payload: bytes) -> None:
-        if flags & frames.ACK:
+        if flags & frames.ACK and payload == _DRAIN_PING:
+            self._last_word()
+        elif flags & frames.ACK:
             self._keepalive.answered()
         self.costs.control("ping_flood")
         if flags & frames.ACK:

@@ -284,7 +284,8 @@ def test_draining_says_goaway_twice_and_takes_what_comes_between() -> None:
     exchange(side, oracle)
     side.core.drain()
     first = side.frames()
-    assert [(kind, payload[:4]) for kind, _, _, payload in first] == [(frames.GOAWAY, b"\x7f\xff\xff\xff")]
+    assert [kind for kind, *_ in first] == [frames.GOAWAY, frames.PING]
+    assert first[0][3][:4] == b"\x7f\xff\xff\xff"
     oracle.h2.send_headers(1, CONNECT)
     side.receive(oracle.take())
     assert len(side.requests) == 1
@@ -296,6 +297,18 @@ def test_draining_says_goaway_twice_and_takes_what_comes_between() -> None:
     stream, _, _ = side.requests[0]
     stream.answer(response_block(200))
     assert stream.alive
+
+
+def test_the_last_goaway_comes_as_soon_as_the_peer_has_read_the_first() -> None:
+    side, oracle = Side(client=False), Oracle(client=True)
+    exchange(side, oracle)
+    side.core.drain()
+    _, (_, _, _, question) = side.frames()
+    oracle.h2.send_headers(1, CONNECT)
+    side.receive(oracle.take())
+    assert not side.core.going_away
+    side.receive(memoryview(frames.frame(frames.PING, frames.ACK, 0, question)))
+    assert [(kind, payload[:4]) for kind, _, _, payload in side.frames()] == [(frames.GOAWAY, b"\0\0\0\x01")]
 
 
 def test_what_crosses_the_last_goaway_costs_the_open_streams_nothing() -> None:
