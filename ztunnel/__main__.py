@@ -6,6 +6,7 @@ small for ever) and never touches sockets or certificates. As PID 1 it also reap
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import resource
@@ -23,6 +24,9 @@ EXIT_CONFIG: Final = 78
 """A child ends with this (EX_CONFIG) when its settings are unusable: starting it again would change nothing."""
 SPARE: Final = 3.0
 """Seconds beyond the director's own drain deadline before children are killed."""
+
+PLACES: Final = 8
+"""How many ztunnels may share a run directory: the one that serves, and some that let connections end."""
 
 _SIGNALS: Final = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT})
 _HELP: Final = """usage: ztunnel [proxy | version | help]
@@ -121,9 +125,25 @@ class Supervisor:
             self._reap()
 
 
-def children(env: dict[str, str]) -> list[Child]:
-    """The processes of one ztunnel. Raises ValueError for a worker count that is none."""
+def claim(env: dict[str, str]) -> tuple[str, int]:
+    """A path for the director's socket that no other ztunnel of the node uses, ours for as long as the descriptor is
+    open: while one hands over to the next there are two. A path that was left behind by force comes first, for its
+    workers may still look for a director there. Raises OSError."""
     run_dir = env.get("AMBIENT_RUN_DIR") or "/var/run/ambient-ztunnel"
+    os.makedirs(run_dir, mode=0o700, exist_ok=True)
+    paths = [os.path.join(run_dir, f"director{'' if not n else f'-{n}'}.sock") for n in range(PLACES)]
+    for path in sorted(paths, key=lambda path: not os.path.exists(path)):
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return path, lock
+        except BlockingIOError:
+            os.close(lock)
+    raise OSError(f"{PLACES} ztunnels run in {run_dir} already")
+
+
+def children(env: dict[str, str], director_socket: str) -> list[Child]:
+    """The processes of one ztunnel. Raises ValueError for a worker count that is none."""
     raw = env.get("ZTUNNEL_WORKER_THREADS") or "0"
     cores = len(os.sched_getaffinity(0))
     share = raw.removesuffix("%")
@@ -133,19 +153,21 @@ def children(env: dict[str, str]) -> list[Child]:
     python = [sys.executable, "-m"]
     found = [Child("director", [*python, "ztunnel.director", "--supervised"])]
     for slot in range(count):
-        argv = [*python, "ztunnel.worker", "--slot", str(slot), "--socket", os.path.join(run_dir, "director.sock")]
+        argv = [*python, "ztunnel.worker", "--slot", str(slot), "--socket", director_socket]
         found.append(Child(f"worker {slot}", argv))
     return found
 
 
 def drain_deadline(env: dict[str, str]) -> float:
-    """Upper bound of what the director will take to drain (it reads the same variables exactly)."""
-    for name in ("CONNECTION_TERMINATION_DEADLINE", "TERMINATION_GRACE_PERIOD_SECONDS"):
-        parts = re.findall(r"([0-9.]+)([a-z]*)", env.get(name, ""))
-        if parts:
-            units = {"d": 86400.0, "h": 3600.0, "m": 60.0, "ms": 0.001}
-            return sum(float(number) * units.get(unit, 1.0) for number, unit in parts)
-    return 5.0
+    """Upper bound of what the director will take to hand over and drain (it reads the same variables exactly)."""
+    drain = _seconds(env, "CONNECTION_TERMINATION_DEADLINE") or _seconds(env, "TERMINATION_GRACE_PERIOD_SECONDS") or 5.0
+    return drain + max(drain, _seconds(env, "AMBIENT_HANDOVER_WAIT"))
+
+
+def _seconds(env: dict[str, str], name: str) -> float:
+    units = {"d": 86400.0, "h": 3600.0, "m": 60.0, "ms": 0.001}
+    parts = re.findall(r"([0-9.]+)([a-z]*)", env.get(name, ""))
+    return sum(float(number) * units.get(unit, 1.0) for number, unit in parts)
 
 
 def _say(text: str) -> None:
@@ -173,10 +195,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     env = dict(os.environ)
     try:
-        family = children(env)
-    except ValueError as error:
+        director_socket, _ = claim(env)
+        family = children(env, director_socket)
+    except (OSError, ValueError) as error:
         sys.stderr.write(f"ztunnel: {error}\n")
-        return EXIT_CONFIG
+        return EXIT_CONFIG if isinstance(error, ValueError) else 1
+    os.environ["AMBIENT_DIRECTOR_SOCKET"] = director_socket
     return Supervisor(family, drain_deadline(env), _say).run()
 
 

@@ -40,12 +40,16 @@ class Config:
     inpod_uds: str = "/var/run/ztunnel/ztunnel.sock"
     custody_uds: str = ""
     run_dir: str = "/var/run/ambient-ztunnel"
+    director_socket: str = "/var/run/ambient-ztunnel/director.sock"
+    """Where workers find the director."""
     state_dir: str = ""
     workers: int = 1
     ipv6: bool = True
     dns: bool = True
     secret_ttl_s: int = 86400
     drain_s: float = 5.0
+    handover_s: float = 0.0
+    """How long to go on serving when told to end, for a successor that somebody starts only then."""
     log_format: str = "plain"
     log_level: str = "info"
     resolvers: tuple[str, ...] = ()
@@ -59,9 +63,9 @@ class Config:
     metadata: tuple[tuple[str, str], ...] = ()
 
     @property
-    def director_socket(self) -> str:
-        """Where workers find the director."""
-        return os.path.join(self.run_dir, "director.sock")
+    def handover_socket(self) -> str:
+        """Where the next ztunnel of this node finds us."""
+        return os.path.join(self.run_dir, "handover.sock")
 
 
 class _Reader:
@@ -155,6 +159,7 @@ def read_config(env: Mapping[str, str]) -> Config:
     reader = _Reader(env)
     in_cluster = "https://istiod.istio-system.svc:15012" if env.get("KUBERNETES_SERVICE_HOST") else ""
     xds = reader.parsed("XDS_ADDRESS", in_cluster or "https://localhost:15012", _address)
+    run_dir = reader.text("AMBIENT_RUN_DIR", "/var/run/ambient-ztunnel")
     xds_root = reader.text("XDS_ROOT_CA", "./var/run/secrets/istio/root-cert.pem")
     return Config(
         node=reader.text("NODE_NAME", socket.gethostname()),
@@ -171,13 +176,15 @@ def read_config(env: Mapping[str, str]) -> Config:
         auth_token=reader.text("AUTH_TOKEN", "./var/run/secrets/tokens/istio-token"),
         inpod_uds=reader.text("INPOD_UDS", "/var/run/ztunnel/ztunnel.sock"),
         custody_uds=reader.text("AMBIENT_CUSTODY_UDS", ""),
-        run_dir=reader.text("AMBIENT_RUN_DIR", "/var/run/ambient-ztunnel"),
+        run_dir=run_dir,
+        director_socket=reader.text("AMBIENT_DIRECTOR_SOCKET", os.path.join(run_dir, "director.sock")),
         state_dir=reader.text("AMBIENT_STATE_DIR", ""),
         workers=reader.parsed("ZTUNNEL_WORKER_THREADS", available_cores(), _threads),
         ipv6=reader.flag("IPV6_ENABLED", True),
         dns=reader.flag("DNS_CAPTURE", True),
         secret_ttl_s=int(reader.parsed("SECRET_TTL", 86400.0, duration)),
         drain_s=drain_deadline(env),
+        handover_s=reader.parsed("AMBIENT_HANDOVER_WAIT", 0.0, duration),
         log_format=reader.parsed("LOG_FORMAT", "plain", choice("plain", "json")),
         log_level=reader.parsed("LOG_LEVEL", "info", choice(*_LEVELS)),
         resolvers=reader.parsed("AMBIENT_RESOLVERS", (), _addresses) or _resolv_conf(),

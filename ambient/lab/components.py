@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from ambient.kube.objects import Node, Records
 from ambient.lab import cgroup, launch
 from ambient.lab.names import BPFFS
 from ambient.lab.settings import LabSettings
 from ambient.model.address import CONTROL_HTTP_PORT, DISCOVERY_PORT
+
+HANDOVER_WAIT: Final = "20s"
+"""A ztunnel that is told to end goes on for so long until the next one, which is started at once, has taken over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,8 @@ class Component:
     group: str
     log: Path
     mark: Path
+    notices: Path | None = None
+    """Where it says that it is about to stop: then the next one starts beside it."""
 
     @property
     def title(self) -> str:
@@ -102,15 +108,19 @@ def agent(settings: LabSettings, node: str, number: int) -> Component:
 
 def ztunnel(settings: LabSettings, node: str, number: int) -> Component:
     folder = settings.names.node_folder(number)
+    notices = folder / "ztunnel.notify"
     env = {
         **_mesh_client(settings, node, number, "ztunnel"),
+        "NOTIFY_SOCKET": str(notices),
+        "AMBIENT_HANDOVER_WAIT": HANDOVER_WAIT,
         "INPOD_UDS": str(folder / "zds.sock"),
         "AMBIENT_RUN_DIR": str(folder / "run"),
         "AMBIENT_STATE_DIR": str(folder / "ztunnel"),
         "IPV6_ENABLED": "true",
         "DNS_CAPTURE": "true",
     }
-    return _on_node(settings, node, number, "ztunnel", (sys.executable, "-m", "ztunnel"), env)
+    made = _on_node(settings, node, number, "ztunnel", (sys.executable, "-m", "ztunnel"), env)
+    return replace(made, notices=notices)
 
 
 def token_file(settings: LabSettings, number: int, account: str) -> Path:

@@ -23,7 +23,8 @@ from ambient.kube.objects import Records
 from ambient.lab import cgroup, launch
 from ambient.lab.components import Component, base_environment, components
 from ambient.lab.names import Names, lab_name
-from ambient.lab.process import adopt, saved_mark, start
+from ambient.lab.notices import Notices
+from ambient.lab.process import Process, adopt, saved_mark, start
 from ambient.lab.settings import LabSettings, load
 
 FIRST_BACKOFF_S: Final = 0.05
@@ -39,26 +40,58 @@ def backoff_s(failures: int) -> float:
 
 
 async def keep(component: Component) -> None:
-    """Run one component for ever. What it leaves behind in its cgroup ends before the next start."""
+    """Run one component for ever. What it leaves behind in its cgroup ends before the next start, unless it said
+    that it stops: then the next one starts beside it and takes over."""
     failures = 0
     mark = saved_mark(component.mark)
     process = adopt(mark) if mark else None
-    while True:
-        began = time.monotonic()
-        if process is None:
-            try:
-                group = cgroup.path(component.group)
-                await asyncio.to_thread(cgroup.kill, group)
-                process = start(component.command(), component.env, component.log)
-                process.mark.save(component.mark)
-            except (OSError, MeshError) as error:
-                say(f"{component.title}: cannot start: {error}")
-        if process is not None:
-            code = await process.wait()
-            process = None
-            say(f"{component.title}: ended with {code}")
-        failures = 1 if time.monotonic() - began > STABLE_S else failures + 1
-        await asyncio.sleep(backoff_s(failures))
+    leaving: set[asyncio.Task[None]] = set()
+    notices = Notices(component.notices) if component.notices else None
+    try:
+        while True:
+            began = time.monotonic()
+            if process is None:
+                try:
+                    if not leaving:
+                        await asyncio.to_thread(cgroup.kill, cgroup.path(component.group))
+                    process = start(component.command(), component.env, component.log)
+                    process.mark.save(component.mark)
+                except (OSError, MeshError) as error:
+                    say(f"{component.title}: cannot start: {error}")
+            if process is not None and notices is not None and await _stops_before_it_ends(process, notices):
+                say(f"{component.title}: {process.pid} stops, the next one starts")
+                task = asyncio.ensure_future(_ended(component, process))
+                leaving.add(task)
+                task.add_done_callback(leaving.discard)
+                process = None
+                failures = 0
+                continue
+            if process is not None:
+                await _ended(component, process)
+                process = None
+            failures = 1 if time.monotonic() - began > STABLE_S else failures + 1
+            await asyncio.sleep(backoff_s(failures))
+    finally:
+        for task in leaving:
+            task.cancel()
+        if notices is not None:
+            notices.close()
+
+
+async def _ended(component: Component, process: Process) -> None:
+    code = await process.wait()
+    say(f"{component.title}: {process.pid} ended with {code}")
+
+
+async def _stops_before_it_ends(process: Process, notices: Notices) -> bool:
+    stopping = asyncio.ensure_future(notices.stopping(process.pid))
+    ended = asyncio.ensure_future(process.wait())
+    await asyncio.wait({stopping, ended}, return_when=asyncio.FIRST_COMPLETED)
+    said = stopping.done() and not ended.done()
+    for task in (stopping, ended):
+        task.cancel()
+    await asyncio.gather(stopping, ended, return_exceptions=True)
+    return said
 
 
 class Supervisor:

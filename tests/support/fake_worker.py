@@ -23,6 +23,8 @@ class FakeWorker:
         self.pods: dict[str, tuple[PodUp, list[int]]] = {}
         self.certificates: dict[str, bytes] = {}
         self.closed = False
+        self.netns = 0
+        """The inode it claims to serve its pods in; 0: the true one."""
         self.slot, self.pid, self.error, self.silent = slot, pid, error, silent
         self._path = path
         self._channel: Channel | None = None
@@ -33,7 +35,8 @@ class FakeWorker:
         sock.connect(self._path)
         self._channel = Channel(asyncio.get_running_loop(), sock, self._message, self._lost)
         self.closed = False
-        self.say(Hello(pid=self.pid, slot=self.slot, pods=tuple(self.pods)))
+        netns = tuple(self.netns or netns_inode(fds[0]) for _, fds in self.pods.values())
+        self.say(Hello(pid=self.pid, slot=self.slot, pods=tuple(self.pods), netns=netns))
         return self
 
     def say(self, message: ToDirector, fds: tuple[int, ...] = ()) -> None:

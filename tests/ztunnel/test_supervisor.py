@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.waiting import until
-from ztunnel.__main__ import drain_deadline
+from ztunnel.__main__ import PLACES, claim, drain_deadline
 
 DRIVER = """
 import sys
@@ -140,4 +140,31 @@ def test_a_worker_count_that_is_none_stops_the_start_with_its_name() -> None:
 
 @pytest.mark.parametrize(("text", "seconds"), [("30", 30.0), ("1m30s", 90.0), ("250ms", 0.25), ("", 5.0)])
 def test_the_director_gets_as_long_as_its_own_settings_say(text: str, seconds: float) -> None:
-    assert drain_deadline({"TERMINATION_GRACE_PERIOD_SECONDS": text}) == seconds
+    assert drain_deadline({"TERMINATION_GRACE_PERIOD_SECONDS": text}) == 2 * seconds
+    assert (
+        drain_deadline({"TERMINATION_GRACE_PERIOD_SECONDS": text, "AMBIENT_HANDOVER_WAIT": "1m"})
+        == max(60.0, seconds) + seconds
+    )
+
+
+def test_two_ztunnels_of_a_node_have_a_directors_socket_each(tmp_path: Path) -> None:
+    env = {"AMBIENT_RUN_DIR": str(tmp_path / "run")}
+    first, lock = claim(env)
+    second, other = claim(env)
+    assert first == str(tmp_path / "run" / "director.sock")
+    assert second != first
+    os.close(lock)
+    assert claim(env)[0] == first
+    # What was left behind by force may have workers that still look for a director there.
+    os.close(other)
+    Path(second).touch()
+    assert claim(env)[0] == second
+
+
+def test_there_is_an_end_to_how_many_ztunnels_share_a_folder(tmp_path: Path) -> None:
+    env = {"AMBIENT_RUN_DIR": str(tmp_path)}
+    held = [claim(env)[1] for _ in range(PLACES)]
+    with pytest.raises(OSError, match="run in"):
+        claim(env)
+    for lock in held:
+        os.close(lock)

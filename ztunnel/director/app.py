@@ -20,14 +20,18 @@ from ztunnel.director.ca_client import CaClient
 from ztunnel.director.director import Director
 from ztunnel.director.discovery import server_settings
 from ztunnel.director.dumping import config_dump
+from ztunnel.director.handover import Heir
 from ztunnel.director.logs import LEVELS, LogFilter, set_up
+from ztunnel.director.notify import say_stopping
 from ztunnel.inpod.agent import AgentLink
 
 EXIT_CONFIG: Final = 78
-PORT_RETRY_S: Final = 0.25
+PORT_RETRY_S: Final = 0.1
 GATHER_S: Final = 0.5
 """How long a fresh director waits at most for living workers to report before it talks to the node agent."""
 GATHER_LOOK_S: Final = 0.01
+LOOK_S: Final = 0.02
+"""How often a ztunnel that is to take over looks whether it could."""
 SETTLE_S: Final = 0.2
 """How long handshakes that are under way at shutdown have to come to their end: a long round trip."""
 
@@ -85,21 +89,63 @@ class App:
             self._stop.set()
 
     async def _shut_down(self, tasks: Sequence[asyncio.Task[None]]) -> None:
-        self._draining = True
         if not self._code:
-            deadline = self._config.drain_s
-            _log.info("draining, at most %.0f s", deadline)
-            self.director.pods.refuse_new()
-            await asyncio.sleep(SETTLE_S)
-            self.director.drain(deadline)
-            await self.director.reports.drained(deadline + 0.5)
+            await self._leave()
+        self._draining = True
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        for server in self._servers:
-            await server.close()
+        await self._close_ports()
         self.director.discovery.save_now()
         self.director.close()
+
+    async def _leave(self) -> None:
+        """Go on until the next ztunnel serves, if there is one; then let what is open come to its end."""
+        config, director = self._config, self.director
+        say_stopping(os.getppid() if self._supervised else os.getpid())
+        passed_on = await director.estate.passed_on(config.handover_s, max(config.handover_s, config.drain_s))
+        self._draining = True
+        self._link.retire()
+        _log.info("draining, at most %.0f s; %d pods were handed over", config.drain_s, len(passed_on))
+        if director.estate.beside:
+            # Its pages are to be found where ours were.
+            await self._close_ports()
+        if director.pods.refuse_new(passed_on):
+            await asyncio.sleep(SETTLE_S)
+        director.drain(config.drain_s, passed_on)
+        await director.reports.drained(config.drain_s + 0.5)
+
+    async def _close_ports(self) -> None:
+        servers, self._servers = self._servers, []
+        for server in servers:
+            await server.close()
+
+    async def _take_over(self, heir: Heir) -> None:
+        """Have the pods of the ztunnel that was here before, when we could serve them, and tell it when we do."""
+        director = self.director
+        if heir.connect():
+            _log.info("another ztunnel serves the pods of this node; it hands them over when we are ready")
+        await self._until(lambda: heir.gone.is_set() or self._prepared())
+        await heir.ask()
+        taken = director.inherit(heir)
+        talking = asyncio.ensure_future(self._link.run())
+        try:
+            await self._until(lambda: heir.gone.is_set() or not self._pending())
+            heir.serving([uid for uid in taken if director.pods.up(uid)])
+            director.estate.listen()
+            await talking
+        finally:
+            talking.cancel()
+            heir.close()
+
+    async def _until(self, done: Callable[[], bool]) -> None:
+        while True:
+            if done():
+                return
+            await asyncio.sleep(LOOK_S)
+
+    def _prepared(self) -> bool:
+        return self.director.discovery.settled and len(list(self.director.crew)) >= self._config.workers
 
     async def _pods(self) -> None:
         # Workers that outlived an earlier director bring the pods' sockets; without them we would bind anew.
@@ -107,7 +153,7 @@ class App:
             if self._gathered():
                 break
             await asyncio.sleep(GATHER_LOOK_S)
-        await self._link.run()
+        await self._take_over(Heir(self._config.handover_socket))
 
     def _gathered(self) -> bool:
         """Every worker has said hello, and the sockets of every pod they serve are here."""

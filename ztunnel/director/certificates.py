@@ -70,7 +70,11 @@ class Certificates:
 
     def offer(self, taken_back: Mapping[str, Secret]) -> None:
         """Secrets that an earlier process had; owned by us from here on."""
-        self._spare.update(taken_back)
+        for identity, secret in taken_back.items():
+            earlier = self._spare.pop(identity, None)
+            if earlier is not None:
+                os.close(earlier.fd)
+            self._spare[identity] = secret
 
     def want(self, identity: str, priority: Priority = Priority.WARMUP) -> None:
         """A pod of this node has this identity."""

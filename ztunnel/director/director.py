@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from typing import Final
 
@@ -23,6 +23,7 @@ from ztunnel.director.answers import Answers
 from ztunnel.director.certificates import Certificates, Sign
 from ztunnel.director.custody import Custody, Secret
 from ztunnel.director.discovery import Discovery, server_settings
+from ztunnel.director.handover import Estate, Heir
 from ztunnel.director.pods import Pods, Rules
 from ztunnel.director.policies import PodInfo, Site, identity_of, pod_policy
 from ztunnel.director.reports import Reports
@@ -97,6 +98,7 @@ class Director:
         self.answers = Answers(
             mesh, self.site, domain=config.cluster_domain, registry_only=config.registry_only, ipv6=config.ipv6
         )
+        self.estate = Estate(config.handover_socket, self.pods.listening, self.certificates.held)
         self.log_level = config.log_level
         self._settled = False
         self._every_pod_known = False
@@ -128,10 +130,15 @@ class Director:
     def served(self) -> Iterable[str]:
         return self.pods.served()
 
-    def gathered(self, heirs: int) -> bool:
-        """So many workers are here, and the sockets of every pod they serve."""
-        workers = self.crew.everyone()
-        return len(workers) >= heirs and all(self.pods.get(uid) for worker in workers for uid in worker.claims)
+    def inherit(self, heir: Heir) -> list[str]:
+        """Take over what an earlier ztunnel gave; the uids whose sockets are now ours, too."""
+        given, heir.secrets = heir.secrets, {}
+        self.certificates.offer(given)
+        pods, heir.pods = heir.pods, []
+        taken = [message.uid for message, fds in pods if self.pods.worker_gave(None, message, fds)]
+        self._reconcile_identities()
+        self._answer_held()
+        return taken
 
     # --- workers (ztunnel.director.workers.Owner)
 
@@ -221,12 +228,14 @@ class Director:
         for worker in self.crew.everyone():
             worker.send(ipc.LogLevel(level=level))
 
-    def drain(self, deadline_s: float) -> None:
-        """No new connections from here on; workers let open ones end for so many seconds."""
+    def drain(self, deadline_s: float, passed_on: Collection[str] = ()) -> None:
+        """No new connections from here on, another ztunnel accepts those of the pods `passed_on`; workers let open ones
+        end for so many seconds."""
+        everything = all(uid in passed_on for uid in self.pods.served())
         for worker in self.crew.everyone():
-            worker.send(ipc.Drain(deadline_s=deadline_s))
+            worker.send(ipc.Drain(deadline_s=deadline_s, handed_over=everything))
         # A drained worker accepts no more: what would still arrive must not wait in a queue that nobody reads.
-        self.pods.stop_listening()
+        self.pods.stop_listening(passed_on)
 
     # --- inside
 
@@ -347,6 +356,7 @@ class Director:
 
     def close(self) -> None:
         """Let go of every descriptor."""
+        self.estate.close()
         self.crew.close()
         self.pods.close()
         self.certificates.close()

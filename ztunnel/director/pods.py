@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 
 from ambient.errors import InvalidInput, MeshError
@@ -129,28 +129,50 @@ class Pods:
         waiting = [self._pods[uid] for uid in self.pending()]
         return [pod.info.uid for pod in waiting if not await self._serve(pod)]
 
-    def remove(self, uid: str, drain_s: float = 0.0) -> None:
+    def remove(self, uid: str) -> None:
         """Let go of a pod; one that only a worker remembers goes there, unknown ones are no error."""
         pod = self._pods.pop(uid, None)
         for worker in self._crew.everyone():
             if worker.pods.pop(uid, None) is not None or pod is not None:
-                worker.send(PodDown(uid=uid, drain_s=drain_s))
+                worker.send(PodDown(uid=uid))
         if pod is not None:
             pod.close()
             pod.changed.set()
             self._stopped(uid)
 
-    def refuse_new(self) -> None:
-        """Whoever dials from now on is left to the next ztunnel; what has begun still comes in."""
-        for pod in self._pods.values():
-            if pod.listeners is not None:
-                pod.listeners.refuse_new()
+    def listening(self) -> list[tuple[PodListeners, tuple[int, ...]]]:
+        """Every pod with its sockets, for another ztunnel; the descriptors stay ours."""
+        return [
+            (
+                PodListeners(
+                    uid=uid,
+                    name=pod.info.name,
+                    namespace=pod.info.namespace,
+                    service_account=pod.info.service_account,
+                    identity=pod.identity,
+                    dns=self._rules.dns,
+                ),
+                pod.listeners.fds,
+            )
+            for uid, pod in self._pods.items()
+            if pod.listeners is not None
+        ]
 
-    def stop_listening(self) -> None:
+    def refuse_new(self, kept: Container[str] = ()) -> bool:
+        """Whoever dials from now on is left to the next ztunnel; what has begun still comes in. Not so where somebody
+        else accepts from the sockets (`kept`). False: that is everywhere."""
+        others = self._listeners_but(kept)
+        for listeners in others:
+            listeners.refuse_new()
+        return bool(others)
+
+    def stop_listening(self, kept: Container[str] = ()) -> None:
         """Take no new connections anywhere; open ones are the workers' affair."""
-        for pod in self._pods.values():
-            if pod.listeners is not None:
-                pod.listeners.stop()
+        for listeners in self._listeners_but(kept):
+            listeners.stop()
+
+    def _listeners_but(self, kept: Container[str]) -> list[Listeners]:
+        return [pod.listeners for uid, pod in self._pods.items() if pod.listeners is not None and uid not in kept]
 
     def close(self) -> None:
         for pod in self._pods.values():
@@ -163,9 +185,10 @@ class Pods:
         for uid, pod in self._pods.items():
             if pod.listeners is None:
                 continue
-            if uid in worker.claims:
+            if uid in worker.claims and worker.namespaces.get(uid, pod.inode) == pod.inode:
                 self._update(pod, [worker])
             else:
+                # Also where it serves a namespace that the pod had while there was no director.
                 self._offer(pod, worker)
         for uid in worker.claims - self._pods.keys():
             worker.send(AskListeners(uid=uid))
@@ -179,18 +202,19 @@ class Pods:
             worker.pods[message.uid] = message.error
             self._pods[message.uid].changed.set()
 
-    def worker_gave(self, worker: Worker, message: PodListeners, fds: list[int]) -> None:
-        """Sockets from a worker's hands: of a pod we do not have yet (or could not bind) they are taken over."""
+    def worker_gave(self, worker: Worker | None, message: PodListeners, fds: list[int]) -> bool:
+        """Sockets from a worker's hands (None: another ztunnel's): of a pod we do not have yet (or could not bind) they
+        are taken over. False: they are not."""
         pod = self._pods.get(message.uid)
         if not fds or not message.name or (pod is not None and pod.listeners is not None):
             _close(fds)
-            return
+            return False
         try:
             listeners = self._rules.adopt(fds)
         except MeshError as error:
             _log.warning("pod %s: %s", message.uid, error)
             _close(fds)
-            return
+            return False
         if pod is not None:
             pod.close()
         info = PodInfo(message.uid, message.name, message.namespace, message.service_account)
@@ -211,6 +235,7 @@ class Pods:
                 self._update(taken, [other])
             else:
                 self._offer(taken, other)
+        return True
 
     # --- discovery's side
 

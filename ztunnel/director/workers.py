@@ -31,6 +31,7 @@ class Worker:
         self.slot = hello.slot
         self.pid = hello.pid
         self.claims = frozenset(hello.pods)
+        self.namespaces = dict(zip(hello.pods, hello.netns, strict=False))
         self.pods: dict[str, str] = dict.fromkeys(hello.pods, "")
         self.leaving = False
         self.drained = False
@@ -90,6 +91,8 @@ class Crew:
             asyncio.get_running_loop().remove_reader(self._listener)
             self._listener.close()
             self._listener = None
+            # Left behind it would say that workers of ours may still look for a director here.
+            self._path.unlink(missing_ok=True)
         for worker in self._workers:
             worker.close()
         for channel in self._strangers:

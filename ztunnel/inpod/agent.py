@@ -53,15 +53,20 @@ class AgentLink:
         self._sleep = sleep
         self._session: ZtunnelSession | None = None
         self._snapshot = False
+        self._retired = False
 
     @property
     def ready(self) -> bool:
         return self._session is not None and self._session.ready
 
+    def retire(self) -> None:
+        """Do not connect again: the newest connection gets the node's new pods, and that should not be ours."""
+        self._retired = True
+
     async def run(self) -> None:
-        """Connect, listen, reconnect (10 ms doubling to 1 s), for ever."""
+        """Connect, listen, reconnect (10 ms doubling to 1 s), until retired."""
         pause = FIRST_PAUSE_S
-        while True:
+        while not self._retired:
             self._snapshot = False
             try:
                 await self._converse(connect(self._path))

@@ -229,7 +229,13 @@ def _packed(raw: Any) -> bytes:
     return raw
 
 
-_CODEC: Final = Codec((*typing.get_args(messages.ToDirector), *typing.get_args(messages.ToWorker)))
+_CODEC: Final = Codec(
+    (
+        *typing.get_args(messages.ToDirector),
+        *typing.get_args(messages.ToWorker),
+        *typing.get_args(messages.BetweenZtunnels),
+    )
+)
 
 
 def encode(message: object) -> bytes:

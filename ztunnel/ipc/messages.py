@@ -18,7 +18,8 @@ from ambient.model.policy import Authorization
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
-    """First message of a connection. `pods`: uids that this worker already serves (empty on a fresh start).
+    """First message of a connection. `pods`: uids that this worker already serves (empty on a fresh start), `netns`:
+    the inode of each one's namespace, in the same order.
 
     `counters` state is kept by the worker; after a reconnect it reports totals since ITS start (see Counters).
     """
@@ -27,6 +28,7 @@ class Hello:
     slot: int
     pods: tuple[str, ...] = ()
     identities: tuple[str, ...] = ()
+    netns: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,10 +216,9 @@ class PodUpdate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PodDown:
-    """Stop accepting for the pod. Connections may go on for `drain_s` seconds (0: cut now), then are closed."""
+    """Let go of the pod: what is still open of it is cut."""
 
     uid: str
-    drain_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -298,9 +299,38 @@ class LogLevel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Drain:
-    """Stop accepting everywhere, GOAWAY on tunnels, answer Drained when idle or after `deadline_s`, then exit."""
+    """Stop accepting everywhere, GOAWAY on tunnels, answer Drained when idle or after `deadline_s`, then exit.
+
+    `handed_over`: another ztunnel accepts from the same sockets, so what waits there is left to it.
+    """
 
     deadline_s: float
+    handed_over: bool = False
+
+
+# --- between two ztunnels of one node (ztunnel.director.handover)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeOver:
+    """The coming ztunnel could serve: give it everything. `network`: inode of its network namespace.
+
+    Answered by Certificate and PodListeners messages, as workers exchange them with a director, then AllGiven.
+    """
+
+    network: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AllGiven:
+    """No more certificates and pods follow."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakenOver:
+    """The coming ztunnel is ready and serves these pods with the sockets it was given."""
+
+    uids: tuple[str, ...]
 
 
 ToDirector = (
@@ -323,3 +353,4 @@ ToWorker = (
     | LogLevel
     | Drain
 )
+BetweenZtunnels = TakeOver | AllGiven | TakenOver

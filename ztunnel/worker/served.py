@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import socket
 from collections.abc import Callable, Sequence
@@ -44,8 +43,6 @@ class ServedPod:
         self.netns_inode = os.fstat(fds[0]).st_ino
         self._netns_fd = os.dup(fds[0])
         self.pod = Pod(plane, up, make_sockets(fds[0]))
-        self._closing: Callable[[], None] | None = None
-        self._deadline: asyncio.TimerHandle | None = None
         listeners = [socket.socket(fileno=fd) for fd in fds[1:]]
         takers = (self._take_outbound, self._take_plain, self._take_hbone)
         self._listeners = listeners
@@ -81,44 +78,39 @@ class ServedPod:
 
     # --- ending
 
-    def stop_accepting(self) -> None:
+    @property
+    def busy(self) -> bool:
+        """Something is open, or a peer may still send a request on a tunnel because it has not read our GOAWAY."""
+        return bool(self.pod.connections) or any(not tunnel.core.going_away for tunnel in self.pod.tunnels)
+
+    def stop_accepting(self, *, take_queue: bool = True) -> None:
         """Take what is queued and no new connections; our handles of the listening sockets stay open."""
         for acceptor in self._acceptors:
-            acceptor.finish()
+            if take_queue:
+                acceptor.finish()
+            else:
+                acceptor.pause()
         self._acceptors.clear()
         for server in self._dns:
             server.close()
         self._dns.clear()
 
-    def drain(self) -> None:
-        """No new connections and no new streams; what is open goes on."""
-        self.stop_accepting()
+    def drain(self, *, take_queue: bool = True) -> None:
+        """No new connections and no new streams; what is open goes on. Without `take_queue` somebody else takes what
+        waits to be accepted."""
+        self.stop_accepting(take_queue=take_queue)
         self.pod.closing = True
         for tunnel in list(self.pod.tunnels):
             if tunnel.established:
                 tunnel.core.drain()
 
-    def close_after(self, drain_s: float, gone: Callable[[], None]) -> None:
-        """Drain, and when the last connection ended or `drain_s` is over close everything and call `gone`."""
-        self._closing = gone
-        self.drain()
-        if drain_s > 0 and self.pod.connections:
-            self._deadline = self.plane.loop.call_later(drain_s, self.close)
-        else:
-            self.close()
-
     def tick(self) -> None:
         """Once a second."""
         self.pod.pool.tick()
         self.pod.sockets.tick()
-        if self._closing is not None and not self.pod.connections:
-            self.close()
 
     def close(self) -> None:
         """Cut what is left and release every descriptor."""
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
         self.stop_accepting()
         self.pod.live.cut_all(DRAINED)
         for connection in list(self.pod.outbound):
@@ -137,9 +129,6 @@ class ServedPod:
         if self._netns_fd >= 0:
             os.close(self._netns_fd)
             self._netns_fd = -1
-        gone, self._closing = self._closing, None
-        if gone is not None:
-            gone()
 
 
 class _AwaitCertificate:

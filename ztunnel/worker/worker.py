@@ -44,7 +44,6 @@ class Worker:
         settings = m.Settings(node="", trust_domain="", cluster_id="")
         self.plane = Plane(loop, self.recorder, settings, self._link.send)
         self._pods: dict[str, ServedPod] = {}
-        self._leaving: set[ServedPod] = set()
         self._resolvers = Resolvers(
             self.plane, AskCache(lambda key: self._link.send(m.NameAsk(uid=key[0], name=key[1], qtype=key[2])))
         )
@@ -67,7 +66,13 @@ class Worker:
     def _director_up(self) -> None:
         self.recorder.counters.resend()
         self._link.send(
-            m.Hello(pid=os.getpid(), slot=self._slot, pods=tuple(self._pods), identities=self.plane.wallet.identities)
+            m.Hello(
+                pid=os.getpid(),
+                slot=self._slot,
+                pods=tuple(self._pods),
+                identities=self.plane.wallet.identities,
+                netns=tuple(served.netns_inode for served in self._pods.values()),
+            )
         )
         self.plane.routes.director_back()
         self.plane.peers.director_back()
@@ -127,7 +132,7 @@ class Worker:
             case m.LogLevel():
                 self.recorder.log.set_level(message.level)
             case m.Drain():
-                self._drain(message.deadline_s)
+                self._drain(message)
             case _:
                 raise InvalidInput("message not understood", type(message).__name__)
         return False
@@ -192,16 +197,9 @@ class Worker:
 
     def _pod_down(self, message: m.PodDown) -> None:
         served = self._pods.pop(message.uid, None)
-        if served is None:
-            self._link.send(m.PodGone(uid=message.uid))
-            return
-        self._leaving.add(served)
-
-        def gone() -> None:
-            self._leaving.discard(served)
-            self._link.send(m.PodGone(uid=message.uid))
-
-        served.close_after(message.drain_s, gone)
+        if served is not None:
+            served.close()
+        self._link.send(m.PodGone(uid=message.uid))
 
     def _give_listeners(self, uid: str) -> None:
         served = self._pods.get(uid)
@@ -227,7 +225,7 @@ class Worker:
         self._loop.call_later(TICK_S, self._tick)
         try:
             self.plane.tick()
-            for served in [*self._pods.values(), *self._leaving]:
+            for served in self._pods.values():
                 served.tick()
             if self._link.up:
                 self._report()
@@ -260,27 +258,27 @@ class Worker:
     def close(self) -> None:
         """Cut everything and hang up, without saying so."""
         self._over = True
-        for served in [*self._pods.values(), *self._leaving]:
+        for served in self._pods.values():
             served.close()
         self._pods.clear()
         self._link.close()
 
-    def _drain(self, deadline_s: float) -> None:
+    def _drain(self, message: m.Drain) -> None:
         self.plane.draining = True
-        self._deadline = self._loop.time() + deadline_s
+        self._deadline = self._loop.time() + message.deadline_s
         for served in self._pods.values():
-            served.drain()
+            served.drain(take_queue=not message.handed_over)
         self._check_drained()
 
     def _check_drained(self) -> None:
         if self._deadline is None or self._over:
             return
-        busy = any(served.pod.connections for served in [*self._pods.values(), *self._leaving])
+        busy = any(served.busy for served in self._pods.values())
         if busy and self._loop.time() < self._deadline:
             self._loop.call_later(0.05, self._check_drained)
             return
         self._over = True
-        for served in [*self._pods.values(), *self._leaving]:
+        for served in self._pods.values():
             served.close()
         self._report()
         self._link.send(m.Drained())

@@ -190,6 +190,31 @@ def test_a_worker_that_does_not_answer_makes_the_pod_pending_and_its_death_makes
     asyncio.run(scenario())
 
 
+def test_a_worker_that_serves_the_namespace_a_pod_had_before_is_given_the_one_it_has_now(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bench = Bench(tmp_path)
+        worker = await bench.worker()
+        assert await bench.pods.add(POD, own_netns()) == ""
+        worker.hang_up()
+        await eventually(lambda: not list(bench.crew))
+        worker.heard.clear()
+        worker.netns = 1
+        worker.connect()
+        await worker.hears(ipc.PodUp)
+        await eventually(lambda: bench.pods.up("uid-a"))
+        worker.hang_up()
+        await eventually(lambda: not list(bench.crew))
+        worker.heard.clear()
+        worker.netns = 0
+        worker.connect()
+        await worker.hears(ipc.PodUpdate)
+        assert worker.all(ipc.PodUp) == []
+        worker.die()
+        bench.close()
+
+    asyncio.run(scenario())
+
+
 def test_no_worker_at_all_is_said_so(tmp_path: Path) -> None:
     async def scenario() -> None:
         bench = Bench(tmp_path)

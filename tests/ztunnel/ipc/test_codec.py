@@ -68,8 +68,8 @@ def test_a_policy_keeps_networks_and_enums() -> None:
 
 
 def test_an_older_sender_without_the_newest_field_is_understood() -> None:
-    raw = msgspec.msgpack.decode(encode(messages.PodDown(uid="u", drain_s=3.0)))
-    assert decode(msgspec.msgpack.encode(raw[:-1])) == messages.PodDown(uid="u")
+    raw = msgspec.msgpack.decode(encode(messages.Drain(deadline_s=3.0)))
+    assert decode(msgspec.msgpack.encode(raw[:-1])) == messages.Drain(deadline_s=3.0)
 
 
 @pytest.mark.parametrize(

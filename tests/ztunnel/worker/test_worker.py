@@ -113,27 +113,6 @@ def test_a_pod_that_goes_at_once_takes_its_connections_with_it() -> None:
     run(scenario)
 
 
-def test_a_pod_that_drains_lets_its_connections_end() -> None:
-    async def scenario() -> None:
-        async with world() as here, application("127.0.0.12", echo) as port:
-            client, server = await pair(here, port)
-            reader, writer = await asyncio.open_connection(*client.outbound)
-            writer.write(b"1")
-            await reader.readexactly(1)
-            here.director.send(m.PodDown(uid=server.uid, drain_s=30))
-            here.director.send(m.PodDown(uid=client.uid, drain_s=30))
-            await until(lambda: not here.workers[0]._pods)
-            writer.write(b"2")
-            assert await reader.readexactly(1) == b"2"
-            assert not here.director.of(m.PodGone)
-            writer.write_eof()
-            assert await reader.read() == b""
-            writer.close()
-            await until(lambda: len(here.director.of(m.PodGone)) == 2)
-
-    run(scenario)
-
-
 def test_the_same_pod_again_keeps_its_connections_and_another_namespace_does_not() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
@@ -174,6 +153,40 @@ def test_a_drained_worker_finishes_what_is_open_and_then_ends() -> None:
             writer.close()
             await until(lambda: here.finished == [0])
             await until(lambda: bool(here.director.of(m.Drained)))
+
+    run(scenario)
+
+
+def test_what_waits_to_be_accepted_is_left_to_the_ztunnel_that_takes_over() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client, _ = await pair(here, port)
+            listening = here.workers[0]._pods[client.uid].listening_fds[1]
+            with socket.socket(fileno=os.dup(listening)) as shared:
+                here.director.send(m.Drain(deadline_s=20, handed_over=True))
+                await until(lambda: here.finished == [0])
+                reader, writer = await asyncio.open_connection(*client.outbound)
+                taken, _ = shared.accept()
+                taken.close()
+            assert await reader.read() == b""
+            writer.close()
+
+    run(scenario)
+
+
+def test_a_drained_worker_does_not_close_on_a_peer_that_has_not_read_its_goaway() -> None:
+    async def scenario() -> None:
+        async with world(workers=2) as here, application("127.0.0.12", echo) as port:
+            client, server = await pair(here, port)
+            await until(lambda: all(server.uid in one._pods for one in here.workers))
+            assert await talk(client.outbound) == b"hello"
+            inbound = next(one for one in here.workers if one._pods[server.uid].pod.tunnels)
+            tunnel = next(iter(inbound._pods[server.uid].pod.tunnels))
+            assert not inbound._pods[server.uid].pod.connections
+            inbound._drain(m.Drain(deadline_s=20))
+            assert not here.finished
+            await until(lambda: len(here.finished) == 1)
+            assert tunnel.core.going_away
 
     run(scenario)
 

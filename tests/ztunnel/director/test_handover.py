@@ -1,0 +1,191 @@
+"""Two directors in one process: what one has becomes the other's, and who did not get ready has taken nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.director_world import ALICE, ALICE_WORKLOAD, IDENTITY, World, scenario
+from tests.support.fake_worker import own_netns, same_file
+from tests.support.waiting import eventually
+from ztunnel.director.custody import Secret
+from ztunnel.director.director import Director
+from ztunnel.director.handover import Estate, Heir
+from ztunnel.director.memfd import content, sealed
+from ztunnel.ipc import messages as ipc
+
+
+@asynccontextmanager
+async def leaving(world: World) -> AsyncIterator[Director]:
+    """A director with one pod, its certificate, and a worker that serves it."""
+    world.known(ALICE_WORKLOAD)
+    async with world.director() as one:
+        worker = world.worker()
+        await worker.hears(ipc.Settings)
+        assert await one.add(ALICE, own_netns()) == ""
+        await eventually(lambda: bool(one.certificates.current()))
+        one.estate.listen()
+        yield one
+
+
+def coming(world: World) -> Heir:
+    heir = Heir(world.config.handover_socket)
+    assert heir.connect()
+    return heir
+
+
+def close(heir: Heir) -> None:
+    for _, fds in heir.pods:
+        for fd in fds:
+            os.close(fd)
+    for secret in heir.secrets.values():
+        os.close(secret.fd)
+    heir.close()
+
+
+@scenario
+async def test_the_next_ztunnel_gets_the_same_open_sockets_and_the_keys(world: World) -> None:
+    async with leaving(world) as one:
+        heir = coming(world)
+        await heir.ask()
+        ((pod, fds),) = heir.pods
+        assert (pod.uid, pod.name, pod.identity) == (ALICE.uid, ALICE.name, IDENTITY)
+        ((_, held),) = one.pods.listening()
+        assert len(fds) == len(held)
+        assert all(same_file(left, right) for left, right in zip(fds, held, strict=True))
+        ((_, ours),) = one.certificates.current()
+        assert content(heir.secrets[IDENTITY].fd) == content(ours.fd)
+        close(heir)
+
+
+@scenario
+async def test_another_director_serves_what_it_inherits_with_those_sockets_and_without_the_authority(
+    world: World,
+) -> None:
+    async with leaving(world) as one:
+        heir = coming(world)
+        await heir.ask()
+        second = World(Path(world.config.run_dir).parent / "second")
+        async with second.director() as two:
+            assert two.inherit(heir) == [ALICE.uid]
+            worker = second.worker()
+            up = await worker.hears(ipc.PodUp)
+            assert up.uid == ALICE.uid
+            ((_, held),) = one.pods.listening()
+            assert same_file(worker.pods[ALICE.uid][1][1], held[1])
+            assert [identity for identity, _ in two.certificates.current()] == [IDENTITY]
+            assert not second.authority.asked
+            worker.die()
+        close(heir)
+
+
+@scenario
+async def test_only_an_heir_that_says_so_has_taken_over(world: World) -> None:
+    async with leaving(world) as one:
+        assert await one.estate.passed_on(0.0, 5.0) == frozenset()
+        heir = coming(world)
+        await heir.ask()
+        assert one.estate.taken is None
+        heir.serving([ALICE.uid])
+        assert await one.estate.passed_on(0.0, 5.0) == {ALICE.uid}
+        assert one.estate.beside
+        close(heir)
+        await eventually(lambda: one.estate.taken is None)
+
+
+@scenario
+async def test_one_that_is_told_to_end_waits_for_an_heir_that_is_on_its_way(world: World) -> None:
+    async with leaving(world) as one:
+        passed_on = asyncio.ensure_future(one.estate.passed_on(20.0, 20.0))
+        await asyncio.sleep(0)
+        assert not passed_on.done()
+        heir = coming(world)
+        await heir.ask()
+        heir.serving([ALICE.uid])
+        assert await passed_on == {ALICE.uid}
+        close(heir)
+
+
+@scenario
+async def test_an_heir_that_never_gets_ready_is_not_waited_for_without_end(world: World) -> None:
+    async with leaving(world) as one:
+        heir = coming(world)
+        await eventually(lambda: one.estate._heir is not None)
+        assert await one.estate.passed_on(0.0, 0.01) == frozenset()
+        close(heir)
+
+
+@scenario
+async def test_when_the_heir_dies_the_one_before_it_can_be_found_again(world: World) -> None:
+    async with leaving(world):
+        heir = coming(world)
+        await heir.ask()
+        theirs = Estate(world.config.handover_socket, list, list)
+        theirs.listen()
+        theirs.close()
+        close(heir)
+
+        def found() -> bool:
+            again = Heir(world.config.handover_socket)
+            connected = again.connect()
+            again.close()
+            return connected
+
+        await eventually(found)
+
+
+@scenario
+async def test_where_nobody_was_before_there_is_nothing_to_wait_for(world: World) -> None:
+    heir = Heir(world.config.handover_socket)
+    assert not heir.connect()
+    assert heir.gone.is_set()
+    await heir.ask()
+    assert not heir.pods
+
+
+@scenario
+async def test_who_has_taken_over_keeps_its_connections_when_the_other_drains(world: World) -> None:
+    async with leaving(world) as one:
+        worker = world.workers[0]
+        stopped: list[str] = []
+        one.pods._pods[ALICE.uid].listeners = _Noting(one.pods._pods[ALICE.uid].listeners, stopped)  # type: ignore[assignment]
+        assert not one.pods.refuse_new({ALICE.uid})
+        one.drain(1.0, {ALICE.uid})
+        assert (await worker.hears(ipc.Drain)).handed_over
+        assert stopped == []
+        one.drain(1.0)
+        assert not (await worker.hears(ipc.Drain, 2)).handed_over
+        assert stopped == ["stop"]
+
+
+class _Noting:
+    """Listeners that only note what is asked of them."""
+
+    def __init__(self, real: object, said: list[str]) -> None:
+        self._real = real
+        self._said = said
+
+    def stop(self) -> None:
+        self._said.append("stop")
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._real, name)
+
+
+def test_without_a_place_for_the_socket_there_is_no_handover_and_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    Estate("/proc/none/handover.sock", list, list).listen()
+    assert "no handover" in caplog.text
+
+
+@scenario
+async def test_a_certificate_offered_twice_is_held_once(world: World) -> None:
+    async with world.director() as one:
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(2):
+            one.certificates.offer({IDENTITY: Secret(sealed("test", b"none"), "", 0.0)})
+        assert len(os.listdir("/proc/self/fd")) == before + 1
