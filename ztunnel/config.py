@@ -54,6 +54,7 @@ class Config:
     log_level: str = "info"
     resolvers: tuple[str, ...] = ()
     registry_only: bool = False
+    metrics_series: int = 2_000
     admin_port: int = ADMIN_PORT
     stats_port: int = STATS_PORT
     ready_port: int = READY_PORT
@@ -190,6 +191,7 @@ def read_config(env: Mapping[str, str]) -> Config:
         resolvers=reader.parsed("AMBIENT_RESOLVERS", (), _addresses) or _resolv_conf(),
         registry_only=reader.parsed("AMBIENT_OUTBOUND", "ALLOW_ANY", choice("ALLOW_ANY", "REGISTRY_ONLY"))
         == "REGISTRY_ONLY",
+        metrics_series=reader.parsed("AMBIENT_METRICS_SERIES", 2_000, integer(10, 100_000)),
         admin_port=reader.parsed("AMBIENT_ADMIN_PORT", ADMIN_PORT, _port),
         stats_port=reader.parsed("AMBIENT_STATS_PORT", STATS_PORT, _port),
         ready_port=reader.parsed("AMBIENT_READY_PORT", READY_PORT, _port),

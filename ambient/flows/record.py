@@ -10,7 +10,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import StrEnum
-from typing import Any
+from types import MappingProxyType
+from typing import Any, Final
 
 from ambient.errors import InvalidInput
 
@@ -27,6 +28,7 @@ class Flow:
     """Times in seconds since the epoch, sizes in bytes; source and destination are "ip:port" as the client saw them.
 
     `sequence` is given by the store that holds it (0: not stored). `flags` are Istio's response flags ("-" = none).
+    `traceparent` is the W3C trace context that went with its CONNECT.
     """
 
     event: Event
@@ -51,10 +53,13 @@ class Flow:
     bytes_received: int = 0
     duration_ms: int = 0
     sequence: int = 0
+    traceparent: str = ""
 
 
-_TYPES = {f.name: {"Event": str, "str": str, "int": int, "float": float}[str(f.type)] for f in fields(Flow)}
-_REQUIRED = ("event", "time_unix", "node", "direction", "source", "destination")
+_TYPES: Final[Mapping[str, type]] = MappingProxyType(
+    {f.name: {"Event": str, "str": str, "int": int, "float": float}[str(f.type)] for f in fields(Flow)}
+)
+_REQUIRED: Final = ("event", "time_unix", "node", "direction", "source", "destination")
 
 
 def to_json(flow: Flow) -> str:

@@ -13,7 +13,7 @@ State survives streams: `open` announces what we have, the server sends only wha
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from ambient.errors import ProtocolError
 from ambient.model.mesh import Kind
@@ -37,6 +37,8 @@ class Batch:
     gone: tuple[tuple[Kind, str], ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     first: bool = False
+    octets: int = 0
+    """Size of the resources as they came."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +114,7 @@ class DeltaClient:
                 state.held = {}
             batch = self._apply(state, response.type_url, changes, refused)
         error = "; ".join(f"{name}: {why}" for name, why in refused.items()) if refused else None
+        batch = replace(batch, octets=sum(len(resource.body) for resource in response.resources))
         return batch, DeltaRequest(type_url=response.type_url, nonce=response.nonce, error=error)
 
     def _read(self, response: DeltaResponse) -> dict[str, _Change]:

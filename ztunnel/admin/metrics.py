@@ -9,24 +9,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from ztunnel import VERSION
+from ztunnel.admin.traffic import traffic_text
 from ztunnel.director.tally import Tally
-from ztunnel.telemetry.labels import TRAFFIC
 
-_TRAFFIC_METRICS: Final = (
-    ("istio_tcp_connections_opened", "The total number of TCP connections opened."),
-    ("istio_tcp_connections_closed", "The total number of TCP connections closed."),
-    ("istio_tcp_connections_failed", "The total number of TCP connections that failed to establish a connection."),
-    ("istio_tcp_received_bytes", "The size of total bytes received during request in case of a TCP connection."),
-    ("istio_tcp_sent_bytes", "The size of total bytes sent during response in case of a TCP connection."),
-)
 _CREATED: Final = re.compile(rb"[a-z0-9_]+_created[ {]")
 """Samples that prometheus-client adds and Istio's ztunnel does not have."""
+_END: Final = b"# EOF\n"
 _OURS: Final = ("istio_", "workload_manager_", "ambient_")
+_HISTOGRAM: Final = re.compile(r"(.+_seconds)_(bucket|micros)(\{.*\})?")
+"""How workers write a histogram as counters: one `_bucket` per `le` (not cumulative), and the sum in microseconds."""
 
 
 class Stats:
@@ -34,13 +30,15 @@ class Stats:
 
     def __init__(self, tally: Tally, gauges: Callable[[], Mapping[str, float]]) -> None:
         """`gauges()`: current values of the director by metric name (labels may follow in braces)."""
+        self._tally = tally
         self.registry = CollectorRegistry()
         self.registry.register(_Process())
         self.registry.register(_Published(tally, gauges))
         self.xds_terminations = self._counter(
             "istio_xds_connection_terminations", "The total number of completed connections to xds server.", "reason"
         )
-        self.xds_messages = self._counter("istio_xds_message", "Total number of messages received.", "url")
+        self._xds_messages = self._counter("istio_xds_message", "Total number of messages received.", "url")
+        self._xds_octets = self._counter("istio_xds_message_bytes", "Total number of bytes received.", "url")
         self.proxies_started = self._counter(
             "workload_manager_proxies_started", "The total number of proxies that were started."
         )
@@ -56,10 +54,17 @@ class Stats:
     def _counter(self, name: str, help_: str, *labels: str) -> Counter:
         return Counter(name, help_, labels, registry=self.registry)
 
-    def render(self) -> bytes:
-        """The text of /metrics (OpenMetrics, which Prometheus' text parser reads as well)."""
+    def discovery_message(self, url: str, octets: int) -> None:
+        """A response of the control plane arrived, with resources of so many octets in all."""
+        self._xds_messages.labels(url=url).inc()
+        self._xds_octets.labels(url=url).inc(octets)
+
+    def render(self, *, exemplars: bool = False) -> bytes:
+        """The text of /metrics: OpenMetrics, which Prometheus' text parser reads as well as long as no exemplars are
+        in it."""
         full: bytes = generate_latest(self.registry)  # type: ignore[no-untyped-call]
-        return b"\n".join(line for line in full.split(b"\n") if not _CREATED.match(line))
+        rest = b"\n".join(line for line in full.split(b"\n") if not _CREATED.match(line))
+        return rest.removesuffix(_END) + traffic_text(self._tally.lines(), exemplars=exemplars).encode() + _END
 
 
 class _Process(Collector):
@@ -76,23 +81,21 @@ class _Process(Collector):
 
 
 class _Published(Collector):
-    """The workers' totals and the director's gauges."""
+    """The workers' other counters, histograms and gauges, and the director's gauges."""
 
     def __init__(self, tally: Tally, gauges: Callable[[], Mapping[str, float]]) -> None:
         self._tally = tally
         self._gauges = gauges
 
     def collect(self) -> Iterator[Metric]:
-        series = self._tally.series()
-        for index, (name, help_) in enumerate(_TRAFFIC_METRICS):
-            metric = CounterMetricFamily(name, help_)
-            for labels, amounts in series.items():
-                # A counter appears with its first event, as Istio's do.
-                if amounts[index] or index != 2:
-                    names = TRAFFIC[: len(labels)]
-                    metric.add_sample(f"{name}_total", dict(zip(names, labels, strict=True)), amounts[index])
-            yield metric
-        yield from _families(self._tally.other().items(), counter=True)
+        plain, histograms = [], {}
+        for full, value in self._tally.other().items():
+            if _HISTOGRAM.fullmatch(full):
+                histograms[full] = value
+            else:
+                plain.append((full, float(value)))
+        yield from _families(plain, counter=True)
+        yield from _histograms(histograms)
         yield from _families([*self._tally.gauges().items(), *self._gauges().items()], counter=False)
 
 
@@ -105,6 +108,31 @@ def _families(rows: Iterable[tuple[str, float]], *, counter: bool) -> Iterator[M
             families[name] = kind(name, f"{name.replace('_', ' ')}.")
         families[name].add_sample(f"{name}_total" if counter else name, labels, value)
     yield from families.values()
+
+
+def _histograms(rows: Mapping[str, int]) -> Iterator[Metric]:
+    found: dict[str, dict[tuple[str, ...], tuple[dict[str, str], dict[str, int], float]]] = {}
+    for full, value in rows.items():
+        name, labels = split_name(full)
+        bound = labels.pop("le", "")
+        family = found.setdefault(name.removesuffix("_micros").removesuffix("_bucket"), {})
+        key = tuple(labels.values())
+        labels, buckets, total = family.get(key, (labels, {}, 0.0))
+        if bound:
+            buckets[bound] = value
+        else:
+            total = value / 1e6
+        family[key] = (labels, buckets, total)
+    for name, family in found.items():
+        names = tuple(next(iter(family.values()))[0])
+        metric = HistogramMetricFamily(name, f"{name.replace('_', ' ')}.", labels=names)
+        for labels, buckets, total in family.values():
+            running, cumulative = 0, []
+            for bound in sorted(buckets, key=float):
+                running += buckets[bound]
+                cumulative.append((bound, running))
+            metric.add_metric(tuple(labels.values()), cumulative, total)
+        yield metric
 
 
 def split_name(full: str) -> tuple[str, dict[str, str]]:

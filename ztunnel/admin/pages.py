@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import gzip
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -12,6 +14,8 @@ from ztunnel.admin.http import Request, Response, text
 OPENMETRICS: Final = "application/openmetrics-text;charset=utf-8;version=1.0.0"
 PLAIN_METRICS: Final = "text/plain; charset=utf-8"
 MOST_FLOWS: Final = 10_000
+_GZIP_LEVEL: Final = 1
+"""Metrics are so repetitive that more work gains little."""
 
 _LOGGING_HELP: Final = """
 usage: POST /logging\t\t\t\t\t\t(To list current level)
@@ -31,7 +35,8 @@ class Sources:
     """Where the pages get their content and send their commands."""
 
     config_dump: Callable[[], Awaitable[bytes]]
-    metrics: Callable[[], bytes]
+    metrics: Callable[[bool], bytes]
+    """With exemplars or without."""
     pending: Callable[[], list[str]]
     change_log_level: Callable[[str, bool], bool]
     log_filter: Callable[[], str]
@@ -70,8 +75,15 @@ class Pages:
         """Port 15020."""
         if request.path not in ("/metrics", "/stats/prometheus"):
             return text(404, "Not Found\n")
-        kind = OPENMETRICS if "application/openmetrics-text" in request.headers.get("accept", "") else PLAIN_METRICS
-        return _only_get(request) or Response(200, self._sources.metrics(), kind)
+        refused = _only_get(request)
+        if refused:
+            return refused
+        modern = "application/openmetrics-text" in request.headers.get("accept", "")
+        body, kind = self._sources.metrics(modern), OPENMETRICS if modern else PLAIN_METRICS
+        if not _takes_gzip(request.headers.get("accept-encoding", "")):
+            return Response(200, body, kind)
+        packed = await asyncio.to_thread(gzip.compress, body, _GZIP_LEVEL)
+        return Response(200, packed, kind, (("content-encoding", "gzip"),))
 
     async def readiness(self, request: Request) -> Response:
         """Port 15021."""
@@ -111,6 +123,15 @@ class Pages:
 
 def _only_get(request: Request) -> Response | None:
     return None if request.method in ("GET", "HEAD") else _method_not_allowed()
+
+
+def _takes_gzip(accepted: str) -> bool:
+    """What an Accept-Encoding header says about gzip (RFC 9110 section 12.5.3); without one, plain text goes out."""
+    for part in accepted.lower().split(","):
+        coding, _, weight = part.partition(";")
+        if coding.strip() in ("gzip", "x-gzip"):
+            return weight.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
+    return False
 
 
 def _method_not_allowed() -> Response:

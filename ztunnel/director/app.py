@@ -32,6 +32,8 @@ GATHER_S: Final = 0.5
 GATHER_LOOK_S: Final = 0.01
 LOOK_S: Final = 0.02
 """How often a ztunnel that is to take over looks whether it could."""
+RANK_S: Final = 15.0
+"""How often the busiest label sets are chosen anew, when there are too many: about once per scrape."""
 SETTLE_S: Final = 0.2
 """How long handshakes that are under way at shutdown have to come to their end: a long round trip."""
 
@@ -69,7 +71,7 @@ class App:
             director.certificates.offer(await director.custody.take_back())
         director.discovery.restore()
         director.crew.listen()
-        work = [director.certificates.run(), director.discovery.run(), self._pods()]
+        work = [director.certificates.run(), director.discovery.run(), self._pods(), self._rank()]
         if director.custody is not None:
             work.append(director.custody.run())
         tasks = [asyncio.ensure_future(one) for one in (*work, *self._ports(self._pages()))]
@@ -155,6 +157,11 @@ class App:
             await asyncio.sleep(GATHER_LOOK_S)
         await self._take_over(Heir(self._config.handover_socket))
 
+    async def _rank(self) -> None:
+        while True:
+            await asyncio.sleep(RANK_S)
+            self.director.tally.rank()
+
     def _gathered(self) -> bool:
         """Every worker has said hello, and the sockets of every pod they serve are here."""
         workers, pods = self.director.crew.everyone(), self.director.pods
@@ -171,7 +178,7 @@ class App:
         return Pages(
             Sources(
                 config_dump=partial(config_dump, director),
-                metrics=director.stats.render,
+                metrics=lambda exemplars: director.stats.render(exemplars=exemplars),
                 pending=self._pending,
                 change_log_level=self._change_log_level,
                 log_filter=lambda: self._filter.text,

@@ -55,7 +55,7 @@ class Director:
     ) -> None:
         self.config = config
         self.site = Site(config.node, config.cluster_id, config.trust_domain, config.network)
-        self.tally = Tally()
+        self.tally = Tally(config.metrics_series)
         self.stats = Stats(self.tally, self._gauges)
         self.flows = FlowRing()
         self.crew = Crew(config.director_socket, self)
@@ -77,7 +77,7 @@ class Director:
             SnapshotFile(config.state_dir, f"{config.cluster_id}/{config.node}"),
             on_change=self._discovery_changed,
             on_state=self._discovery_state,
-            on_message=lambda url: self.stats.xds_messages.labels(url=url).inc(),
+            on_message=self.stats.discovery_message,
             on_save_failed=self.stats.snapshot_failures.inc,
         )
         mesh = self.discovery.mesh
@@ -145,7 +145,7 @@ class Director:
     def worker_joined(self, worker: Worker) -> None:
         """Everything the worker needs, at once: settings, certificates, pods with their sockets and policies."""
         self.stats.worker_starts.inc()
-        self.tally.hello(worker.slot, worker.pid)
+        self.tally.hello(worker.pid)
         self.answers.joined(worker.pid)
         config = self.config
         worker.send(
@@ -159,6 +159,7 @@ class Director:
                 ipv6=config.ipv6,
                 upstream_resolvers=config.resolvers,
                 dns_search_domain=config.cluster_domain,
+                metrics_series=config.metrics_series,
             )
         )
         for identity, secret in self.certificates.current():
@@ -170,7 +171,7 @@ class Director:
         self.pods.worker_joined(worker)
 
     def worker_left(self, worker: Worker) -> None:
-        self.tally.gone(worker.slot, worker.pid)
+        self.tally.gone(worker.pid)
         self.answers.left(worker.pid)
         self.reports.left(worker)
         self.pods.worker_left()
@@ -182,7 +183,7 @@ class Director:
             case ipc.RouteAsk() | ipc.PeerAsk() | ipc.NameAsk():
                 self._question(worker, message)
             case ipc.Counters():
-                self.tally.report(worker.slot, worker.pid, message)
+                self.tally.report(worker.pid, message)
             case ipc.Flows():
                 self.flows.add(message.packed, message.count, message.lost)
             case ipc.PodReady():

@@ -36,7 +36,7 @@ class Discovery:
         *,
         on_change: Callable[[Changes], None],
         on_state: Callable[[StreamState], None],
-        on_message: Callable[[str], None],
+        on_message: Callable[[str, int], None],
         on_save_failed: Callable[[], None],
         debounce_s: float = DEBOUNCE_S,
     ) -> None:
@@ -85,7 +85,7 @@ class Discovery:
 
     def apply(self, batch: Batch) -> None:
         """Take what one response says."""
-        self._on_message(batch.type_url)
+        self._on_message(batch.type_url, batch.octets)
         for name, why in batch.refused.items():
             _log.warning("refused %s: %s", name, why)
         changes = self.mesh.apply(batch.put, batch.gone)

@@ -1,81 +1,122 @@
-"""Totals of all workers added up so that no counter ever goes backwards when a worker dies and starts at zero again.
+"""Totals of all workers added up, so that no counter goes backwards when a worker dies; bounded by label sets.
 
-Pure: knows reports, not processes or sockets. A worker's incarnation is (slot, pid).
+The busiest `limit` label sets are published one by one, all others together under the label value "overflow". What a
+set counted before it got its own line stays in the overflow; a line that is given up ends, as that of a pod that is
+gone: nothing is ever counted twice, so sums of rates are right. Pure: knows reports, not processes or sockets.
 """
 
 from __future__ import annotations
 
+import sys
+from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from heapq import nlargest
+from typing import Final
 
-from ztunnel.ipc.messages import Counters, Series
+from ztunnel.ipc.messages import Counters, Exemplar, Series
+from ztunnel.telemetry.counters import SERIES_LIMIT
+from ztunnel.telemetry.labels import is_overflow, overflow
 
 Labels = tuple[str, ...]
 Amounts = tuple[int, int, int, int, int]
 """opened, closed, failed, received bytes, sent bytes."""
 
-_ZERO: Amounts = (0, 0, 0, 0, 0)
+_ZERO: Final[Amounts] = (0, 0, 0, 0, 0)
+_DEAD_KEPT: Final = 4
+"""Processes that hung up whose totals are remembered, should they come back (a broken connection, not a death)."""
+_OCTETS_PER_CONNECTION: Final = 65_536
+"""How many octets weigh as much as one connection when the busiest label sets are chosen."""
+_TIMES_BUSIER: Final = 2.0
+"""A set takes another's line only when it is this much busier, so that two of about the same do not take turns."""
+_DECAY: Final = 0.5
+_WAITING_PER_LINE: Final = 4
+
+
+@dataclass(slots=True)
+class Line:
+    """One published label set; `weight` is its recent business."""
+
+    amounts: Amounts = _ZERO
+    exemplar: Exemplar | None = None
+    weight: float = 0.0
 
 
 @dataclass(slots=True)
 class _Reported:
     """Totals since the start of one worker process."""
 
-    pid: int
     series: dict[Labels, Amounts] = field(default_factory=dict)
     other: dict[str, int] = field(default_factory=dict)
     gauges: dict[str, float] = field(default_factory=dict)
 
 
 class Tally:
-    """What all workers of this director, living or dead, have counted."""
+    """What all workers of this director, living or dead, have counted. `limit`: label sets with a line of their own."""
 
-    def __init__(self) -> None:
+    def __init__(self, limit: int = SERIES_LIMIT) -> None:
+        self._limit = limit
         self._workers: dict[int, _Reported] = {}
-        self._past = _Reported(0)
+        self._dead: OrderedDict[int, _Reported] = OrderedDict()
+        self._lines: dict[Labels, Line] = {}
+        self._rest: dict[Labels, Line] = {}
+        self._waiting: dict[Labels, float] = {}
+        """Weights of label sets without a line; only the heaviest, and begun anew with every ranking."""
+        self._other: dict[str, int] = {}
 
-    def hello(self, slot: int, pid: int) -> None:
-        """A worker (re)connected. Another pid on a slot: the earlier process is over, its totals are kept."""
-        reported = self._workers.get(slot)
-        if reported is not None and reported.pid == pid:
-            return
-        if reported is not None:
-            for labels, amounts in reported.series.items():
-                self._past.series[labels] = _sum(self._past.series.get(labels, _ZERO), amounts)
-            for name, value in reported.other.items():
-                self._past.other[name] = self._past.other.get(name, 0) + value
-        self._workers[slot] = _Reported(pid)
+    def hello(self, pid: int) -> None:
+        """A worker (re)connected; what it has reported before is not counted again."""
+        if pid not in self._workers:
+            self._workers[pid] = self._dead.pop(pid) if pid in self._dead else _Reported()
 
-    def gone(self, slot: int, pid: int) -> None:
+    def gone(self, pid: int) -> None:
         """The connection ended: its gauges no longer count, its totals do."""
-        reported = self._workers.get(slot)
-        if reported is not None and reported.pid == pid:
+        reported = self._workers.pop(pid, None)
+        if reported is not None:
             reported.gauges.clear()
+            self._dead[pid] = reported
+            if len(self._dead) > _DEAD_KEPT:
+                self._dead.popitem(last=False)
 
-    def report(self, slot: int, pid: int, counters: Counters) -> None:
-        """Take totals; reports of a process that was replaced meanwhile are ignored."""
-        reported = self._workers.get(slot)
-        if reported is None or reported.pid != pid:
+    def report(self, pid: int, counters: Counters) -> None:
+        """Take the totals of a process that said hello, on its way out or not."""
+        reported = self._workers.get(pid)
+        if reported is None:
             return
-        reported.series.update((one.labels, _amounts(one)) for one in counters.series)
+        for one in counters.series:
+            self._take(reported, one)
+        for labels in counters.forgotten:
+            reported.series.pop(labels, None)
+        for name, value in counters.other.items():
+            before = reported.other.get(name, 0)
+            self._other[name] = self._other.get(name, 0) + (value - before if value >= before else value)
         reported.other.update(counters.other)
         reported.gauges = dict(counters.gauges)
 
+    def rank(self) -> None:
+        """Give the lines of quiet label sets to busier ones that have none (from time to time)."""
+        quiet = sorted((line.weight, labels) for labels, line in self._lines.items())
+        busy = sorted(((weight, labels) for labels, weight in self._waiting.items()), reverse=True)
+        for (weight, labels), (least, loser) in zip(busy, quiet, strict=False):
+            if weight <= least * _TIMES_BUSIER:
+                break
+            del self._lines[loser]
+            self._lines[labels] = Line(weight=weight)
+        self._waiting.clear()
+        for line in self._lines.values():
+            line.weight *= _DECAY
+
+    def lines(self) -> Mapping[Labels, Line]:
+        """Every published label set."""
+        return {**self._lines, **self._rest}
+
     def series(self) -> Mapping[Labels, Amounts]:
-        """Every traffic series, added up."""
-        total = dict(self._past.series)
-        for reported in self._workers.values():
-            for labels, amounts in reported.series.items():
-                total[labels] = _sum(total.get(labels, _ZERO), amounts)
-        return total
+        """The amounts of every published label set."""
+        return {labels: line.amounts for labels, line in self.lines().items()}
 
     def other(self) -> Mapping[str, int]:
         """Every other counter, added up."""
-        total = dict(self._past.other)
-        for reported in self._workers.values():
-            for name, value in reported.other.items():
-                total[name] = total.get(name, 0) + value
-        return total
+        return dict(self._other)
 
     def gauges(self) -> Mapping[str, float]:
         """Gauges of connected workers, added up."""
@@ -85,6 +126,38 @@ class Tally:
                 total[name] = total.get(name, 0.0) + value
         return total
 
+    def _take(self, reported: _Reported, one: Series) -> None:
+        labels, amounts = one.labels, _amounts(one)
+        before = reported.series.get(labels)
+        if before is None:
+            # Most label values come again and again: one copy of each is enough.
+            labels, before = tuple(map(sys.intern, labels)), _ZERO
+        reported.series[labels] = amounts
+        grown = _less(amounts, before)
+        weight = grown[0] + grown[2] + (grown[3] + grown[4]) / _OCTETS_PER_CONNECTION
+        if is_overflow(labels):
+            self._add(self._rest, labels, grown, one.exemplar)
+            return
+        line = self._lines.get(labels)
+        if line is None and len(self._lines) < self._limit:
+            line = self._lines[labels] = Line()
+        if line is not None:
+            line.weight += weight
+            self._add(self._lines, labels, grown, one.exemplar)
+            return
+        self._add(self._rest, overflow(labels), grown, one.exemplar)
+        self._waiting[labels] = self._waiting.get(labels, 0.0) + weight
+        if len(self._waiting) > _WAITING_PER_LINE * self._limit:
+            self._waiting = dict(nlargest(2 * self._limit, self._waiting.items(), key=lambda item: item[1]))
+
+    @staticmethod
+    def _add(lines: dict[Labels, Line], labels: Labels, grown: Amounts, exemplar: Exemplar | None) -> None:
+        line = lines.get(labels)
+        if line is None:
+            line = lines[labels] = Line()
+        line.amounts = _sum(line.amounts, grown)
+        line.exemplar = exemplar or line.exemplar
+
 
 def _amounts(one: Series) -> Amounts:
     return (one.opened, one.closed, one.failed, one.received, one.sent)
@@ -92,3 +165,10 @@ def _amounts(one: Series) -> Amounts:
 
 def _sum(left: Amounts, right: Amounts) -> Amounts:
     return (left[0] + right[0], left[1] + right[1], left[2] + right[2], left[3] + right[3], left[4] + right[4])
+
+
+def _less(now: Amounts, before: Amounts) -> Amounts:
+    """What came on top. A figure below the last one means that its process began again."""
+    if any(a < b for a, b in zip(now, before, strict=True)):
+        return now
+    return (now[0] - before[0], now[1] - before[1], now[2] - before[2], now[3] - before[3], now[4] - before[4])

@@ -11,6 +11,7 @@ from typing import Final
 
 from ambient.errors import InvalidInput, MeshError
 from ambient.model.address import Endpoint
+from ztunnel.dns.measure import asked, dns_labels
 from ztunnel.dns.message import AAAA, IN, A, Query, read_query, write_answer, write_failure
 from ztunnel.dns.upstream import MessageEnd, Resolvers
 from ztunnel.ipc.messages import NameAnswer
@@ -26,10 +27,6 @@ _PER_WAKEUP: Final = 64
 _REPLY_SOCKETS: Final = 8
 _ORIGDSTADDR: Final = {(socket.SOL_IP, 20), (socket.IPPROTO_IPV6, 74)}
 _TYPES: Final = {A: "A", AAAA: "AAAA"}
-_METRIC_TYPES: Final = {
-    A: "a", 2: "ns", 5: "cname", 6: "soa", 12: "ptr", 15: "mx", 16: "txt", AAAA: "aaaa", 33: "srv", 65: "https"
-}  # fmt: skip
-"""A pod may ask for any of 65,536 types; those without a name here share one series."""
 
 
 def original_of(ancillary: list[tuple[int, int, bytes]]) -> Endpoint | None:
@@ -161,14 +158,7 @@ class DnsServer:
         except InvalidInput:
             counters.count("dns_malformed_queries")
             return False
-        own = self._pod.labels
-        counters.count(
-            "istio_dns_requests{"
-            f'request_query_type="{_METRIC_TYPES.get(query.qtype, "other")}",'
-            f'request_protocol="{"tcp" if stream else "udp"}",'
-            f'source_canonical_service="{own.canonical_service or "unknown"}",'
-            f'source_canonical_revision="{own.canonical_revision or "unknown"}"}}'
-        )
+        asked(counters, dns_labels(query.qtype, self._pod.labels, stream=stream))
         if query.qclass == IN and query.qtype in _TYPES and query.name:
             _Question(self, query, data, dialled, reply, stream=stream).ask()
         else:

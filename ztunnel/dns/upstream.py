@@ -11,6 +11,7 @@ from typing import Final
 
 from ambient.errors import InvalidInput, MeshError
 from ambient.model.address import Endpoint, parse_endpoint, parse_ip
+from ztunnel.dns.measure import came_back, dns_labels, forwarded
 from ztunnel.dns.message import Query, answers_to, with_id
 from ztunnel.ipc.messages import NameAnswer
 from ztunnel.proxy.asks import AskCache
@@ -52,13 +53,15 @@ class Resolvers:
             done(None)
             return
 
+        counters, labels = self.plane.recorder.counters, dns_labels(query.qtype, pod.labels, stream=stream)
+        began = self.plane.clock()
+
         def over(answer: bytes | None) -> None:
             under_way.discard(question)
-            if answer is None:
-                self.plane.recorder.counters.count("dns_upstream_failures")
+            came_back(counters, labels, self.plane.clock() - began, answered=answer is not None)
             done(answer)
 
-        self.plane.recorder.counters.count("dns_upstream_requests")
+        forwarded(counters, labels)
         question = _Forward(self.plane, pod, query, data, self.targets(dialled), over, stream=stream)
         under_way.add(question)
         question.begin()

@@ -35,6 +35,7 @@ class FlowRecord(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=
     bytes_sent: int = 0
     bytes_received: int = 0
     duration_ms: int = 0
+    traceparent: str = ""
 
 
 _ENCODER: Final = msgspec.msgpack.Encoder()

@@ -88,6 +88,16 @@ class NameAsk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Exemplar:
+    """The last failure of a series: its reason, the policy behind it ("" = none) and its trace ("" = unknown)."""
+
+    unix: float
+    reason: str = ""
+    policy: str = ""
+    trace_id: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
     """One traffic series: label values in the order of `ztunnel.telemetry.labels.TRAFFIC`, then totals."""
 
@@ -97,6 +107,7 @@ class Series:
     failed: int
     received: int
     sent: int
+    exemplar: Exemplar | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,11 +118,13 @@ class Counters:
     `_total`; labels may follow in braces, as in `istio_dns_requests{request_protocol="udp"}`. A name that begins with
     neither `istio_` nor `workload_manager_` is published with the prefix `ambient_`.
     Sent every second when something changed and at once on ReportAsk.
+    `forgotten`: series the worker keeps no longer, after this report; should one come back it begins at zero.
     """
 
     series: tuple[Series, ...]
     other: dict[str, int] = field(default_factory=dict)
     gauges: dict[str, float] = field(default_factory=dict)
+    forgotten: tuple[tuple[str, ...], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,7 +167,10 @@ class Drained:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """First message to a worker. `trust_domain`, `node`, limits and switches it needs; see ztunnel.config."""
+    """First message to a worker. `trust_domain`, `node`, limits and switches it needs; see ztunnel.config.
+
+    `log_level` is a filter as for /logging. `metrics_series`: traffic series to keep (ztunnel.telemetry.counters).
+    """
 
     node: str
     trust_domain: str
@@ -165,6 +181,7 @@ class Settings:
     ipv6: bool = True
     upstream_resolvers: tuple[str, ...] = ()
     dns_search_domain: str = "cluster.local"
+    metrics_series: int = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,7 @@ from ztunnel.proxy.passthrough import UNKNOWN_WORKLOAD
 from ztunnel.proxy.relay import TUNNEL_LOST, TunnelledEnd
 from ztunnel.proxy.straight import AppDial
 from ztunnel.proxy.tunnel import LOST, Tunnel
-from ztunnel.telemetry.record import NO_SERVICE, Failure, Flag
+from ztunnel.telemetry.record import NO_SERVICE, TRACEPARENT_LENGTH, Failure, Flag
 from ztunnel.tls.contexts import Credentials
 from ztunnel.tls.verify import verify_client
 
@@ -116,6 +116,9 @@ class InboundStream:
         record.destination_peer = pod.labels
         record.destination_identity = pod.identity
         record.hbone_target = request.authority.decode("ascii", "replace")
+        trace = request.first(b"traceparent")
+        if trace and len(trace) == TRACEPARENT_LENGTH:
+            record.traceparent = trace.decode("ascii", "replace")
         self.connection = Connection(tunnel.source.ip, tunnel.local.ip, 0, tunnel.peer)
         self.closed = False
         self._early: list[bytes] = []

@@ -160,7 +160,8 @@ class Outbound:
         block = pod.request_prefix(hop.authority) + literal(
             b"forwarded", f'for="{self._record.source_text}"{host}'.encode("ascii", "replace")
         )
-        block += literal(b"traceparent", b"00-%032x-%016x-00" % (trace >> 64 or 1, trace & 0xFFFFFFFFFFFFFFFF or 1))
+        self._record.traceparent = parent = f"00-{trace >> 64 or 1:032x}-{trace & 0xFFFFFFFFFFFFFFFF or 1:016x}-00"
+        block += literal(b"traceparent", parent.encode("ascii"))
         self._reads = tunnel.reads
         if reused:
             self._timer = pod.plane.loop.call_later(SILENCE_S, self._probe)

@@ -11,7 +11,7 @@ from typing import Final
 from ambient.model.outcome import PeerLabels
 from ztunnel.telemetry.access_log import Field, quoted
 from ztunnel.telemetry.counters import Totals, TrafficCounters
-from ztunnel.telemetry.labels import traffic_labels
+from ztunnel.telemetry.labels import is_overflow, traffic_labels
 from ztunnel.telemetry.record import ConnectionRecord
 
 NOBODY: Final = PeerLabels()
@@ -89,5 +89,8 @@ class EndsCache:
         if known is None:
             if len(self._known) >= _LIMIT:
                 self._known.clear()
-            known = self._known[key] = (Ends(record, self._counters), source, destination, service)
+            known = (Ends(record, self._counters), source, destination, service)
+            # What was counted as overflow may have a series of its own next time.
+            if not is_overflow(known[0].totals.labels):
+                self._known[key] = known
         return known[0]

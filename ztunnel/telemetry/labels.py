@@ -39,6 +39,12 @@ TRAFFIC: Final = (
 )
 FLAGS: Final = TRAFFIC.index("response_flags")
 
+OVERFLOW: Final = "overflow"
+_BOUNDED: Final = frozenset(
+    TRAFFIC.index(name) for name in ("reporter", "request_protocol", "response_flags", "connection_security_policy")
+)
+"""Labels with few values, whatever pods do: they stay readable in the overflow series."""
+
 
 def traffic_labels(
     reporter: str,
@@ -89,3 +95,13 @@ def traffic_labels(
 def with_flags(labels: tuple[str, ...], flags: str) -> tuple[str, ...]:
     """The same labels with another response_flags value."""
     return labels if flags == "-" else (*labels[:FLAGS], flags, *labels[FLAGS + 1 :])
+
+
+def overflow(labels: tuple[str, ...]) -> tuple[str, ...]:
+    """The labels of the series that stands for all those there is no room for."""
+    return tuple(value if at in _BOUNDED else OVERFLOW for at, value in enumerate(labels))
+
+
+def is_overflow(labels: tuple[str, ...]) -> bool:
+    """Stands for others."""
+    return len(labels) > 1 and labels[1] == OVERFLOW and overflow(labels) == labels

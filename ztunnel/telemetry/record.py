@@ -44,6 +44,9 @@ class Meter(Protocol):
 
 
 NO_SERVICE: Final = ServiceLabels()
+TRACEPARENT_LENGTH: Final = 55
+"""Characters of version, trace id, parent id and flags; anything longer or shorter is no trace context to us."""
+_HEX: Final = frozenset("0123456789abcdef")
 
 
 @lru_cache(maxsize=4096)
@@ -81,6 +84,7 @@ class ConnectionRecord:
         "source_peer",
         "source_text",
         "totals",
+        "traceparent",
         "traffic",
     )
 
@@ -111,6 +115,14 @@ class ConnectionRecord:
         self.counted_received = 0
         self.counted_sent = 0
         self.failure: Failure | None = None
+        self.traceparent = ""
+        """W3C trace context of its CONNECT: what we sent going out, what came with it coming in."""
+
+    @property
+    def trace_id(self) -> str:
+        """The 32 hex digits of the trace, "" when there is none or what came is no trace context."""
+        parts = self.traceparent.split("-")
+        return parts[1] if len(parts) == 4 and len(parts[1]) == 32 and set(parts[1]) <= _HEX else ""
 
     def octets(self) -> tuple[int, int]:
         """Octets client to server and server to client so far."""

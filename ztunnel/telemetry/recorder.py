@@ -8,7 +8,7 @@ from typing import Final
 
 from ambient.model.address import Endpoint
 from ztunnel.ipc.flows import FlowRecord, pack
-from ztunnel.ipc.messages import Flows, LiveConnection
+from ztunnel.ipc.messages import Exemplar, Flows, LiveConnection
 from ztunnel.telemetry.access_log import Field, LogWriter, bare
 from ztunnel.telemetry.counters import TrafficCounters
 from ztunnel.telemetry.ends import EndsCache
@@ -77,6 +77,9 @@ class Recorder:
         else:
             totals = self.counters.series(with_flags(record.traffic, failure.flag))
             totals.failed += 1
+            totals.exemplar = Exemplar(
+                unix=self._wall(), reason=failure.reason, policy=failure.policy, trace_id=record.trace_id
+            )
         totals.closed += 1
         if self.log.enabled("error" if failure else "info"):
             fields = self._fields(record)
@@ -188,5 +191,6 @@ class Recorder:
                 bytes_sent=received,
                 bytes_received=sent,
                 duration_ms=int((self._clock() - record.opened_at) * 1000),
+                traceparent=record.traceparent,
             )
         )

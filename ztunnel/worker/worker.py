@@ -128,6 +128,7 @@ class Worker:
             case m.Settings():
                 plane.settings = message
                 self.recorder.node = message.node
+                self.recorder.counters.limit = message.metrics_series
                 self.recorder.log.configure(message.log_format, message.log_level)
             case m.LogLevel():
                 self.recorder.log.set_level(message.level)

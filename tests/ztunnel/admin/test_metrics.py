@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from ztunnel.admin.metrics import Stats, split_name
@@ -9,15 +12,18 @@ from ztunnel.director.tally import Tally
 from ztunnel.ipc.messages import Counters, Series
 from ztunnel.telemetry.labels import TRAFFIC
 
+GOLDEN = Path(__file__).parents[2] / "golden" / "ztunnel-metrics-loaded-n1.txt"
+
 
 def stats(other: dict[str, int] | None = None, *, width: int = len(TRAFFIC)) -> Stats:
     tally = Tally()
-    tally.hello(0, 1)
+    tally.hello(1)
     values = tuple(f"v{n}" for n in range(width))
     series = Series(labels=values, opened=3, closed=2, failed=0, received=100, sent=200)
     gauges = {'istio_tcp_sockets_open{reporter="source"}': 4.0, "worker_pods": 2.0}
-    tally.report(0, 1, Counters(series=(series,), other=other or {}, gauges=gauges))
-    return Stats(tally, lambda: {"workload_manager_active_proxy_count": 5.0})
+    tally.report(1, Counters(series=(series,), other=other or {}, gauges=gauges))
+    pods = {"workload_manager_active_proxy_count": 5.0, "workload_manager_pending_proxy_count": 0.0}
+    return Stats(tally, lambda: pods)
 
 
 def samples(text: bytes) -> dict[str, list[tuple[dict[str, str], float]]]:
@@ -63,7 +69,7 @@ def test_other_counters_keep_their_labels_and_get_our_prefix_where_they_have_non
 
 def test_the_rest_of_istios_metrics_is_there() -> None:
     one = stats()
-    one.xds_messages.labels(url="type.googleapis.com/istio.workload.Address").inc()
+    one.discovery_message("type.googleapis.com/istio.workload.Address", 4392)
     one.xds_terminations.labels(reason="ConnectionError").inc()
     text = one.render()
     found = samples(text)
@@ -84,3 +90,28 @@ def test_the_rest_of_istios_metrics_is_there() -> None:
 def test_names_are_split_from_their_labels() -> None:
     assert split_name("x_total") == ("ambient_x", {})
     assert split_name('istio_y{a="1", b="2"}') == ("istio_y", {"a": "1", "b": "2"})
+
+
+def test_histograms_of_workers_come_out_cumulative() -> None:
+    name = "istio_dns_upstream_request_duration_seconds"
+    other = {
+        f'{name}_bucket{{request_protocol="udp",le="0.001"}}': 2,
+        f'{name}_bucket{{request_protocol="udp",le="+Inf"}}': 1,
+        f'{name}_micros{{request_protocol="udp"}}': 2_500_000,
+    }
+    found = samples(stats(other).render())
+    assert found[f"{name}_bucket"] == [
+        ({"request_protocol": "udp", "le": "0.001"}, 2.0),
+        ({"request_protocol": "udp", "le": "+Inf"}, 3.0),
+    ]
+    assert found[f"{name}_count"] == [({"request_protocol": "udp"}, 3.0)]
+    assert found[f"{name}_sum"] == [({"request_protocol": "udp"}, 2.5)]
+
+
+def test_every_metric_of_a_real_ztunnel_has_its_name_and_type_here_but_for_those_of_its_runtime() -> None:
+    one = stats({'istio_dns_requests{request_query_type="a"}': 1})
+    one.discovery_message("u", 1)
+    one.xds_terminations.labels(reason="Complete").inc()
+    pattern = re.compile(r"# TYPE (\S+) (\S+)")
+    theirs = {found for found in pattern.findall(GOLDEN.read_text()) if not found[0].startswith("tokio_")}
+    assert theirs <= set(pattern.findall(one.render().decode()))

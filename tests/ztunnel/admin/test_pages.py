@@ -29,7 +29,7 @@ class Fake:
         return Pages(
             Sources(
                 config_dump=config_dump,
-                metrics=lambda: b"# EOF\n",
+                metrics=lambda exemplars: b"# exemplars\n# EOF\n" if exemplars else b"# EOF\n",
                 pending=lambda: self.pending,
                 change_log_level=lambda level, reset: self.log.change(level, reset=reset),
                 log_filter=lambda: self.log.text,

@@ -45,7 +45,7 @@ class Follower:
             SnapshotFile(str(state), "Kubernetes/n1"),
             on_change=self.changes.append,
             on_state=self.states.append,
-            on_message=lambda _url: None,
+            on_message=lambda _url, _octets: None,
             on_save_failed=self._failed,
             debounce_s=0.01,
         )

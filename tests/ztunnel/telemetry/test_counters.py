@@ -34,9 +34,41 @@ def test_a_new_director_gets_everything_again() -> None:
     assert report.other == {"x": 1}
 
 
-def test_endless_new_series_end_in_one() -> None:
-    counters = TrafficCounters()
-    for number in range(100_010):
+def test_endless_new_series_between_two_reports_end_in_one() -> None:
+    counters = TrafficCounters(limit=50)
+    for number in range(110):
         counters.series(("source", str(number))).opened += 1
     assert counters.value("telemetry_series_overflow") == 10
     assert counters.series(("source", "overflow")).opened == 10
+
+
+def test_a_report_forgets_what_changed_longest_ago() -> None:
+    counters = TrafficCounters(limit=2)
+    for name in ("a", "b", "c"):
+        counters.series(("source", name)).opened += 1
+        last = counters.report(dict)
+    assert last is not None
+    assert last.forgotten == (("source", "a"),)
+    assert len(counters) == 2
+
+
+def test_a_forgotten_series_that_somebody_still_counts_with_begins_again_as_one() -> None:
+    counters = TrafficCounters(limit=1)
+    held = counters.series(("source", "a"))
+    held.opened += 7
+    counters.report(dict)
+    counters.series(("source", "b")).opened += 1
+    assert counters.report(dict) is not None
+    counters.touch(held)
+    held.closed += 1
+    assert counters.series(("source", "a")) is held
+    report = counters.report(dict)
+    assert report is not None
+    assert [(s.labels[1], s.opened, s.closed) for s in report.series] == [("a", 0, 1)]
+
+
+def test_endless_names_end_in_one() -> None:
+    counters = TrafficCounters()
+    for number in range(10_005):
+        counters.count(f"n{number}")
+    assert counters.value("telemetry_names_overflow") == 5

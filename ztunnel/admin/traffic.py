@@ -1,0 +1,59 @@
+"""The traffic metrics as text: five counters per label set, 27 labels each. Pure, and quick for thousands of sets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from ztunnel.director.tally import Line
+from ztunnel.ipc.messages import Exemplar
+from ztunnel.telemetry.labels import TRAFFIC
+
+_COUNTERS: Final = (
+    ("istio_tcp_connections_opened", "The total number of TCP connections opened."),
+    ("istio_tcp_connections_closed", "The total number of TCP connections closed."),
+    ("istio_tcp_connections_failed", "The total number of TCP connections that failed to establish a connection."),
+    ("istio_tcp_received_bytes", "The size of total bytes received during request in case of a TCP connection."),
+    ("istio_tcp_sent_bytes", "The size of total bytes sent during response in case of a TCP connection."),
+)
+_FAILED: Final = 2
+_EXEMPLAR_LIMIT: Final = 128
+"""Characters of an exemplar's label names and values together (OpenMetrics 1.0, exemplars)."""
+
+
+def traffic_text(lines: Mapping[tuple[str, ...], Line], *, exemplars: bool) -> str:
+    """OpenMetrics text without an end mark. `exemplars`: the last failure of a set goes with its failure counter."""
+    shown = [(_labels(labels), line) for labels, line in lines.items()]
+    parts: list[str] = []
+    for index, (name, help_) in enumerate(_COUNTERS):
+        parts.append(f"# HELP {name} {help_}\n# TYPE {name} counter\n")
+        for labels, line in shown:
+            amount = line.amounts[index]
+            if index == _FAILED:
+                # A counter appears with its first event, as Istio's do.
+                if amount:
+                    told = _exemplar(line.exemplar) if exemplars and line.exemplar is not None else ""
+                    parts.append(f"{name}_total{labels} {amount}{told}\n")
+            else:
+                parts.append(f"{name}_total{labels} {amount}\n")
+    return "".join(parts)
+
+
+def _labels(values: tuple[str, ...]) -> str:
+    return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in zip(TRAFFIC, values, strict=False)) + "}"
+
+
+def _escaped(value: str) -> str:
+    if "\\" in value or '"' in value or "\n" in value:
+        return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
+    return value
+
+
+def _exemplar(exemplar: Exemplar) -> str:
+    """The policy first, then trace and reason as far as they fit; what does not fit is left out whole."""
+    room, kept = _EXEMPLAR_LIMIT, []
+    for name, value in (("policy", exemplar.policy), ("trace_id", exemplar.trace_id), ("reason", exemplar.reason)):
+        if value and len(name) + len(value) <= room:
+            room -= len(name) + len(value)
+            kept.append(f'{name}="{_escaped(value)}"')
+    return f" # {{{','.join(kept)}}} 1 {exemplar.unix:.3f}"
