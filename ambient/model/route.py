@@ -36,14 +36,12 @@ class Routed:
     """A plan and what it was made from.
 
     `depends`: names as in `Changes.names`; when one of them changes, ask again. `passed_over`: endpoints that were
-    considered and not chosen, each with its reason. `unknown`: discovery names that were looked for in vain; with
-    on-demand discovery they have to be asked for before the plan means anything.
+    considered and not chosen, each with its reason.
     """
 
     plan: Plan
     depends: frozenset[str]
     passed_over: tuple[Target, ...] = ()
-    unknown: frozenset[str] = frozenset()
 
 
 def route(
@@ -86,14 +84,13 @@ class _Router:
         self._registry_only = registry_only
         self._depends = {workload_name(source.uid)}
         self._passed_over: list[Target] = []
-        self._unknown: set[str] = set()
 
     def route(self, destination: Endpoint) -> Routed:
         try:
             plan = self._plan(destination)
         except _Unroutable as unroutable:
             plan = unroutable.plan
-        return Routed(plan, frozenset(self._depends), tuple(self._passed_over), frozenset(self._unknown))
+        return Routed(plan, frozenset(self._depends), tuple(self._passed_over))
 
     def _plan(self, destination: Endpoint) -> Plan:
         ip = destination.ip
@@ -109,7 +106,6 @@ class _Router:
         service = self._mesh.service_by_address(self._network, ip, self._source.namespace)
         if service is None or ip not in {address.ip for address in service.addresses}:
             self._depends.add(blocks_name(self._network))
-            self._unknown.add(str(NetworkAddress(self._network, ip)))
         if service is not None:
             return self._to_service(service, destination)
         if self._mesh.is_host_address(self._network, ip):
@@ -215,7 +211,7 @@ class _Router:
 
     def _gateways(self, gateway: GatewayAddress, where: str) -> list[Hop]:
         """Where the gateway is and who it must be."""
-        service, workload = gateway_target(self._mesh, gateway, self._source.namespace, self._depends, self._unknown)
+        service, workload = gateway_target(self._mesh, gateway, self._source.namespace, self._depends)
         if service is not None:
             considered = consider(self._mesh, service, gateway.hbone_port, self._source, None, gateway=True)
             return [
@@ -247,7 +243,7 @@ class _Router:
     def _through(self, gateway: GatewayAddress, destination: Endpoint, asked: Service | None) -> tuple[Hop, ...]:
         """HBONE to each endpoint of the waypoint, with the address that was dialled as authority. `asked`: the service
         that was dialled, if it was one."""
-        service, workload = gateway_target(self._mesh, gateway, self._source.namespace, self._depends, self._unknown)
+        service, workload = gateway_target(self._mesh, gateway, self._source.namespace, self._depends)
         if service is not None:
             considered = consider(self._mesh, service, gateway.hbone_port, self._source, destination.ip, waypoint=True)
             targets = self._chosen(considered, service, gateway.hbone_port)
@@ -281,7 +277,7 @@ class _Router:
 
     def _is_source(self, gateway: GatewayAddress) -> bool:
         """The client is an endpoint of the waypoint: identity and address are those of one."""
-        service, workload = gateway_target(self._mesh, gateway, self._source.namespace, self._depends, self._unknown)
+        service, workload = gateway_target(self._mesh, gateway, self._source.namespace, self._depends)
         behind = [e.workload for e in self._mesh.endpoints(service.key)] if service is not None else [workload]
         return any(
             one is not None

@@ -18,12 +18,11 @@ def waypoints_of(service: Service) -> list[GatewayAddress]:
 
 
 def gateway_target(
-    mesh: Mesh, gateway: GatewayAddress, client_namespace: str, depends: set[str], unknown: set[str]
+    mesh: Mesh, gateway: GatewayAddress, client_namespace: str, depends: set[str]
 ) -> tuple[Service | None, Workload | None]:
     """What a gateway address stands for: a service, or else a workload, or neither.
 
-    Adds to `depends` the names (as in `Changes.names`) that the answer rests on, to `unknown` the discovery name under
-    which it was looked for in vain.
+    Adds to `depends` the names (as in `Changes.names`) that the answer rests on.
     """
     service, workload = None, None
     match gateway.destination:
@@ -42,8 +41,6 @@ def gateway_target(
         depends.add(name_of_workload(workload.uid))
     if service is not None:
         depends.add(service_name(service.key))
-    if service is None and workload is None:
-        unknown.add(str(gateway.destination))
     return (
         None if service is None or service.refused else service,
         None if workload is None or workload.refused else workload,
@@ -80,7 +77,7 @@ def open_ports(mesh: Mesh, workload: Workload) -> tuple[int, ...]:
 
 
 def _identities_behind(mesh: Mesh, gateway: GatewayAddress, namespace: str) -> set[str]:
-    service, workload = gateway_target(mesh, gateway, namespace, set(), set())
+    service, workload = gateway_target(mesh, gateway, namespace, set())
     if service is not None:
         endpoints = (endpoint.workload for endpoint in mesh.endpoints(service.key))
         # What stands for a whole other network has no identity of its own: its name proves nobody.

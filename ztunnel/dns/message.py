@@ -1,4 +1,4 @@
-"""DNS messages as far as a forwarder needs them: read one question, write an answer. No I/O.
+"""DNS messages as far as a forwarder needs them: read one question, write an answer; and our own questions. No I/O.
 
 Everything else in a message is passed on untouched, so that no record type has to be understood.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
 
 from ambient.errors import InvalidInput
@@ -32,6 +32,10 @@ _OPCODE: Final = 0x7800
 _SMALLEST: Final = 512
 _LARGEST: Final = 4096
 _TO_QUESTION: Final = b"\xc0\x0c"
+_POINTER: Final = 0xC0
+_CODE: Final = 0x000F
+_NO_SUCH_NAME: Final = 3
+_ADDRESS_SIZES: Final = {A: 4, AAAA: 16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,62 @@ def read_query(data: bytes) -> Query:
     except (struct.error, IndexError, UnicodeDecodeError):
         raise InvalidInput("DNS query", "", "cut short or malformed") from None
     return Query(number, flags, data[12:end], name, qtype, qclass, limit, extended)
+
+
+def write_query(name: str, qtype: int) -> bytes:
+    """A question of our own, under id 0; raises InvalidInput for what is no host name."""
+    labels = name.rstrip(".").split(".")
+    if not name.isascii() or not all(0 < len(label) < 64 for label in labels) or len(name) > 253:
+        raise InvalidInput("host name", repr(name), "cannot be asked for")
+    return (
+        _HEAD.pack(0, _RECURSION_DESIRED, 1, 0, 0, 0) + _encode_name(".".join(labels)) + struct.pack(">HH", qtype, IN)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What an answer to a question of our own holds. `ttl` in seconds: the least of its addresses'."""
+
+    addresses: tuple[IPv4Address | IPv6Address, ...]
+    ttl: int
+    truncated: bool
+
+
+def read_answer(data: bytes) -> Found:
+    """The addresses in an answer, whatever aliases lead to them; raises InvalidInput for a failure and for junk.
+
+    A name that does not exist is an answer without addresses.
+    """
+    try:
+        _, flags, questions, answers, _, _ = _HEAD.unpack_from(data)
+        if flags & _CODE not in (0, _NO_SUCH_NAME):
+            raise InvalidInput("DNS answer", "", f"code {flags & _CODE}")
+        at = 12
+        for _ in range(questions):
+            at = _past_name(data, at) + 4
+        found: list[IPv4Address | IPv6Address] = []
+        ttls: list[int] = []
+        for _ in range(answers):
+            at = _past_name(data, at)
+            qtype, qclass, ttl, size = _RECORD.unpack_from(data, at)
+            at += _RECORD.size
+            if qclass == IN and qtype in _ADDRESS_SIZES:
+                if size != _ADDRESS_SIZES[qtype] or at + size > len(data):
+                    raise IndexError
+                found.append(ip_address(data[at : at + size]))
+                ttls.append(ttl)
+            at += size
+    except (struct.error, IndexError):
+        raise InvalidInput("DNS answer", "", "cut short or malformed") from None
+    return Found(tuple(found), min(ttls, default=0), bool(flags & _TRUNCATED))
+
+
+def _past_name(data: bytes, at: int) -> int:
+    while size := data[at]:
+        if size >= _POINTER:
+            return at + 2
+        at += size + 1
+    return at + 1
 
 
 def answers_to(query: Query, number: int, data: bytes) -> bool:

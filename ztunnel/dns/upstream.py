@@ -37,15 +37,17 @@ class Resolvers:
         self.names = names
         self._under_way: dict[str, set[_Forward]] = {}
 
-    def targets(self, dialled: Endpoint) -> list[Endpoint]:
-        """Resolvers to try in order: the configured ones, else the one the pod itself had dialled."""
+    def targets(self, dialled: Endpoint | None) -> list[Endpoint]:
+        """Resolvers to try in order: the configured ones, else the one the pod itself had dialled (if it had)."""
         found: list[Endpoint] = []
         for text in self.plane.settings.upstream_resolvers:
             with contextlib.suppress(InvalidInput):
                 found.append(_resolver(text))
-        return found or [dialled]
+        return found or ([] if dialled is None else [dialled])
 
-    def forward(self, pod: Pod, query: Query, data: bytes, dialled: Endpoint, done: Answered, *, stream: bool) -> None:
+    def forward(
+        self, pod: Pod, query: Query, data: bytes, dialled: Endpoint | None, done: Answered, *, stream: bool
+    ) -> None:
         """Pass a question on; `done` gets the answer under the asker's id, or None."""
         under_way = self._under_way.setdefault(pod.uid, set())
         if len(under_way) >= IN_FLIGHT_LIMIT:
@@ -124,7 +126,7 @@ class _Forward:
     def begin(self) -> None:
         """Try the next resolver."""
         self._release()
-        if self._attempt >= max(TRIES, len(self._targets)):
+        if self._attempt >= max(TRIES, len(self._targets)) or not self._targets:
             self._finish(None)
             return
         target = self._targets[self._attempt % len(self._targets)]

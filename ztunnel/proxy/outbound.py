@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import socket
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from ambient.model.address import ZTUNNEL_PORTS, Endpoint
+from ambient.model.address import ZTUNNEL_PORTS, Endpoint, IpAddress
 from ambient.model.outcome import Forward, Hop, Passthrough, Plan, Refuse
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.headers import literal
@@ -122,6 +123,9 @@ class Outbound:
                 self._fail(Failure(Flag.CONNECT, why, "no-director"))
 
     def _forward(self, hop: Hop) -> None:
+        if not hop.ip:
+            self._pod.plane.hosts.find(self._pod, hop.hostname, partial(self._resolved, hop))
+            return
         record = self._record
         record.destination_peer = hop.labels
         record.destination_identity = _uri(hop.labels.principal)
@@ -139,6 +143,20 @@ class Outbound:
         record.source_identity = self._pod.identity
         self._pod.plane.recorder.established(record)
         self._pod.pool.acquire(hop, self)
+
+    def _resolved(self, hop: Hop, addresses: tuple[IpAddress, ...]) -> None:
+        """Go to one of the addresses of a hop's name: of the family dialled if there is one, never to ourselves."""
+        if self.closed:
+            return
+        plane, pod = self._pod.plane, self._pod
+        families = {ip.version for ip in pod.addresses} or {4, 6}
+        fitting = [ip for ip in addresses if ip.version in families and not _nobodys(ip)]
+        same = [ip for ip in fitting if ip.version == self._record.destination.ip.version] or fitting
+        if same:
+            self._forward(hop.at(same[int(plane.random() * len(same))]))
+        else:
+            why = f"no address of {hop.hostname} to connect to" + (f" among {len(addresses)}" if addresses else "")
+            self._fail(Failure(Flag.CONNECT, why, "unresolved-name", detail=hop.hostname))
 
     # --- straight
 
@@ -274,6 +292,11 @@ class Outbound:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+def _nobodys(ip: IpAddress) -> bool:
+    """No endpoint elsewhere has it: a name that says so leads back to the pod."""
+    return ip.is_loopback or ip.is_unspecified or ip.is_multicast
 
 
 def _uri(principal: str) -> str:

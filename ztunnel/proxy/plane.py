@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 import traceback
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from ambient.model.address import IpAddress
 from ambient.model.decide import SharedIndexes
@@ -21,13 +21,24 @@ from ztunnel.tls.contexts import Wallet
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ztunnel.proxy.pod import Pod
     from ztunnel.proxy.tunnel import Tunnel
 
 RouteKey = tuple[str, IpAddress, int]
 
 
+class HostLookup(Protocol):
+    """Finds the addresses of a host name (ztunnel.dns.hosts)."""
+
+    def find(self, pod: Pod, name: str, done: Callable[[tuple[IpAddress, ...]], None]) -> None:
+        """Call back once, maybe at once; with none when there are none."""
+
+
 class Plane:
-    """`send` puts a message to the director and says whether there is one. `settings` is replaced when it tells."""
+    """`send` puts a message to the director and says whether there is one. `settings` is replaced when it tells;
+    `hosts` is set by the worker before the first connection."""
+
+    hosts: HostLookup
 
     def __init__(
         self,

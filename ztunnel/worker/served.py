@@ -53,6 +53,7 @@ class ServedPod:
             Acceptor(plane.loop, sock, taker, count, plane.crashed)
             for sock, taker in zip(listeners[:_TCP_LISTENERS], takers, strict=True)
         ]
+        self._resolvers = resolvers
         self._dns = [DnsServer(plane, self.pod, sock, resolvers) for sock in listeners[_TCP_LISTENERS:]]
 
     @property
@@ -120,6 +121,7 @@ class ServedPod:
                 # The rest must go all the same.
                 self.plane.crashed("close", error)
         self.pod.pool.close(DRAINED)
+        self._resolvers.drop(self.pod.uid)
         for tunnel in list(self.pod.tunnels):
             tunnel.shut()
         for sock in self._listeners:

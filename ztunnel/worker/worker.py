@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from ambient.errors import InvalidInput, MeshError
+from ztunnel.dns.hosts import Hosts
 from ztunnel.dns.upstream import Resolvers
 from ztunnel.ipc import messages as m
 from ztunnel.proxy.asks import AskCache
@@ -47,6 +48,7 @@ class Worker:
         self._resolvers = Resolvers(
             self.plane, AskCache(lambda key: self._link.send(m.NameAsk(uid=key[0], name=key[1], qtype=key[2])))
         )
+        self.plane.hosts = Hosts(self.plane, self._resolvers)
         self._deadline: float | None = None
         self._over = False
 

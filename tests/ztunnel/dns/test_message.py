@@ -8,7 +8,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ambient.errors import InvalidInput
-from ztunnel.dns.message import answers_to, read_query, with_id, write_answer, write_failure
+from ztunnel.dns.message import (
+    Found,
+    answers_to,
+    read_answer,
+    read_query,
+    with_id,
+    write_answer,
+    write_failure,
+    write_query,
+)
 
 
 def query(name: str = "Srv.Test.svc.cluster.local", qtype: str = "A", *, edns: int = 0) -> bytes:
@@ -115,3 +124,60 @@ def test_the_records_we_write_are_the_ones_dnslib_would() -> None:
     )
     assert DNSRecord.parse(write_answer(read, ["fd00::1"])) == expected
     assert CNAME("x").label == "x."
+
+
+def test_our_own_questions_are_questions() -> None:
+    read = DNSRecord.parse(write_query("db.example", 28))
+    assert (str(read.q.qname), read.q.qtype, read.header.rd) == ("db.example.", 28, 1)
+    assert read_query(write_query("db.example.", 1)).name == "db.example"
+
+
+@pytest.mark.parametrize("name", ["", "a..b", "x" * 64, ".".join(["x" * 60] * 5), "ümlaut.example"])
+def test_what_is_no_host_name_is_not_asked_for(name: str) -> None:
+    with pytest.raises(InvalidInput):
+        write_query(name, 1)
+
+
+def answered(*records: RR, code: int = 0, truncated: bool = False) -> bytes:
+    reply = DNSRecord.question("db.example").reply()
+    reply.header.rcode = code
+    reply.header.tc = int(truncated)
+    for record in records:
+        reply.add_answer(record)
+    return bytes(reply.pack())
+
+
+def test_addresses_are_read_behind_aliases_with_the_least_time_to_live() -> None:
+    data = answered(
+        RR("db.example", QTYPE.CNAME, rdata=CNAME("real.db.example"), ttl=3),
+        RR("real.db.example", QTYPE.A, rdata=A("192.0.2.1"), ttl=60),
+        RR("real.db.example", QTYPE.A, rdata=A("192.0.2.2"), ttl=50),
+        RR("real.db.example", QTYPE.AAAA, rdata=AAAA("2001:db8::1"), ttl=70),
+    )
+    found = read_answer(data)
+    assert [str(ip) for ip in found.addresses] == ["192.0.2.1", "192.0.2.2", "2001:db8::1"]
+    assert (found.ttl, found.truncated) == (50, False)
+
+
+def test_a_name_that_does_not_exist_has_no_addresses() -> None:
+    assert read_answer(answered(code=3)) == Found((), 0, False)
+    assert read_answer(answered(truncated=True)).truncated
+
+
+def test_failures_and_cut_answers_are_refused() -> None:
+    with pytest.raises(InvalidInput):
+        read_answer(answered(code=2))
+    whole = answered(RR("db.example", QTYPE.A, rdata=A("192.0.2.1"), ttl=60))
+    for size in range(len(whole)):
+        with pytest.raises(InvalidInput):
+            read_answer(whole[:size])
+    with pytest.raises(InvalidInput):
+        read_answer(whole[:-6] + b"\0\3" + whole[-4:-1])
+
+
+@given(st.binary(max_size=300))
+def test_no_octets_crash_the_reader_of_answers(data: bytes) -> None:
+    try:
+        read_answer(data)
+    except InvalidInput:
+        return
