@@ -22,13 +22,30 @@ from ambient.model.policy import (
 NAMESPACES = ("a", "ab", "abc", "b", "shop", "shopper")
 ACCOUNTS = ("a", "b", "till", "till-2")
 DOMAINS = ("cluster.local", "cluster", "other")
-PORTS = (1, 80, 8080, 8443, 65535)
-ADDRESSES = tuple(ip_address(a) for a in ("10.0.0.1", "10.0.0.2", "10.0.1.1", "10.1.0.1", "192.168.0.1", "0.0.0.0"))
-ADDRESSES_6 = tuple(ip_address(a) for a in ("fd00::1", "fd00::2", "fd00:1::1", "::1", "::ffff:10.0.0.1"))
+PORTS = (0, 1, 80, 8080, 8443, 65535)
+ADDRESSES = tuple(
+    ip_address(a)
+    for a in (
+        "10.0.0.1",
+        "10.0.0.2",
+        "10.0.1.1",
+        "10.1.0.1",
+        "192.168.0.1",
+        "0.0.0.0",
+        "255.255.255.255",
+        "127.255.0.1",
+    )
+)
+HIGHEST = "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"
+ADDRESSES_6 = tuple(
+    ip_address(a)
+    for a in ("fd00::1", "fd00::2", "fd00:1::1", "::", "::1", "::ffff:10.0.0.1", "::a00:1", "::ffff:0:0", HIGHEST)
+)
+"""Some are IPv4 addresses written as IPv6, or only look like one: to a policy they are IPv6."""
 
 
 def random_policies(random: Random, count: int) -> list[Authorization]:
-    """Policies with 0..4 rules each, of both actions, some of them dry run."""
+    """Policies with 0..4 rules each, of both actions, some of them dry run; lists may be empty at every level."""
     return [
         Authorization(
             name=f"p{i}",
@@ -77,7 +94,17 @@ def _match(random: Random) -> Match:
 
 def _principals(random: Random) -> tuple[str, ...]:
     one = Identity(random.choice(DOMAINS), random.choice(NAMESPACES), random.choice(ACCOUNTS))
-    return (one.principal, f"{one.trust_domain}/ns/", f"/sa/{one.service_account}")
+    return (
+        one.principal,
+        f"{one.trust_domain}/ns/{one.namespace}/",
+        f"{one.trust_domain}/ns/{one.namespace}/sa/",
+        f"{one.trust_domain}/ns/",
+        f"/ns/{one.namespace}/sa/{one.service_account}",
+        f"/{one.namespace}/sa/{one.service_account}",
+        f"/sa/{one.service_account}",
+        f"/{one.service_account}",
+        "*",
+    )
 
 
 def _strings(random: Random, values: tuple[str, ...]) -> tuple[StringMatch, ...]:
@@ -85,9 +112,10 @@ def _strings(random: Random, values: tuple[str, ...]) -> tuple[StringMatch, ...]
     found = []
     for _ in range(random.choice((1, 1, 2))):
         kind, value = random.choice(kinds), random.choice(values)
-        if kind is StringMatchKind.PREFIX:
+        cut = random.random() < 0.6  # else whole components
+        if kind is StringMatchKind.PREFIX and cut:
             value = value[: random.randint(0, len(value))]
-        elif kind is StringMatchKind.SUFFIX:
+        elif kind is StringMatchKind.SUFFIX and cut:
             value = value[random.randint(0, len(value)) :]
         found.append(StringMatch(kind, "" if kind is StringMatchKind.PRESENCE else value))
     return tuple(found)
