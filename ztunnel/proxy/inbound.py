@@ -23,6 +23,7 @@ from ztunnel.proxy.passthrough import UNKNOWN_WORKLOAD
 from ztunnel.proxy.relay import TUNNEL_LOST, TunnelledEnd
 from ztunnel.proxy.straight import AppDial
 from ztunnel.proxy.tunnel import LOST, Tunnel
+from ztunnel.telemetry.baggage import read_baggage
 from ztunnel.telemetry.record import NO_SERVICE, TRACEPARENT_LENGTH, Failure, Flag
 from ztunnel.tls.contexts import Credentials
 from ztunnel.tls.verify import verify_client
@@ -81,6 +82,14 @@ def _endpoint(text: str) -> Endpoint | None:
         return None
 
 
+def _came_from_abroad(request: Request, network: str) -> bool:
+    """It says so itself, which is good enough for telemetry; "" is a network like any other."""
+    for name, value in request.fields:
+        if name == b"x-forwarded-network":
+            return value.decode("ascii", "replace").lower() != network.lower()
+    return False
+
+
 def _ignore(labels: PeerLabels | None) -> None:
     """The answer is wanted in the cache only."""
 
@@ -112,7 +121,11 @@ class InboundStream:
         self._record = record = pod.plane.recorder.open(pod.uid, tunnel.source, tunnel.local, inbound=True)
         record.mutual_tls = True
         record.source_identity = tunnel.peer_text
-        record.source_peer = pod.plane.peers.get(tunnel.source.ip)
+        if _came_from_abroad(request, pod.plane.settings.network):
+            # The address is the gateway's; the other network tells no more of the client than it says itself.
+            record.source_peer = read_baggage(request.fields, tunnel.peer_text)
+        else:
+            record.source_peer = pod.plane.peers.get(tunnel.source.ip)
         record.destination_peer = pod.labels
         record.destination_identity = pod.identity
         record.hbone_target = request.authority.decode("ascii", "replace")

@@ -6,18 +6,21 @@ import socket
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from ambient.errors import MeshError
 from ambient.model.address import ZTUNNEL_PORTS, Endpoint, IpAddress
 from ambient.model.outcome import Forward, Hop, Passthrough, Plan, Refuse
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.headers import literal
 from ztunnel.hbone.message import Answer
 from ztunnel.hbone.stream import Stream
+from ztunnel.proxy.nested import NestedTunnel
 from ztunnel.proxy.pool import ClientTunnel
 from ztunnel.proxy.relay import TUNNEL_LOST, TunnelledEnd
 from ztunnel.proxy.socket_end import abort_socket
 from ztunnel.proxy.sockets import address_of
 from ztunnel.proxy.straight import Straight
 from ztunnel.proxy.tunnel import LOST
+from ztunnel.telemetry.baggage import read_baggage
 from ztunnel.telemetry.record import Failure, Flag
 
 if TYPE_CHECKING:
@@ -48,9 +51,11 @@ class Outbound:
         "_end",
         "_hop",
         "_key",
+        "_nested",
         "_pod",
         "_reads",
         "_record",
+        "_request",
         "_retried",
         "_reused",
         "_sock",
@@ -70,6 +75,9 @@ class Outbound:
         self._timer: asyncio.TimerHandle | None = None
         self._hop: Hop | None = None
         self._tunnel: ClientTunnel | None = None
+        self._request = b""
+        """What is asked for inside the gateway's tunnel."""
+        self._nested: NestedTunnel | None = None
         self._stream: Stream | None = None
         self._end: TunnelledEnd | None = None
         self._straight: Straight | None = None
@@ -132,16 +140,13 @@ class Outbound:
         if not hop.authority:
             self._go_straight(Endpoint(address_of(hop.ip), hop.port))
             return
-        if hop.inner:
-            # Never less than asked for: without the inner session the gateway could read what is said.
-            self._fail(Failure(Flag.CONNECT, "a tunnel inside the gateway's is not spoken yet", "not-supported"))
-            return
         self._hop = hop
         record.destination = Endpoint(address_of(hop.ip), hop.port)
         record.hbone_target = hop.authority
         record.mutual_tls = True
         record.source_identity = self._pod.identity
-        self._pod.plane.recorder.established(record)
+        if not hop.inner:
+            self._pod.plane.recorder.established(record)
         self._pod.pool.acquire(hop, self)
 
     def _resolved(self, hop: Hop, addresses: tuple[IpAddress, ...]) -> None:
@@ -185,6 +190,9 @@ class Outbound:
             self._timer = pod.plane.loop.call_later(SILENCE_S, self._probe)
         else:
             self._timer = pod.plane.loop.call_later(ANSWER_TIMEOUT_S, self._answer_expired)
+        if hop.inner:
+            network = pod.plane.settings.network.encode("ascii", "replace")
+            self._request = block + literal(b"x-forwarded-network", network)
         self._stream = tunnel.core.open(block, self)
 
     def tunnel_failed(self, failure: Failure) -> None:
@@ -227,11 +235,43 @@ class Outbound:
         tunnel, stream, plane = self._tunnel, self._stream, self._pod.plane
         assert tunnel is not None
         assert stream is not None
-        end = TunnelledEnd(plane.loop, self._sock, tunnel, stream, self, plane.buffers, plane.crashed, plane.lookout)
+        nested = self._nested
+        if self._request:
+            if nested is None:
+                self._begin_inner(tunnel, stream)
+                return
+            self._record.destination_peer = read_baggage(answer.fields, self._record.destination_identity)
+            plane.recorder.established(self._record)
+        below = nested or tunnel
+        end = TunnelledEnd(plane.loop, self._sock, below, stream, self, plane.buffers, plane.crashed, plane.lookout)
         self._end = end
         self._record.meter = end
         stream.sink = end
         end.start_reading()
+
+    def _begin_inner(self, tunnel: ClientTunnel, stream: Stream) -> None:
+        """The gateway carries us: prove to the far end who we are, through it."""
+        pod, hop = self._pod, self._hop
+        credentials = pod.plane.wallet.get(pod.identity)
+        if credentials is None or hop is None:
+            self._fail(Failure(Flag.IDENTITY_ERROR, "the certificate has expired"))
+            return
+        self._stream = None
+        self._nested = NestedTunnel(pod.plane, tunnel, stream, credentials, hop.inner, self)
+        stream.sink = self._nested
+        self._nested.begin()
+
+    def inner_ready(self, identity: str) -> None:
+        """The far end is who it should be (User of the nested tunnel)."""
+        nested = self._nested
+        assert nested is not None
+        self._record.destination_identity = identity
+        self._timer = self._pod.plane.loop.call_later(ANSWER_TIMEOUT_S, self._answer_expired)
+        self._stream = nested.core.open(self._request, self)
+
+    def inner_failed(self, error: MeshError | OSError | None) -> None:
+        """There is nobody behind the gateway whom we would believe."""
+        self._fail(Failure(Flag.TLS_FAILURE, f"inside the gateway's tunnel: {error or 'closed during the handshake'}"))
 
     def on_data(self, data: memoryview) -> bool:
         """Payload before the answer is refused by the stream itself."""
@@ -246,7 +286,8 @@ class Outbound:
     def on_reset(self, code: int, *, untouched: bool) -> None:
         self._stop_timer()
         self._stream = None
-        if not self._retried and (untouched or (code == LOST and self._reused)) and self._hop is not None:
+        again = self._nested is None and not self._retried and (untouched or (code == LOST and self._reused))
+        if again and self._hop is not None:
             # Not one octet of the application has left yet, so it may go another way once.
             self._retried = True
             self._pod.plane.recorder.counters.count("hbone_retries")
@@ -276,6 +317,8 @@ class Outbound:
         if not self.closed:
             self.closed = True
             self._pod.outbound.pop(self, None)
+            if self._nested is not None:
+                self._nested.shut()
             self._pod.plane.recorder.close(self._record, failure)
 
     def _fail(self, failure: Failure) -> None:
@@ -285,6 +328,8 @@ class Outbound:
         stream, self._stream = self._stream, None
         if stream is not None:
             stream.reset(Code.CANCEL)
+        if self._nested is not None:
+            self._nested.drop()
         abort_socket(self._sock)
         self.ended(failure)
 

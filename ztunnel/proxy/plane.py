@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ztunnel.proxy.pod import Pod
-    from ztunnel.proxy.tunnel import Tunnel
 
 RouteKey = tuple[str, IpAddress, int]
 
@@ -32,6 +31,19 @@ class HostLookup(Protocol):
 
     def find(self, pod: Pod, name: str, done: Callable[[tuple[IpAddress, ...]], None]) -> None:
         """Call back once, maybe at once; with none when there are none."""
+
+
+class Carrier(Protocol):
+    """A tunnel, over TCP or inside another."""
+
+    def tick(self, now: float) -> None:
+        """Once a second."""
+
+    def flush(self) -> None:
+        """Send what was encrypted."""
+
+    def fail(self, error: OSError | None) -> None:
+        """It is of no more use."""
 
 
 class Plane:
@@ -60,13 +72,13 @@ class Plane:
         self.lookout = Lookout(self.crashed)
         self.indexes = SharedIndexes()
         self.wallet = Wallet(wall)
-        self.tunnels: set[Tunnel] = set()
+        self.tunnels: set[Carrier] = set()
         self.draining = False
         self.routes: AskCache[RouteKey, Plan] = AskCache(lambda key: send(RouteAsk(uid=key[0], ip=key[1], port=key[2])))
         self.peers: AskCache[IpAddress, PeerLabels] = AskCache(lambda ip: send(PeerAsk(ip=ip)))
-        self._dirty: list[Tunnel] = []
+        self._dirty: list[Carrier] = []
 
-    def flush_soon(self, tunnel: Tunnel) -> None:
+    def flush_soon(self, tunnel: Carrier) -> None:
         """Have the tunnel send what it encrypted, once, after the other events of this turn."""
         if not self._dirty:
             self.loop.call_soon(self._flush_all)

@@ -17,7 +17,7 @@ from ztunnel.hbone.message import Answer
 from ztunnel.hbone.stream import Stream
 from ztunnel.proxy.lookout import Lookout
 from ztunnel.proxy.socket_end import Buffers, SocketEnd
-from ztunnel.proxy.tunnel import LOST, Tunnel
+from ztunnel.proxy.tunnel import LOST, Waiting
 from ztunnel.telemetry.record import Failure, Flag
 
 APP_HIGH_WATER: Final = 256 * 1024
@@ -29,6 +29,15 @@ class Flow(Protocol):
 
     def ended(self, failure: Failure | None) -> None:
         """Both directions are over; called once."""
+
+
+class Below(Protocol):
+    """The tunnel that a stream is in."""
+
+    congested: bool
+
+    def await_relief(self, end: Waiting) -> None:
+        """Call `on_room` when it is no longer congested."""
 
 
 class TunnelledEnd(SocketEnd):
@@ -51,7 +60,7 @@ class TunnelledEnd(SocketEnd):
         self,
         loop: asyncio.AbstractEventLoop,
         sock: socket.socket,
-        tunnel: Tunnel,
+        tunnel: Below,
         stream: Stream,
         flow: Flow,
         buffers: Buffers,

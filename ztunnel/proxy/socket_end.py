@@ -24,13 +24,15 @@ class Buffers:
     """Memory that every socket of a worker reads into, contents valid only until the handler returns; and the source
     of their backlogs."""
 
-    __slots__ = ("chunks", "frame", "net", "payload", "plain")
+    __slots__ = ("chunks", "frame", "nested", "net", "payload", "plain")
 
     SIZE: Final = 256 * 1024
 
     def __init__(self) -> None:
         self.net = memoryview(bytearray(self.SIZE))
         self.plain = memoryview(bytearray(self.SIZE))
+        self.nested = memoryview(bytearray(self.SIZE))
+        """What is decrypted out of `plain`; untouched, and so without pages, until there is such a tunnel."""
         self.frame = memoryview(bytearray(9 + self.SIZE))
         """Nine spare octets for a frame header, then payload."""
         self.payload = self.frame[9:]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import socket
 import ssl
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ambient.errors import MeshError, ProtocolError
 from ztunnel.hbone.connection import Connection
@@ -19,7 +19,6 @@ from ztunnel.tls.session import TlsSession
 
 if TYPE_CHECKING:
     from ztunnel.proxy.plane import Plane
-    from ztunnel.proxy.relay import TunnelledEnd
 
 TUNNEL_HIGH_WATER: Final = 1 << 20
 HANDSHAKE_TIMEOUT_S: Final = 10.0
@@ -27,6 +26,13 @@ LOST: Final = -1
 """Code of `Sink.on_reset` when the connection below went away."""
 _UNREAD_LIMIT: Final = 16 << 20
 _FEED_AT: Final = Buffers.SIZE - 32_768
+
+
+class Waiting(Protocol):
+    """Who wants to know when a congested tunnel takes octets again."""
+
+    def on_room(self) -> None:
+        """It does."""
 
 
 def violated(reason: str) -> str:
@@ -67,7 +73,7 @@ class Tunnel(SocketEnd):
         self._plain = plane.buffers.plain
         self._dirty = False
         self._unflushed = 0
-        self._relief: list[TunnelledEnd] = []
+        self._relief: list[Waiting] = []
         plane.tunnels.add(self)
 
     # --- what subclasses define
@@ -120,7 +126,7 @@ class Tunnel(SocketEnd):
             self.abort()
             self._down(error)
 
-    def await_relief(self, end: TunnelledEnd) -> None:
+    def await_relief(self, end: Waiting) -> None:
         """Call `on_room` when the tunnel is no longer congested."""
         self._relief.append(end)
 

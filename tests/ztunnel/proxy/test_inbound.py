@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Sequence
 from ipaddress import ip_network
 from pathlib import Path
 
@@ -14,11 +13,12 @@ import h2.errors
 import h2.events
 import pytest
 
+from ambient.model.outcome import PeerLabels
 from ambient.model.policy import Action, Authorization, Match, PolicyScope, StringMatch, StringMatchKind
-from tests.support.tunnel import TestPod, World, application, echo, run, talk, until, world
+from tests.support.h2_peer import CLIENT, Peer
+from tests.support.tunnel import application, echo, run, talk, until, world
 from tests.support.tunnel_certs import Authority
-
-CLIENT = "spiffe://cluster.local/ns/test/sa/client"
+from ztunnel.ipc.messages import Settings
 
 
 def policy(action: Action, name: str = "p", **fields: object) -> Authorization:
@@ -28,56 +28,6 @@ def policy(action: Action, name: str = "p", **fields: object) -> Authorization:
 
 def principal(value: str) -> tuple[StringMatch, ...]:
     return (StringMatch(StringMatchKind.EXACT, value),)
-
-
-class Peer:
-    """A client of 15008 made of ssl and h2: a stranger to our code."""
-
-    def __init__(self, here: World, pod: TestPod, uris: Sequence[str] = (CLIENT,), *, alpn: str = "h2") -> None:
-        self._pod = pod
-        path = Path(here.folder) / "peer.pem"
-        path.write_bytes(here.authority.leaf(uris))
-        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self.context.check_hostname = False
-        self.context.load_verify_locations(cadata=here.authority.roots)
-        self.context.load_cert_chain(path)
-        self.context.set_alpn_protocols([alpn])
-        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
-        self.events: list[h2.events.Event] = []
-
-    async def connect(self) -> None:
-        self.reader, self.writer = await asyncio.open_connection(*self._pod.hbone, ssl=self.context)
-        self.h2.initiate_connection()
-        self.writer.write(self.h2.data_to_send())
-
-    async def ask(self, authority: str, method: str = "CONNECT", **fields: str) -> tuple[int, dict[bytes, bytes]]:
-        """Open a stream; gives status and fields of the answer (0: the stream was reset)."""
-        number = self.h2.get_next_available_stream_id()
-        headers = [(":method", method), (":authority", authority)]
-        if method != "CONNECT":
-            headers += [(":scheme", "https"), (":path", "/")]
-        self.h2.send_headers(number, [*headers, *fields.items()])
-        self.writer.write(self.h2.data_to_send())
-        while True:
-            for event in self.events:
-                if getattr(event, "stream_id", None) != number:
-                    continue
-                if isinstance(event, h2.events.ResponseReceived):
-                    answer = dict(event.headers)
-                    return int(answer[b":status"]), answer  # type: ignore[index, arg-type]
-                if isinstance(event, h2.events.StreamReset):
-                    return 0, {}
-            await self.pump()
-
-    async def pump(self) -> None:
-        data = await self.reader.read(65536)
-        if not data:
-            raise ConnectionError("closed")
-        self.events += self.h2.receive_data(data)
-        self.writer.write(self.h2.data_to_send())
-
-    def close(self) -> None:
-        self.writer.transport.abort()
 
 
 def test_a_stranger_with_a_good_certificate_gets_a_tunnel_and_our_baggage() -> None:
@@ -95,6 +45,35 @@ def test_a_stranger_with_a_good_certificate_gets_a_tunnel_and_our_baggage() -> N
                 await peer.pump()
             assert b"".join(e.data for e in peer.events if isinstance(e, h2.events.DataReceived)) == b"hi"
             peer.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize(
+    ("fields", "namespace"),
+    [
+        ({"x-forwarded-network": "east"}, "said"),
+        ({"x-forwarded-network": "West"}, "looked-up"),
+        ({}, "looked-up"),
+    ],
+)
+def test_baggage_tells_who_it_is_only_of_what_says_that_it_came_from_another_network(
+    fields: dict[str, str], namespace: str
+) -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            here.director.peers["127.0.0.1"] = PeerLabels(pod="gateway", namespace="looked-up")
+            pod = await here.pod("server", "127.0.0.12")
+            here.director.send(Settings(node="n1", trust_domain="cluster.local", cluster_id="c", network="west"))
+            peer = Peer(here, pod)
+            await peer.connect()
+            status, _ = await peer.ask(f"127.0.0.12:{port}", baggage="k8s.namespace.name=said", **fields)
+            assert status == 200
+            peer.close()
+            await until(lambda: "connection complete" in here.log())
+            line = next(line for line in here.log().splitlines() if "connection complete" in line)
+            assert f'src.namespace="{namespace}"' in line
+            assert f'src.identity="{CLIENT}"' in line
 
     run(scenario)
 
