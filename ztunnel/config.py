@@ -10,13 +10,13 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from ambient.errors import InvalidInput
 from ambient.model.address import ADMIN_PORT, READY_PORT, STATS_PORT, parse_ip
 from ambient.settings import boolean, choice, duration, integer
+from ztunnel.telemetry.log_filter import parse_filter
 
-_LEVELS: Final = ("error", "warn", "info", "debug", "trace", "off")
 _T = TypeVar("_T")
 _port = integer(1, 65535)
 
@@ -113,6 +113,10 @@ def _address(raw: str) -> str:
     return url
 
 
+def _log_filter(raw: str) -> str:
+    return str(parse_filter(raw))
+
+
 def _addresses(raw: str) -> tuple[str, ...]:
     return tuple(str(parse_ip(part.strip())) for part in raw.split(",") if part.strip())
 
@@ -187,7 +191,7 @@ def read_config(env: Mapping[str, str]) -> Config:
         drain_s=drain_deadline(env),
         handover_s=reader.parsed("AMBIENT_HANDOVER_WAIT", 0.0, duration),
         log_format=reader.parsed("LOG_FORMAT", "plain", choice("plain", "json")),
-        log_level=reader.parsed("LOG_LEVEL", "info", choice(*_LEVELS)),
+        log_level=reader.parsed("LOG_LEVEL", reader.parsed("RUST_LOG", "info", _log_filter), _log_filter),
         resolvers=reader.parsed("AMBIENT_RESOLVERS", (), _addresses) or _resolv_conf(),
         registry_only=reader.parsed("AMBIENT_OUTBOUND", "ALLOW_ANY", choice("ALLOW_ANY", "REGISTRY_ONLY"))
         == "REGISTRY_ONLY",

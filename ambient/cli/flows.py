@@ -20,6 +20,7 @@ from ambient.errors import InvalidInput, MeshError
 from ambient.flows.format import header, row
 from ambient.flows.query import parse_query
 from ambient.flows.record import Flow, from_json, to_json
+from ambient.model.outcome import NoRoute, Reason
 
 _Event = Flow | MeshError | None
 """What a reader thread reports: a flow, its failure, or None for "this node is done"."""
@@ -31,6 +32,10 @@ _CLOSED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "flags": (
             *("-", "DENY", "CONNECT", "TLS_FAILURE", "H2_HANDSHAKE_FAILURE"),
             *("NETWORK_POLICY", "IDENTITY_ERROR", "CERT_REVOKED"),
+        ),
+        "reason": (
+            *(reason.value for reason in (*Reason, *NoRoute)),
+            *("bad-request", "illegal-port", "ip-mismatch", "no-director", "not-supported", "unknown-workload"),
         ),
     }
 )
@@ -57,11 +62,11 @@ def run(env: Env, args: argparse.Namespace) -> int:
         wanted = parse_query(args.terms)
     except InvalidInput as error:
         raise Usage(error.what, error.where, error.why) from None
+    reach = env.reach(args.name)
     for term in args.terms:
-        _check(term)
+        _check(term, reach)
     if args.last < 0:
         raise Usage("--last is negative", str(args.last))
-    reach = env.reach(args.name)
     nodes = chosen(reach, args.node)
     flows = _following(env, reach, nodes, args.last) if args.follow else _recent(reach, nodes, args.last)
     if args.output == "table":
@@ -73,12 +78,13 @@ def run(env: Env, args: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _check(term: str) -> None:
-    """Raises Usage for a value outside its key's fixed set; `term` is well-formed."""
+def _check(term: str, reach: Reach) -> None:
+    """Raises Usage for a value outside its key's fixed set or the mesh's nodes; `term` is well-formed."""
     key, _, value = term.partition("=")
-    allowed = _CLOSED.get(key.removesuffix("!"))
-    if allowed and not set(value.split(",")) <= set(allowed):
-        raise Usage("not a flow filter", repr(term), f"{key.removesuffix('!')} is one of {', '.join(allowed)}")
+    key = key.removesuffix("!")
+    allowed = tuple(reach.nodes()) if key == "node" else _CLOSED.get(key)
+    if allowed is not None and not set(value.split(",")) <= set(allowed):
+        raise Usage("not a flow filter", repr(term), f"{key} is one of {', '.join(allowed)}")
 
 
 def _recent(reach: Reach, nodes: list[str], last: int) -> list[Flow]:

@@ -35,6 +35,8 @@ def test_the_ca_is_where_discovery_is_unless_named() -> None:
         ("DNS_CAPTURE", "1"),
         ("LOG_FORMAT", "xml"),
         ("LOG_LEVEL", "loud"),
+        ("RUST_LOG", "dns"),
+        ("AMBIENT_METRICS_SERIES", "0"),
         ("ZTUNNEL_WORKER_THREADS", "-1"),
         ("ZTUNNEL_WORKER_THREADS", "many"),
         ("AMBIENT_RESOLVERS", "10.0.0.1,dns"),
@@ -49,6 +51,18 @@ def test_a_value_that_cannot_be_understood_is_refused_by_name(name: str, value: 
 
 def test_durations_are_read_as_everywhere_in_the_project() -> None:
     assert read_config({"SECRET_TTL": "1h30m"}).secret_ttl_s == 5400
+
+
+@pytest.mark.parametrize(
+    ("env", "wanted"),
+    [
+        ({}, "info"),
+        ({"RUST_LOG": "info,hickory_server::server=off"}, "hickory_server::server=off,info"),
+        ({"RUST_LOG": "debug", "LOG_LEVEL": "warn,access=off"}, "access=off,warn"),
+    ],
+)
+def test_the_log_filter_is_istios_unless_ours_says_otherwise(env: dict[str, str], wanted: str) -> None:
+    assert read_config(env).log_level == wanted
 
 
 @pytest.mark.parametrize(("grace", "deadline"), [("30", 25.0), ("11", 6.0), ("10", 9.0), ("1", 1.0), ("", 5.0)])

@@ -24,6 +24,7 @@ usage: POST /logging?level={mod1}={level1},{mod2}={level2}\t(To change specific 
 """
 _COMMANDS: Final = (
     ("config_dump", "dump the current Ztunnel configuration"),
+    ("connections", "open connections of every pod, both directions, with their age"),
     ("logging", "query/changing logging levels"),
     ("quitquitquit", "shut down the server"),
     ("flows", "recent connections as JSON lines; ?last=N, ?follow=1"),
@@ -35,6 +36,7 @@ class Sources:
     """Where the pages get their content and send their commands."""
 
     config_dump: Callable[[], Awaitable[bytes]]
+    connections: Callable[[], Awaitable[bytes]]
     metrics: Callable[[bool], bytes]
     """With exemplars or without."""
     pending: Callable[[], list[str]]
@@ -57,6 +59,8 @@ class Pages:
                 return _only_get(request) or Response(200, _index(), "text/html; charset=utf-8")
             case "/config_dump":
                 return _only_get(request) or Response(200, await self._sources.config_dump(), "application/json")
+            case "/connections":
+                return _only_get(request) or Response(200, await self._sources.connections(), "application/json")
             case "/logging":
                 return self._logging(request)
             case "/quitquitquit":
@@ -104,8 +108,9 @@ class Pages:
         levels = [value for key, value in request.query if key == "level"]
         if any(key not in ("reset", "level") for key, _ in request.query):
             return text(400, "Invalid level provided\n" + _LOGGING_HELP)
-        if (reset or levels) and not self._sources.change_log_level(",".join(levels), reset):
-            return text(400, f"Invalid level provided: {','.join(levels)}\n{_LOGGING_HELP}")
+        wanted = ",".join(levels)
+        if (reset or levels) and (not (wanted or reset) or not self._sources.change_log_level(wanted, reset)):
+            return text(400, f"Invalid level provided: {wanted}\n{_LOGGING_HELP}")
         return text(200, f"current log level is {self._sources.log_filter()}\n")
 
     def _flows(self, request: Request) -> Response:

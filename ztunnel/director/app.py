@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from typing import Any, Final
@@ -19,9 +20,9 @@ from ztunnel.config import Config, read_config
 from ztunnel.director.ca_client import CaClient
 from ztunnel.director.director import Director
 from ztunnel.director.discovery import server_settings
-from ztunnel.director.dumping import config_dump
+from ztunnel.director.dumping import config_dump, connections
 from ztunnel.director.handover import Heir
-from ztunnel.director.logs import LEVELS, LogFilter, set_up
+from ztunnel.director.logs import Logs
 from ztunnel.director.notify import say_stopping
 from ztunnel.inpod.agent import AgentLink
 
@@ -43,13 +44,13 @@ _log = logging.getLogger("director")
 class App:
     """One run of the director."""
 
-    def __init__(self, config: Config, *, supervised: bool, heirs: int = 0) -> None:
+    def __init__(self, config: Config, *, supervised: bool, heirs: int = 0, logs: Logs | None = None) -> None:
         """`heirs`: workers that outlived an earlier director."""
         self._heirs = heirs
         self._config = config
         self._supervised = supervised
         self._stop = asyncio.Event()
-        self._filter = LogFilter(config.log_level)
+        self._logs = logs or Logs(config.log_format, config.log_level)
         server = server_settings(
             config.ca_address, config.ca_root_ca, config.auth_token, config.alt_ca_hostname, config.cluster_id
         )
@@ -178,10 +179,11 @@ class App:
         return Pages(
             Sources(
                 config_dump=partial(config_dump, director),
+                connections=lambda: connections(director, time.time()),
                 metrics=lambda exemplars: director.stats.render(exemplars=exemplars),
                 pending=self._pending,
                 change_log_level=self._change_log_level,
-                log_filter=lambda: self._filter.text,
+                log_filter=lambda: str(self._logs.filter),
                 shut_down=self._quit,
                 flows=director.flows,
             )
@@ -226,10 +228,9 @@ class App:
         return [name for name, waiting in tasks.items() if waiting]
 
     def _change_log_level(self, level: str, reset: bool) -> bool:
-        if not self._filter.change(level, reset=reset):
+        if not self._logs.change(level, reset=reset):
             return False
-        logging.getLogger().setLevel(LEVELS[self._filter.level])
-        self.director.change_log_level(self._filter.level)
+        self.director.change_log_level(str(self._logs.filter))
         return True
 
     def _quit(self) -> None:
@@ -246,15 +247,16 @@ def main(argv: list[str]) -> int:
     except InvalidInput as error:
         sys.stderr.write(f"ztunnel: {error}\n")
         return EXIT_CONFIG
-    set_up(config.log_format, config.log_level)
+    logs = Logs(config.log_format, config.log_level)
+    logs.begin()
     try:
         with asyncio.Runner() as runner:
-            return runner.run(_run(config, argv))
+            return runner.run(_run(config, argv, logs))
     except MeshError as error:
         _log.error("%s", error)
         return 1
 
 
-async def _run(config: Config, argv: list[str]) -> int:
+async def _run(config: Config, argv: list[str], logs: Logs) -> int:
     heirs = [int(word.removeprefix("--heirs=")) for word in argv if word.startswith("--heirs=")]
-    return await App(config, supervised="--supervised" in argv, heirs=max(heirs, default=0)).run()
+    return await App(config, supervised="--supervised" in argv, heirs=max(heirs, default=0), logs=logs).run()

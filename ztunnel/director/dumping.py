@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from ambient.model.address import HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT, PROXY_MARK
@@ -41,6 +43,28 @@ async def config_dump(director: Director) -> bytes:
         states,
         director.config,
     )
+
+
+async def connections(director: Director, now_unix: float) -> bytes:
+    """The text of /connections: one object per open connection, the oldest first."""
+    reported = await director.reports.connections()
+    rows = [
+        {
+            "namespace": info.namespace,
+            "pod": info.name,
+            "direction": one.direction,
+            "src": one.src,
+            "originalDst": one.original_dst or None,
+            "actualDst": one.actual_dst,
+            "protocol": one.protocol,
+            "peer": one.peer or None,
+            "openedAt": datetime.fromtimestamp(one.opened_unix, UTC).isoformat(timespec="milliseconds"),
+            "ageSeconds": round(max(0.0, now_unix - one.opened_unix), 3),
+        }
+        for info in director.pods.infos()
+        for one in reported.get(info.uid, ())
+    ]
+    return json.dumps(sorted(rows, key=lambda row: str(row["openedAt"])), indent=2).encode() + b"\n"
 
 
 def _render(

@@ -1,4 +1,4 @@
-"""Log lines of the director in Istio's two formats: plain (tab separated) and JSON (interop 7.7)."""
+"""Log lines of the director in Istio's two formats, plain (tab separated) and JSON (interop 7.7), and their filter."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ import sys
 from datetime import UTC, datetime
 from typing import Final
 
-LEVELS: Final = {
-    "off": logging.CRITICAL + 1,
-    "error": logging.ERROR,
-    "warn": logging.WARNING,
-    "info": logging.INFO,
-    "debug": logging.DEBUG,
-    "trace": logging.DEBUG - 5,
-}
+from ambient.errors import InvalidInput
+from ztunnel.telemetry.log_filter import parse_filter
+
+_NUMBERS: Final = (5, logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL + 1)
+"""Python's numbers of LEVELS."""
 _NAMES: Final = {logging.CRITICAL: "error", logging.ERROR: "error", logging.WARNING: "warn", logging.INFO: "info"}
 
 
@@ -37,36 +34,34 @@ class Formatter(logging.Formatter):
         return f"{stamp}\t{level}\t{record.name}\t{message}\t"
 
 
-def set_up(style: str, level: str) -> None:
-    """Send every log of this process to stderr in `style` (plain or json), from `level` on."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(Formatter(style))
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(LEVELS[level])
-    logging.getLogger("asyncio").setLevel(logging.WARNING)
+class Logs:
+    """Every log of this process, on stderr; and the filter of /logging. `style`: plain or json."""
 
+    def __init__(self, style: str, level: str) -> None:
+        self._first = self.filter = parse_filter(level)
+        self._handler = logging.StreamHandler(sys.stderr)
+        self._handler.setFormatter(Formatter(style))
+        self._handler.addFilter(self.passes)
 
-class LogFilter:
-    """The filter text of /logging: changes are appended, `reset` starts from the level given at start."""
+    def begin(self) -> None:
+        """Take over the root logger."""
+        logging.getLogger().handlers[:] = [self._handler]
+        logging.getLogger("asyncio").setLevel(logging.WARNING)
+        self._apply()
 
-    def __init__(self, level: str) -> None:
-        self._first = level
-        self.text = level
-
-    @property
-    def level(self) -> str:
-        """The last plain level in the filter: the one that counts for us and for the workers."""
-        levels = [part for part in self.text.split(",") if part in LEVELS]
-        return levels[-1] if levels else self._first
+    def passes(self, record: logging.LogRecord) -> bool:
+        """The filter lets this record through."""
+        return record.levelno >= _NUMBERS[self.filter.threshold(record.name)]
 
     def change(self, level: str, *, reset: bool) -> bool:
-        """Apply one change; False: it is no filter (nothing changed). Accepts `info` and `module=debug,...`."""
-        parts = [part.strip() for part in level.split(",") if part.strip()]
-        for part in parts:
-            name, equals, value = part.partition("=")
-            if (value if equals else name) not in LEVELS or not name:
-                return False
-        kept = [self._first] if reset else self.text.split(",")
-        self.text = ",".join(dict.fromkeys([*(p for p in kept if p not in parts), *parts]))
+        """Append clauses to the filter, `reset`: to that of the start; False: they make no sense, nothing changed."""
+        try:
+            base = self._first if reset else self.filter
+            self.filter = base.and_then(parse_filter(level)) if level else base
+        except InvalidInput:
+            return False
+        self._apply()
         return True
+
+    def _apply(self) -> None:
+        logging.getLogger().setLevel(_NUMBERS[self.filter.lowest])

@@ -6,6 +6,7 @@ share one pipe. A reader that is too slow costs lines (counted), never a connect
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -14,7 +15,9 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
-LEVELS: Final = ("trace", "debug", "info", "warn", "error", "off")
+from ambient.errors import InvalidInput
+from ztunnel.telemetry.log_filter import LEVELS, LogFilter, parse_filter
+
 _ATOMIC: Final = 4_096
 _QUEUE_LIMIT: Final = 1 << 20
 _RETRY_S: Final = 0.05
@@ -93,14 +96,15 @@ class LogWriter:
     __slots__ = (
         "_clock",
         "_fd",
+        "_filter",
         "_json",
         "_later",
-        "_level",
         "_poll",
         "_queue",
         "_queued",
         "_scheduled",
         "_soon",
+        "_thresholds",
         "lost",
     )
 
@@ -122,28 +126,32 @@ class LogWriter:
         self._queued = 0
         self._scheduled = False
         self._json = False
-        self._level = LEVELS.index("info")
+        self._filter = LogFilter()
+        self._thresholds: dict[str, int] = {}
+        """What the filter says of each scope that was asked for: there are a handful."""
         self.lost = 0
 
     def configure(self, log_format: str, level: str) -> None:
-        """Set form ("json", else text) and lowest level; a level list like "info,access=debug" counts by its first."""
+        """Set form ("json", else text) and filter."""
         self._json = log_format == "json"
         self.set_level(level)
 
     def set_level(self, level: str) -> None:
-        """Set the lowest level that is written; unknown names leave it as it is."""
-        first = level.split(",", 1)[0].split("=")[-1].strip().lower()
-        if first == "warning":
-            first = "warn"
-        if first in LEVELS:
-            self._level = LEVELS.index(first)
+        """Set the filter that lines have to pass (ztunnel.telemetry.log_filter); nonsense leaves it as it is."""
+        with contextlib.suppress(InvalidInput):
+            self._filter = parse_filter(level)
+            self._thresholds.clear()
 
-    def enabled(self, level: str) -> bool:
-        return LEVELS.index(level) >= self._level
+    def enabled(self, level: str, scope: str) -> bool:
+        """Lines of this level and scope are written."""
+        least = self._thresholds.get(scope)
+        if least is None:
+            least = self._thresholds[scope] = self._filter.threshold(scope)
+        return LEVELS.index(level) >= least
 
     def log(self, level: str, scope: str, message: str, fields: list[Field] | None = None) -> None:
         """Queue one line."""
-        if LEVELS.index(level) < self._level:
+        if not self.enabled(level, scope):
             return
         form = json_line if self._json else text_line
         line = form(self._clock(), level, scope, message, fields or []).encode("utf-8", "replace") + b"\n"

@@ -58,7 +58,7 @@ class Recorder:
         record.traffic, record.totals = ends.labels, ends.totals
         self.counters.touch(ends.totals)
         ends.totals.opened += 1
-        if self.log.enabled("debug"):
+        if self.log.enabled("debug", "access"):
             self.log.log("debug", "access", "connection opened", self._fields(record))
         self._flow("opened", record, None)
 
@@ -81,7 +81,7 @@ class Recorder:
                 unix=self._wall(), reason=failure.reason, policy=failure.policy, trace_id=record.trace_id
             )
         totals.closed += 1
-        if self.log.enabled("error" if failure else "info"):
+        if self.log.enabled("error" if failure else "info", "access"):
             fields = self._fields(record)
             received, sent = record.octets()
             mine, theirs = (sent, received) if record.inbound else (received, sent)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import ztunnel
 from ambient.cli.env import Exit
 from ambient.flows.record import Event
+from ambient.model.outcome import NoRoute, Reason
 from tests.support.cli import FakeMesh, ambient
 from ztunnel.telemetry.record import Flag
 
@@ -41,7 +45,7 @@ def test_the_table_has_a_header_and_names_the_policy_that_denied() -> None:
 
 
 @pytest.mark.parametrize(
-    ("terms", "times"), [(["event=denied"], [2]), (["event!=denied", "from=shop/web"], [1]), (["node=n3"], [])]
+    ("terms", "times"), [(["event=denied"], [2]), (["event!=denied", "from=shop/web"], [1]), (["node=n2"], [2])]
 )
 def test_filters_choose_flows(terms: list[str], times: list[int]) -> None:
     lines = ambient(_mesh(), "flows", "-o", "json", *terms).out.splitlines()
@@ -64,12 +68,33 @@ def test_a_filter_that_means_nothing_is_a_usage_error(argv: list[str]) -> None:
         ("security=tls", "mutual_tls, unknown"),
         ("flags=deny", ", ".join(Flag)),
         ("event=lost", ", ".join(Event)),
+        ("reason=nonsense", ", ".join(Reason)),
+        ("reason!=denied-by,nonsense", ", ".join(NoRoute)),
+        ("node=n3", "node is one of n1, n2"),
     ],
 )
 def test_a_value_that_no_flow_can_have_is_refused_with_those_there_are(term: str, allowed: str) -> None:
     ran = ambient(_mesh(), "flows", term)
     assert (ran.code, ran.out) == (Exit.USAGE, "")
     assert allowed in ran.err
+
+
+def reasons_of_ztunnel() -> set[str]:
+    """Third arguments of `Failure(...)`, and `reason=`, wherever they are written out in ztunnel's own code."""
+    found = set()
+    for path in Path(ztunnel.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Failure":
+                given = [*node.args[2:3], *(word.value for word in node.keywords if word.arg == "reason")]
+                found |= {one.value for one in given if isinstance(one, ast.Constant)}
+    return {str(reason) for reason in found}
+
+
+def test_every_reason_that_ztunnel_gives_may_be_asked_for() -> None:
+    reasons = reasons_of_ztunnel()
+    assert "ip-mismatch" in reasons
+    for reason in sorted({*reasons, *Reason, *NoRoute}):
+        assert ambient(_mesh(), "flows", f"reason={reason}").code == Exit.OK, reason
 
 
 @pytest.mark.parametrize("flag", Flag)

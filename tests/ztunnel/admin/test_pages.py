@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from dataclasses import dataclass, field
 
 import pytest
@@ -10,18 +11,21 @@ import pytest
 from ztunnel.admin.flows import FlowRing
 from ztunnel.admin.http import Request, Response
 from ztunnel.admin.pages import Pages, Sources
-from ztunnel.director.logs import LogFilter
+from ztunnel.director.logs import Logs
 
 
 @dataclass
 class Fake:
     pending: list[str] = field(default_factory=list)
     quits: int = 0
-    log: LogFilter = field(default_factory=lambda: LogFilter("info"))
+    log: Logs = field(default_factory=lambda: Logs("plain", "info"))
 
     def pages(self) -> Pages:
         async def config_dump() -> bytes:
             return b"{}"
+
+        async def connections() -> bytes:
+            return b"[]"
 
         def quit_() -> None:
             self.quits += 1
@@ -29,10 +33,11 @@ class Fake:
         return Pages(
             Sources(
                 config_dump=config_dump,
+                connections=connections,
                 metrics=lambda exemplars: b"# exemplars\n# EOF\n" if exemplars else b"# EOF\n",
                 pending=lambda: self.pending,
                 change_log_level=lambda level, reset: self.log.change(level, reset=reset),
-                log_filter=lambda: self.log.text,
+                log_filter=lambda: str(self.log.filter),
                 shut_down=quit_,
                 flows=FlowRing(),
             )
@@ -65,23 +70,38 @@ def test_quitting_needs_post() -> None:
 
 def test_the_log_level_is_shown_changed_appended_and_reset() -> None:
     fake = Fake()
+
+    def shown(*query: tuple[str, str]) -> str:
+        body = admin(fake, "POST", "/logging", *query).body.decode()
+        assert body.startswith("current log level is ")
+        return body.removeprefix("current log level is ")
+
     assert admin(fake, "GET", "/logging").status == 405
-    assert admin(fake, "POST", "/logging").body == b"current log level is info\n"
-    assert admin(fake, "POST", "/logging", ("level", "debug")).body == b"current log level is info,debug\n"
-    assert fake.log.level == "debug"
-    admin(fake, "POST", "/logging", ("level", "access=off"))
-    assert fake.log.text == "info,debug,access=off"
-    assert fake.log.level == "debug"
-    assert admin(fake, "POST", "/logging", ("level", "info"), ("reset", "")).body == b"current log level is info\n"
+    assert shown() == "info\n"
+    assert shown(("level", "debug")) == "debug\n"
+    assert shown(("level", "access=off")) == "access=off,debug\n"
+    assert shown(("level", "ztunnel::proxy=trace,warn")) == "ztunnel::proxy=trace,access=off,warn\n"
+    # What istioctl's --reset sends.
+    assert shown(("level", "info"), ("reset", "")) == "info\n"
+    assert shown(("level", "dns=debug"), ("reset", "")) == "dns=debug,info\n"
+    assert shown(("reset", "")) == "info\n"
 
 
-@pytest.mark.parametrize("query", [("level", "loud"), ("level", "a=loud"), ("level", "=info"), ("lvl", "info")])
+@pytest.mark.parametrize(
+    "query",
+    [("level", "loud"), ("level", "a=loud"), ("level", "=info"), ("level", "dns"), ("level", ""), ("lvl", "info")],
+)
 def test_an_invalid_level_is_refused_with_help_and_changes_nothing(query: tuple[str, str]) -> None:
     fake = Fake()
     response = admin(fake, "POST", "/logging", query)
     assert response.status == 400
     assert b"usage: POST /logging" in response.body
-    assert fake.log.text == "info"
+    assert str(fake.log.filter) == "info"
+
+
+def test_connections_are_json_and_only_for_get() -> None:
+    assert admin(Fake(), "GET", "/connections") == Response(200, b"[]", "application/json")
+    assert admin(Fake(), "POST", "/connections").status == 405
 
 
 def test_flows_are_json_lines() -> None:
@@ -107,5 +127,18 @@ def test_metrics_come_as_text_or_openmetrics(path: str) -> None:
     pages = Fake().pages()
     assert asyncio.run(pages.stats(Request("GET", path))).content_type == "text/plain; charset=utf-8"
     modern = Request("GET", path, headers={"accept": "application/openmetrics-text; version=1.0.0"})
-    assert asyncio.run(pages.stats(modern)).content_type.startswith("application/openmetrics-text")
+    answer = asyncio.run(pages.stats(modern))
+    assert answer.content_type == "application/openmetrics-text;charset=utf-8;version=1.0.0"
+    assert b"# exemplars" in answer.body
     assert asyncio.run(pages.stats(Request("GET", "/config_dump"))).status == 404
+
+
+@pytest.mark.parametrize(
+    ("accepted", "packed"),
+    [("gzip", True), ("br, GZIP;q=0.5", True), ("", False), ("identity", False), ("gzip;q=0", False)],
+)
+def test_metrics_are_compressed_for_those_who_take_it(accepted: str, packed: bool) -> None:
+    headers = {"accept-encoding": accepted} if accepted else {}
+    answer = asyncio.run(Fake().pages().stats(Request("GET", "/metrics", headers=headers)))
+    assert (("content-encoding", "gzip") in answer.headers) is packed
+    assert (gzip.decompress(answer.body) if packed else answer.body) == b"# EOF\n"

@@ -6,7 +6,7 @@ import json
 import logging
 import re
 
-from ztunnel.director.logs import Formatter, LogFilter
+from ztunnel.director.logs import Formatter, Logs
 
 
 def record(level: int = logging.WARNING) -> logging.LogRecord:
@@ -34,9 +34,20 @@ def test_an_exception_stays_on_its_line() -> None:
 
 
 def test_a_reset_goes_back_to_the_level_of_the_start() -> None:
-    log = LogFilter("warn")
+    log = Logs("plain", "warn,dns=debug")
     assert log.change("debug", reset=False)
-    assert (log.text, log.level) == ("warn,debug", "debug")
+    assert str(log.filter) == "dns=debug,debug"
     assert log.change("", reset=True)
-    assert (log.text, log.level) == ("warn", "warn")
+    assert str(log.filter) == "dns=debug,warn"
     assert not log.change("what", reset=False)
+
+
+def test_records_pass_by_the_name_of_their_logger() -> None:
+    log = Logs("plain", "error,director=info")
+    assert log.passes(record(logging.INFO))
+    assert not log.passes(record(logging.DEBUG))
+    other = record()
+    other.name = "inpod"
+    assert not log.passes(other)
+    other.levelno = logging.ERROR
+    assert log.passes(other)

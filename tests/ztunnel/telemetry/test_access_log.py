@@ -59,10 +59,13 @@ def test_lines_below_the_level_cost_nothing_and_the_level_can_change() -> None:
     log.log("debug", "x", "shown")
     turns.run()
     assert b"shown" in os.read(read, 4096)
-    log.set_level("warning")
-    assert not log.enabled("info")
+    log.log("error", "access", "not this one")
+    assert not turns.soon
+    log.set_level("warn,access=info")
+    assert not log.enabled("info", "proxy::inbound")
+    assert log.enabled("info", "access")
     log.set_level("nonsense")
-    assert not log.enabled("info")
+    assert not log.enabled("info", "proxy::inbound")
     os.close(read)
     os.close(write)
 
