@@ -35,7 +35,7 @@ _CLOSED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         ),
         "reason": (
             *(reason.value for reason in (*Reason, *NoRoute)),
-            *("bad-request", "illegal-port", "ip-mismatch", "no-director", "not-supported", "unknown-workload"),
+            *("bad-request", "illegal-port", "ip-mismatch", "no-director", "unknown-workload", "unresolved-name"),
         ),
     }
 )
