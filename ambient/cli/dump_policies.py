@@ -35,7 +35,10 @@ _KNOWN = frozenset(_POSITIVE) | frozenset(f"not{key[0].upper()}{key[1:]}" for ke
 
 def read_policy(fields: Fields) -> Authorization:
     """One entry of `policies`; raises InvalidInput."""
-    rules = fields.raw.get("rules") or []
+    rules = _list(fields.raw.get("rules") or [], fields.where)
+    numbers = fields.numbers("ruleNumbers")
+    if numbers and len(numbers) != len(rules):
+        raise InvalidInput("not a number for each rule", f"{fields.where}.ruleNumbers", repr(numbers)[:80])
     return Authorization(
         name=fields.text("name"),
         namespace=fields.text("namespace"),
@@ -49,9 +52,10 @@ def read_policy(fields: Fields) -> Authorization:
                 )
                 for c, clause in enumerate(_list(rule, fields.where))
             )
-            for r, rule in enumerate(_list(rules, fields.where))
+            for r, rule in enumerate(rules)
         ),
         dry_run=fields.boolean("dryRun"),
+        numbers=numbers,
     )
 
 

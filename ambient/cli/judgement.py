@@ -8,7 +8,7 @@ from typing import Any
 
 from ambient.cli.names import Source
 from ambient.model.address import Endpoint, parse_ip
-from ambient.model.decide import explain
+from ambient.model.explain import explain
 from ambient.model.mesh import Mesh
 from ambient.model.nearest import Difference
 from ambient.model.outcome import Allowed, Connection, Denied, Hop, Reason
@@ -18,7 +18,7 @@ from ambient.model.workload import TunnelProtocol, Workload
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """`rule` is 1-based as people count, 0 when no single rule decided; `reason` is the model's, or says who judges."""
+    """`rule` is its number in the resource, 0 when no single rule decided; `reason` says who judges if not we."""
 
     hop: Hop
     final: Endpoint
@@ -98,6 +98,6 @@ def judge(view: Mesh, views: Mapping[str, Mesh], client: Source, hop: Hop, final
         explanation.text
         + (f"; dry-run policies that match: {', '.join(explanation.dry_run)}" if explanation.dry_run else ""),
         explanation.policy,
-        explanation.rule + 1,
+        explanation.rule,
         explanation.misses,
     )

@@ -96,6 +96,7 @@ def _one(
         action=action,
         rules=translated.rules,
         dry_run=dry_run,
+        numbers=translated.numbers,
     )
     return policy, _condition(record, translated)
 

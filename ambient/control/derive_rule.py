@@ -32,16 +32,21 @@ _OPERATION_L7 = (
 
 @dataclass(frozen=True, slots=True)
 class Translated:
-    """`unsupported`: attributes that were left out, sorted. `inert`: 0-based numbers of rules that never match."""
+    """`unsupported`: attributes that were left out, sorted. `inert`: 0-based numbers of rules that never match.
+
+    `numbers`: as of Authorization.
+    """
 
     rules: tuple[Rule, ...]
     unsupported: tuple[str, ...] = ()
     inert: tuple[int, ...] = ()
+    numbers: tuple[int, ...] = ()
 
 
 def translate(policy: AuthorizationPolicy, action: Action) -> Translated:
     """An ALLOW rule with anything unsupported is left out whole; of a DENY rule only that thing is."""
     rules: list[Rule] = []
+    numbers: list[int] = []
     unsupported: set[str] = set()
     inert: list[int] = []
     for i, rule in enumerate(policy.rules):
@@ -51,9 +56,11 @@ def translate(policy: AuthorizationPolicy, action: Action) -> Translated:
             continue
         translated = _rule(rule, policy.namespace)
         rules.append(translated)
+        numbers.append(i + 1)
         if any(all(match == NO_FIELDS for match in clause) for clause in translated):
             inert.append(i)
-    return Translated(tuple(rules), tuple(sorted(unsupported)), tuple(inert))
+    kept = tuple(numbers) if len(numbers) < len(policy.rules) else ()
+    return Translated(tuple(rules), tuple(sorted(unsupported)), tuple(inert), kept)
 
 
 def _unsupported(rule: PolicyRule) -> set[str]:

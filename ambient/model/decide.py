@@ -8,12 +8,10 @@ never decide. `judge_naive` is the definition; `PolicyIndex.judge` gives the sam
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final
 from weakref import WeakValueDictionary
 
 from ambient.model.matching import principal_of, rule_matches
-from ambient.model.nearest import Difference, differences
 from ambient.model.outcome import Allowed, Connection, Denied, Reason, Verdict
 from ambient.model.policy import Action, Authorization
 from ambient.model.rule_index import asked_by, facts_of, first_match
@@ -29,18 +27,18 @@ def judge_naive(policies: Iterable[Authorization], missing: Sequence[str], conne
     principal = principal_of(connection)
     enforced = [policy for policy in policies if not policy.dry_run]
     for policy in enforced:
-        if policy.action is Action.DENY and _matches(policy, connection, principal):
+        if policy.action is Action.DENY and policy_matches(policy, connection, principal):
             return Denied(Reason.DENIED_BY, policy.key)
     allows = [policy for policy in enforced if policy.action is Action.ALLOW]
     if not allows:
         return _NO_ALLOW_POLICY
     for policy in allows:
-        if _matches(policy, connection, principal):
+        if policy_matches(policy, connection, principal):
             return Allowed(Reason.ALLOWED_BY, policy.key)
     return Denied(Reason.NO_ALLOW_MATCHED)
 
 
-def _matches(policy: Authorization, connection: Connection, principal: str | None) -> bool:
+def policy_matches(policy: Authorization, connection: Connection, principal: str | None) -> bool:
     return any(rule_matches(rule, connection, principal) for rule in policy.rules)
 
 
@@ -109,60 +107,3 @@ class SharedIndexes:
         if found is None:
             found = self._known[policies, missing] = PolicyIndex(policies, missing)
         return found
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """A verdict with its ground. `policy` and `rule` (0-based, -1 = none) name what decided or came nearest.
-
-    `misses` is empty when that rule matched. `dry_run`: keys of policies that would have matched if enforced.
-    """
-
-    verdict: Verdict
-    policy: str = ""
-    rule: int = -1
-    misses: tuple[Difference, ...] = ()
-    dry_run: tuple[str, ...] = ()
-    text: str = ""
-
-
-def explain(policies: Iterable[Authorization], missing: Sequence[str], connection: Connection) -> Explanation:
-    """Why the connection is allowed or denied: the rule that decided, or the nearest one and what differs."""
-    listed = list(policies)
-    principal = principal_of(connection)
-    verdict = judge_naive(listed, missing, connection)
-    dry = tuple(p.key for p in listed if p.dry_run and _matches(p, connection, principal))
-    match verdict.reason:
-        case Reason.POLICY_NOT_RECEIVED:
-            text = f"denied: the workload names policy {verdict.policy}, which has not been received"
-            return Explanation(verdict, verdict.policy, dry_run=dry, text=text)
-        case Reason.NO_ALLOW_POLICY:
-            return Explanation(
-                verdict, dry_run=dry, text="allowed: no ALLOW policy selects the workload and no DENY matches"
-            )
-        case Reason.NO_ALLOW_MATCHED:
-            return _nearest(verdict, [p for p in listed if p.action is Action.ALLOW and not p.dry_run], connection, dry)
-    decided = next(policy for policy in listed if policy.key == verdict.policy and not policy.dry_run)
-    rule = next(i for i, rule in enumerate(decided.rules) if rule_matches(rule, connection, principal))
-    word = "allowed" if isinstance(verdict, Allowed) else "denied"
-    return Explanation(verdict, decided.key, rule, (), dry, f"{word}: rule {rule + 1} of {decided.key} matches")
-
-
-def _nearest(
-    verdict: Verdict, allows: Sequence[Authorization], connection: Connection, dry: tuple[str, ...]
-) -> Explanation:
-    principal = principal_of(connection)
-    ranked = [
-        (len(misses), position, i, misses)
-        for position, policy in enumerate(allows)
-        for i, rule in enumerate(policy.rules)
-        if (misses := differences(rule, connection, principal))
-    ]
-    start = "denied: ALLOW policies select the workload and none matches"
-    if not ranked:
-        text = f"{start}; {allows[0].key} has no rule that could match"
-        return Explanation(verdict, allows[0].key, dry_run=dry, text=text)
-    _, position, i, misses = min(ranked, key=lambda entry: entry[:3])
-    policy = allows[position]
-    text = f"{start}; nearest is rule {i + 1} of {policy.key}: {'; '.join(map(str, misses))}"
-    return Explanation(verdict, policy.key, i, misses, dry, text)

@@ -65,7 +65,10 @@ Rule = tuple[Clause, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Authorization:
-    """One policy; `key` ("namespace/name") is its xDS name and what `Workload.authorization_policies` lists."""
+    """One policy; `key` ("namespace/name") is its xDS name and what `Workload.authorization_policies` lists.
+
+    `numbers`: where each rule stands in the resource, from 1; () where no rule of it was left out.
+    """
 
     name: str
     namespace: str
@@ -73,6 +76,11 @@ class Authorization:
     action: Action
     rules: tuple[Rule, ...] = ()
     dry_run: bool = False
+    numbers: tuple[int, ...] = ()
+
+    def number_of(self, at: int) -> int:
+        """Of the rule at `rules[at]` in the resource, from 1: what people are told."""
+        return self.numbers[at] if self.numbers else at + 1
 
     @property
     def key(self) -> str:

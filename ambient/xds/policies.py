@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
+from google.protobuf.wrappers_pb2 import StringValue
 
 from ambient.errors import InvalidInput
 from ambient.model.address import IpNetwork
@@ -23,6 +25,9 @@ from ambient.model.policy import (
 from ambient.xds.fields import read_enum, read_network, read_port, unknown_field
 from ambient.xds.wire import message
 
+NUMBERS: Final = "ambient.mesh/rule-numbers"
+"""Extension of a policy of which rules were left out: the numbers of the others, as text with commas. Other ztunnels
+pass over it."""
 _STRINGS = ("namespaces", "not_namespaces", "principals", "not_principals")
 _NETWORKS = ("source_ips", "not_source_ips", "destination_ips", "not_destination_ips")
 _PORTS = ("destination_ports", "not_destination_ports")
@@ -44,8 +49,9 @@ def decode(body: bytes, *, lax: bool) -> Authorization:
     if not lax and wire.ByteSize() != size:
         stranger = unknown_field(message("istio.security.Authorization").FromString(body))
         raise InvalidInput(f"{stranger} is unknown", why="a policy is understood whole or not enforced")
-    if not lax and wire.extensions:
-        raise InvalidInput("extensions are not understood", why=wire.extensions[0].name)
+    strange = [extension.name for extension in wire.extensions if extension.name != NUMBERS]
+    if strange and not lax:
+        raise InvalidInput("extensions are not understood", why=strange[0])
     if not wire.name or not wire.namespace or "/" in wire.name or "/" in wire.namespace:
         raise InvalidInput("name and namespace must both be there, without a slash")
     return Authorization(
@@ -58,7 +64,25 @@ def decode(body: bytes, *, lax: bool) -> Authorization:
             for r, rule in enumerate(wire.rules)
         ),
         dry_run=wire.dry_run,
+        numbers=_numbers(wire),
     )
+
+
+def _numbers(wire: Any) -> tuple[int, ...]:
+    """Raises InvalidInput unless there is one number for each rule, ascending from 1."""
+    found = [extension.config for extension in wire.extensions if extension.name == NUMBERS]
+    if not found:
+        return ()
+    text = StringValue()
+    if len(found) > 1 or not found[0].Unpack(text):
+        raise InvalidInput(f"extension {NUMBERS} must be there once and hold a string")
+    parts = text.value.split(",") if text.value else []
+    if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
+        raise InvalidInput(f"extension {NUMBERS} does not hold numbers", repr(text.value)[:80])
+    numbers = tuple(map(int, parts))
+    if len(numbers) != len(wire.rules) or any(a >= b for a, b in pairwise((0, *numbers))):
+        raise InvalidInput(f"extension {NUMBERS} must number each rule, ascending from 1", repr(text.value)[:80])
+    return numbers
 
 
 def _clause(wire: Any, where: str, lax: bool) -> Clause:
@@ -114,6 +138,9 @@ def encode(policy: Authorization) -> Any:
     wire = message("istio.security.Authorization")(
         name=policy.name, namespace=policy.namespace, scope=policy.scope, action=policy.action, dry_run=policy.dry_run
     )
+    if policy.numbers:
+        text = StringValue(value=",".join(map(str, policy.numbers)))
+        wire.extensions.add(name=NUMBERS).config.Pack(text)
     for rule in policy.rules:
         wire_rule = wire.rules.add()
         for clause in rule:

@@ -110,8 +110,8 @@ def services(values: Iterable[Service], workloads: Iterable[Workload]) -> list[J
 
 
 def policy(value: Authorization) -> Json:
-    """One entry of `policies`: rules, clauses, matches as nested lists."""
-    return {
+    """One entry of `policies`: rules, clauses, matches as nested lists; `ruleNumbers` (ours) if some are left out."""
+    entry: Json = {
         "name": value.name,
         "namespace": value.namespace,
         "scope": _SCOPES[value.scope],
@@ -119,6 +119,9 @@ def policy(value: Authorization) -> Json:
         "rules": [[[_match(match) for match in clause] for clause in rule] for rule in value.rules],
         "dryRun": value.dry_run,
     }
+    if value.numbers:
+        entry["ruleNumbers"] = list(value.numbers)
+    return entry
 
 
 def pod_state(name: str, namespace: str, account: str, *, up: bool, connections: Iterable[LiveConnection]) -> Json:

@@ -81,3 +81,10 @@ def test_what_we_do_not_understand_is_refused(raw: dict[str, Any], complaint: st
     with pytest.raises(InvalidInput) as refused:
         read_policy(Fields(raw, "policies[0]"))
     assert complaint in str(refused.value)
+
+
+def test_every_rule_needs_its_number() -> None:
+    raw = {**_policy({"namespaces": [{"Exact": "a"}]}), "ruleNumbers": [3]}
+    assert read_policy(Fields(raw, "dump")).numbers == (3,)
+    with pytest.raises(InvalidInput, match="ruleNumbers"):
+        read_policy(Fields({**raw, "ruleNumbers": [3, 4]}, "dump"))

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 
+from ambient.cli.dump_policies import read_policy
+from ambient.cli.fields import Fields
 from ambient.control.derive_policy import policy_set
 from ambient.control.derive_rule import translate
 from ambient.control.derive_select import ByLabel
 from ambient.errors import InvalidInput
 from ambient.kube.objects import AuthorizationPolicy, Condition, Records, RefusedObject, parse_object
 from ambient.model.decide import judge_naive
+from ambient.model.explain import explain
 from ambient.model.outcome import Denied
 from ambient.model.policy import Action, Authorization, Match, PolicyScope, Rule
+from ambient.xds.policies import decode, encode
 from tests.support.builders import accounts, connection, networks, pod, raw, records, rule, strings
+from ztunnel.admin.dump import policy as dump_policy
 
 WEB = {"selector": {"matchLabels": {"app": "web"}}}
 ROOT = "istio-system"
@@ -310,5 +316,23 @@ def test_a_translation_tells_what_it_left_out_and_which_rules_are_inert() -> Non
     )
     assert isinstance(parsed, AuthorizationPolicy)
     deny, allow = translate(parsed, Action.DENY), translate(parsed, Action.ALLOW)
+    assert (deny.numbers, allow.numbers) == ((), (1,))
     assert (deny.unsupported, deny.inert, len(deny.rules)) == (("paths",), (1,), 2)
     assert (allow.unsupported, allow.inert, len(allow.rules)) == (("paths",), (), 1)
+
+
+def test_rules_are_named_by_their_place_in_the_file_all_the_way_to_explain() -> None:
+    spec = {
+        "rules": [
+            operation(methods=["GET"]),
+            source(namespaces=["x"]),
+            operation(paths=["/"]),
+            operation(ports=["8080"]),
+        ]
+    }
+    policy_ = sent(spec)
+    assert policy_.numbers == (2, 4)
+    received = decode(encode(policy_).SerializeToString(), lax=False)
+    shown = read_policy(Fields(json.loads(json.dumps(dump_policy(received))), "dump"))
+    assert explain([shown], (), connection()).text == "allowed: rule 4 of default/p matches"
+    assert "nearest is rule 2 of" in explain([shown], (), connection(destination="10.0.0.1:9")).text

@@ -7,11 +7,15 @@ from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Any
 
 import pytest
+from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 
+from ambient.errors import InvalidInput
 from ambient.model.policy import Action, Authorization, PolicyScope
 from ambient.xds.codec import AUTHORIZATION_TYPE, Refusal, decode, name_of
-from ambient.xds.policies import closed_stand_in
+from ambient.xds.policies import NUMBERS, closed_stand_in, encode
+from ambient.xds.policies import decode as decode_policy
 from ambient.xds.wire import message
+from tests.support.builders import allow
 from tests.support.discovery import STRANGE_FIELD, policy_wire, setting_of
 
 
@@ -93,3 +97,45 @@ def test_a_stand_in_denies_everything_in_the_scope_of_what_it_stands_for(number:
     assert closed_stand_in("ns/p", body) == Authorization(
         name="p", namespace="ns", scope=PolicyScope(scope), action=Action.DENY, rules=((),)
     )
+
+
+def numbered(*values: Any) -> bytes:
+    """A policy of two rules with an extension for each value, as another control plane might send it."""
+    wire = encode(allow("p", (), ()))
+    for value in values:
+        wire.extensions.add(name=NUMBERS).config.Pack(value)
+    return bytes(wire.SerializeToString())
+
+
+@pytest.mark.parametrize("lax", [False, True])
+def test_the_numbers_of_rules_travel_with_a_policy_of_which_some_were_left_out(lax: bool) -> None:
+    policy = allow("p", (), (), numbers=(2, 5))
+    assert decode_policy(encode(policy).SerializeToString(), lax=lax) == policy
+    assert decode_policy(numbered(StringValue(value="2,5")), lax=lax) == policy
+    assert not encode(allow("p", (), ())).extensions
+    bare = allow("p")
+    assert decode_policy(encode(bare).SerializeToString(), lax=lax) == bare
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [StringValue(value="2")],
+        [StringValue(value="1,2,3")],
+        [StringValue(value="5,2")],
+        [StringValue(value="2,2")],
+        [StringValue(value="0,1")],
+        [StringValue(value="1,x")],
+        [StringValue(value="1,")],
+        [StringValue(value="1,\u0662")],
+        [StringValue(value="1,1234567890")],
+        [StringValue(value="")],
+        [BytesValue(value=b"1,2")],
+        [StringValue(value="1,2"), StringValue(value="1,2")],
+    ],
+    ids=str,
+)
+def test_numbers_that_do_not_number_the_rules_are_refused(values: list[Any]) -> None:
+    for lax in (False, True):
+        with pytest.raises(InvalidInput, match="rule-numbers"):
+            decode_policy(numbered(*values), lax=lax)
