@@ -6,11 +6,13 @@ A value that cannot be understood stops the start with its name, never with a gu
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from ambient.errors import InvalidInput
 from ambient.model.address import ADMIN_PORT, READY_PORT, STATS_PORT, parse_ip
@@ -61,7 +63,10 @@ class Config:
     pod_name: str = ""
     pod_namespace: str = "ambient-system"
     instance_ip: str = "1.1.1.1"
-    metadata: tuple[tuple[str, str], ...] = ()
+    metadata: tuple[tuple[str, Any], ...] = ()
+    xds_headers: tuple[tuple[str, str], ...] = ()
+    ca_headers: tuple[tuple[str, str], ...] = ()
+    on_demand: bool = False
 
     @property
     def handover_socket(self) -> str:
@@ -159,6 +164,42 @@ def _resolv_conf() -> tuple[str, ...]:
         return ()
 
 
+def _metadata(env: Mapping[str, str]) -> tuple[tuple[str, Any], ...]:
+    """What the control plane is told about us: ISTIO_META_X as text, ISTIO_METAJSON_X as the JSON value it is."""
+    found: dict[str, Any] = {}
+    for key, value in sorted(env.items()):
+        if key.startswith("ISTIO_META_"):
+            found[key.removeprefix("ISTIO_META_")] = value
+        elif key.startswith("ISTIO_METAJSON_"):
+            try:
+                found[key.removeprefix("ISTIO_METAJSON_")] = json.loads(value)
+            except ValueError as error:
+                raise InvalidInput("unusable setting", key, f"not JSON: {error}") from None
+    return tuple(found.items())
+
+
+def _headers(env: Mapping[str, str], prefix: str) -> tuple[tuple[str, str], ...]:
+    """Additional metadata of gRPC calls by name, which gRPC wants in lower case."""
+    found = []
+    for key, value in sorted(env.items()):
+        if key.startswith(prefix):
+            name = key.removeprefix(prefix).lower()
+            if not re.fullmatch(r"[0-9a-z_.-]+", name) or name.endswith("-bin") or not value.isprintable():
+                raise InvalidInput("unusable setting", key, "not a header that can be sent")
+            found.append((name, value))
+    return tuple(found)
+
+
+def _on_demand(reader: _Reader) -> Callable[[str], bool]:
+    def parse(raw: str) -> bool:
+        wanted = boolean(raw)
+        if wanted and reader.flag("DNS_CAPTURE", True):
+            raise ValueError("names cannot be looked up on demand: DNS_CAPTURE must be false then")
+        return wanted
+
+    return parse
+
+
 def read_config(env: Mapping[str, str]) -> Config:
     """The settings in `env`; raises InvalidInput naming the variable and what it should look like."""
     reader = _Reader(env)
@@ -202,9 +243,8 @@ def read_config(env: Mapping[str, str]) -> Config:
         pod_name=reader.text("POD_NAME", ""),
         pod_namespace=reader.text("POD_NAMESPACE", "ambient-system"),
         instance_ip=reader.text("INSTANCE_IP", "1.1.1.1"),
-        metadata=tuple(
-            (key.removeprefix("ISTIO_META_"), value)
-            for key, value in sorted(env.items())
-            if key.startswith("ISTIO_META_")
-        ),
+        metadata=_metadata(env),
+        xds_headers=_headers(env, "XDS_HEADER_"),
+        ca_headers=_headers(env, "CA_HEADER_"),
+        on_demand=reader.parsed("XDS_ON_DEMAND", False, _on_demand(reader)),
     )

@@ -36,11 +36,37 @@ class NameIndex(Generic[K]):
         elif there == name:
             del self._names[key]
 
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
     def names(self, key: K) -> tuple[str, ...]:
         there = self._names.get(key)
         if there is None:
             return ()
         return tuple(there) if isinstance(there, dict) else (there,)
+
+
+class NetworkIndex:
+    """Address of a network -> names. One map per network: a pair as the key would cost more than the entry."""
+
+    __slots__ = ("_networks",)
+
+    def __init__(self) -> None:
+        self._networks: dict[str, NameIndex[IpAddress]] = {}
+
+    def add(self, network: str, ip: IpAddress, name: str) -> None:
+        self._networks.setdefault(network, NameIndex()).add(ip, name)
+
+    def discard(self, network: str, ip: IpAddress, name: str) -> None:
+        there = self._networks.get(network)
+        if there is not None:
+            there.discard(ip, name)
+            if not there:
+                del self._networks[network]
+
+    def names(self, network: str, ip: IpAddress) -> tuple[str, ...]:
+        there = self._networks.get(network)
+        return there.names(ip) if there is not None else ()
 
 
 class BlockIndex:

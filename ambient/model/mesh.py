@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from ambient.model.address import IpAddress
-from ambient.model.index import BlockIndex, NameIndex
+from ambient.model.address import IpAddress, parse_ip
+from ambient.model.index import BlockIndex, NameIndex, NetworkIndex
 from ambient.model.policy import Authorization, PolicyScope
 from ambient.model.workload import Health, NetworkMode, Port, Service, TunnelProtocol, Visibility, Workload
 
@@ -84,13 +84,12 @@ class Mesh:
         self._workloads: dict[str, Workload] = {}
         self._services: dict[str, Service] = {}
         self._policies: dict[str, Authorization] = {}
-        self._uids_by_address: NameIndex[tuple[str, IpAddress]] = NameIndex()
-        self._uids_by_host_address: NameIndex[tuple[str, IpAddress]] = NameIndex()
+        self._uids_by_address: NetworkIndex = NetworkIndex()
+        self._uids_by_host_address: NetworkIndex = NetworkIndex()
         self._uids_by_node: NameIndex[str] = NameIndex()
-        self._uids_by_name: NameIndex[str] = NameIndex()
         self._uids_by_hostname: NameIndex[str] = NameIndex()
         self._uids_by_service: NameIndex[str] = NameIndex()
-        self._keys_by_address: NameIndex[tuple[str, IpAddress]] = NameIndex()
+        self._keys_by_address: NetworkIndex = NetworkIndex()
         self._keys_by_block = BlockIndex()
         self._keys_by_hostname: NameIndex[str] = NameIndex()
         self._policies_by_namespace: NameIndex[str] = NameIndex()
@@ -136,18 +135,17 @@ class Mesh:
             case Workload():
                 self._workloads[value.uid] = value
                 for address in value.addresses:
-                    self._by_address(value).add((value.network, address), value.uid)
+                    self._by_address(value).add(value.network, address, value.uid)
                 for key in value.services:
                     self._uids_by_service.add(key, value.uid)
                 self._uids_by_node.add(value.node, value.uid)
-                self._uids_by_name.add(value.name, value.uid)
                 if value.hostname:
                     self._uids_by_hostname.add(value.hostname.lower(), value.uid)
             case Service():
                 self._services[value.key] = value
                 for vip in value.addresses:
                     if vip.prefix_length is None:
-                        self._keys_by_address.add((vip.network, vip.ip), value.key)
+                        self._keys_by_address.add(vip.network, vip.ip, value.key)
                     else:
                         self._keys_by_block.add(vip.network, vip.ip, vip.prefix_length, value.key)
                 self._keys_by_hostname.add(value.hostname.lower(), value.key)
@@ -161,17 +159,16 @@ class Mesh:
             case Workload():
                 del self._workloads[value.uid]
                 for address in value.addresses:
-                    self._by_address(value).discard((value.network, address), value.uid)
+                    self._by_address(value).discard(value.network, address, value.uid)
                 for key in value.services:
                     self._uids_by_service.discard(key, value.uid)
                 self._uids_by_node.discard(value.node, value.uid)
-                self._uids_by_name.discard(value.name, value.uid)
                 self._uids_by_hostname.discard(value.hostname.lower(), value.uid)
             case Service():
                 del self._services[value.key]
                 for vip in value.addresses:
                     if vip.prefix_length is None:
-                        self._keys_by_address.discard((vip.network, vip.ip), value.key)
+                        self._keys_by_address.discard(vip.network, vip.ip, value.key)
                     else:
                         self._keys_by_block.discard(vip.network, vip.ip, vip.prefix_length, value.key)
                 self._keys_by_hostname.discard(value.hostname.lower(), value.key)
@@ -179,7 +176,7 @@ class Mesh:
                 del self._policies[value.key]
                 self._policies_by_namespace.discard(_policed_namespace(value), value.key)
 
-    def _by_address(self, workload: Workload) -> NameIndex[tuple[str, IpAddress]]:
+    def _by_address(self, workload: Workload) -> NetworkIndex:
         host = workload.network_mode is NetworkMode.HOST_NETWORK
         return self._uids_by_host_address if host else self._uids_by_address
 
@@ -194,6 +191,21 @@ class Mesh:
     def policies(self) -> Iterator[Authorization]:
         return iter(self._policies.values())
 
+    def counts(self) -> tuple[int, int, int]:
+        """How many workloads, services and policies there are."""
+        return len(self._workloads), len(self._services), len(self._policies)
+
+    def knows(self, name: str) -> bool:
+        """There is something of that name (in the form of `Changes.names`). True for the names of hosts and blocks:
+        nobody can ask for them by themselves."""
+        kind, _, rest = name.partition(":")
+        if kind == "address":
+            network, _, ip = rest.rpartition("/")
+            address = parse_ip(ip)
+            indexes = (self._uids_by_address, self._keys_by_address, self._uids_by_host_address)
+            return any(index.names(network, address) for index in indexes)
+        return rest in self._workloads if kind == "workload" else kind != "service" or rest in self._services
+
     def workload(self, uid: str) -> Workload | None:
         return self._workloads.get(uid)
 
@@ -205,11 +217,11 @@ class Mesh:
 
     def workload_by_address(self, network: str, ip: IpAddress) -> Workload | None:
         """The best-ranked workload with this address; host-network workloads share the node's and have none."""
-        return self._best(self._uids_by_address.names((network, ip)))
+        return self._best(self._uids_by_address.names(network, ip))
 
     def is_host_address(self, network: str, ip: IpAddress) -> bool:
         """Workloads that share their node's network have this address."""
-        return bool(self._uids_by_host_address.names((network, ip)))
+        return bool(self._uids_by_host_address.names(network, ip))
 
     def workload_by_hostname(self, hostname: str) -> Workload | None:
         return self._best(self._uids_by_hostname.names(hostname.lower()))
@@ -218,9 +230,13 @@ class Mesh:
         return tuple(self._workloads[uid] for uid in sorted(self._uids_by_node.names(node)))
 
     def local_workload(self, namespace: str, name: str, node: str = "") -> Workload | None:
-        """The workload a pod of this name is known as; with `node` only one that runs there."""
-        found = (self._workloads[uid] for uid in self._uids_by_name.names(name))
-        return self._best(one.uid for one in found if one.namespace == namespace and (not node or one.node == node))
+        """The workload a pod of this name is known as; with `node` only one that runs there.
+
+        Looks at every workload of the node, without `node` at every one: whoever knows the uid asks for that.
+        """
+        uids = self._uids_by_node.names(node) if node else self._workloads
+        found = (self._workloads[uid] for uid in uids)
+        return self._best(one.uid for one in found if one.name == name and one.namespace == namespace)
 
     def endpoints(self, service_key: str) -> tuple[ServiceEndpoint, ...]:
         """Every workload that says it belongs to the service, whatever its health, ordered by uid."""
@@ -230,7 +246,7 @@ class Mesh:
 
     def service_by_address(self, network: str, ip: IpAddress, client_namespace: str) -> Service | None:
         """By exact address, else by the blocks that hold it."""
-        exact = self.best_service(self._keys_by_address.names((network, ip)), client_namespace)
+        exact = self.best_service(self._keys_by_address.names(network, ip), client_namespace)
         if exact is not None:
             return exact
         found = [

@@ -63,6 +63,18 @@ def waypoint_principals(mesh: Mesh, workload: Workload) -> tuple[str, ...]:
     return tuple(sorted(principals)) if principals else (NOBODY,) if configured else ()
 
 
+def needs_of(mesh: Mesh, workload: Workload) -> frozenset[str]:
+    """Names (as in `Changes.names`) of all that `waypoint_principals` and `open_ports` rest on: the workload's services,
+    and the waypoints in front of it and of them."""
+    services = (mesh.service(key) for key in workload.services)
+    gateways = [workload.waypoint, *(w for service in services if service is not None for w in waypoints_of(service))]
+    names = {service_name(key) for key in workload.services}
+    for gateway in gateways:
+        if gateway is not None:
+            gateway_target(mesh, gateway, workload.namespace, names)
+    return frozenset(names)
+
+
 def open_ports(mesh: Mesh, workload: Workload) -> tuple[int, ...]:
     """Ports of a workload with a waypoint that are reached without it all the same: those that one of its services
     without waypoint offers. A call of such a service never takes a workload's waypoint, so it arrives directly."""

@@ -1,12 +1,14 @@
 """Secure gRPC channels to a control plane, the metadata that authenticates us, their failures in our terms.
 
-The root file and the token file are read for every channel and every call: both are replaced while we run. Failures
-come out as Unavailable (try again) or Refused (the server will not), with the server's own words.
+The root file and the token file are read for every channel and every call: both are replaced while we run, and
+`root_changed` tells when a channel that is open should be made anew. Failures come out as Unavailable (try again) or
+Refused (the server will not), with the server's own words.
 """
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +21,8 @@ from ambient.errors import MeshError, Refused, Unavailable
 MOST_BYTES: Final = 200 << 20
 CONNECT_TIMEOUT_S: Final = 5.0
 PROBE_TIMEOUT_S: Final = 2.0
+ROOT_LOOK_S: Final = 2.0
+SYSTEM_ROOTS: Final = "SYSTEM"
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MOST_BYTES),
@@ -47,24 +51,69 @@ _REFUSALS: Final = frozenset(
 class ServerSettings:
     """Where a control plane is and how we prove who we are.
 
-    `target` is host:port, `root` a PEM file, `token` a file with a bearer token (None: no token), `hostname` the name
-    to verify in the server's certificate instead of the target's.
+    `target` is host:port, `root` a PEM file, PEM itself, or SYSTEM for the machine's own roots; `token` a file with a
+    bearer token, or the token itself as text (None: no token); `hostname` the name to verify in the server's
+    certificate instead of the target's; `headers` are sent with every call. `plaintext`: no TLS, for debugging only
+    (no token is sent then).
     """
 
     target: str
-    root: Path
-    token: Path | None = None
+    root: Path | str
+    token: Path | str | None = None
     hostname: str = ""
     cluster: str = "Kubernetes"
+    headers: tuple[tuple[str, str], ...] = ()
+    plaintext: bool = False
+
+
+def _root_file(root: Path | str) -> Path | None:
+    """The file the root is in; None: it is in no file."""
+    if isinstance(root, Path):
+        return root
+    if root == SYSTEM_ROOTS:
+        paths = ssl.get_default_verify_paths()
+        return Path(paths.cafile or paths.openssl_cafile)
+    return None
+
+
+def _read_root(root: Path | str) -> bytes:
+    file = _root_file(root)
+    if file is None:
+        return str(root).encode()
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise Unavailable("root certificate", str(file), error.strerror or str(error)) from None
+
+
+async def root_changed(root: Path | str, look_s: float = ROOT_LOOK_S) -> None:
+    """Return when the content of the root's file differs from what it is now; never, when it is in no file."""
+    file = _root_file(root)
+    if file is None:
+        await asyncio.get_running_loop().create_future()
+        return
+    before = _content(file)
+    while True:
+        await asyncio.sleep(look_s)
+        now = _content(file)
+        # A file that is away is about to be replaced; what is open goes on with what it knows.
+        if now and now != before:
+            return
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:
+        return b""
 
 
 def open_channel(settings: ServerSettings) -> grpc.aio.Channel:
     """A channel that verifies the server with the root as it is now. Raises Unavailable when that cannot be read."""
-    try:
-        root = settings.root.read_bytes()
-    except OSError as error:
-        raise Unavailable("root certificate", str(settings.root), error.strerror or str(error)) from None
     options = [*_OPTIONS]
+    if settings.plaintext:
+        return grpc.aio.insecure_channel(settings.target, options=options)
+    root = _read_root(settings.root)
     if settings.hostname:
         options.append(("grpc.ssl_target_name_override", settings.hostname))  # type: ignore[arg-type]
     return grpc.aio.secure_channel(settings.target, grpc.ssl_channel_credentials(root), options=options)
@@ -102,14 +151,19 @@ async def _why_not(target: str) -> str:
 
 def call_metadata(settings: ServerSettings) -> list[tuple[str, str]]:
     """Authentication of one call, with the token as it is now. Raises Unavailable when the file cannot be read."""
-    metadata = [("clusterid", settings.cluster)]
-    if settings.token is not None:
-        try:
-            token = settings.token.read_text().strip()
-        except OSError as error:
-            raise Unavailable("token", str(settings.token), error.strerror or str(error)) from None
-        metadata.append(("authorization", f"Bearer {token}"))
+    metadata = [("clusterid", settings.cluster), *settings.headers]
+    if settings.token is not None and not settings.plaintext:
+        metadata.append(("authorization", f"Bearer {_read_token(settings.token)}"))
     return metadata
+
+
+def _read_token(token: Path | str) -> str:
+    if isinstance(token, str):
+        return token
+    try:
+        return token.read_text().strip()
+    except OSError as error:
+        raise Unavailable("token", str(token), error.strerror or str(error)) from None
 
 
 def as_mesh_error(error: grpc.aio.AioRpcError, what: str, where: str) -> MeshError:

@@ -2,24 +2,32 @@
 
 What a refused response does (stricter than Istio's ztunnel, which applies the good part of it):
 - nothing of it is applied; the last good version of everything stays; the answer (NACK) names each refused resource;
-- it is held: when later responses have replaced every refused resource of it, the rest is applied after all (a server
-  that resends the good part at once, as ours does, comes earlier);
+- it is held: when later responses have replaced every refused resource of it, the rest is applied after all. Ours
+  resends the good part at once; istiod never does, so the owner calls `release` after a while, which applies the rest;
 - a refused policy of which there is no good version is replaced by one that denies everything it selects.
 With `lax` (compat: istio) the good part is applied at once and refused policies are simply absent.
+
+With `on_demand` only addresses that were asked for by name are told (and those of the own node); policies all.
 
 State survives streams: `open` announces what we have, the server sends only what differs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Final
 
 from ambient.errors import ProtocolError
 from ambient.model.mesh import Kind
-from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES, Record, Refusal, Resource, decode
+from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES, Record, Refusal, Resource, decode, name_of
+from ambient.xds.demand import Demand
 from ambient.xds.messages import DeltaRequest, DeltaResponse, NodeInfo
 from ambient.xds.policies import closed_stand_in
+from ambient.xds.steps import finish
+
+SLICE: Final = 50
+"""Resources read in one go: about two milliseconds."""
 
 _STAND_IN_VERSION = "refused"
 _KINDS: Mapping[str, tuple[Kind, ...]] = {ADDRESS_TYPE: ("workload", "service"), AUTHORIZATION_TYPE: ("authorization",)}
@@ -37,30 +45,90 @@ class Batch:
     gone: tuple[tuple[Kind, str], ...] = ()
     refused: Mapping[str, str] = field(default_factory=dict)
     first: bool = False
-    octets: int = 0
-    """Size of the resources as they came."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Accepted:
-    version: str
-    record: Record
+_Version = str | int
+"""Versions of 16 hex digits, as istiod's and ours are, are kept as numbers: half the size."""
 
 
-_Change = _Accepted | Refusal | None
-"""What a response says about one name; None: removed."""
+def _packed(version: str) -> _Version:
+    if len(version) == 16:
+        try:
+            number = int(version, 16)
+        except ValueError:
+            return version
+        if f"{number:016x}" == version:
+            return number
+    return version
+
+
+class _Versions(Mapping[str, str]):
+    """Versions as text, made while one looks: there may be a hundred thousand."""
+
+    def __init__(self, packed: Mapping[str, _Version]) -> None:
+        self._packed = packed
+
+    def __getitem__(self, name: str) -> str:
+        version = self._packed[name]
+        return version if isinstance(version, str) else f"{version:016x}"
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._packed)
+
+    def __len__(self) -> int:
+        return len(self._packed)
+
+    def __repr__(self) -> str:
+        return repr(dict(self))
+
+
+@dataclass(slots=True)
+class _News:
+    """What responses say, by name; a name is in one of `put`, `gone` and `refused`. `versions`: of what is put.
+    `found`: every name and alias of it, for an on-demand client."""
+
+    put: dict[str, Record] = field(default_factory=dict)
+    versions: dict[str, _Version] = field(default_factory=dict)
+    gone: dict[str, None] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
+    found: list[str] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return bool(self.put or self.gone or self.refused)
+
+    def has(self, name: str) -> bool:
+        return name in self.put or name in self.gone or name in self.refused
+
+    def without(self, later: _News) -> None:
+        """Forget what `later` speaks of."""
+        for name in (*later.put, *later.gone, *later.refused):
+            for kind in (self.put, self.versions, self.gone, self.refused):
+                kind.pop(name, None)
+
+    def then(self, later: _News) -> None:
+        """Go on with what a later response says."""
+        self.without(later)
+        self.put.update(later.put)
+        self.versions.update(later.versions)
+        self.gone.update(later.gone)
+        self.refused.update(later.refused)
+        self.found += later.found
 
 
 @dataclass(slots=True)
 class _TypeState:
-    versions: dict[str, str]
-    held: dict[str, _Change] = field(default_factory=dict)
+    versions: dict[str, _Version]
+    held: _News = field(default_factory=_News)
     stand_ins: set[str] = field(default_factory=set)
     answered: bool = False
 
 
 class DeltaClient:
-    """Wildcard subscription to `types`. `versions`: what an earlier process had, as `versions()` gave it."""
+    """A subscription to `types`. `versions`: what an earlier process had, as `versions()` gave it.
+
+    `on_request` is called with what has to be sent outside of answers; whoever has a stream open sets it.
+    `on_decided` is called when names that were asked for have been answered and acted upon.
+    """
 
     def __init__(
         self,
@@ -69,98 +137,176 @@ class DeltaClient:
         types: Iterable[str] = TYPES,
         versions: Mapping[str, Mapping[str, str]] | None = None,
         lax: bool = False,
+        on_demand: bool = False,
     ) -> None:
         known = versions or {}
         self._node = node
         self._lax = lax
-        self._types = {url: _TypeState(dict(known.get(url, {}))) for url in types}
-
-    def versions(self) -> dict[str, dict[str, str]]:
-        """Names and versions of everything in force, by type: what a later process passes to continue."""
-        return {
-            url: {**state.versions, **dict.fromkeys(state.stand_ins, _STAND_IN_VERSION)}
-            for url, state in self._types.items()
+        self._demand = Demand() if on_demand else None
+        self._types = {
+            url: _TypeState({name: _packed(version) for name, version in known.get(url, {}).items()}) for url in types
         }
+        self._answers: list[tuple[list[str], Mapping[str, None]]] = []
+        self.on_request: Callable[[DeltaRequest], None] | None = None
+        self.on_decided: Callable[[], None] | None = None
+
+    def versions(self) -> dict[str, Mapping[str, str]]:
+        """Names and versions of everything in force now, by type: what a later process passes to continue."""
+        return {url: self._known(state, copied=True) for url, state in self._types.items()}
+
+    def _known(self, state: _TypeState, *, copied: bool = False) -> Mapping[str, str]:
+        if not state.stand_ins:
+            return _Versions(state.versions.copy() if copied else state.versions)
+        return _Versions({**state.versions, **dict.fromkeys(state.stand_ins, _STAND_IN_VERSION)})
 
     @property
     def complete(self) -> bool:
-        """Each type has had a response that was applied, in this process."""
-        return all(state.answered for state in self._types.values())
+        """Each type that is told without being asked for has had a response that was applied, in this process."""
+        return all(state.answered for url, state in self._types.items() if self._demand is None or url != ADDRESS_TYPE)
+
+    @property
+    def holding(self) -> bool:
+        """The good part of a refused response waits for its bad part to be replaced, or for `release`."""
+        return any(state.held.put or state.held.gone for state in self._types.values())
 
     def open(self) -> list[DeltaRequest]:
-        """The first requests of a new stream, one per type."""
-        for state in self._types.values():
-            state.held.clear()
-        known = self.versions()
-        return [DeltaRequest(type_url=url, node=self._node, versions=known[url]) for url in self._types]
+        """The first requests of a new stream, one per type (and one with what was asked for and not answered)."""
+        requests = []
+        for url, state in self._types.items():
+            state.held = _News()
+            star = ("*",) if self._demand is not None and url == ADDRESS_TYPE else ()
+            # No name at all would mean all of them: the star is asked for and given back in one breath.
+            requests.append(
+                DeltaRequest(
+                    type_url=url, node=self._node, subscribe=star, unsubscribe=star, versions=self._known(state)
+                )
+            )
+        if self._demand is not None and self._demand.pending:
+            requests.append(DeltaRequest(type_url=ADDRESS_TYPE, subscribe=self._demand.pending))
+        return requests
+
+    # --- on demand
+
+    def want(self, names: Iterable[str]) -> None:
+        """Ask for addresses by name, each once until it is answered. Only for an on-demand client."""
+        fresh = self._demand.ask(names) if self._demand is not None else ()
+        if fresh and self.on_request is not None:
+            self.on_request(DeltaRequest(type_url=ADDRESS_TYPE, subscribe=fresh))
+
+    def decided(self, name: str) -> bool:
+        """Nothing more will be heard of `name` by waiting: it was answered lately, or everything is told anyway."""
+        return self._demand is None or self._demand.decided(name)
+
+    def acted(self) -> None:
+        """The owner has acted on every batch that it was given: only now is what they answer decided."""
+        if self._demand is None or not self._answers:
+            return
+        for found, missing in self._answers:
+            self._demand.answered(found, missing.keys())
+        self._answers.clear()
+        if self.on_decided is not None:
+            self.on_decided()
+
+    def age(self) -> tuple[str, ...]:
+        """Time has passed (see `xds.demand`); gives the names of which the absence is no longer certain."""
+        missing = self._demand.age() if self._demand is not None else ()
+        if missing and self.on_request is not None:
+            self.on_request(DeltaRequest(type_url=ADDRESS_TYPE, unsubscribe=missing))
+        return missing
+
+    # --- responses
 
     def receive(self, response: DeltaResponse) -> tuple[Batch, DeltaRequest]:
         """Take one response; gives what changes and the answer to send once that is done.
 
-        Raises ProtocolError for a type that was not asked for (end the stream then).
+        Raises ProtocolError for a type that was not asked for, or bytes that cannot be read (end the stream then).
         """
+        return finish(self.take(response))
+
+    def take(self, response: DeltaResponse) -> Generator[None, None, tuple[Batch, DeltaRequest]]:
+        """`receive` in small steps, so that its caller can do other things in between; nothing is changed before the
+        last one."""
         state = self._types.get(response.type_url)
         if state is None:
             raise ProtocolError("discovery response", response.type_url, "not a type we asked for")
-        changes = self._read(response)
-        refused = {name: change.why for name, change in changes.items() if isinstance(change, Refusal)}
-        if refused and not self._lax:
-            state.held.update(changes)
-            batch = Batch(response.type_url, self._stand_ins(state, response, refused), (), refused)
-        else:
-            state.held = {name: change for name, change in state.held.items() if name not in changes}
-            if state.held and not any(isinstance(change, Refusal) for change in state.held.values()):
-                changes = {**state.held, **changes}
-                state.held = {}
-            batch = self._apply(state, response.type_url, changes, refused)
-        error = "; ".join(f"{name}: {why}" for name, why in refused.items()) if refused else None
-        batch = replace(batch, octets=sum(len(resource.body) for resource in response.resources))
+        news = _News(gone=dict.fromkeys(response.removed))
+        bodies: dict[str, bytes] = {}
+        for count, resource in enumerate(response.resources, 1):
+            self._read(news, response.type_url, resource, bodies)
+            if count % SLICE == 0:
+                yield
+        batch = self._judge(state, response.type_url, news, bodies)
+        error = "; ".join(f"{name}: {why}" for name, why in news.refused.items()) if news.refused else None
         return batch, DeltaRequest(type_url=response.type_url, nonce=response.nonce, error=error)
 
-    def _read(self, response: DeltaResponse) -> dict[str, _Change]:
-        changes: dict[str, _Change] = dict.fromkeys(response.removed)
-        for resource in response.resources:
-            if resource.name in changes:
-                changes[resource.name] = Refusal(resource.name, "is in one response more than once")
-            else:
-                changes[resource.name] = self._decode(response.type_url, resource)
-        return changes
+    def release(self) -> list[Batch]:
+        """Apply the good part of what is held: the server does not replace the bad part."""
+        batches = []
+        for url, state in self._types.items():
+            if state.held.put or state.held.gone:
+                news, state.held = state.held, _News()
+                batches.append(self._apply(state, url, news))
+        return batches
 
-    def _decode(self, type_url: str, resource: Resource) -> _Change:
+    def _judge(self, state: _TypeState, type_url: str, news: _News, bodies: Mapping[str, bytes]) -> Batch:
+        if news.refused and not self._lax:
+            state.held.then(news)
+            stand_ins = self._stand_ins(state, bodies) if type_url == AUTHORIZATION_TYPE else ()
+            return Batch(type_url, stand_ins, (), dict(news.refused))
+        if state.held:
+            state.held.without(news)
+            if not state.held.refused:
+                state.held.then(news)
+                refused, news, state.held = news.refused, state.held, _News()
+                news.refused = refused
+        return self._apply(state, type_url, news)
+
+    def _read(self, news: _News, type_url: str, resource: Resource, bodies: dict[str, bytes]) -> None:
+        name = resource.name
         try:
-            if not resource.name:
+            if news.has(name):
+                raise Refusal(name, "is in one response more than once")
+            if not name:
                 raise Refusal("", "has no name")
             if resource.type_url != type_url:
-                raise Refusal(resource.name, f"is a {resource.type_url!r} in a response about {type_url!r}")
-            return _Accepted(resource.version, decode(type_url, resource.name, resource.body, lax=self._lax))
+                raise Refusal(name, f"is a {resource.type_url!r} in a response about {type_url!r}")
+            record = decode(type_url, name, resource.body, lax=self._lax)
         except Refusal as refusal:
-            return refusal
+            for kind in (news.put, news.versions, news.gone):
+                kind.pop(name, None)
+            news.refused[name] = refusal.why
+            bodies[name] = resource.body
+            return
+        # The record's own text as the key: the same characters are not kept twice.
+        name = name_of(record)
+        news.put[name] = record
+        news.versions[name] = _packed(resource.version)
+        if self._demand is not None:
+            news.found += (name, *resource.aliases)
 
-    def _apply(
-        self, state: _TypeState, type_url: str, changes: Mapping[str, _Change], refused: Mapping[str, str]
-    ) -> Batch:
+    def _apply(self, state: _TypeState, type_url: str, news: _News) -> Batch:
         first, state.answered = not state.answered, True
-        put: list[Record] = []
+        if state.versions:
+            state.versions.update(news.versions)
+        else:
+            state.versions = news.versions
+        if state.stand_ins:
+            state.stand_ins.difference_update(news.put)
         gone: list[tuple[Kind, str]] = []
-        for name, change in changes.items():
-            if isinstance(change, _Accepted):
-                put.append(change.record)
-                state.versions[name] = change.version
-                state.stand_ins.discard(name)
-            elif change is None and (name in state.versions or name in state.stand_ins):
+        for name in news.gone:
+            if name in state.versions or name in state.stand_ins:
                 gone += ((kind, name) for kind in _KINDS[type_url])
                 state.versions.pop(name, None)
                 state.stand_ins.discard(name)
-        return Batch(type_url, tuple(put), tuple(gone), refused, first)
+        if self._demand is not None and type_url == ADDRESS_TYPE:
+            self._answers.append((news.found, news.gone))
+        return Batch(type_url, tuple(news.put.values()), tuple(gone), dict(news.refused), first)
 
-    def _stand_ins(self, state: _TypeState, response: DeltaResponse, refused: Mapping[str, str]) -> tuple[Record, ...]:
-        if response.type_url != AUTHORIZATION_TYPE:
-            return ()
+    def _stand_ins(self, state: _TypeState, bodies: Mapping[str, bytes]) -> tuple[Record, ...]:
         put: list[Record] = []
-        for resource in response.resources:
-            if resource.name in refused and resource.name not in state.versions:
-                stand_in = closed_stand_in(resource.name, resource.body)
-                if stand_in is not None:
-                    put.append(stand_in)
-                    state.stand_ins.add(resource.name)
+        for name, body in bodies.items():
+            stand_in = closed_stand_in(name, body) if name not in state.versions else None
+            if stand_in is not None:
+                put.append(stand_in)
+                state.stand_ins.add(name)
         return tuple(put)

@@ -40,10 +40,10 @@ def read_network(raw: bytes, length: int, field: str) -> IpNetwork:
 
 def read_enum(kind: type[E], value: int, field: str) -> E:
     """A member of `kind`; a number that it does not have is refused, never taken for the default."""
-    try:
-        return kind(value)
-    except ValueError:
-        raise InvalidInput(f"{field} {value} is unknown") from None
+    member = kind._value2member_map_.get(value)
+    if member is None:
+        raise InvalidInput(f"{field} {value} is unknown")
+    return member  # type: ignore[return-value]
 
 
 def read_port(value: int, field: str) -> int:

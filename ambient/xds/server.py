@@ -208,9 +208,10 @@ class DeltaStream:
         resources = self._catalogue.resources(url)
         wanted = set(state.sent)
         for asked in state.names:
-            found = self._catalogue.find(url, asked)
-            wanted |= found or {asked}
-            wanted |= self._catalogue.group(url, f"service:{asked}")
+            wanted |= self._catalogue.find(url, asked) or {asked}
+        # A service brings its endpoints, whether it was asked for by name, by address or in an earlier stream.
+        for name in tuple(wanted):
+            wanted |= self._catalogue.group(url, f"service:{name}")
         if self._node:
             wanted |= self._catalogue.group(url, f"node:{self._node}")
         asked_again = {name for asked in again for name in (self._catalogue.find(url, asked) or {asked})}

@@ -1,7 +1,7 @@
 """Keep a discovery subscription alive: the thin shell around `ambient.xds.client`, used by ztunnel and by the agent.
 
 State is kept while disconnected and each new stream continues where the last one ended. Root and token files are read
-again for every attempt.
+again for every attempt, and a root that is replaced ends the stream that was opened with the old one.
 """
 
 from __future__ import annotations
@@ -9,23 +9,40 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import grpc
 import grpc.aio
 
 from ambient.errors import MeshError
-from ambient.xds.channel import ServerSettings, as_mesh_error, call_metadata, connected, open_channel
+from ambient.xds.channel import (
+    ServerSettings,
+    as_mesh_error,
+    call_metadata,
+    connected,
+    open_channel,
+    root_changed,
+)
 from ambient.xds.client import Batch, DeltaClient
-from ambient.xds.messages import METHOD, DeltaRequest, NodeInfo, decode_response, encode_request
+from ambient.xds.messages import METHOD, DeltaRequest, NodeInfo, encode_request, open_response
+from ambient.xds.pace import WithoutCollection, between_others
 
+LARGE: Final = 1000
+"""Resources in a response, or versions in a request, that are worth some care."""
 FIRST_PAUSE_S: Final = 0.010
 SHORT_PAUSE_S: Final = 2.0
 LONGEST_PAUSE_S: Final = 15.0
 RESTART_S: Final = 180.0
 """A control plane gone for less is being restarted, and pods that came meanwhile wait for it: pauses stay short."""
+HOLD_S: Final = 1.0
+"""How long the good part of a refused response waits for the server to send something better."""
 _AT_ONCE: Final = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED})
+
+
+Reason = Literal["", "ConnectionError", "Error", "Reconnect", "Complete"]
+"""Why a stream ended, in the words of Istio's metric."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +52,17 @@ class StreamState:
     state: Literal["connecting", "connected", "synced", "disconnected"]
     why: str = ""
     retry_in_s: float = 0.0
+    reason: Reason = ""
 
 
 OnBatch = Callable[[Batch], Awaitable[None] | None]
 OnState = Callable[[StreamState], None]
+OnMessage = Callable[[str, int], None]
+"""Type URL and size in bytes of each response."""
+
+
+def _nobody(_url: str, _size: int) -> None:
+    """Who does not count messages."""
 
 
 class Backoff:
@@ -70,30 +94,34 @@ async def subscribe(
     *,
     core: DeltaClient | None = None,
     rng: random.Random | None = None,
+    on_message: OnMessage = _nobody,
+    hold_s: float = HOLD_S,
 ) -> None:
     """Run until cancelled. `on_batch` is called (and awaited, if it gives an awaitable) before a response is answered,
     so that an answer means "acted on"; what it raises ends the subscription. `core` carries versions of an earlier
-    process; read `core.versions()` in `on_batch` to keep them.
+    process; read `core.versions()` in `on_batch` to keep them. `hold_s`: see HOLD_S.
     """
     client = core or DeltaClient(node)
     backoff = Backoff(rng or random.Random())
+    reason: Reason
     while True:
         on_state(StreamState("connecting"))
-        why = "the server ended the stream"
+        stream = _Stream(settings, client, on_batch, on_state, on_message, hold_s, backoff)
         try:
-            await _stream(settings, client, on_batch, on_state, backoff)
-            pause = 0.0
+            why, pause, reason = await stream.run(), 0.0, "Complete"
         except grpc.aio.AioRpcError as error:
-            if error.code() in _AT_ONCE:
+            reason = "Error"
+            if error.code() in _AT_ONCE or stream.answered:
                 backoff.reset()
+                reason = "Reconnect"
             why, pause = str(as_mesh_error(error, "discovery", settings.target)), backoff.pause()
         except _Consumer as error:
             raise error.cause from None
         except MeshError as error:
-            why, pause = str(error), backoff.pause()
+            why, pause, reason = str(error), backoff.pause(), "Error" if stream.opened else "ConnectionError"
         # A server that ends every stream at once must not make us spin.
         pause = max(pause, FIRST_PAUSE_S / 2)
-        on_state(StreamState("disconnected", why, pause))
+        on_state(StreamState("disconnected", why, pause, reason))
         await asyncio.sleep(pause)
 
 
@@ -105,38 +133,100 @@ class _Consumer(Exception):
         self.cause = cause
 
 
-async def _stream(
-    settings: ServerSettings, client: DeltaClient, on_batch: OnBatch, on_state: OnState, backoff: Backoff
-) -> None:
-    """One stream until its end: returns when the server finishes it cleanly, raises otherwise."""
-    outgoing: asyncio.Queue[DeltaRequest] = asyncio.Queue()
-    for request in client.open():
-        outgoing.put_nowait(request)
-    channel = open_channel(settings)
-    try:
-        await connected(channel, settings.target)
-        call = channel.stream_stream(METHOD, request_serializer=encode_request, response_deserializer=None)(
-            _requests(outgoing), metadata=tuple(call_metadata(settings))
-        )
-        synced = False
-        on_state(StreamState("connected"))
-        async for data in call:
-            batch, answer = client.receive(decode_response(data))
-            backoff.reset()
-            try:
-                waiting = on_batch(batch)
-                if waiting is not None:
-                    await waiting
-            except Exception as error:
-                raise _Consumer(error) from error
-            outgoing.put_nowait(answer)
-            if client.complete and not synced:
-                synced = True
-                on_state(StreamState("synced"))
-    finally:
-        await channel.close(None)
+class _Stream:
+    """One stream from its first request to its end. `opened`: there was a connection; `answered`: and a response."""
 
+    def __init__(
+        self,
+        settings: ServerSettings,
+        client: DeltaClient,
+        on_batch: OnBatch,
+        on_state: OnState,
+        on_message: OnMessage,
+        hold_s: float,
+        backoff: Backoff,
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._on_batch = on_batch
+        self._on_state = on_state
+        self._on_message = on_message
+        self._hold_s = hold_s
+        self._backoff = backoff
+        self._outgoing: asyncio.Queue[DeltaRequest] = asyncio.Queue()
+        self._synced = False
+        self.opened = False
+        self.answered = False
 
-async def _requests(outgoing: asyncio.Queue[DeltaRequest]) -> AsyncIterator[DeltaRequest]:
-    while True:
-        yield await outgoing.get()
+    async def run(self) -> str:
+        """Until the server finishes the stream or the root is replaced, with which of both; raises otherwise."""
+        settings, client = self._settings, self._client
+        channel = open_channel(settings)
+        root = asyncio.ensure_future(root_changed(settings.root))
+        reading: asyncio.Future[Any] | None = None
+        try:
+            await connected(channel, settings.target)
+            self.opened = True
+            for request in client.open():
+                self._outgoing.put_nowait(request)
+            client.on_request = self._outgoing.put_nowait
+            call = channel.stream_stream(METHOD, request_serializer=None, response_deserializer=None)(
+                self._requests(), metadata=tuple(call_metadata(settings))
+            )
+            self._on_state(StreamState("connected"))
+            while True:
+                reading = reading or asyncio.ensure_future(call.read())
+                waiting: set[asyncio.Future[Any]] = {reading, root}
+                patience = self._hold_s if client.holding else None
+                await asyncio.wait(waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
+                if reading.done():
+                    data, reading = reading.result(), None
+                    if not isinstance(data, bytes):
+                        return "the server ended the stream"
+                    await self._take(data)
+                elif root.done():
+                    return "the root certificate was replaced"
+                else:
+                    for batch in client.release():
+                        await self._consume(batch)
+                    self._acted()
+        finally:
+            client.on_request = None
+            for task in (root, reading):
+                if task is not None:
+                    task.cancel()
+            await channel.close(None)
+            await asyncio.gather(*(task for task in (root, reading) if task is not None), return_exceptions=True)
+
+    async def _take(self, data: bytes) -> None:
+        """Read, act on and answer one response; other tasks run in between, however large it is."""
+        response = open_response(data)
+        self._on_message(response.type_url, len(data))
+        with WithoutCollection() if len(response.resources) > LARGE else nullcontext():
+            batch, answer = await between_others(self._client.take(response))
+        self.answered = True
+        self._backoff.reset()
+        await self._consume(batch)
+        self._outgoing.put_nowait(answer)
+        self._acted()
+
+    async def _consume(self, batch: Batch) -> None:
+        try:
+            waiting = self._on_batch(batch)
+            if waiting is not None:
+                await waiting
+        except Exception as error:
+            raise _Consumer(error) from error
+
+    def _acted(self) -> None:
+        self._client.acted()
+        if self._client.complete and not self._synced:
+            self._synced = True
+            self._on_state(StreamState("synced"))
+
+    async def _requests(self) -> AsyncIterator[bytes]:
+        while True:
+            request = await self._outgoing.get()
+            # The versions of a whole mesh take a while to write.
+            large = len(request.versions) > LARGE
+            yield await asyncio.to_thread(encode_request, request) if large else encode_request(request)

@@ -10,7 +10,7 @@ from typing import Any
 
 from ambient.errors import InvalidInput
 from ambient.model.address import HBONE_PORT
-from ambient.model.identity import parse_identity
+from ambient.model.identity import Identity, parse_identity
 from ambient.model.workload import (
     ApplicationTunnel,
     AppProtocol,
@@ -87,8 +87,14 @@ def _workload(wire: Any) -> Workload:
         capacity=wire.capacity.value if wire.HasField("capacity") else 1,
     )
     if workload.tunnel_protocol is TunnelProtocol.HBONE:
-        parse_identity(str(workload.identity))
+        _check_identity(workload.trust_domain, workload.namespace, workload.service_account)
     return workload
+
+
+@lru_cache(maxsize=8_192)
+def _check_identity(trust_domain: str, namespace: str, service_account: str) -> None:
+    """Raises InvalidInput for what makes no identity; the many workloads of one identity are judged once."""
+    parse_identity(str(Identity(trust_domain, namespace, service_account)))
 
 
 def _service(wire: Any) -> Service:

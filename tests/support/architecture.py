@@ -58,6 +58,7 @@ CORES: Final = (
 SHELLS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "ambient.xds.channel": "gRPC channels",
+        "ambient.xds.pace": "turns of the event loop and the garbage collector",
         "ambient.xds.subscribe": "the client's stream over gRPC",
         "ambient.zds.packet": "packets with descriptors over a Unix socket",
     }

@@ -70,7 +70,7 @@ class World:
     @asynccontextmanager
     async def director(self) -> AsyncIterator[Director]:
         one = Director(self.config, self.authority.sign, bind=loose_listeners, adopt=loose_adoption)
-        one.discovery.restore()
+        await one.discovery.restore()
         one.crew.listen()
         running = asyncio.ensure_future(one.certificates.run())
         try:

@@ -42,6 +42,11 @@ def test_the_ca_is_where_discovery_is_unless_named() -> None:
         ("AMBIENT_RESOLVERS", "10.0.0.1,dns"),
         ("AMBIENT_ADMIN_PORT", "0"),
         ("AMBIENT_OUTBOUND", "NONE"),
+        ("XDS_ON_DEMAND", "maybe"),
+        ("XDS_ON_DEMAND", "true"),
+        ("ISTIO_METAJSON_LABELS", "{"),
+        ("XDS_HEADER_A B", "x"),
+        ("CA_HEADER_X", "line\nbreak"),
     ],
 )
 def test_a_value_that_cannot_be_understood_is_refused_by_name(name: str, value: str) -> None:
@@ -90,3 +95,14 @@ def test_metadata_is_passed_on() -> None:
     config = read_config({"ISTIO_META_CLUSTER_ID": "west", "ISTIO_META_X": "y"})
     assert config.cluster_id == "west"
     assert config.metadata == (("CLUSTER_ID", "west"), ("X", "y"))
+
+
+def test_json_metadata_and_headers_are_read() -> None:
+    config = read_config({"ISTIO_METAJSON_L": '{"a": 1}', "XDS_HEADER_X_TEAM": "mesh", "CA_HEADER_KEY": "k"})
+    assert config.metadata == (("L", {"a": 1}),)
+    assert (config.xds_headers, config.ca_headers) == ((("x_team", "mesh"),), (("key", "k"),))
+
+
+def test_discovery_on_demand_goes_only_without_the_dns_proxy() -> None:
+    assert read_config({"XDS_ON_DEMAND": "true", "DNS_CAPTURE": "false"}).on_demand
+    assert not read_config({}).on_demand

@@ -55,7 +55,7 @@ class Stats:
         return Counter(name, help_, labels, registry=self.registry)
 
     def discovery_message(self, url: str, octets: int) -> None:
-        """A response of the control plane arrived, with resources of so many octets in all."""
+        """A response of so many octets arrived from the control plane."""
         self._xds_messages.labels(url=url).inc()
         self._xds_octets.labels(url=url).inc(octets)
 

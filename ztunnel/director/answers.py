@@ -79,6 +79,14 @@ class Answers:
         self._remember(pid, (ask.uid, ask.ip, ask.port), frozenset({*routed.depends, f"workload:{source.uid}"}))
         return RouteAnswer(uid=ask.uid, ip=ask.ip, port=ask.port, plan=routed.plan)
 
+    def needs(self, pod: PodInfo, ask: RouteAsk) -> frozenset[str]:
+        """Names (as `Changes.names`) of all that the answer would depend on, as far as that can be seen now."""
+        source = source_of(self._mesh, self._site, pod)
+        endpoint = Endpoint(ask.ip, ask.port)
+        return route(
+            self._mesh, source, endpoint, network=self._site.network, registry_only=self._registry_only
+        ).depends
+
     def peer(self, pid: int, ask: PeerAsk) -> PeerAnswer:
         """Labels of whoever has an address (empty: nobody we know)."""
         workload = self._mesh.workload_by_address(self._site.network, ask.ip)

@@ -52,7 +52,12 @@ class App:
         self._stop = asyncio.Event()
         self._logs = logs or Logs(config.log_format, config.log_level)
         server = server_settings(
-            config.ca_address, config.ca_root_ca, config.auth_token, config.alt_ca_hostname, config.cluster_id
+            config.ca_address,
+            config.ca_root_ca,
+            config.auth_token,
+            config.alt_ca_hostname,
+            config.cluster_id,
+            config.ca_headers,
         )
         self.director = Director(config, CaClient(server, config.secret_ttl_s).sign)
         self._link = AgentLink(config.inpod_uds, self.director)
@@ -70,7 +75,7 @@ class App:
         director = self.director
         if director.custody is not None:
             director.certificates.offer(await director.custody.take_back())
-        director.discovery.restore()
+        await director.discovery.restore()
         director.crew.listen()
         work = [director.certificates.run(), director.discovery.run(), self._pods(), self._rank()]
         if director.custody is not None:

@@ -10,8 +10,9 @@ from functools import partial
 from typing import Final
 
 from ambient.model.identity import Identity
-from ambient.model.mesh import Changes, Mesh
+from ambient.model.mesh import Changes, Mesh, address_name
 from ambient.model.outcome import NoRoute, PeerLabels, Refuse
+from ambient.model.waypoints import needs_of
 from ambient.model.workload import NetworkMode, TunnelProtocol
 from ambient.xds.messages import ztunnel_node
 from ambient.xds.subscribe import StreamState
@@ -25,7 +26,7 @@ from ztunnel.director.custody import Custody, Secret
 from ztunnel.director.discovery import Discovery, server_settings
 from ztunnel.director.handover import Estate, Heir
 from ztunnel.director.pods import Pods, Rules
-from ztunnel.director.policies import PodInfo, Site, identity_of, pod_policy
+from ztunnel.director.policies import PodInfo, Site, identity_of, pod_policy, workload_of
 from ztunnel.director.reports import Reports
 from ztunnel.director.schedule import Priority
 from ztunnel.director.snapshot import SnapshotFile
@@ -68,17 +69,24 @@ class Director:
             namespace=config.pod_namespace,
             cluster=config.cluster_id,
             ip=config.instance_ip,
+            extra=config.metadata,
         )
         self.discovery = Discovery(
             node,
             server_settings(
-                config.xds_address, config.xds_root_ca, config.auth_token, config.alt_xds_hostname, config.cluster_id
+                config.xds_address,
+                config.xds_root_ca,
+                config.auth_token,
+                config.alt_xds_hostname,
+                config.cluster_id,
+                config.xds_headers,
             ),
             SnapshotFile(config.state_dir, f"{config.cluster_id}/{config.node}"),
             on_change=self._discovery_changed,
             on_state=self._discovery_state,
             on_message=self.stats.discovery_message,
             on_save_failed=self.stats.snapshot_failures.inc,
+            on_demand=config.on_demand,
         )
         mesh = self.discovery.mesh
         self.pods = Pods(
@@ -88,7 +96,7 @@ class Director:
                 adopt=adopt or partial(listeners.adopt, ipv6=config.ipv6, dns=config.dns),
                 identity=lambda pod: identity_of(mesh, self.site, pod),
                 # Part of a first answer is no policy at all: what is not there yet may be what refuses.
-                policy=lambda pod: pod_policy(mesh if self.discovery.settled else Mesh(), self.site, pod),
+                policy=lambda pod: pod_policy(mesh if self._all_known_of(pod) else Mesh(), self.site, pod),
                 settled=lambda: self.discovery.settled,
                 dns=config.dns,
             ),
@@ -240,7 +248,18 @@ class Director:
 
     # --- inside
 
-    def _discovery_changed(self, changes: Changes) -> None:
+    def _all_known_of(self, pod: PodInfo) -> bool:
+        """Discovery has told all that the policy of a pod depends on."""
+        if not self.config.on_demand:
+            return self.discovery.settled
+        mesh = self.discovery.mesh
+        workload = workload_of(mesh, self.site, pod)
+        return self.discovery.settled and (workload is None or not self.discovery.lacks(needs_of(mesh, workload)))
+
+    def _discovery_changed(self, changes: Changes, more: bool) -> None:
+        if more:
+            self.answers.forget(changes, self._tell)
+            return
         if self.discovery.settled and not self._settled:
             self._settled = True
             for worker in self.crew.everyone():
@@ -257,7 +276,7 @@ class Director:
 
     def _discovery_state(self, state: StreamState) -> None:
         if state.state == "disconnected":
-            self.stats.xds_terminations.labels(reason="ConnectionError" if state.why else "Complete").inc()
+            self.stats.xds_terminations.labels(reason=state.reason).inc()
             level = logging.WARNING if state.retry_in_s > 0.1 else logging.DEBUG
             _log.log(level, "discovery: %s, again in %.2f s", state.why, state.retry_in_s)
         elif state.state == "synced":
@@ -289,7 +308,14 @@ class Director:
         loop.call_later(PATIENCE_S + 0.01, self._answer_held)
 
     def _answerable(self, ask: _Question) -> bool:
-        return self._settled and (isinstance(ask, ipc.PeerAsk) or self.pods.get(ask.uid) is not None)
+        if not self._settled:
+            return False
+        if isinstance(ask, ipc.PeerAsk):
+            return not self.discovery.lacks((address_name(self.site.network, ask.ip),))
+        pod = self.pods.get(ask.uid)
+        if pod is None or not self.config.on_demand or isinstance(ask, ipc.NameAsk):
+            return pod is not None
+        return not self.discovery.lacks(self.answers.needs(pod, ask))
 
     def _answer_held(self) -> None:
         held, self._held = self._held, []
@@ -321,7 +347,8 @@ class Director:
         """Answer so that whoever waits fails with a reason, and have the answer forgotten at once."""
         match ask:
             case ipc.RouteAsk():
-                why = "discovery has not answered yet" if not self._settled else "the pod is not on this node"
+                here = self._settled and self.pods.get(ask.uid) is not None
+                why = "discovery has not answered yet" if here or not self._settled else "the pod is not on this node"
                 plan = Refuse(NoRoute.UNKNOWN_SOURCE, why)
                 worker.send(ipc.RouteAnswer(uid=ask.uid, ip=ask.ip, port=ask.port, plan=plan))
                 worker.send(ipc.Forget(routes=((ask.uid, ask.ip, ask.port),)))
@@ -344,14 +371,14 @@ class Director:
 
     def _gauges(self) -> dict[str, float]:
         pending = len(self.pods.pending())
-        mesh = self.discovery.mesh
+        workloads, services, policies = self.discovery.mesh.counts()
         return {
             "workload_manager_active_proxy_count": len(self.pods.infos()) - pending,
             "workload_manager_pending_proxy_count": pending,
             "ambient_workers": len(list(self.crew)),
-            "ambient_known_workloads": sum(1 for _ in mesh.workloads()),
-            "ambient_known_services": sum(1 for _ in mesh.services()),
-            "ambient_known_policies": sum(1 for _ in mesh.policies()),
+            "ambient_known_workloads": workloads,
+            "ambient_known_services": services,
+            "ambient_known_policies": policies,
             "ambient_flows_lost": self.flows.lost,
         }
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ambient.errors import Unavailable
-from ambient.xds.channel import ServerSettings, call_metadata, connected, open_channel
+from ambient.xds.channel import ServerSettings, call_metadata, connected, open_channel, root_changed
 from tests.support.control import ControlBench
 
 
@@ -103,5 +103,46 @@ def test_a_proxy_in_the_environment_is_not_used(tmp_path: Path, monkeypatch: pyt
         monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
         async with ControlBench(tmp_path) as bench:
             await connect(bench.client())
+
+    asyncio.run(scenario())
+
+
+def test_root_and_token_may_be_text_instead_of_files(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench:
+            settings = bench.client()
+            await connect(replace(settings, root=(bench.ca / "root-cert.pem").read_text()))
+            with pytest.raises(Unavailable, match="not trusted"):
+                await connect(replace(settings, root="SYSTEM"))
+
+    asyncio.run(scenario())
+    literal = ServerSettings(target="t:1", root="SYSTEM", token="a.b.c", headers=(("x-team", "mesh"),))
+    assert call_metadata(literal) == [
+        ("clusterid", "Kubernetes"),
+        ("x-team", "mesh"),
+        ("authorization", "Bearer a.b.c"),
+    ]
+
+
+def test_without_tls_no_token_is_sent() -> None:
+    plain = ServerSettings(target="t:1", root="SYSTEM", token="a.b.c", plaintext=True)
+    assert call_metadata(plain) == [("clusterid", "Kubernetes")]
+
+
+def test_a_replaced_root_is_noticed_and_one_that_is_away_is_waited_for(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        root = tmp_path / "root.pem"
+        root.write_text("one")
+        looking = asyncio.create_task(root_changed(root, look_s=0.001))
+        literal = asyncio.create_task(root_changed("PEM", look_s=0.001))
+        for change in (root.touch, root.unlink, lambda: root.write_text("one")):
+            change()
+            await asyncio.sleep(0.01)
+            assert not looking.done()
+        root.write_text("two")
+        async with asyncio.timeout(10):
+            await looking
+        assert not literal.done()
+        literal.cancel()
 
     asyncio.run(scenario())

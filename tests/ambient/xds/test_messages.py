@@ -14,6 +14,7 @@ from ambient.xds.messages import (
     decode_response,
     encode_request,
     encode_response,
+    open_response,
     ztunnel_node,
 )
 from ambient.xds.wire import message
@@ -24,6 +25,7 @@ from ambient.xds.wire import message
     [
         DeltaRequest(type_url=ADDRESS_TYPE),
         DeltaRequest(type_url=ADDRESS_TYPE, node=NodeInfo("id", {"NODE_NAME": "n1"}), versions={"a": "1", "b": ""}),
+        DeltaRequest(type_url=ADDRESS_TYPE, versions={"n" * 200: "v", "": ""}, nonce="x"),
         DeltaRequest(type_url=ADDRESS_TYPE, subscribe=("*", "a"), unsubscribe=("b",)),
         DeltaRequest(type_url=ADDRESS_TYPE, nonce="5"),
         DeltaRequest(type_url=ADDRESS_TYPE, nonce="5", error=""),
@@ -63,3 +65,39 @@ def test_rubbish_is_refused(data: bytes) -> None:
         decode_request(data)
     with pytest.raises(ProtocolError):
         decode_response(b"\xff" + data)
+
+
+def test_resources_are_read_when_they_are_asked_for() -> None:
+    resources = tuple(Resource(ADDRESS_TYPE, f"n{i}", "v", b"body" * i) for i in range(40))
+    data = encode_response(DeltaResponse(type_url=ADDRESS_TYPE, nonce="9", resources=resources, removed=("x",)))
+    response = open_response(data)
+    assert (response.type_url, response.nonce, response.removed) == (ADDRESS_TYPE, "9", ("x",))
+    assert len(response.resources) == 40
+    assert tuple(response.resources) == resources
+    assert response.resources[-1] == resources[-1]
+    assert response.resources[3:5] == list(resources[3:5])
+    with pytest.raises(IndexError):
+        response.resources[40]
+
+
+def test_fields_of_the_future_beside_the_resources_are_passed_over() -> None:
+    data = encode_response(DeltaResponse(type_url=ADDRESS_TYPE, nonce="9", removed=("x",)))
+    future = b"\xf0\x07\x01" + b"\xf1\x07" + bytes(8) + b"\xf5\x07" + bytes(4) + b"\xf2\x07\x02ab"
+    assert open_response(future + data).removed == ("x",)
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x12", b"\x12\x05ab", b"\x12\xff", b"\xf3\x07", b"\x12" + b"\xff" * 10 + b"\x01", b"\xf1\x07ab"]
+)
+def test_a_response_that_ends_early_or_is_none_is_refused(data: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        open_response(data)
+
+
+def test_json_metadata_travels_and_does_not_replace_what_is_ours() -> None:
+    node = ztunnel_node("n1", extra=[("NODE_NAME", "liar"), ("LABELS", {"a": ["b"]})])
+    wire = message("envoy.service.discovery.v3.DeltaDiscoveryRequest").FromString(
+        encode_request(DeltaRequest(type_url="t", node=node))
+    )
+    assert wire.node.metadata["NODE_NAME"] == "n1"
+    assert wire.node.metadata["LABELS"]["a"][0] == "b"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ambient.xds.client import Batch
+from ambient.xds.client import Batch, DeltaClient
 from ambient.xds.codec import ADDRESS_TYPE
 from ambient.xds.messages import ztunnel_node
 from ambient.xds.subscribe import (
@@ -128,5 +129,74 @@ def test_thousands_of_workloads_arrive_whole(tmp_path: Path) -> None:
             async with Subscriber(bench.client()) as ztunnel:
                 await ztunnel.synced()
                 assert len(ztunnel.view) == 5000
+
+    asyncio.run(scenario())
+
+
+def test_a_replaced_root_ends_the_stream_and_the_next_is_opened_with_the_new_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench:
+            bench.plane.catalogue.update([simple_workload("a")], 1)
+            async with Subscriber(bench.client()) as ztunnel:
+                await ztunnel.synced()
+                root = bench.ca / "root-cert.pem"
+                root.write_text(root.read_text() + "# both roots\n")
+                await until(lambda: any("root certificate was replaced" in state.why for state in ztunnel.states))
+                assert next(state.reason for state in ztunnel.states if state.why) == "Complete"
+                await until(lambda: sum(state.state == "synced" for state in ztunnel.states) == 2)
+
+    asyncio.run(scenario())
+
+
+def test_why_a_stream_ended_is_told_in_istios_words(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        bench = ControlBench(tmp_path)
+        async with bench:
+            settings = bench.client()
+            async with Subscriber(bench.client(node="n2", token="rubbish")) as refused:
+                await until(lambda: any(state.reason == "Error" for state in refused.states))
+            ztunnel = Subscriber(settings)
+            await ztunnel.__aenter__()
+            await ztunnel.synced()
+        await until(lambda: any(state.reason == "ConnectionError" for state in ztunnel.states))
+        await ztunnel.__aexit__(None, None, None)
+        ends = [state.reason for state in ztunnel.states if state.state == "disconnected"]
+        assert ends[0] in ("Complete", "Reconnect")
+
+    asyncio.run(scenario())
+
+
+def test_the_good_part_of_a_refused_response_is_applied_when_nothing_better_comes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench:
+            catalogue = bench.plane.catalogue
+            catalogue.update([simple_workload("a"), simple_workload("b")], 1)
+            shelf = catalogue._shelves[ADDRESS_TYPE]
+            name = simple_workload("b").uid
+            shelf.resources[name] = replace(shelf.resources[name], body=b"\xff", version="bad")
+            core = DeltaClient(ztunnel_node("n1"))
+            sizes: list[int] = []
+            async with Subscriber(
+                bench.client(), core=core, hold_s=0.01, on_message=lambda _url, size: sizes.append(size)
+            ) as ztunnel:
+                await ztunnel.synced()
+                await until(lambda: set(ztunnel.view) == {simple_workload("a").uid})
+                assert all(sizes)
+
+    asyncio.run(scenario())
+
+
+def test_what_is_asked_for_in_the_middle_of_a_stream_is_sent(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench:
+            far = simple_workload("far", node="n2")
+            bench.plane.catalogue.update([simple_workload("here"), far], 1)
+            core = DeltaClient(ztunnel_node("n1"), on_demand=True)
+            async with Subscriber(bench.client(), core=core) as ztunnel:
+                await ztunnel.synced()
+                await until(lambda: set(ztunnel.view) == {simple_workload("here").uid})
+                core.want([far.uid, "ns/nowhere"])
+                await until(lambda: core.decided(far.uid) and core.decided("ns/nowhere"))
+                assert ztunnel.view[far.uid] == far
 
     asyncio.run(scenario())

@@ -43,9 +43,9 @@ class Follower:
                 f"https://{settings.target}", str(settings.root), str(settings.token), settings.hostname, "Kubernetes"
             ),
             SnapshotFile(str(state), "Kubernetes/n1"),
-            on_change=self.changes.append,
+            on_change=lambda changes, _more: self.changes.append(changes),
             on_state=self.states.append,
-            on_message=lambda _url, _octets: None,
+            on_message=lambda _url, _size: None,
             on_save_failed=self._failed,
             debounce_s=0.01,
         )
@@ -60,7 +60,7 @@ class Follower:
 @asynccontextmanager
 async def following(control: ControlBench, state: Path) -> AsyncIterator[Follower]:
     one = Follower(control, state)
-    one.discovery.restore()
+    await one.discovery.restore()
     running = asyncio.ensure_future(one.discovery.run())
     try:
         yield one
@@ -124,7 +124,7 @@ def test_a_damaged_snapshot_is_not_used(tmp_path: Path) -> None:
         async with ControlBench(tmp_path) as control:
             control.apply(NAMESPACE + POD.format("one", 1))
             one = Follower(control, state)
-            one.discovery.restore()
+            await one.discovery.restore()
             assert not one.discovery.settled
             async with following(control, state) as two:
                 await eventually(lambda: two.names() == {"one"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from hypothesis import strategies as st
 
 from ambient.errors import InvalidInput, Unavailable
 from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE
+from ambient.xds.steps import finish
 from tests.support.discovery import rich_policy, rich_service, rich_workload, simple_workload
-from ztunnel.director.snapshot import Snapshot, SnapshotFile, pack, unpack
+from ztunnel.director.snapshot import Snapshot, SnapshotFile, read, write
 
 RECORDS = (rich_workload(), rich_service(), rich_policy())
 VERSIONS = {
@@ -20,6 +22,20 @@ VERSIONS = {
     AUTHORIZATION_TYPE: {RECORDS[2].key: "3"},
 }
 SNAPSHOT = Snapshot(RECORDS, VERSIONS)
+
+
+def pack(snapshot: Snapshot, owner: str) -> bytes:
+    with tempfile.TemporaryFile() as file:
+        finish(write(file, snapshot, owner))
+        file.seek(0)
+        return file.read()
+
+
+def unpack(data: bytes, owner: str) -> Snapshot:
+    with tempfile.TemporaryFile() as file:
+        file.write(data)
+        file.seek(0)
+        return finish(read(file, owner))
 
 
 def test_everything_comes_back_with_its_versions(tmp_path: Path) -> None:
@@ -57,10 +73,18 @@ def test_another_nodes_snapshot_is_refused() -> None:
         unpack(pack(SNAPSHOT, "c/n2"), "c/n1")
 
 
-def test_versions_without_their_resources_are_refused() -> None:
-    lame = Snapshot((simple_workload("a"),), VERSIONS)
-    with pytest.raises(InvalidInput, match="agree"):
-        unpack(pack(lame, "c/n1"), "c/n1")
+def test_a_resource_without_its_version_is_not_written() -> None:
+    with pytest.raises(InvalidInput, match="no version"):
+        pack(Snapshot((simple_workload("a"),), VERSIONS), "c/n1")
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [(b"ambient discovery\n", "format 1, not 2"), (b"ambient discovery 3\n", "format 3, not 2"), (b"{}\n", "else")],
+)
+def test_another_format_is_refused_by_name(line: bytes, why: str) -> None:
+    with pytest.raises(InvalidInput, match=why):
+        unpack(line + pack(SNAPSHOT, "c/n1").partition(b"\n")[2], "c/n1")
 
 
 def test_a_full_disk_is_reported_and_the_earlier_file_stays(tmp_path: Path) -> None:
