@@ -92,7 +92,7 @@ def refused(
             status, details = await refusal(settings, requests, metadata)
             assert (status, details) == (code, details)
             assert reason in details
-            assert bench.plane.discovery.clients == {}
+            await until(lambda: bench.plane.discovery.clients == {})
             # Whoever behaves is served as if nothing had happened.
             async with Subscriber(bench.client("n2")) as other:
                 await other.synced()
