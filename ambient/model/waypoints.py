@@ -64,8 +64,8 @@ def waypoint_principals(mesh: Mesh, workload: Workload) -> tuple[str, ...]:
 
 
 def needs_of(mesh: Mesh, workload: Workload) -> frozenset[str]:
-    """Names (as in `Changes.names`) of all that `waypoint_principals` and `open_ports` rest on: services of the workload
-    and the waypoints in front of it and of them."""
+    """Names (as in `Changes.names`) of all that `waypoint_principals` and `open_ports` rest on: the services and
+    the waypoints in front of it and of them."""
     services = (mesh.service(key) for key in workload.services)
     gateways = [workload.waypoint, *(w for service in services if service is not None for w in waypoints_of(service))]
     names = {service_name(key) for key in workload.services}
