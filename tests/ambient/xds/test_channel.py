@@ -129,20 +129,31 @@ def test_without_tls_no_token_is_sent() -> None:
     assert call_metadata(plain) == [("clusterid", "Kubernetes")]
 
 
+async def turns(count: int) -> None:
+    """Let the event loop, and time, go on a little."""
+    loop = asyncio.get_running_loop()
+    for _ in range(count):
+        passed = asyncio.Event()
+        loop.call_later(0.001, passed.set)
+        await passed.wait()
+
+
 def test_a_replaced_root_is_noticed_and_one_that_is_away_is_waited_for(tmp_path: Path) -> None:
     async def scenario() -> None:
         root = tmp_path / "root.pem"
         root.write_text("one")
-        looking = asyncio.create_task(root_changed(root, look_s=0.001))
-        literal = asyncio.create_task(root_changed("PEM", look_s=0.001))
-        for change in (root.touch, root.unlink, lambda: root.write_text("one")):
+        for change in (lambda: None, root.touch, root.unlink, lambda: root.write_text("one")):
+            looking = asyncio.create_task(root_changed(root, look_s=0.001))
+            literal = asyncio.create_task(root_changed("PEM", look_s=0.001))
+            await turns(20)
             change()
-            await asyncio.sleep(0.01)
+            await turns(20)
             assert not looking.done()
-        root.write_text("two")
-        async with asyncio.timeout(10):
-            await looking
-        assert not literal.done()
-        literal.cancel()
+            root.write_text("two")
+            async with asyncio.timeout(10):
+                await looking
+            assert not literal.done()
+            literal.cancel()
+            root.write_text("one")
 
     asyncio.run(scenario())
