@@ -56,6 +56,11 @@ class Config:
     log_level: str = "info"
     resolvers: tuple[str, ...] = ()
     registry_only: bool = False
+    only_waypoints: bool = True
+    """What has a waypoint takes connections from nobody else (Istio's ztunnel leaves that to policies)."""
+    preferred_namespace: str = ""
+    orig_src: bool | None = None
+    """Speak to applications as the client: None = where it can be done, True = or refuse, False = never."""
     metrics_series: int = 2_000
     admin_port: int = ADMIN_PORT
     stats_port: int = STATS_PORT
@@ -236,6 +241,9 @@ def read_config(env: Mapping[str, str]) -> Config:
         resolvers=reader.parsed("AMBIENT_RESOLVERS", (), _addresses) or _resolv_conf(),
         registry_only=reader.parsed("AMBIENT_OUTBOUND", "ALLOW_ANY", choice("ALLOW_ANY", "REGISTRY_ONLY"))
         == "REGISTRY_ONLY",
+        only_waypoints=reader.parsed("AMBIENT_WAYPOINTS", "enforced", choice("enforced", "istio")) == "enforced",
+        preferred_namespace=reader.text("PREFERED_SERVICE_NAMESPACE", ""),
+        orig_src=reader.flag("ENABLE_ORIG_SRC", False) if env.get("ENABLE_ORIG_SRC") else None,
         metrics_series=reader.parsed("AMBIENT_METRICS_SERIES", 2_000, integer(10, 100_000)),
         admin_port=reader.parsed("AMBIENT_ADMIN_PORT", ADMIN_PORT, _port),
         stats_port=reader.parsed("AMBIENT_STATS_PORT", STATS_PORT, _port),

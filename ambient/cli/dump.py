@@ -57,6 +57,18 @@ class Dump:
         return _entries(self.raw, key, self.node)
 
     @property
+    def registry_only(self) -> bool:
+        """The node refuses what is in nobody's registry (Istio's ztunnel does not know that, nor say so)."""
+        config = Fields(self.raw, f"config dump of {self.node}").nested("config")
+        return config is not None and config.boolean("registryOnly")
+
+    @property
+    def network(self) -> str:
+        """The network that the node is on."""
+        config = Fields(self.raw, f"config dump of {self.node}").nested("config")
+        return "" if config is None else config.text("network", "")
+
+    @property
     def states(self) -> Mapping[str, Json]:
         """Pod uid -> {state, info, connections}."""
         return Fields(self.raw, f"config dump of {self.node}").mapping("workloadState")
@@ -150,6 +162,7 @@ def _workload(fields: Fields, ports: Mapping[str, Mapping[str, tuple[Port, ...]]
             "networkMode", {"Standard": NetworkMode.STANDARD, "HostNetwork": NetworkMode.HOST_NETWORK}, "Standard"
         ),
         capacity=fields.number("capacity", 1),
+        refused=fields.text("refused", ""),
     )
 
 
@@ -181,6 +194,7 @@ def _service(fields: Fields) -> Service:
             if (gateway := _gateway(entry.nested("destination"))) is not None
         ),
         visibility=fields.choice("visibility", {v.name.title(): v for v in Visibility}, "Public"),
+        refused=fields.text("refused", ""),
     )
 
 

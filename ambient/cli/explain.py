@@ -21,9 +21,11 @@ from ambient.cli.table import output_option
 from ambient.cli.table import show as show_table
 from ambient.errors import Refused, Unavailable
 from ambient.model.address import Endpoint, parse_endpoint, parse_ip
+from ambient.model.balance import Target as Considered
 from ambient.model.mesh import Mesh
-from ambient.model.outcome import Forward, Hop, Passthrough, Refuse
+from ambient.model.outcome import Forward, Hop, Passthrough, Plan, Refuse
 from ambient.model.route import route
+from ambient.model.workload import Workload
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,7 @@ class Section:
     dialled: Target
     route: str
     judgements: tuple[Judgement, ...]
+    passed_over: tuple[Considered, ...] = ()
 
     @property
     def allowed(self) -> bool:
@@ -47,6 +50,10 @@ class Section:
             "route": self.route,
             "allowed": self.allowed,
             "endpoints": [judgement.document() for judgement in self.judgements],
+            "notChosen": [
+                {"workload": _name(one.workload), "node": one.workload.node, "why": str(one.why)}
+                for one in self.passed_over
+            ],
         }
 
 
@@ -62,14 +69,17 @@ def run(env: Env, args: argparse.Namespace) -> int:
     The JSON is the first family's, with `allowed` for all of them and each of them under `families`.
     """
     reach = env.reach(args.name)
-    views = {node: _mesh(dump) for node in chosen(reach, None) for dump in [_dump(env, reach, node)] if dump}
-    if not views:
+    dumps = {node: dump for node in chosen(reach, None) for dump in [_dump(env, reach, node)] if dump}
+    if not dumps:
         raise Unavailable("no ztunnel answers", reach.label)
-    anywhere = next(iter(views.values()))
-    client = source(anywhere, args.source)
-    view = views.get(client.workload.node, anywhere) if client.workload else anywhere
-    client = source(view, args.source)
-    sections = [_section(view, views, *pair) for pair in _pairs(client, targets(view, args.destination, client))]
+    views = {node: _mesh(dump) for node, dump in dumps.items()}
+    anywhere = next(iter(views))
+    client = source(views[anywhere], args.source, dumps[anywhere].network)
+    node = client.workload.node if client.workload and client.workload.node in views else anywhere
+    view, strict = views[node], dumps[node].registry_only
+    client = source(view, args.source, dumps[node].network)
+    pairs = _pairs(client, targets(view, args.destination, client))
+    sections = [_section(view, views, *pair, registry_only=strict) for pair in pairs]
     allowed = all(section.allowed for section in sections)
     if args.output == "json":
         documents = [section.document() for section in sections]
@@ -94,9 +104,15 @@ def _pairs(client: Source, dialled: tuple[Target, ...]) -> list[tuple[Source, Ta
     return pairs
 
 
-def _section(view: Mesh, views: dict[str, Mesh], client: Source, dialled: Target) -> Section:
-    judgements, plan = _judgements(view, views, client, dialled)
-    return Section(client, dialled, plan, tuple(judgements))
+def _section(view: Mesh, views: dict[str, Mesh], client: Source, dialled: Target, *, registry_only: bool) -> Section:
+    if not client.captured or client.workload is None:
+        judgements, plan = _uncaptured(view, views, client, dialled)
+        return Section(client, dialled, plan, tuple(judgements))
+    routed = route(
+        view, client.workload, dialled.endpoint, network=client.workload.network, registry_only=registry_only
+    )
+    judgements, plan = _judgements(view, views, client, dialled, routed.plan)
+    return Section(client, dialled, plan, tuple(judgements), routed.passed_over)
 
 
 def _dump(env: Env, reach: Any, node: str) -> Dump | None:
@@ -113,19 +129,23 @@ def _mesh(dump: Dump) -> Mesh:
     return mesh
 
 
-def _judgements(view: Mesh, views: dict[str, Mesh], client: Source, dialled: Target) -> tuple[list[Judgement], str]:
+def _judgements(
+    view: Mesh, views: dict[str, Mesh], client: Source, dialled: Target, plan: Plan
+) -> tuple[list[Judgement], str]:
     """The judgement at each possible endpoint, and the route in words."""
-    if client.captured and client.workload is not None:
-        plan = route(view, client.workload, dialled.endpoint, network=client.workload.network).plan
-        match plan:
-            case Refuse():
-                return [], f"refused at the source: {plan.reason}" + (f" ({plan.detail})" if plan.detail else "")
-            case Passthrough():
-                hop = Hop(str(dialled.endpoint.ip), dialled.endpoint.port)
-                return [judge(view, views, client, hop, dialled.endpoint)], f"passed through in clear: {plan.why}"
-            case Forward():
-                judged = [judge(view, views, client, hop, _final(hop)) for hop in plan.hops]
-                return judged, "mutual TLS through the mesh" if plan.hops[0].authority else "in clear to an endpoint"
+    match plan:
+        case Refuse():
+            return [], f"refused at the source: {plan.reason}" + (f" ({plan.detail})" if plan.detail else "")
+        case Passthrough():
+            hop = Hop(str(dialled.endpoint.ip), dialled.endpoint.port)
+            return [judge(view, views, client, hop, dialled.endpoint)], f"passed through in clear: {plan.why}"
+        case Forward():
+            judged = [judge(view, views, client, hop, _final(hop)) for hop in plan.hops]
+            return judged, "mutual TLS through the mesh" if plan.hops[0].authority else "in clear to an endpoint"
+
+
+def _uncaptured(view: Mesh, views: dict[str, Mesh], client: Source, dialled: Target) -> tuple[list[Judgement], str]:
+    """The same for a client that is not in the mesh: the cluster's own load balancing takes it anywhere."""
     finals = _endpoints(view, dialled)
     plain = [judge(view, views, client, Hop(str(final.ip), final.port), final) for final in finals]
     if not plain:
@@ -133,8 +153,10 @@ def _judgements(view: Mesh, views: dict[str, Mesh], client: Source, dialled: Tar
     return plain, "in clear: the source is not in the mesh"
 
 
-def _final(hop: Hop) -> Endpoint:
-    """Where the application is asked for: the authority of the tunnel, else the hop itself."""
+def _final(hop: Hop) -> Endpoint | None:
+    """Where the application is asked for: the authority of the tunnel, else the hop itself; None: it is not known."""
+    if not hop.ip or hop.inner:
+        return None
     if hop.authority and not hop.through_waypoint:
         return parse_endpoint(hop.authority)
     return Endpoint(parse_ip(hop.ip), hop.port)
@@ -174,3 +196,10 @@ def _tell(env: Env, section: Section) -> None:
         env.line(f"verdict  {judgement.text}")
     if not section.judgements:
         env.line("verdict  denied: it does not leave the source")
+    for one in section.passed_over:
+        where = f" on {one.workload.node}" if one.workload.node else ""
+        env.line(f"not      {_name(one.workload)}{where}: {one.why}")
+
+
+def _name(workload: Workload) -> str:
+    return f"{workload.namespace}/{workload.name or workload.uid}"

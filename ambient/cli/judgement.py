@@ -12,7 +12,7 @@ from ambient.model.explain import explain
 from ambient.model.mesh import Mesh
 from ambient.model.nearest import Difference
 from ambient.model.outcome import Allowed, Connection, Denied, Hop, Reason
-from ambient.model.waypoints import waypoint_principals
+from ambient.model.waypoints import open_ports, waypoint_principals
 from ambient.model.workload import TunnelProtocol, Workload
 
 
@@ -21,7 +21,7 @@ class Judgement:
     """`rule` is its number in the resource, 0 when no single rule decided; `reason` says who judges if not we."""
 
     hop: Hop
-    final: Endpoint
+    final: Endpoint | None
     workload: Workload | None
     allowed: bool
     reason: str
@@ -36,17 +36,21 @@ class Judgement:
             f"{self.workload.namespace}/{self.workload.name} on {self.workload.node}" if self.workload else "outside"
         )
         tunnel = f"CONNECT {self.hop.authority}" if self.hop.authority else "plain TCP"
-        return f"{owner}  {self.address}, {tunnel}"
+        twice = ", a second tunnel inside" if self.hop.inner else ""
+        return f"{owner}  {self.address}, {tunnel}{twice}"
 
     @property
-    def address(self) -> Endpoint:
-        return Endpoint(parse_ip(self.hop.ip), self.hop.port)
+    def address(self) -> str:
+        """Where the hop is: its address, or the name that the node will resolve."""
+        hop = self.hop
+        return str(Endpoint(parse_ip(hop.ip), hop.port)) if hop.ip else f"{hop.hostname}:{hop.port}"
 
     def document(self) -> dict[str, Any]:
         return {
-            "hop": str(self.address),
+            "hop": self.address,
             "authority": self.hop.authority or None,
             "expected": list(self.hop.expected),
+            "inner": list(self.hop.inner),
             "workload": f"{self.workload.namespace}/{self.workload.name}" if self.workload else None,
             "node": self.workload.node if self.workload else None,
             "allowed": self.allowed,
@@ -58,9 +62,16 @@ class Judgement:
         }
 
 
-def judge(view: Mesh, views: Mapping[str, Mesh], client: Source, hop: Hop, final: Endpoint) -> Judgement:
-    """Judge at the destination's own node; `view` stands in where that node does not answer."""
+def judge(view: Mesh, views: Mapping[str, Mesh], client: Source, hop: Hop, final: Endpoint | None) -> Judgement:
+    """Judge at the destination's own node; `view` stands in where that node does not answer. `final`: where the
+    application is asked for; None where only the node itself will find out, by resolving a name."""
     network = client.workload.network if client.workload else ""
+    if hop.inner:
+        text = "the other network decides: its rules are not known here"
+        return Judgement(hop, final, None, True, "other-network-decides", text)
+    if final is None:
+        text = f"allowed: {hop.hostname} is known by name only, nobody here judges"
+        return Judgement(hop, final, None, True, "by-name", text)
     workload = view.workload_by_address(network, final.ip)
     if hop.through_waypoint:
         text = "the waypoint decides: its rules are not known here"
@@ -76,7 +87,7 @@ def judge(view: Mesh, views: Mapping[str, Mesh], client: Source, hop: Hop, final
     known = there.workload(workload.uid) or workload
     peer = client.workload.identity if hop.authority and client.workload else None
     wanted = waypoint_principals(there, known)
-    if wanted and str(peer) not in wanted:
+    if wanted and str(peer) not in wanted and final.port not in open_ports(there, known):
         text = f"denied: only its waypoint may connect ({', '.join(sorted(wanted))})"
         return Judgement(hop, final, known, False, Reason.NOT_ITS_WAYPOINT, text)
     selected = there.policies_of(known)

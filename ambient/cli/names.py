@@ -8,6 +8,7 @@ from ambient.cli.env import Usage
 from ambient.errors import InvalidInput, Refused
 from ambient.model.address import Endpoint, IpAddress, parse_ip
 from ambient.model.mesh import Mesh
+from ambient.model.names import wildcards
 from ambient.model.workload import IpFamilies, Service, TunnelProtocol, Workload
 
 DOMAIN = "cluster.local"
@@ -73,11 +74,11 @@ def _pod(mesh: Mesh, text: str) -> Workload:
     return workload
 
 
-def source(mesh: Mesh, text: str) -> Source:
+def source(mesh: Mesh, text: str, network: str = "") -> Source:
     """Raises Usage for what cannot be a source, Refused for a pod that is not there."""
     ip = _address(text)
     if ip is not None:
-        return Source(text, ip, mesh.workload_by_address("", ip))
+        return Source(text, ip, mesh.workload_by_address(network, ip))
     if text.count("/") != 1 or not all(text.split("/")):
         raise Usage("not a source", repr(text), "expected NAMESPACE/POD or an address")
     workload = _pod(mesh, text)
@@ -102,7 +103,7 @@ def targets(mesh: Mesh, text: str, client: Source) -> tuple[Target, ...]:
     if "/" in host:
         workload = _pod(mesh, host)
         return tuple(Target(text, Endpoint(ip, port), None, workload) for ip in _each_family(workload.addresses, host))
-    for name in completions(host, namespace):
+    for name in (wildcard for full in completions(host, namespace) for wildcard in wildcards(full)):
         found = mesh.service_by_hostname(name, namespace)
         if found is None:
             continue

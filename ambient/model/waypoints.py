@@ -76,15 +76,19 @@ def needs_of(mesh: Mesh, workload: Workload) -> frozenset[str]:
 
 
 def open_ports(mesh: Mesh, workload: Workload) -> tuple[int, ...]:
-    """Ports of a workload with a waypoint that are reached without it all the same: those that one of its services
-    without waypoint offers. A call of such a service never takes a workload's waypoint, so it arrives directly."""
+    """Ports of a workload with a waypoint of its own that are reached without it all the same: those that its services
+    offer. A call of a service never takes a workload's waypoint, so it arrives directly.
+
+    None where one of the services has a waypoint, or is not known: then nothing may arrive past that, by whatever
+    other name of the same pod.
+    """
     found: set[int] = set()
     for key, ports in workload.services.items():
         service = mesh.service(key)
-        if service is not None and not service.refused and not waypoints_of(service):
-            endpoint = ServiceEndpoint(workload, tuple(ports))
-            offered = {entry.service_port for entry in (*service.ports, *ports)}
-            found |= {port_of(service, endpoint, port) for port in offered}
+        if service is None or service.refused or waypoints_of(service):
+            return ()
+        endpoint = ServiceEndpoint(workload, tuple(ports))
+        found |= {port_of(service, endpoint, entry.service_port) for entry in (*service.ports, *ports)}
     return tuple(sorted(found - {0}))
 
 

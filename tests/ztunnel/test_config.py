@@ -47,11 +47,32 @@ def test_the_ca_is_where_discovery_is_unless_named() -> None:
         ("ISTIO_METAJSON_LABELS", "{"),
         ("XDS_HEADER_A B", "x"),
         ("CA_HEADER_X", "line\nbreak"),
+        ("AMBIENT_WAYPOINTS", "no"),
+        ("ENABLE_ORIG_SRC", "yes"),
     ],
 )
 def test_a_value_that_cannot_be_understood_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(InvalidInput, match=name):
         read_config({name: value})
+
+
+def test_what_traffic_does_by_default_and_what_settings_make_of_it() -> None:
+    config = read_config({})
+    assert (config.registry_only, config.only_waypoints, config.orig_src, config.preferred_namespace) == (
+        *(False, True, None, ""),
+    )
+    changed = read_config(
+        {
+            "AMBIENT_OUTBOUND": "REGISTRY_ONLY",
+            "AMBIENT_WAYPOINTS": "istio",
+            "ENABLE_ORIG_SRC": "false",
+            "PREFERED_SERVICE_NAMESPACE": "shop",
+        }
+    )
+    assert (changed.registry_only, changed.only_waypoints, changed.orig_src, changed.preferred_namespace) == (
+        *(True, False, False, "shop"),
+    )
+    assert read_config({"ENABLE_ORIG_SRC": "true"}).orig_src is True
 
 
 def test_durations_are_read_as_everywhere_in_the_project() -> None:

@@ -87,6 +87,7 @@ def workload(value: Workload) -> Json:
         "nativeTunnel": value.native_tunnel,
         "authorizationPolicies": list(value.authorization_policies),
         "services": sorted(value.services),
+        "refused": value.refused,
     }
     row.update((key, content) for key, content in optional.items() if content)
     locality = value.locality
@@ -163,6 +164,7 @@ def _service(value: Service, endpoints: Json) -> Json:
         ],
         "ipFamilies": _FAMILIES.get(value.ip_families, ""),
         "canonical": value.canonical,
+        "refused": value.refused,
     }
     row.update((key, content) for key, content in optional.items() if content)
     if value.load_balancing != LoadBalancing():

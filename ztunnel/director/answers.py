@@ -52,13 +52,23 @@ class Answers:
     """One per director; workers are told apart by their slot and pid."""
 
     def __init__(
-        self, mesh: Mesh, site: Site, *, domain: str, registry_only: bool, ipv6: bool = True, limit: int = LARGEST
+        self,
+        mesh: Mesh,
+        site: Site,
+        *,
+        domain: str,
+        registry_only: bool,
+        ipv6: bool = True,
+        preferred_namespace: str = "",
+        limit: int = LARGEST,
     ) -> None:
+        """`preferred_namespace` wins where several have a service of one name (DNS)."""
         self._mesh = mesh
         self._site = site
         self._domain = domain
         self._registry_only = registry_only
         self._ipv6 = ipv6
+        self._preferred_namespace = preferred_namespace
         self._limit = limit
         self._asked: dict[int, _Asked] = {}
 
@@ -99,7 +109,15 @@ class Answers:
     def name(self, pid: int, pod: PodInfo, ask: NameAsk) -> NameAnswer:
         """Addresses of a mesh name as this pod sees it."""
         client = source_of(self._mesh, self._site, pod)
-        found = resolve_name(self._mesh, client, ask.name, ask.qtype, self._domain, ipv6=self._ipv6)
+        found = resolve_name(
+            self._mesh,
+            client,
+            ask.name,
+            ask.qtype,
+            self._domain,
+            preferred_namespace=self._preferred_namespace,
+            ipv6=self._ipv6,
+        )
         if pid in self._asked:
             self._asked[pid].names |= found.depends
         return NameAnswer(

@@ -55,7 +55,7 @@ class Director:
         adopt: Callable[[list[int]], Listeners] | None = None,
     ) -> None:
         self.config = config
-        self.site = Site(config.node, config.cluster_id, config.trust_domain, config.network)
+        self.site = Site(config.node, config.cluster_id, config.trust_domain, config.network, config.only_waypoints)
         self.tally = Tally(config.metrics_series)
         self.stats = Stats(self.tally, self._gauges)
         self.flows = FlowRing()
@@ -104,7 +104,12 @@ class Director:
             stopped=self._pod_stopped,
         )
         self.answers = Answers(
-            mesh, self.site, domain=config.cluster_domain, registry_only=config.registry_only, ipv6=config.ipv6
+            mesh,
+            self.site,
+            domain=config.cluster_domain,
+            registry_only=config.registry_only,
+            ipv6=config.ipv6,
+            preferred_namespace=config.preferred_namespace,
         )
         self.estate = Estate(config.handover_socket, self.pods.listening, self.certificates.held)
         self.log_level = config.log_level
@@ -167,6 +172,7 @@ class Director:
                 ipv6=config.ipv6,
                 upstream_resolvers=config.resolvers,
                 dns_search_domain=config.cluster_domain,
+                orig_src={None: "", True: "true", False: "false"}[config.orig_src],
                 metrics_series=config.metrics_series,
             )
         )

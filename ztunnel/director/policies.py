@@ -9,7 +9,7 @@ from ambient.model.identity import Identity
 from ambient.model.mesh import Mesh
 from ambient.model.outcome import ServiceLabels
 from ambient.model.route import peer_labels
-from ambient.model.waypoints import waypoint_principals
+from ambient.model.waypoints import open_ports, waypoint_principals
 from ambient.model.workload import Service, TunnelProtocol, Workload
 from ztunnel.ipc.messages import PodPolicy
 
@@ -26,18 +26,21 @@ class PodInfo:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """Where this ztunnel is."""
+    """Where this ztunnel is. `only_waypoints`: what has a waypoint takes connections from nobody else."""
 
     node: str
     cluster_id: str
     trust_domain: str
     network: str
+    only_waypoints: bool = True
 
 
 def workload_of(mesh: Mesh, site: Site, pod: PodInfo) -> Workload | None:
-    """The pod as discovery knows it: by its canonical uid, else by name on this node."""
+    """The pod as discovery knows it: by its canonical uid, else by name on this node. Not known is, too, of whom we
+    understood nothing: which policies select it may be what we did not understand."""
     found = mesh.workload(f"{site.cluster_id}//Pod/{pod.namespace}/{pod.name}")
-    return found or mesh.local_workload(pod.namespace, pod.name, site.node)
+    found = found or mesh.local_workload(pod.namespace, pod.name, site.node)
+    return None if found is None or found.refused else found
 
 
 def source_of(mesh: Mesh, site: Site, pod: PodInfo) -> Workload:
@@ -81,10 +84,11 @@ def pod_policy(mesh: Mesh, site: Site, pod: PodInfo) -> PodPolicy:
         missing=chosen.missing,
         own=peer_labels(workload),
         addresses=tuple(str(ip) for ip in workload.addresses),
-        waypoint_principals=tuple(waypoint_principals(mesh, workload)),
+        waypoint_principals=waypoint_principals(mesh, workload) if site.only_waypoints else (),
         services=tuple(ServiceLabels(service.hostname, service.namespace, service.name) for service in services),
         baggage=baggage(workload),
         service_ports=service_ports(workload, services),
+        open_ports=open_ports(mesh, workload),
     )
 
 

@@ -181,6 +181,8 @@ class Settings:
     ipv6: bool = True
     upstream_resolvers: tuple[str, ...] = ()
     dns_search_domain: str = "cluster.local"
+    orig_src: str = ""
+    """Speak to applications as the client: "" = where it can be done, "true" = or refuse, "false" = never."""
     metrics_series: int = 2_000
 
 
@@ -191,7 +193,8 @@ class PodPolicy:
     `known` is False until discovery has told us about the workload: then inbound waits or refuses.
     `missing`: keys the workload names that were not received: they refuse.
     `own`: labels of this pod. `addresses`: its IPs as text. `waypoint_principals`: with a non-empty tuple only these
-    peers may come in, and no plain text (the pod's service is behind a waypoint).
+    peers may come in, and no plain text (the pod or its service is behind a waypoint), but for `open_ports`: those of
+    its services, where only the pod itself has a waypoint.
     """
 
     known: bool = False
@@ -204,6 +207,8 @@ class PodPolicy:
     baggage: str = ""
     service_ports: tuple[tuple[str, int, int], ...] = ()
     """(service hostname, service port, this pod's target port): what a tunnel to a host name means here."""
+
+    open_ports: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

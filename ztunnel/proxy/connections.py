@@ -64,7 +64,7 @@ class LiveConnections:
         """The verdict of the policy in force now. Behind a waypoint only the waypoint comes in, and plain text proves
         nobody."""
         waypoints = self._policy.waypoint_principals
-        if waypoints:
+        if waypoints and live.connection.destination_port not in self._policy.open_ports:
             peer = live.connection.peer
             if peer is None or (str(peer) not in waypoints and peer.principal not in waypoints):
                 return Denied(Reason.NOT_ITS_WAYPOINT, detail=f"only {', '.join(waypoints)} may come in")

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from ambient.errors import MeshError
+from ambient.errors import KernelError, MeshError
 from ambient.model.address import Endpoint
 from ztunnel.proxy.dial import Dial
 from ztunnel.proxy.relay import PlainEnd, join
@@ -27,9 +27,11 @@ _BIND_TRIES: Final = 8
 def socket_for(pod: Pod, target: Endpoint, speak_for: Endpoint | None) -> socket.socket:
     """A socket in the pod's namespace; with `speak_for` the target sees that address, if the kernel lets us.
 
-    A loop-back source or the target's own address is never put on. Raises KernelError.
+    A loop-back source or the target's own address is never put on. Raises KernelError, also where the setting demands
+    the client's address and it cannot be had.
     """
-    if speak_for is None or speak_for.ip == target.ip or speak_for.ip.version != target.ip.version:
+    wish = pod.plane.settings.orig_src
+    if speak_for is None or speak_for.ip == target.ip or speak_for.ip.version != target.ip.version or wish == "false":
         return pod.sockets.tcp(target.ip.version)
     why = "every port tried leads to another connection"
     second_best: socket.socket | None = None
@@ -56,6 +58,8 @@ def socket_for(pod: Pod, target: Endpoint, speak_for: Endpoint | None) -> socket
         pod.plane.recorder.counters.count("source_port_collisions")
     if second_best is not None:
         return second_best
+    if wish == "true":
+        raise KernelError("socket", str(speak_for.ip), f"cannot speak as the client: {why}")
     pod.plane.recorder.counters.count("source_address_not_preserved")
     pod.plane.recorder.log.log("warn", "proxy", f"cannot speak as {speak_for.ip}: {why}")
     return pod.sockets.tcp(target.ip.version)
@@ -107,6 +111,9 @@ class AppDial:
         if error.errno in _TAKEN and self._speak_for is not None:
             self._tries += 1
             self._pod.plane.recorder.counters.count("source_port_collisions")
+            if self._tries >= _BIND_TRIES and self._pod.plane.settings.orig_src == "true":
+                self._done(None, error)
+                return
             if self._tries >= _BIND_TRIES:
                 # Better from our own address than not at all; it is counted.
                 self._speak_for = None

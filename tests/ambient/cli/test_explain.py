@@ -8,78 +8,8 @@ from typing import Any
 import pytest
 
 from ambient.cli.env import Exit
-from tests.support.cli import FakeMesh, Ran, ambient
-
-
-def _workload(name: str, ip: str, node: str, **more: Any) -> dict[str, Any]:
-    return {
-        "uid": f"Kubernetes//Pod/shop/{name}",
-        "name": name,
-        "namespace": "shop",
-        "serviceAccount": name,
-        "workloadIps": [ip],
-        "protocol": "HBONE",
-        "node": node,
-        "status": "Healthy",
-        "clusterId": "Kubernetes",
-        "networkMode": "Standard",
-        "capacity": 1,
-    } | more
-
-
-ONLY_WEB = {
-    "name": "only-web",
-    "namespace": "shop",
-    "scope": "WorkloadSelector",
-    "action": "Allow",
-    "rules": [[[{"principals": [{"Exact": "cluster.local/ns/shop/sa/web"}]}], [{"destinationPorts": [8080]}]]],
-}
-STRICT = {
-    "name": "istio_converted_static_strict",
-    "namespace": "istio-system",
-    "scope": "WorkloadSelector",
-    "action": "Deny",
-    "rules": [[[{"notPrincipals": [{"Presence": []}]}]]],
-}
-
-
-def _dump(policies: list[dict[str, Any]], *, waypoint: dict[str, Any] | None = None) -> dict[str, Any]:
-    names = [f"{policy['namespace']}/{policy['name']}" for policy in policies]
-    service: dict[str, Any] = {
-        "name": "db",
-        "namespace": "shop",
-        "hostname": "db.shop.svc.cluster.local",
-        "vips": ["/10.96.0.9"],
-        "ports": {"80": 8080, "81": 8081},
-        "canonical": True,
-        "endpoints": {
-            "Kubernetes//Pod/shop/db": {
-                "workloadUid": "Kubernetes//Pod/shop/db",
-                "port": {"80": 8080, "81": 8081},
-                "status": "Healthy",
-            }
-        },
-    }
-    if waypoint:
-        service["waypoint"] = waypoint
-    return {
-        "workloads": [
-            _workload("web", "10.1.1.2", "n1"),
-            _workload("batch", "10.1.1.3", "n1"),
-            _workload("db", "10.1.2.2", "n2", authorizationPolicies=names),
-            _workload("legacy", "10.1.2.3", "n2", protocol="TCP"),
-            _workload("outside", "10.1.1.9", "n1", protocol="TCP"),
-        ],
-        "services": [service],
-        "policies": [policy for policy in policies if policy.get("action")],
-    }
-
-
-def _explain(source: str, destination: str, dump: dict[str, Any], *options: str) -> Ran:
-    mesh = FakeMesh(names=("n1", "n2"))
-    for node in mesh.names:
-        mesh.answers[f"{node}/ztunnel", "/config_dump"] = dump
-    return ambient(mesh, "explain", source, destination, *options)
+from tests.support.cli import FakeMesh, ambient
+from tests.support.explain import ONLY_WEB, STRICT, dump_of, dumped, explain
 
 
 @pytest.mark.parametrize(
@@ -95,7 +25,7 @@ def _explain(source: str, destination: str, dump: dict[str, Any], *options: str)
     ],
 )
 def test_an_allowed_connection_names_route_rule_and_exits_with_0(destination: str) -> None:
-    ran = _explain("shop/web", destination, _dump([ONLY_WEB]))
+    ran = explain("shop/web", destination, dump_of([ONLY_WEB]))
     assert ran.code == Exit.OK, ran.out + ran.err
     assert "mutual TLS through the mesh" in ran.out
     assert "shop/db on n2  10.1.2.2:15008, CONNECT 10.1.2.2:8080" in ran.out
@@ -103,60 +33,60 @@ def test_an_allowed_connection_names_route_rule_and_exits_with_0(destination: st
 
 
 def test_a_denied_connection_says_what_the_nearest_rule_misses_and_exits_with_3() -> None:
-    ran = _explain("shop/batch", "db.shop:80", _dump([ONLY_WEB]))
+    ran = explain("shop/batch", "db.shop:80", dump_of([ONLY_WEB]))
     assert ran.code == Exit.NEGATIVE
     assert "cluster.local/ns/shop/sa/batch is not cluster.local/ns/shop/sa/web" in ran.out
 
 
 def test_the_port_that_is_judged_is_the_pods_not_the_services() -> None:
-    ran = _explain("shop/web", "db.shop:81", _dump([ONLY_WEB]))
+    ran = explain("shop/web", "db.shop:81", dump_of([ONLY_WEB]))
     assert ran.code == Exit.NEGATIVE
     assert "operation.ports: 8081 is not 8080" in ran.out
 
 
 def test_strict_denies_who_is_not_in_the_mesh() -> None:
-    ran = _explain("shop/outside", "db.shop:80", _dump([STRICT]))
+    ran = explain("shop/outside", "db.shop:80", dump_of([STRICT]))
     assert ran.code == Exit.NEGATIVE
     assert "in clear: the source is not in the mesh" in ran.out
     assert "denied: rule 1 of istio-system/istio_converted_static_strict matches" in ran.out
-    assert _explain("shop/web", "db.shop:80", _dump([STRICT])).code == Exit.OK
+    assert explain("shop/web", "db.shop:80", dump_of([STRICT])).code == Exit.OK
 
 
 def test_an_address_that_nobody_has_is_a_source_without_identity() -> None:
-    assert _explain("203.0.113.7", "db.shop:80", _dump([STRICT])).code == Exit.NEGATIVE
-    assert _explain("203.0.113.7", "db.shop:80", _dump([])).code == Exit.OK
+    assert explain("203.0.113.7", "db.shop:80", dump_of([STRICT])).code == Exit.NEGATIVE
+    assert explain("203.0.113.7", "db.shop:80", dump_of([])).code == Exit.OK
 
 
 def test_a_destination_outside_the_mesh_is_judged_by_nobody() -> None:
-    ran = _explain("shop/web", "shop/legacy:80", _dump([ONLY_WEB]))
+    ran = explain("shop/web", "shop/legacy:80", dump_of([ONLY_WEB]))
     assert ran.code == Exit.OK
     assert "nobody judges" in ran.out
 
 
 def test_a_policy_that_was_not_received_denies() -> None:
-    dump = _dump([ONLY_WEB])
+    dump = dump_of([ONLY_WEB])
     dump["policies"] = []
-    ran = _explain("shop/web", "db.shop:80", dump)
+    ran = explain("shop/web", "db.shop:80", dump)
     assert ran.code == Exit.NEGATIVE
     assert "shop/only-web, which has not been received" in ran.out
 
 
 def test_each_node_judges_by_its_own_view() -> None:
     mesh = FakeMesh(names=("n1", "n2"))
-    mesh.answers["n1/ztunnel", "/config_dump"] = _dump([])
-    mesh.answers["n2/ztunnel", "/config_dump"] = _dump([ONLY_WEB])
+    mesh.answers["n1/ztunnel", "/config_dump"] = dump_of([])
+    mesh.answers["n2/ztunnel", "/config_dump"] = dump_of([ONLY_WEB])
     assert ambient(mesh, "explain", "shop/batch", "db.shop:80").code == Exit.NEGATIVE
 
 
 def test_a_node_that_does_not_answer_is_said_and_the_others_do() -> None:
-    mesh = FakeMesh({("n1/ztunnel", "/config_dump"): _dump([ONLY_WEB])}, names=("n1", "n2"))
+    mesh = FakeMesh({("n1/ztunnel", "/config_dump"): dump_of([ONLY_WEB])}, names=("n1", "n2"))
     ran = ambient(mesh, "explain", "shop/batch", "db.shop:80")
     assert ran.code == Exit.NEGATIVE
     assert "n2/ztunnel does not answer" in ran.err
 
 
 def test_json_has_every_part_of_the_answer() -> None:
-    document = _explain("shop/batch", "db.shop:80", _dump([ONLY_WEB]), "-o", "json").json
+    document = explain("shop/batch", "db.shop:80", dump_of([ONLY_WEB]), "-o", "json").json
     assert document["allowed"] is False
     assert document["source"]["identity"] == "spiffe://cluster.local/ns/shop/sa/batch"
     (endpoint,) = document["endpoints"]
@@ -172,16 +102,16 @@ def test_json_has_every_part_of_the_answer() -> None:
 
 
 def test_a_port_the_service_does_not_have_is_refused_at_the_source() -> None:
-    ran = _explain("shop/web", "db.shop:9", _dump([]))
+    ran = explain("shop/web", "db.shop:9", dump_of([]))
     assert ran.code == Exit.NEGATIVE
     assert "refused at the source" in ran.out
 
 
 def test_ipv6_needs_brackets_and_works_with_them() -> None:
-    text = json.dumps(_dump([ONLY_WEB])).replace("10.1.2.2", "fd00::2").replace("10.1.1.2", "fd00::1")
+    text = json.dumps(dump_of([ONLY_WEB])).replace("10.1.2.2", "fd00::2").replace("10.1.1.2", "fd00::1")
     dump = json.loads(text)
-    assert _explain("shop/web", "[fd00::2]:8080", dump).code == Exit.OK
-    assert _explain("shop/web", "fd00::2:8080", dump).code == Exit.USAGE
+    assert explain("shop/web", "[fd00::2]:8080", dump).code == Exit.OK
+    assert explain("shop/web", "fd00::2:8080", dump).code == Exit.USAGE
 
 
 @pytest.mark.parametrize(
@@ -199,15 +129,15 @@ def test_ipv6_needs_brackets_and_works_with_them() -> None:
 def test_what_cannot_be_explained_is_one_readable_line(
     source: str, destination: str, code: Exit, complaint: str
 ) -> None:
-    ran = _explain(source, destination, _dump([]))
+    ran = explain(source, destination, dump_of([]))
     assert ran.code == code
     assert complaint in ran.err
     assert ran.err.count("\n") == 1
 
 
 def test_a_service_behind_a_waypoint_is_routed_to_it_and_the_waypoint_decides() -> None:
-    dump = _dump([ONLY_WEB], waypoint={"destination": "shop/wp.shop.svc.cluster.local", "hboneMtlsPort": 15008})
-    dump["workloads"].append(_workload("wp", "10.1.2.9", "n2"))
+    dump = dump_of([ONLY_WEB], waypoint={"destination": "shop/wp.shop.svc.cluster.local", "hboneMtlsPort": 15008})
+    dump["workloads"].append(dumped("wp", "10.1.2.9", "n2"))
     dump["services"].append(
         {
             "name": "wp",
@@ -225,17 +155,17 @@ def test_a_service_behind_a_waypoint_is_routed_to_it_and_the_waypoint_decides() 
             },
         }
     )
-    ran = _explain("shop/web", "db.shop:80", dump)
+    ran = explain("shop/web", "db.shop:80", dump)
     assert ran.code == Exit.OK, ran.out + ran.err
     assert "the waypoint decides" in ran.out
-    past = _explain("shop/web", "shop/db:8080", dump)
+    past = explain("shop/web", "shop/db:8080", dump)
     assert past.code == Exit.NEGATIVE
     assert "only its waypoint may connect" in past.out
 
 
 def test_a_waypoint_that_is_not_there_is_refused_at_the_source() -> None:
-    dump = _dump([], waypoint={"destination": "shop/wp.shop.svc.cluster.local", "hboneMtlsPort": 15008})
-    ran = _explain("shop/web", "db.shop:80", dump)
+    dump = dump_of([], waypoint={"destination": "shop/wp.shop.svc.cluster.local", "hboneMtlsPort": 15008})
+    ran = explain("shop/web", "db.shop:80", dump)
     assert ran.code == Exit.NEGATIVE
     assert "unknown-waypoint" in ran.out
 
@@ -247,7 +177,7 @@ def _from_block(action: str, block: str) -> dict[str, Any]:
 
 def _dual(policies: list[dict[str, Any]]) -> dict[str, Any]:
     """`web` (a pod of IPv4 first) and `db` with its service have both families, `batch` has IPv4 only."""
-    dump = _dump(policies)
+    dump = dump_of(policies)
     for workload in dump["workloads"]:
         if workload["name"] in ("web", "db"):
             workload["workloadIps"].append(workload["workloadIps"][0].replace("10.1.", "fd00::").replace(".", ":"))
@@ -273,7 +203,7 @@ def test_the_source_address_is_of_the_destinations_family(action: str, block: st
         ("[fd00::2:2]:8080", code6, "fd00::1:2"),
     ):
         for source in ("shop/web", "10.1.1.2", "fd00::1:2"):
-            ran = _explain(source, destination, dump)
+            ran = explain(source, destination, dump)
             assert ran.code == code, f"{source} {destination}: {ran.out}{ran.err}"
             assert f"from     {source}  {own}  spiffe" in ran.out
 
@@ -281,21 +211,21 @@ def test_the_source_address_is_of_the_destinations_family(action: str, block: st
 @pytest.mark.parametrize("destination", ["db.shop:80", "shop/db:8080"])
 def test_every_family_both_ends_have_is_explained_ipv6_first_and_one_denial_is_a_no(destination: str) -> None:
     dump = _dual([_from_block("Deny", "fd00::1:2/128")])
-    ran = _explain("shop/web", destination, dump)
+    ran = explain("shop/web", destination, dump)
     assert ran.code == Exit.NEGATIVE
     verdicts = [line for line in ran.out.splitlines() if line.startswith("verdict")]
     assert [verdict.split()[1].strip(":") for verdict in verdicts] == ["denied", "allowed"]
-    document = _explain("shop/web", destination, dump, "-o", "json").json
+    document = explain("shop/web", destination, dump, "-o", "json").json
     assert [(one["family"], one["allowed"]) for one in document["families"]] == [("IPv6", False), ("IPv4", True)]
     assert (document["allowed"], document["source"]["address"]) == (False, "fd00::1:2")
-    assert _explain("shop/web", destination, _dual([])).code == Exit.OK
-    other = _explain("shop/web", destination, _dual([_from_block("Deny", "10.1.1.2/32")]), "-o", "json")
+    assert explain("shop/web", destination, _dual([])).code == Exit.OK
+    other = explain("shop/web", destination, _dual([_from_block("Deny", "10.1.1.2/32")]), "-o", "json")
     assert (other.code, other.json["allowed"]) == (Exit.NEGATIVE, False), "also when only the second is denied"
 
 
 @pytest.mark.parametrize("source", ["shop/batch", "10.1.1.3", "203.0.113.7"])
 def test_a_source_of_one_family_is_explained_in_that_one(source: str) -> None:
-    ran = _explain(source, "db.shop:80", _dual([]), "-o", "json")
+    ran = explain(source, "db.shop:80", _dual([]), "-o", "json")
     assert [one["family"] for one in ran.json["families"]] == ["IPv4"], ran.out + ran.err
 
 
@@ -303,7 +233,7 @@ def test_a_headless_service_has_the_families_it_says() -> None:
     for families, wanted in (("Dual", ["IPv6", "IPv4"]), ("IPv4", ["IPv4"]), ("IPv6", ["IPv6"])):
         dump = _dual([])
         dump["services"][0] |= {"vips": [], "ipFamilies": families}
-        ran = _explain("shop/web", "db.shop:8080", dump, "-o", "json")
+        ran = explain("shop/web", "db.shop:8080", dump, "-o", "json")
         assert [one["family"] for one in ran.json["families"]] == wanted
 
 
@@ -318,7 +248,7 @@ def test_a_headless_service_has_the_families_it_says() -> None:
     ],
 )
 def test_a_source_without_an_address_of_the_family_cannot_connect(source: str, destination: str, code: Exit) -> None:
-    ran = _explain(source, destination, _dual([]))
+    ran = explain(source, destination, _dual([]))
     assert ran.code == code, ran.out
     assert "address" in ran.err
     assert ran.err.count("\n") == 1
@@ -327,5 +257,5 @@ def test_a_source_without_an_address_of_the_family_cannot_connect(source: str, d
 def test_an_endpoint_of_the_other_family_sees_the_clients_address_of_that_family() -> None:
     dump = _dual([_from_block("Deny", "10.1.1.2/32")])
     dump["workloads"][2]["workloadIps"] = ["10.1.2.2"]
-    ran = _explain("shop/web", "[fd00:96::9]:80", dump)
+    ran = explain("shop/web", "[fd00:96::9]:80", dump)
     assert ran.code == Exit.NEGATIVE, ran.out

@@ -11,7 +11,7 @@ import pytest
 from ambient.model.mesh import Mesh, Value
 from ambient.model.outcome import Forward, Hop, PeerLabels, ServiceLabels
 from ambient.model.route import peer_labels, route
-from ambient.model.waypoints import waypoint_principals
+from ambient.model.waypoints import open_ports, waypoint_principals
 from ambient.model.workload import (
     GatewayAddress,
     Health,
@@ -274,3 +274,34 @@ def test_what_has_nothing_to_do_with_a_plan_does_not_touch_it() -> None:
 )
 def test_only_its_waypoints_may_come_in(world: tuple[Value, ...], pod: Workload, expected: tuple[str, ...]) -> None:
     assert waypoint_principals(mesh(*world), pod) == expected
+
+
+BARE = service("bare", "10.96.0.5", (80, 8080), (90, 9090))
+OTHER = service("other", "10.96.0.6", (443, 0))
+OWN_WAYPOINT = replace(TWO[0], waypoint=waypoint())
+
+
+@pytest.mark.parametrize(
+    ("world", "pod", "expected"),
+    [
+        ((WEB,), OWN_WAYPOINT, (8080,)),
+        ((WEB, BARE), behind(OWN_WAYPOINT, BARE), (8080, 9090)),
+        ((WEB, BARE), behind(workload("a", "10.0.1.1"), WEB, BARE, ports=((80, 7777),)), (7777, 9090)),
+        ((OTHER,), behind(workload("a", "10.0.1.1"), OTHER, ports=((443, 8443),)), (8443,)),
+        ((OTHER,), behind(workload("a", "10.0.1.1"), OTHER), ()),
+        ((GUARDED, WP), OWN_WAYPOINT, ()),
+        ((GUARDED, WP, BARE), behind(OWN_WAYPOINT, BARE), ()),
+        ((weighted(("wp", 1)),), OWN_WAYPOINT, ()),
+        ((BARE,), behind(OWN_WAYPOINT, BARE), ()),
+        ((replace(WEB, refused="junk"),), OWN_WAYPOINT, ()),
+    ],
+)
+def test_ports_of_services_without_a_waypoint_stay_open(
+    world: tuple[Value, ...], pod: Workload, expected: tuple[int, ...]
+) -> None:
+    assert open_ports(mesh(*world), pod) == expected
+
+
+def test_what_stands_for_another_network_is_nobodys_waypoint() -> None:
+    assert waypoint_principals(mesh(GUARDED, WP, WP_AWAY), TWO[0]) == ("",)
+    assert waypoint_principals(mesh(GUARDED, WP, replace(WP_POD, refused="junk")), TWO[0]) == ("",)

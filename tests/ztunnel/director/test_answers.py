@@ -166,3 +166,15 @@ def test_a_worker_that_left_is_not_told_anything() -> None:
     one = Workload(uid="Kubernetes//Pod/shop/b", name="b", namespace="shop", addresses=(ADDRESSES[0],))
     asker.forget(mesh.apply([one]), lambda _pid, _message: (_ for _ in ()).throw(AssertionError))
     assert asker.overflow(WORKER) is None
+
+
+def test_of_a_name_that_several_namespaces_have_the_preferred_one_counts() -> None:
+    def one(namespace: str, ip: str) -> Service:
+        vip = NetworkAddress("", ip_address(ip))
+        return Service(name="x", namespace=namespace, hostname="x.example", addresses=(vip,))
+
+    mesh = Mesh()
+    mesh.apply([one("a", "10.96.0.1"), one("b", "10.96.0.2")])
+    ask = NameAsk(uid="uid-a", name="x.example", qtype="A")
+    assert answers(mesh).name(WORKER, POD, ask).addresses == ("10.96.0.1",)
+    assert answers(mesh, preferred_namespace="b").name(WORKER, POD, ask).addresses == ("10.96.0.2",)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ambient.model.address import parse_ip
 from ambient.model.decide import SharedIndexes
 from ambient.model.identity import Identity, parse_identity
@@ -78,6 +80,15 @@ def test_behind_a_waypoint_only_the_waypoint_comes_in_plain_text_neither() -> No
         verdict = connections.judge(live)
         assert isinstance(verdict, Denied)
         assert verdict.reason is Reason.NOT_ITS_WAYPOINT
+
+
+def test_a_port_that_a_service_without_waypoint_offers_is_reached_directly() -> None:
+    policy = PodPolicy(known=True, waypoint_principals=(WAYPOINT,), open_ports=(Live().connection.destination_port,))
+    connections = LiveConnections(policy, never, SharedIndexes())
+    for peer in (parse_identity(WAYPOINT), parse_identity(WAYPOINT + "2"), None):
+        assert isinstance(connections.judge(Live(peer=peer)), Allowed)
+    elsewhere = LiveConnections(replace(policy, open_ports=(1,)), never, SharedIndexes())
+    assert isinstance(elsewhere.judge(Live(peer=None)), Denied)
 
 
 def test_denials_speak_istios_words() -> None:

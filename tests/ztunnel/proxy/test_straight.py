@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
@@ -73,6 +74,57 @@ def test_a_taken_port_is_tried_again_and_at_last_our_own_address_is_used() -> No
             assert here.counter("source_port_collisions") == straight._BIND_TRIES
             sock.close()
             await asyncio.sleep(0)
+
+    run(scenario)
+
+
+class Stubborn(socket.socket):
+    def bind(self, address: object) -> None:
+        raise OSError(errno.EADDRNOTAVAIL, "not here")
+
+
+class StubbornSockets:
+    def tcp(self, version: int) -> socket.socket:
+        return Stubborn(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+
+    def found(self, local: Endpoint, remote: Endpoint) -> Found:
+        return Found.NOTHING
+
+
+@pytest.mark.parametrize(("wish", "refused", "counted"), [("", False, 1), ("false", False, 0), ("true", True, 0)])
+def test_the_setting_says_what_becomes_of_a_client_whose_address_cannot_be_put_on(
+    wish: str, refused: bool, counted: int
+) -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            await here.pod("client", "127.0.0.11")
+            pod = here.workers[0]._pods["uid-client"].pod
+            pod.plane.settings = replace(pod.plane.settings, orig_src=wish)
+            done: list[tuple[socket.socket | None, OSError | None]] = []
+            real, pod.sockets = pod.sockets, StubbornSockets()
+            target = Endpoint(parse_endpoint("127.0.0.12:1").ip, port)
+            dial = AppDial(pod, target, parse_endpoint("127.0.0.77:5"), lambda *o: done.append(o))
+            dial.begin()
+            await until(lambda: bool(done))
+            pod.sockets = real
+            sock, error = done[0]
+            assert (sock is None, error is not None) == (refused, refused)
+            assert here.counter("source_address_not_preserved") == counted
+            if sock is not None:
+                sock.close()
+            await asyncio.sleep(0)
+
+    run(scenario)
+
+
+def test_never_as_the_client_where_the_setting_says_so() -> None:
+    async def scenario() -> None:
+        async with world() as here:
+            await here.pod("client", "127.0.0.11")
+            pod = here.workers[0]._pods["uid-client"].pod
+            pod.plane.settings = replace(pod.plane.settings, orig_src="false")
+            with socket_for(pod, parse_endpoint("127.0.0.12:80"), parse_endpoint("127.0.0.77:5")) as sock:
+                assert sock.getsockname()[0] == "0.0.0.0"
 
     run(scenario)
 
