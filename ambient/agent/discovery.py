@@ -1,24 +1,31 @@
 """What the agent knows of policies: a discovery subscription of its own, and the questions it answers about a pod.
 
-Until everything was received once, the answer about every pod is "not known", which the rest of the agent reads as
-closed.
+It subscribes on demand: the control plane tells it of its node's workloads and of every policy, what they depend on it
+asks for by name, and the rest of the cluster costs it nothing. Until all that matters for a pod was received, the
+answer about it is "not known", which the rest of the agent reads as closed.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
+from typing import Final
 
 from ambient.agent.enrol import PodTarget
 from ambient.kube.records import Pod
 from ambient.model.decide import PolicyIndex
 from ambient.model.mesh import Mesh
 from ambient.model.outcome import Connection, Verdict
-from ambient.model.waypoints import waypoint_principals
+from ambient.model.waypoints import needs_of, waypoint_principals
+from ambient.model.workload import Workload
 from ambient.xds.channel import ServerSettings
-from ambient.xds.client import Batch, DeltaClient
+from ambient.xds.client import Batch, DeltaClient, lacks
 from ambient.xds.messages import ztunnel_node
 from ambient.xds.subscribe import StreamState, subscribe
+
+ABSENCE_S: Final = 5.0
+"""How long at least (twice that at most) "there is no such thing" holds: then it is asked for again."""
 
 log = logging.getLogger("ambient.agent.discovery")
 
@@ -32,7 +39,9 @@ class Policies:
     def __init__(self, node: str, cluster: str, namespace: str, changed: Callable[[], None]) -> None:
         self._node = node
         self._identification = ztunnel_node(node, pod="agent", namespace=namespace, cluster=cluster)
-        self.client = DeltaClient(self._identification)
+        self._cluster = cluster
+        self.client = DeltaClient(self._identification, on_demand=True)
+        self.client.on_decided = self._decided
         self._mesh = Mesh()
         self._indexes: dict[str, PolicyIndex] = {}
         self._changed = changed
@@ -51,9 +60,7 @@ class Policies:
 
     def apply_to(self, pod: Pod | PodTarget) -> bool:
         """STRICT, any policy or a waypoint guards the pod, or nobody can tell yet."""
-        if not self.known:
-            return True
-        workload = self._mesh.local_workload(pod.namespace, pod.name, self._node)
+        workload = self._workload(pod)
         if workload is None:
             return True
         selecting = self._mesh.policies_of(workload)
@@ -61,7 +68,7 @@ class Policies:
 
     def judge_of(self, pod: PodTarget) -> Callable[[Connection], Verdict] | None:
         """How a connection to the pod is judged now; None while it is not known."""
-        workload = self._mesh.local_workload(pod.namespace, pod.name, self._node) if self.known else None
+        workload = self._workload(pod)
         if workload is None:
             return None
         if workload.uid not in self._indexes:
@@ -69,9 +76,33 @@ class Policies:
             self._indexes[workload.uid] = PolicyIndex(selecting.policies, selecting.missing)
         return self._indexes[workload.uid].judge
 
+    def _workload(self, pod: Pod | PodTarget) -> Workload | None:
+        """The pod as discovery knows it, once all is known that its policy rests on."""
+        if not self.known:
+            return None
+        canonical = self._mesh.workload(f"{self._cluster}//Pod/{pod.namespace}/{pod.name}")
+        if canonical is not None and canonical.node != self._node:
+            canonical = None
+        workload = canonical or self._mesh.local_workload(pod.namespace, pod.name, self._node)
+        if workload is None or lacks(self.client, self._mesh, needs_of(self._mesh, workload)):
+            return None
+        return workload
+
     async def follow(self, settings: ServerSettings) -> None:
         """Keep subscribed until cancelled."""
-        await subscribe(settings, self._identification, self.apply, self._note, core=self.client)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(subscribe(settings, self._identification, self.apply, self._note, core=self.client))
+            group.create_task(self._age())
+
+    async def _age(self) -> None:
+        while True:
+            await asyncio.sleep(ABSENCE_S)
+            if self.client.age():
+                self._decided()
+
+    def _decided(self) -> None:
+        self._indexes.clear()
+        self._changed()
 
     def _note(self, state: StreamState) -> None:
         if state.state == "disconnected":

@@ -14,8 +14,9 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ambient.agent import custody as custody_server
 from ambient.agent.apply import Applier
@@ -62,13 +63,21 @@ def only_one(state: Path) -> Iterator[None]:
         os.close(fd)
 
 
+def concerns(node: str, kind: str, content: Mapping[str, Any]) -> bool:
+    """What an agent has to know of the cluster's objects: namespaces, and the pods of its own node."""
+    if kind != "Pod":
+        return kind == "Namespace"
+    spec = content.get("spec")
+    return not isinstance(spec, Mapping) or spec.get("nodeName") == node
+
+
 class Agent:
     """One node's agent. `run` until cancelled; `checkpoint` is for tests that end it in the middle of a step."""
 
     def __init__(self, settings: AgentSettings, tables: Maps, *, checkpoint: object = None) -> None:
         self._settings = settings
         self._tables = tables
-        self._folder = ObjectFolder(settings.objects)
+        self._folder = ObjectFolder(settings.objects, keep=partial(concerns, settings.node))
         self._status = self._folder.status(f"agent-{settings.node}")
         self._rules = Rules(
             node=settings.node,

@@ -70,22 +70,27 @@ class OlderConnections:
     async def judge(self) -> None:
         """End every inbound one that policy forbids now."""
         async with self._turn:
+            waiting = self._missing
+            self._missing = {}
             for entry in list(self._journal):
                 judge = self._judge_of(entry.pod)
                 if judge is None or not entry.since_unix or not any(c.inbound for c in entry.older):
                     continue
-                condemned = {c.cookie: denied for c, denied in forbidden(entry.older, judge) if self._is_due(c, denied)}
+                denials = forbidden(entry.older, judge)
+                condemned = {c.cookie: denied for c, denied in denials if self._is_due(c, denied, waiting)}
                 try:
                     await self._end(entry.pod, condemned, "policy")
                 except (MeshError, OSError) as error:
                     log.error("pod %s: cannot end connections that policy forbids: %s", entry.pod, error)
 
-    def _is_due(self, connection: OlderConnection, denied: Denied) -> bool:
-        """A policy that has not arrived yet gets a second to arrive."""
+    def _is_due(self, connection: OlderConnection, denied: Denied, waiting: Mapping[int, float]) -> bool:
+        """A policy that has not arrived yet gets a second to arrive. `waiting`: since when, as of the last judgement;
+        who no longer waits is not kept."""
         if denied.reason is not Reason.POLICY_NOT_RECEIVED:
             return True
         now = asyncio.get_running_loop().time()
-        return now - self._missing.setdefault(connection.cookie, now) >= self._patience_s
+        since = self._missing[connection.cookie] = waiting.get(connection.cookie, now)
+        return now - since >= self._patience_s
 
     async def cut(self, uid: str) -> int:
         """End all of a pod; gives how many there were. Raises MeshError."""

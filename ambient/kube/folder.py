@@ -15,7 +15,7 @@ import json
 import operator
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from types import MappingProxyType
@@ -35,10 +35,15 @@ _SETTLED_NS: Final = 20_000_000
 
 
 class ObjectFolder:
-    """Reader and writer of one folder. Not for use from several threads."""
+    """Reader and writer of one folder. Not for use from several threads.
 
-    def __init__(self, path: Path | str) -> None:
+    `keep(kind, content)`: whether an object concerns this reader; of the others only the file's signature is kept.
+    """
+
+    def __init__(self, path: Path | str, *, keep: Callable[[str, Mapping[str, Any]], bool] | None = None) -> None:
         self._root = Path(path)
+        self._keep = keep
+        self._foreign: dict[str, int] = {}
         self._objects = self._root / "objects"
         self._decoded: dict[Path, tuple[Signature, _Content]] = {}
         self._good: dict[str, tuple[tuple[_Content, ...], Record]] = {}
@@ -109,21 +114,37 @@ class ObjectFolder:
         with locked(self._objects / ".lock", exclusive=False, wait=wait):
             revision = self._revision()
             objects = signatures(self._objects)
-            decoded = {name: self._decode(self._objects / name, sign) for name, sign in sorted(objects.items())}
+            read = ((name, self._ours(name, sign)) for name, sign in sorted(objects.items()))
+            decoded = {name: value for name, value in read if value is not None}
             said: dict[str, list[_Content]] = {}
             writers = {}
             for directory in self._writers():
                 writers[directory.name] = revision_state(directory / ".revision")
                 for name, sign in signatures(directory).items():
-                    if name in objects:
+                    if name in decoded:
                         said.setdefault(name, []).append(self._decode(directory / name, sign))
         by_key: dict[str, Record] = {}
         refused: list[RefusedObject] = []
         for name, value in decoded.items():
             self._take(name, value, said.get(name, []), by_key, refused)
         self._good = {key: entry for key, entry in self._good.items() if key in by_key}
-        self._decoded = {path: entry for path, entry in self._decoded.items() if path.name in objects}
+        self._decoded = {path: entry for path, entry in self._decoded.items() if path.name in decoded}
+        self._foreign = {name: sign for name, sign in self._foreign.items() if name in objects}
         return Records(revision, MappingProxyType(by_key), tuple(refused), MappingProxyType(writers))
+
+    def _ours(self, name: str, sign: Signature) -> _Content | None:
+        """The content of an object's file, None when it does not concern us."""
+        if self._keep is None:
+            return self._decode(self._objects / name, sign)
+        if self._foreign.get(name) == hash(sign):
+            return None
+        self._foreign.pop(name, None)
+        value = self._decode(self._objects / name, sign)
+        if isinstance(value, InvalidInput) or self._keep(name.partition(".")[0], value):
+            return value
+        if self._decoded.pop(self._objects / name, None) is not None:
+            self._foreign[name] = hash(sign)
+        return None
 
     def _decode(self, path: Path, sign: Signature) -> _Content:
         """The file's content or why it has none; the same object again while the file is the same."""

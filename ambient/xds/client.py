@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ambient.errors import ProtocolError
-from ambient.model.mesh import Kind
+from ambient.model.mesh import Kind, Mesh
 from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES, Record, Refusal, Resource, decode, name_of
 from ambient.xds.demand import Demand
 from ambient.xds.messages import DeltaRequest, DeltaResponse, NodeInfo
@@ -187,6 +187,10 @@ class DeltaClient:
 
     # --- on demand
 
+    @property
+    def on_demand(self) -> bool:
+        return self._demand is not None
+
     def want(self, names: Iterable[str]) -> None:
         """Ask for addresses by name, each once until it is answered. Only for an on-demand client."""
         fresh = self._demand.ask(names) if self._demand is not None else ()
@@ -201,10 +205,9 @@ class DeltaClient:
         """The owner has acted on every batch that it was given: only now is what they answer decided."""
         if self._demand is None or not self._answers:
             return
-        for found, missing in self._answers:
-            self._demand.answered(found, missing.keys())
+        decided = [self._demand.answered(found, missing.keys()) for found, missing in self._answers]
         self._answers.clear()
-        if self.on_decided is not None:
+        if any(decided) and self.on_decided is not None:
             self.on_decided()
 
     def age(self) -> tuple[str, ...]:
@@ -310,3 +313,18 @@ class DeltaClient:
                 put.append(stand_in)
                 state.stand_ins.add(name)
         return tuple(put)
+
+
+def lacks(client: DeltaClient, mesh: Mesh, names: Iterable[str]) -> bool:
+    """Some of `names` (in the form of `Changes.names`) are not in `mesh` and may come: they have been asked for, and
+    `client.on_decided` is called when they are answered. Always False for a client that is told everything."""
+    if not client.on_demand:
+        return False
+    asked = [name.partition(":")[2] for name in names if not mesh.knows(name)]
+    client.want(asked)
+    return not all(map(client.decided, asked))
+
+
+def doubtful(missing: Iterable[str]) -> frozenset[str]:
+    """What `age` gave, in the form of `Changes.names`: a name on the wire does not say what it would be."""
+    return frozenset(f"{kind}:{name}" for name in missing for kind in ("address", "service", "workload"))

@@ -40,10 +40,11 @@ class Demand:
         self._pending.update(dict.fromkeys(fresh))
         return tuple(fresh)
 
-    def answered(self, found: Iterable[str], missing: Collection[str]) -> None:
-        """What one response says: names and aliases of what is there, names of what is not."""
-        if not self._pending:
-            return
+    def answered(self, found: Iterable[str], missing: Collection[str]) -> bool:
+        """What one response says: names and aliases of what is there, names of what is not. Whether it answers us."""
+        before = len(self._pending)
+        if not before:
+            return False
         for name in found:
             if name in self._pending:
                 del self._pending[name]
@@ -52,6 +53,7 @@ class Demand:
             if name in self._pending:
                 del self._pending[name]
                 self._young[name] = True
+        return len(self._pending) < before
 
     def age(self) -> tuple[str, ...]:
         """Forget the older answers; gives the names that were missing, which are to be given back."""

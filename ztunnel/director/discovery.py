@@ -16,7 +16,7 @@ from typing import Final
 from ambient.errors import MeshError
 from ambient.model.mesh import Changes, Kind, Mesh
 from ambient.xds.channel import SYSTEM_ROOTS, ServerSettings
-from ambient.xds.client import Batch, DeltaClient
+from ambient.xds.client import Batch, DeltaClient, doubtful, lacks
 from ambient.xds.codec import Record
 from ambient.xds.messages import NodeInfo
 from ambient.xds.pace import WithoutCollection, between_others
@@ -135,11 +135,7 @@ class Discovery:
     def lacks(self, names: Iterable[str]) -> bool:
         """Some of these (in the form of `Changes.names`) are not known and may come: they have been asked for, and
         `on_change` is called when they are answered. False where everything is told without asking."""
-        if not self._on_demand:
-            return False
-        asked = [name.partition(":")[2] for name in names if not self.mesh.knows(name)]
-        self._core.want(asked)
-        return not all(map(self._core.decided, asked))
+        return lacks(self._core, self.mesh, names)
 
     def _decided(self) -> None:
         self._on_change(Changes(), False)
@@ -154,8 +150,7 @@ class Discovery:
         the second call nobody may rely on its absence any more."""
         missing = self._core.age()
         if missing:
-            names = (f"{kind}:{name}" for name in missing for kind in ("address", "service", "workload"))
-            self._on_change(Changes(names=frozenset(names)), False)
+            self._on_change(Changes(names=doubtful(missing)), False)
 
     # --- batches
 

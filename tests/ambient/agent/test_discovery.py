@@ -8,7 +8,7 @@ from ipaddress import ip_address
 from ambient.agent.discovery import Policies
 from ambient.model.outcome import Allowed, Connection, Denied, Reason
 from ambient.model.policy import Action, Authorization, Match, PolicyScope
-from ambient.model.workload import GatewayAddress, NamespacedHostname, Workload
+from ambient.model.workload import GatewayAddress, NamespacedHostname, Service, Workload
 from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, encode
 from ambient.xds.messages import DeltaResponse
 from tests.support.agent_fakes import target
@@ -38,11 +38,12 @@ class Feed:
     def _changed(self) -> None:
         self.changes += 1
 
-    def send(self, *records: Workload | Authorization, kind: str, removed: tuple[str, ...] = ()) -> None:
+    def send(self, *records: Workload | Service | Authorization, kind: str, removed: tuple[str, ...] = ()) -> None:
         resources = tuple(encode(record) for record in records)
         response = DeltaResponse(type_url=kind, nonce="1", resources=resources, removed=removed)
         batch, _ = self.policies.client.receive(response)
         self.policies.apply(batch)
+        self.policies.client.acted()
 
     def everything(self, workload: Workload, *policies: Authorization) -> None:
         self.send(workload, kind=ADDRESS_TYPE)
@@ -106,3 +107,34 @@ def test_a_policy_that_is_named_and_missing_selects_and_refuses() -> None:
     judge = feed.policies.judge_of(target())
     assert judge is not None
     assert judge(PLAINTEXT) == Denied(Reason.POLICY_NOT_RECEIVED, "shop/late")
+
+
+def test_it_asks_only_for_what_its_pods_policies_rest_on_and_until_then_a_pod_is_closed() -> None:
+    feed = Feed()
+    asked: list[tuple[str, ...]] = []
+    feed.policies.client.on_request = lambda request: asked.append(request.subscribe)
+    behind = replace(WORKLOAD, services={"shop/web.example": ()})
+    feed.everything(behind)
+    assert feed.policies.known
+    assert feed.policies.apply_to(target())
+    assert feed.policies.judge_of(target()) is None
+    assert asked == [("shop/web.example",)]
+    guarded = Service(
+        name="web",
+        namespace="shop",
+        hostname="web.example",
+        waypoint=GatewayAddress(NamespacedHostname("shop", "wp.example")),
+    )
+    feed.send(guarded, kind=ADDRESS_TYPE)
+    assert feed.policies.apply_to(target())
+    assert asked[1:] == [("shop/wp.example",)]
+    feed.send(kind=ADDRESS_TYPE, removed=("shop/wp.example",))
+    assert feed.policies.judge_of(target()) is not None
+    feed.send(replace(guarded, waypoint=None), kind=ADDRESS_TYPE)
+    assert not feed.policies.apply_to(target())
+
+
+def test_the_first_request_is_not_for_the_whole_cluster() -> None:
+    address, authorization = Feed().policies.client.open()
+    assert (address.subscribe, address.unsubscribe) == (("*",), ("*",))
+    assert (authorization.subscribe, authorization.unsubscribe) == ((), ())

@@ -146,3 +146,21 @@ def test_a_connection_that_cannot_be_ended_does_not_stop_the_watch(bench: Bench)
         assert bench.cookies() == [2]
 
     asyncio.run(body())
+
+
+def test_who_no_longer_waits_for_a_policy_is_not_remembered(bench: Bench) -> None:
+    async def body() -> None:
+        older = bench.older(0.0005)
+        bench.verdict = Denied(Reason.POLICY_NOT_RECEIVED, "shop/late")
+        await older.judge()
+        assert set(older._missing) == {INBOUND.cookie, ENDED.cookie}
+        bench.verdict = Allowed(Reason.NO_ALLOW_POLICY)
+        await older.judge()
+        assert older._missing == {}
+        # A policy that goes missing again has its second again.
+        older._patience_s = 30.0
+        bench.verdict = Denied(Reason.POLICY_NOT_RECEIVED, "shop/late")
+        await older.judge()
+        assert INBOUND.cookie in bench.cookies()
+
+    asyncio.run(body())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +252,32 @@ def test_a_status_revision_file_that_is_broken_reads_as_zero(tmp_path: Path) -> 
     folder.status("w").observed(1)
     (tmp_path / "status" / "w" / ".revision").write_text(json.dumps({"observed": "x"}))
     assert folder.records().writers["w"] == WriterState(0, 0)
+
+
+def test_a_reader_keeps_only_what_concerns_it_and_hears_when_that_changes(tmp_path: Path) -> None:
+    def keep(kind: str, content: Mapping[str, Any]) -> bool:
+        return kind == "Namespace" or content["spec"].get("nodeName") == "n1"
+
+    folder, reader = ObjectFolder(tmp_path), ObjectFolder(tmp_path, keep=keep)
+    folder.put([namespace(), pod("a", nodeName="n1"), pod("b", nodeName="n2"), pod("c")])
+    folder.status("kubelet-n2").set(pod("b"), phase="Running")
+    for directory in (tmp_path / "objects", tmp_path / "status" / "kubelet-n2"):
+        for file in directory.glob("*.json"):
+            # Older than the moment within which a file might be replaced unseen.
+            os.utime(file, (1_000_000_000, 1_000_000_000))
+    for _ in range(2):
+        assert {record.name for record in reader.records().by_key.values()} == {"default", "a"}
+    assert {path.name for path in reader._decoded} == {"Namespace._.default.json", "Pod.default.a.json"}
+    assert set(reader._foreign) == {"Pod.default.b.json", "Pod.default.c.json"}
+    folder.put([pod("c", nodeName="n1")])
+    folder.delete([pod("b")])
+    assert {record.name for record in reader.records().by_key.values()} == {"default", "a", "c"}
+    assert reader._foreign == {}
+
+
+def test_what_cannot_be_read_is_reported_to_every_reader(tmp_path: Path) -> None:
+    folder = ObjectFolder(tmp_path)
+    folder.put([pod()])
+    (tmp_path / "objects" / "Pod.default.a.json").write_text("{}")
+    reader = ObjectFolder(tmp_path, keep=lambda _kind, content: content.get("spec") is None)
+    assert [refused.name for refused in reader.records().refused] == ["a"]
