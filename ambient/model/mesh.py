@@ -10,6 +10,7 @@ namespace, then the canonical one, then the first by key.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -93,6 +94,7 @@ class Mesh:
         self._keys_by_block = BlockIndex()
         self._keys_by_hostname: NameIndex[str] = NameIndex()
         self._policies_by_namespace: NameIndex[str] = NameIndex()
+        self._uses_of_waypoint: Counter[str] = Counter()
 
     # --- change
 
@@ -141,6 +143,8 @@ class Mesh:
                 self._uids_by_node.add(value.node, value.uid)
                 if value.hostname:
                     self._uids_by_hostname.add(value.hostname.lower(), value.uid)
+                if value.waypoint is not None:
+                    self._uses_of_waypoint[str(value.waypoint.destination)] += 1
             case Service():
                 self._services[value.key] = value
                 for vip in value.addresses:
@@ -149,6 +153,7 @@ class Mesh:
                     else:
                         self._keys_by_block.add(vip.network, vip.ip, vip.prefix_length, value.key)
                 self._keys_by_hostname.add(value.hostname.lower(), value.key)
+                self._uses_of_waypoint.update(_waypoint_names(value))
             case Authorization():
                 self._policies[value.key] = value
                 if value.scope is not PolicyScope.WORKLOAD_SELECTOR:
@@ -164,6 +169,8 @@ class Mesh:
                     self._uids_by_service.discard(key, value.uid)
                 self._uids_by_node.discard(value.node, value.uid)
                 self._uids_by_hostname.discard(value.hostname.lower(), value.uid)
+                if value.waypoint is not None:
+                    self._release_waypoints([str(value.waypoint.destination)])
             case Service():
                 del self._services[value.key]
                 for vip in value.addresses:
@@ -172,6 +179,7 @@ class Mesh:
                     else:
                         self._keys_by_block.discard(vip.network, vip.ip, vip.prefix_length, value.key)
                 self._keys_by_hostname.discard(value.hostname.lower(), value.key)
+                self._release_waypoints(_waypoint_names(value))
             case Authorization():
                 del self._policies[value.key]
                 self._policies_by_namespace.discard(_policed_namespace(value), value.key)
@@ -179,6 +187,12 @@ class Mesh:
     def _by_address(self, workload: Workload) -> NetworkIndex:
         host = workload.network_mode is NetworkMode.HOST_NETWORK
         return self._uids_by_host_address if host else self._uids_by_address
+
+    def _release_waypoints(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._uses_of_waypoint[name] -= 1
+            if not self._uses_of_waypoint[name]:
+                del self._uses_of_waypoint[name]
 
     # --- lookups
 
@@ -225,6 +239,10 @@ class Mesh:
 
     def workload_by_hostname(self, hostname: str) -> Workload | None:
         return self._best(self._uids_by_hostname.names(hostname.lower()))
+
+    def is_waypoint(self, destination: str) -> bool:
+        """Some workload or service has a waypoint of exactly this destination (as text)."""
+        return destination in self._uses_of_waypoint
 
     def workloads_on(self, node: str) -> tuple[Workload, ...]:
         return tuple(self._workloads[uid] for uid in sorted(self._uids_by_node.names(node)))
@@ -299,6 +317,11 @@ def _rank(workload: Workload) -> tuple[bool, bool, bool, str]:
 
 def _visible(service: Service, client_namespace: str) -> bool:
     return service.visibility is Visibility.PUBLIC or service.namespace == client_namespace
+
+
+def _waypoint_names(service: Service) -> list[str]:
+    names = [str(entry.destination.destination) for entry in service.weighted_waypoints]
+    return names + ([str(service.waypoint.destination)] if service.waypoint is not None else [])
 
 
 def _policed_namespace(policy: Authorization) -> str:

@@ -20,6 +20,7 @@ from ambient.model.address import Endpoint, parse_ip
 from ambient.model.outcome import Forward, Hop, NoRoute, PeerLabels, Plan, Refuse, ServiceLabels
 from tests.support.tunnel_certs import Authority
 from ztunnel.ipc import messages as m
+from ztunnel.ipc.authorities import AuthorityAnswer, AuthorityAsk
 from ztunnel.ipc.channel import Channel
 from ztunnel.proxy.sockets import PodSockets
 from ztunnel.worker.worker import Worker
@@ -52,6 +53,7 @@ class Director:
         self.plans: dict[tuple[str, int], Plan] = {}
         self.peers: dict[str, PeerLabels] = {}
         self.names: dict[str, tuple[str, ...]] = {}
+        self.authorities: dict[str, tuple[int, str | None]] = {}
         self.received: list[object] = []
         self.fds: list[list[int]] = []
         self.channels: list[Channel] = []
@@ -81,6 +83,10 @@ class Director:
                 channel.send(m.RouteAnswer(uid=message.uid, ip=message.ip, port=message.port, plan=plan))
             case m.PeerAsk():
                 channel.send(m.PeerAnswer(ip=message.ip, labels=self.peers.get(str(message.ip), PeerLabels())))
+            case AuthorityAsk():
+                port, address = self.authorities.get(message.authority, (0, None))
+                ip = parse_ip(address) if address else None
+                channel.send(AuthorityAnswer(uid=message.uid, authority=message.authority, port=port, address=ip))
             case m.NameAsk():
                 found = self.names.get(message.name)
                 family = ":" if message.qtype == "AAAA" else "."

@@ -11,19 +11,22 @@ from collections.abc import Callable
 from typing import Final
 
 from ambient.model.address import Endpoint, IpAddress
+from ambient.model.authority import meaning_of
 from ambient.model.mesh import Changes, Mesh, address_name
 from ambient.model.names import resolve_name
 from ambient.model.outcome import PeerLabels
 from ambient.model.route import peer_labels, route
 from ztunnel.director.policies import PodInfo, Site, source_of
+from ztunnel.ipc.authorities import AuthorityAnswer, AuthorityAsk
 from ztunnel.ipc.messages import Forget, NameAnswer, NameAsk, PeerAnswer, PeerAsk, RouteAnswer, RouteAsk
 
 LARGEST: Final = 32_768
 """Questions remembered per worker."""
 
 RouteKey = tuple[str, IpAddress, int]
-Key = RouteKey | IpAddress
-"""A route question, or the address of a peer question."""
+AuthorityKey = tuple[str, str]
+Key = RouteKey | AuthorityKey | IpAddress
+"""A route question, an authority's, or the address of a peer question."""
 
 
 class _Asked:
@@ -106,6 +109,13 @@ class Answers:
         self._remember(pid, ask.ip, frozenset(depends))
         return PeerAnswer(ip=ask.ip, labels=peer_labels(workload) if workload else PeerLabels())
 
+    def authority(self, pid: int, pod: PodInfo, ask: AuthorityAsk) -> AuthorityAnswer:
+        """What an authority means at a local pod."""
+        itself = source_of(self._mesh, self._site, pod)
+        meaning = meaning_of(self._mesh, itself, ask.authority, self._site.network)
+        self._remember(pid, (ask.uid, ask.authority), meaning.depends)
+        return AuthorityAnswer(uid=ask.uid, authority=ask.authority, port=meaning.port, address=meaning.address)
+
     def name(self, pid: int, pod: PodInfo, ask: NameAsk) -> NameAnswer:
         """Addresses of a mesh name as this pod sees it."""
         client = source_of(self._mesh, self._site, pod)
@@ -173,6 +183,7 @@ class Answers:
 
 
 def _forget(keys: set[Key], *, names: bool) -> Forget:
-    routes = tuple(key for key in keys if isinstance(key, tuple))
+    routes = tuple(key for key in keys if isinstance(key, tuple) and len(key) == 3)
+    authorities = tuple(key for key in keys if isinstance(key, tuple) and len(key) == 2)
     peers = tuple(key for key in keys if not isinstance(key, tuple))
-    return Forget(routes=routes, peers=peers, names=names)
+    return Forget(routes=routes, peers=peers, authorities=authorities, names=names)

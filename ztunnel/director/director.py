@@ -35,12 +35,13 @@ from ztunnel.director.workers import Crew, Worker
 from ztunnel.inpod import listeners
 from ztunnel.inpod.listeners import Listeners
 from ztunnel.ipc import messages as ipc
+from ztunnel.ipc.authorities import AuthorityAnswer, AuthorityAsk
 
 PATIENCE_S: Final = 5.0
 """How long a question may wait for discovery's first answer, or for the pod it is about (interop 3.4)."""
 
 _log = logging.getLogger("director")
-_Question = ipc.RouteAsk | ipc.PeerAsk | ipc.NameAsk
+_Question = ipc.RouteAsk | ipc.PeerAsk | ipc.NameAsk | AuthorityAsk
 
 
 class Director:
@@ -194,7 +195,7 @@ class Director:
     def worker_said(self, worker: Worker, message: ipc.ToDirector, fds: list[int]) -> None:
         """One message of a worker."""
         match message:
-            case ipc.RouteAsk() | ipc.PeerAsk() | ipc.NameAsk():
+            case ipc.RouteAsk() | ipc.PeerAsk() | ipc.NameAsk() | AuthorityAsk():
                 self._question(worker, message)
             case ipc.Counters():
                 self.tally.report(worker.pid, message)
@@ -343,6 +344,8 @@ class Director:
                 self._give_up(worker, ask)
             elif isinstance(ask, ipc.RouteAsk):
                 worker.send(self.answers.route(worker.pid, pod, ask))
+            elif isinstance(ask, AuthorityAsk):
+                worker.send(self.answers.authority(worker.pid, pod, ask))
             else:
                 worker.send(self.answers.name(worker.pid, pod, ask))
         forget = self.answers.overflow(worker.pid)
@@ -361,6 +364,9 @@ class Director:
             case ipc.PeerAsk():
                 worker.send(ipc.PeerAnswer(ip=ask.ip, labels=PeerLabels()))
                 worker.send(ipc.Forget(peers=(ask.ip,)))
+            case AuthorityAsk():
+                worker.send(AuthorityAnswer(uid=ask.uid, authority=ask.authority))
+                worker.send(ipc.Forget(authorities=((ask.uid, ask.authority),)))
             case ipc.NameAsk():
                 worker.send(ipc.NameAnswer(uid=ask.uid, name=ask.name, qtype=ask.qtype, known=False))
                 worker.send(ipc.Forget(names=True))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ambient.model.authority import stands_in_front
 from ambient.model.identity import Identity
 from ambient.model.mesh import Mesh
 from ambient.model.outcome import ServiceLabels
@@ -89,6 +90,8 @@ def pod_policy(mesh: Mesh, site: Site, pod: PodInfo) -> PodPolicy:
         baggage=baggage(workload),
         service_ports=service_ports(workload, services),
         open_ports=open_ports(mesh, workload),
+        application_tunnel=workload.application_tunnel,
+        fronts=stands_in_front(mesh, workload),
     )
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from ambient.model.address import IpAddress
 from ambient.model.outcome import PeerLabels, Plan, ServiceLabels
 from ambient.model.policy import Authorization
+from ambient.model.workload import ApplicationTunnel
+from ztunnel.ipc.authorities import AuthorityAnswer, AuthorityAsk
 
 # --- worker -> director
 
@@ -207,6 +209,9 @@ class PodPolicy:
     baggage: str = ""
     service_ports: tuple[tuple[str, int, int], ...] = ()
     """(service hostname, service port, this pod's target port): what a tunnel to a host name means here."""
+    application_tunnel: ApplicationTunnel | None = None
+    fronts: bool = False
+    """It is somebody's waypoint: authorities of others may lead here, see AuthorityAsk."""
 
     open_ports: tuple[int, ...] = ()
 
@@ -300,6 +305,7 @@ class Forget:
 
     routes: tuple[tuple[str, IpAddress, int], ...] = ()
     peers: tuple[IpAddress, ...] = ()
+    authorities: tuple[tuple[str, str], ...] = ()
     names: bool = False
     everything: bool = False
 
@@ -356,7 +362,18 @@ class TakenOver:
 
 
 ToDirector = (
-    Hello | PodListeners | PodReady | PodGone | RouteAsk | PeerAsk | NameAsk | Counters | Report | Flows | Drained
+    Hello
+    | PodListeners
+    | PodReady
+    | PodGone
+    | RouteAsk
+    | PeerAsk
+    | NameAsk
+    | AuthorityAsk
+    | Counters
+    | Report
+    | Flows
+    | Drained
 )
 ToWorker = (
     Settings
@@ -369,6 +386,7 @@ ToWorker = (
     | RouteAnswer
     | PeerAnswer
     | NameAnswer
+    | AuthorityAnswer
     | Forget
     | AskListeners
     | ReportAsk

@@ -7,17 +7,18 @@ is not a tunnel to this pod, 401 for what policy denies, 503 for what cannot be 
 from __future__ import annotations
 
 import socket
-from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from ambient.errors import InvalidInput, MeshError
-from ambient.model.address import ZTUNNEL_PORTS, Endpoint, parse_endpoint
+from ambient.errors import MeshError
+from ambient.model.address import Endpoint
 from ambient.model.identity import Identity
 from ambient.model.outcome import Connection, Denied, PeerLabels, ServiceLabels
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.headers import response_block
 from ztunnel.hbone.message import Answer, Request
 from ztunnel.hbone.stream import Sink, Stream
+from ztunnel.ipc.authorities import AuthorityAnswer
+from ztunnel.proxy.aim import Aim, Miss, proxy_header, take_aim
 from ztunnel.proxy.connections import denial
 from ztunnel.proxy.passthrough import UNKNOWN_WORKLOAD
 from ztunnel.proxy.relay import TUNNEL_LOST, TunnelledEnd
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from ztunnel.proxy.pod import Pod
 
 UNKNOWN_TIMEOUT_S: Final = 5.0
+UNKNOWN_AUTHORITY: Final = Failure(Flag.CONNECT, "the director does not say what the authority means", "no-director")
 
 
 class InboundTunnel(Tunnel):
@@ -74,14 +76,6 @@ class InboundTunnel(Tunnel):
             self.plane.recorder.refused(self.source, str(self.local), "inbound", why)
 
 
-@lru_cache(maxsize=1024)
-def _endpoint(text: str) -> Endpoint | None:
-    try:
-        return parse_endpoint(text)
-    except InvalidInput:
-        return None
-
-
 def _came_from_abroad(request: Request, network: str) -> bool:
     """It says so itself, which is good enough for telemetry; "" is a network like any other."""
     for name, value in request.fields:
@@ -98,6 +92,7 @@ class InboundStream:
     """One CONNECT on a tunnel, from request to its end. It is the stream's sink until the relay stands."""
 
     __slots__ = (
+        "_aim",
         "_dial",
         "_early",
         "_early_end",
@@ -105,7 +100,6 @@ class InboundStream:
         "_record",
         "_request",
         "_stream",
-        "_target",
         "_timer",
         "_tunnel",
         "closed",
@@ -117,7 +111,7 @@ class InboundStream:
         self._tunnel = tunnel
         self._stream = stream
         self._request = request
-        self._target: Endpoint | None = None
+        self._aim: Aim | None = None
         self._record = record = pod.plane.recorder.open(pod.uid, tunnel.source, tunnel.local, inbound=True)
         record.mutual_tls = True
         record.source_identity = tunnel.peer_text
@@ -134,31 +128,47 @@ class InboundStream:
             record.traceparent = trace.decode("ascii", "replace")
         self.connection = Connection(tunnel.source.ip, tunnel.local.ip, 0, tunnel.peer)
         self.closed = False
-        self._early: list[bytes] = []
+        self._early = bytearray()
         self._early_end = False
         self._dial: AppDial | None = None
         self._end: TunnelledEnd | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     def begin(self) -> None:
-        """Read and check the request, register, judge."""
-        pod, tunnel = self._tunnel.pod, self._tunnel
+        """Check the request; when it is known what it means here, register and judge."""
+        pod = self._tunnel.pod
         self._record.service = self._service()
         if not self._request.connect:
             self._refuse(400, Failure(Flag.CONNECT, "not a CONNECT request", "bad-request"))
-            return
-        port = self._target_port()
-        if port is None:
-            return
-        if port in ZTUNNEL_PORTS:
-            self._refuse(503, Failure(Flag.CONNECT, f"refused: {port} is a port of ztunnel", "illegal-port"))
-            return
-        self._target = Endpoint(tunnel.local.ip, port)
-        self.connection = Connection(tunnel.source.ip, tunnel.local.ip, port, tunnel.peer)
-        pod.live.register(self)
-        if not pod.policy.known:
+        elif pod.policy.known:
+            policy = pod.policy
+            asked = policy.fronts or policy.application_tunnel is not None
+            self._take_aim(pod.plane.authorities.get((pod.uid, self._record.hbone_target)) if asked else None)
+        else:
             self._timer = pod.plane.loop.call_later(UNKNOWN_TIMEOUT_S, self._expired)
-        pod.when_known(self._judge)
+            pod.when_known(self.begin)
+
+    def _take_aim(self, answer: AuthorityAnswer | None, *, again: bool = False) -> None:
+        self._stop_timer()
+        pod, tunnel = self._tunnel.pod, self._tunnel
+        if self.closed:
+            return
+        match take_aim(self._record.hbone_target, tunnel.local.ip, pod.policy, answer):
+            case Aim() as aim:
+                self._aim = aim
+                self.connection = Connection(tunnel.source.ip, tunnel.local.ip, aim.judged.port, tunnel.peer)
+                pod.live.register(self)
+                self._judge()
+            case Miss(status, failure):
+                self._refuse(status, failure)
+            case None if again:
+                self._refuse(503, UNKNOWN_AUTHORITY)
+            case None:
+                self._timer = pod.plane.loop.call_later(UNKNOWN_TIMEOUT_S, self._expired)
+                pod.plane.authorities.ask((pod.uid, self._record.hbone_target), self._meant)
+
+    def _meant(self, answer: AuthorityAnswer | None) -> None:
+        self._take_aim(answer, again=True)
 
     def _service(self) -> ServiceLabels:
         """What telemetry calls the destination: the client's hint if it names a service of this pod."""
@@ -172,40 +182,19 @@ class InboundStream:
                     return service
         return services[0] if services else NO_SERVICE
 
-    def _target_port(self) -> int | None:
-        """The application's port named by the authority; None when the request was refused for it."""
-        text = self._record.hbone_target
-        authority = _endpoint(text)
-        if authority is None:
-            return self._hostname_port(text)
-        if authority.ip != self._tunnel.local.ip:
-            why = f"ip mismatch: {authority.ip} asked of {self._tunnel.local.ip}"
-            self._refuse(400, Failure(Flag.CONNECT, why, "ip-mismatch"))
-            return None
-        return authority.port
-
-    def _hostname_port(self, text: str) -> int | None:
-        host, _, port = text.rpartition(":")
-        numeric = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) < 65_536
-        if not numeric or not host.isascii() or not host.replace("-", "").replace(".", "").isalnum():
-            self._refuse(400, Failure(Flag.CONNECT, f"authority not understood: {text!r}", "bad-request"))
-            return None
-        for hostname, service_port, target_port in self._tunnel.pod.policy.service_ports:
-            if hostname == host and str(service_port) == port and target_port:
-                return target_port
-        self._refuse(503, Failure(Flag.CONNECT, f"no such service port here: {text}", "no-service-port"))
-        return None
-
     def _expired(self) -> None:
         self._timer = None
-        self._tunnel.pod.stop_waiting(self._judge)
-        self._refuse(503, UNKNOWN_WORKLOAD)
+        known = self._tunnel.pod.policy.known
+        self._stop_waiting()
+        self._refuse(503, UNKNOWN_AUTHORITY if known else UNKNOWN_WORKLOAD)
+
+    def _stop_waiting(self) -> None:
+        pod = self._tunnel.pod
+        pod.stop_waiting(self.begin)
+        pod.plane.authorities.leave((pod.uid, self._record.hbone_target), self._meant)
 
     def _judge(self) -> None:
-        self._stop_timer()
         pod, record = self._tunnel.pod, self._record
-        if self.closed:
-            return
         if record.source_peer is not None:
             pod.plane.recorder.established(record)
         else:
@@ -214,8 +203,9 @@ class InboundStream:
         if isinstance(verdict, Denied):
             self._refuse(401, denial(verdict))
             return
-        assert self._target is not None
-        self._dial = AppDial(pod, self._target, self._tunnel.source, self._connected)
+        assert self._aim is not None
+        speak_for = self._tunnel.source if self._aim.dial == self._aim.judged else None
+        self._dial = AppDial(pod, self._aim.dial, speak_for, self._connected)
         self._dial.begin()
 
     def _peer_known(self, labels: PeerLabels | None) -> None:
@@ -225,10 +215,11 @@ class InboundStream:
 
     def _connected(self, sock: socket.socket | None, error: OSError | None) -> None:
         self._dial = None
-        pod, tunnel, stream = self._tunnel.pod, self._tunnel, self._stream
+        pod, tunnel, stream, aim = self._tunnel.pod, self._tunnel, self._stream, self._aim
+        assert aim is not None
         if sock is None:
             why = error.strerror or str(error) if error is not None else "unknown"
-            self._refuse(503, Failure(Flag.CONNECT, f"connect to {self._target}: {why}"))
+            self._refuse(503, Failure(Flag.CONNECT, f"connect to {aim.dial}: {why}"))
             return
         plane = pod.plane
         end = TunnelledEnd(plane.loop, sock, tunnel, stream, self, plane.buffers, plane.crashed, plane.lookout)
@@ -241,10 +232,11 @@ class InboundStream:
             return
         stream.sink = end
         end.start_reading()
-        early, self._early = self._early, []
-        for part in early:
-            if end.on_data(memoryview(part)):
-                stream.consumed(len(part))
+        if aim.said is not None:
+            end.push(proxy_header(tunnel.source, aim.said, tunnel.peer_text))
+        early, self._early = self._early, bytearray()
+        if early and end.on_data(memoryview(early)):
+            stream.consumed(len(early))
         if self._early_end:
             end.on_end()
 
@@ -254,7 +246,7 @@ class InboundStream:
         """Servers get no answers."""
 
     def on_data(self, data: memoryview) -> bool:
-        self._early.append(bytes(data))
+        self._early += data
         return False
 
     def on_end(self) -> None:
@@ -302,7 +294,7 @@ class InboundStream:
 
     def _cancel(self) -> None:
         self._stop_timer()
-        self._tunnel.pod.stop_waiting(self._judge)
+        self._stop_waiting()
         dial, self._dial = self._dial, None
         if dial is not None:
             dial.cancel()

@@ -6,11 +6,12 @@ import asyncio
 import random
 import time
 import traceback
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from ambient.model.address import IpAddress
 from ambient.model.decide import SharedIndexes
 from ambient.model.outcome import PeerLabels, Plan
+from ztunnel.ipc.authorities import AuthorityAnswer, AuthorityAsk
 from ztunnel.ipc.messages import PeerAsk, RouteAsk, Settings
 from ztunnel.proxy.asks import AskCache
 from ztunnel.proxy.lookout import Lookout
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from ztunnel.proxy.pod import Pod
 
 RouteKey = tuple[str, IpAddress, int]
+AUTHORITIES: Final = 4_096
+"""Answers kept about authorities, and questions open at a time: any peer may invent some."""
 
 
 class HostLookup(Protocol):
@@ -75,6 +78,9 @@ class Plane:
         self.tunnels: set[Carrier] = set()
         self.draining = False
         self.routes: AskCache[RouteKey, Plan] = AskCache(lambda key: send(RouteAsk(uid=key[0], ip=key[1], port=key[2])))
+        self.authorities: AskCache[tuple[str, str], AuthorityAnswer] = AskCache(
+            lambda key: send(AuthorityAsk(uid=key[0], authority=key[1])), limit=AUTHORITIES
+        )
         self.peers: AskCache[IpAddress, PeerLabels] = AskCache(lambda ip: send(PeerAsk(ip=ip)))
         self._dirty: list[Carrier] = []
 

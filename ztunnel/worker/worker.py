@@ -11,6 +11,7 @@ from ambient.errors import InvalidInput, MeshError
 from ztunnel.dns.hosts import Hosts
 from ztunnel.dns.upstream import Resolvers
 from ztunnel.ipc import messages as m
+from ztunnel.ipc.authorities import AuthorityAnswer
 from ztunnel.proxy.asks import AskCache
 from ztunnel.proxy.plane import Plane
 from ztunnel.proxy.sockets import PodSockets
@@ -78,6 +79,7 @@ class Worker:
         )
         self.plane.routes.director_back()
         self.plane.peers.director_back()
+        self.plane.authorities.director_back()
         self._resolvers.names.director_back()
 
     def _director_down(self) -> None:
@@ -104,6 +106,8 @@ class Worker:
                 plane.routes.answer((message.uid, message.ip, message.port), message.plan)
             case m.PeerAnswer():
                 plane.peers.answer(message.ip, message.labels)
+            case AuthorityAnswer():
+                plane.authorities.answer((message.uid, message.authority), message)
             case m.NameAnswer():
                 self._resolvers.names.answer((message.uid, message.name, message.qtype), message)
             case m.Forget():
@@ -146,11 +150,14 @@ class Worker:
             plane.routes.forget(key)
         for ip in message.peers:
             plane.peers.forget(ip)
+        for asked in message.authorities:
+            plane.authorities.forget(asked)
         if message.names or message.everything:
             names.forget_all()
         if message.everything:
             plane.routes.forget_all()
             plane.peers.forget_all()
+            plane.authorities.forget_all()
 
     # --- pods
 
