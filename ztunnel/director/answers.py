@@ -92,9 +92,11 @@ class Answers:
         self._remember(pid, (ask.uid, ask.ip, ask.port), frozenset({*routed.depends, f"workload:{source.uid}"}))
         return RouteAnswer(uid=ask.uid, ip=ask.ip, port=ask.port, plan=routed.plan)
 
-    def needs(self, pod: PodInfo, ask: RouteAsk) -> frozenset[str]:
+    def needs(self, pod: PodInfo, ask: RouteAsk | AuthorityAsk) -> frozenset[str]:
         """Names (as `Changes.names`) of all that the answer would depend on, as far as that can be seen now."""
         source = source_of(self._mesh, self._site, pod)
+        if isinstance(ask, AuthorityAsk):
+            return meaning_of(self._mesh, source, ask.authority, self._site.network).depends
         endpoint = Endpoint(ask.ip, ask.port)
         return route(
             self._mesh, source, endpoint, network=self._site.network, registry_only=self._registry_only

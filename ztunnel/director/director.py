@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
-from typing import Final
 
 from ambient.model.identity import Identity
 from ambient.model.mesh import Changes, Mesh, address_name
-from ambient.model.outcome import NoRoute, PeerLabels, Refuse
 from ambient.model.waypoints import needs_of
 from ambient.model.workload import NetworkMode, TunnelProtocol
 from ambient.xds.messages import ztunnel_node
@@ -27,6 +24,7 @@ from ztunnel.director.discovery import Discovery, server_settings
 from ztunnel.director.handover import Estate, Heir
 from ztunnel.director.pods import Pods, Rules
 from ztunnel.director.policies import PodInfo, Site, identity_of, pod_policy, workload_of
+from ztunnel.director.questions import Question, Questions
 from ztunnel.director.reports import Reports
 from ztunnel.director.schedule import Priority
 from ztunnel.director.snapshot import SnapshotFile
@@ -35,13 +33,9 @@ from ztunnel.director.workers import Crew, Worker
 from ztunnel.inpod import listeners
 from ztunnel.inpod.listeners import Listeners
 from ztunnel.ipc import messages as ipc
-from ztunnel.ipc.authorities import AuthorityAnswer, AuthorityAsk
-
-PATIENCE_S: Final = 5.0
-"""How long a question may wait for discovery's first answer, or for the pod it is about (interop 3.4)."""
+from ztunnel.ipc.authorities import AuthorityAsk
 
 _log = logging.getLogger("director")
-_Question = ipc.RouteAsk | ipc.PeerAsk | ipc.NameAsk | AuthorityAsk
 
 
 class Director:
@@ -116,7 +110,7 @@ class Director:
         self.log_level = config.log_level
         self._settled = False
         self._every_pod_known = False
-        self._held: list[tuple[float, Worker, _Question]] = []
+        self.questions = Questions(self.answers, self.pods, self._unanswerable)
 
     # --- node agent (ztunnel.inpod.agent.Keeper)
 
@@ -151,7 +145,7 @@ class Director:
         pods, heir.pods = heir.pods, []
         taken = [message.uid for message, fds in pods if self.pods.worker_gave(None, message, fds)]
         self._reconcile_identities()
-        self._answer_held()
+        self.questions.again()
         return taken
 
     # --- workers (ztunnel.director.workers.Owner)
@@ -190,13 +184,13 @@ class Director:
         self.answers.left(worker.pid)
         self.reports.left(worker)
         self.pods.worker_left()
-        self._held = [held for held in self._held if held[1] is not worker]
+        self.questions.left(worker)
 
     def worker_said(self, worker: Worker, message: ipc.ToDirector, fds: list[int]) -> None:
         """One message of a worker."""
         match message:
             case ipc.RouteAsk() | ipc.PeerAsk() | ipc.NameAsk() | AuthorityAsk():
-                self._question(worker, message)
+                self.questions.ask(worker, message)
             case ipc.Counters():
                 self.tally.report(worker.pid, message)
             case ipc.Flows():
@@ -206,7 +200,7 @@ class Director:
             case ipc.PodListeners():
                 self.pods.worker_gave(worker, message, fds)
                 self._reconcile_identities()
-                self._answer_held()
+                self.questions.again()
                 return
             case ipc.Report():
                 self.reports.arrived(worker, message)
@@ -274,7 +268,7 @@ class Director:
         self.pods.discovery_changed()
         self.answers.forget(changes, self._tell)
         self._reconcile_identities()
-        self._answer_held()
+        self.questions.again()
 
     def _tell(self, pid: int, message: ipc.ToWorker) -> None:
         for worker in self.crew.everyone():
@@ -306,70 +300,20 @@ class Director:
         if self._every_pod_known:
             self.certificates.keep_only(pods | ahead)
 
-    def _question(self, worker: Worker, ask: _Question) -> None:
-        if self._answerable(ask):
-            self._answer(worker, ask)
-            return
-        loop = asyncio.get_running_loop()
-        self._held.append((loop.time() + PATIENCE_S, worker, ask))
-        loop.call_later(PATIENCE_S + 0.01, self._answer_held)
-
-    def _answerable(self, ask: _Question) -> bool:
+    def _unanswerable(self, ask: Question) -> str:
+        """Why discovery cannot answer a question yet; "" when it can."""
         if not self._settled:
-            return False
+            return "discovery has not answered yet"
         if isinstance(ask, ipc.PeerAsk):
-            return not self.discovery.lacks((address_name(self.site.network, ask.ip),))
-        pod = self.pods.get(ask.uid)
-        if pod is None or not self.config.on_demand or isinstance(ask, ipc.NameAsk):
-            return pod is not None
-        return not self.discovery.lacks(self.answers.needs(pod, ask))
-
-    def _answer_held(self) -> None:
-        held, self._held = self._held, []
-        now = asyncio.get_running_loop().time()
-        for until, worker, ask in held:
-            if self._answerable(ask):
-                self._answer(worker, ask)
-            elif until <= now:
-                self._give_up(worker, ask)
-            else:
-                self._held.append((until, worker, ask))
-
-    def _answer(self, worker: Worker, ask: _Question) -> None:
-        if isinstance(ask, ipc.PeerAsk):
-            worker.send(self.answers.peer(worker.pid, ask))
+            lacks = self.discovery.lacks((address_name(self.site.network, ask.ip),))
         else:
             pod = self.pods.get(ask.uid)
             if pod is None:
-                self._give_up(worker, ask)
-            elif isinstance(ask, ipc.RouteAsk):
-                worker.send(self.answers.route(worker.pid, pod, ask))
-            elif isinstance(ask, AuthorityAsk):
-                worker.send(self.answers.authority(worker.pid, pod, ask))
-            else:
-                worker.send(self.answers.name(worker.pid, pod, ask))
-        forget = self.answers.overflow(worker.pid)
-        if forget is not None:
-            worker.send(forget)
-
-    def _give_up(self, worker: Worker, ask: _Question) -> None:
-        """Answer so that whoever waits fails with a reason, and have the answer forgotten at once."""
-        match ask:
-            case ipc.RouteAsk():
-                here = self._settled and self.pods.get(ask.uid) is not None
-                why = "discovery has not answered yet" if here or not self._settled else "the pod is not on this node"
-                plan = Refuse(NoRoute.UNKNOWN_SOURCE, why)
-                worker.send(ipc.RouteAnswer(uid=ask.uid, ip=ask.ip, port=ask.port, plan=plan))
-                worker.send(ipc.Forget(routes=((ask.uid, ask.ip, ask.port),)))
-            case ipc.PeerAsk():
-                worker.send(ipc.PeerAnswer(ip=ask.ip, labels=PeerLabels()))
-                worker.send(ipc.Forget(peers=(ask.ip,)))
-            case AuthorityAsk():
-                worker.send(AuthorityAnswer(uid=ask.uid, authority=ask.authority))
-                worker.send(ipc.Forget(authorities=((ask.uid, ask.authority),)))
-            case ipc.NameAsk():
-                worker.send(ipc.NameAnswer(uid=ask.uid, name=ask.name, qtype=ask.qtype, known=False))
-                worker.send(ipc.Forget(names=True))
+                return "the pod is not on this node"
+            if not self.config.on_demand or isinstance(ask, ipc.NameAsk):
+                return ""
+            lacks = self.discovery.lacks(self.answers.needs(pod, ask))
+        return "discovery has not answered yet" if lacks else ""
 
     def _pod_started(self) -> None:
         self.stats.proxies_started.inc()

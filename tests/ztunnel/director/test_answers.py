@@ -11,9 +11,19 @@ from hypothesis import strategies as st
 
 from ambient.model.address import IpAddress
 from ambient.model.mesh import Mesh, Value
-from ambient.model.workload import Health, NetworkAddress, Port, Service, TunnelProtocol, Workload
+from ambient.model.workload import (
+    GatewayAddress,
+    Health,
+    NamespacedHostname,
+    NetworkAddress,
+    Port,
+    Service,
+    TunnelProtocol,
+    Workload,
+)
 from ztunnel.director.answers import Answers
 from ztunnel.director.policies import PodInfo, Site
+from ztunnel.ipc.authorities import AuthorityAsk
 from ztunnel.ipc.messages import Forget, NameAsk, PeerAsk, RouteAsk
 
 SITE = Site("n1", "Kubernetes", "cluster.local", "")
@@ -22,6 +32,13 @@ WORKER = 7
 ADDRESSES = [ip_address(f"10.0.0.{n}") for n in range(1, 5)]
 VIPS = [ip_address(f"10.96.0.{n}") for n in range(1, 3)]
 HOSTS = ["x.shop.svc.cluster.local", "y.shop.svc.cluster.local"]
+
+
+WAYPOINTS = [
+    GatewayAddress(NamespacedHostname("shop", HOSTS[0])),
+    GatewayAddress(NetworkAddress("", VIPS[1])),
+    GatewayAddress(NetworkAddress("", ADDRESSES[0])),
+]
 
 
 @st.composite
@@ -36,6 +53,7 @@ def values(draw: st.DrawFn) -> Value:
             tunnel_protocol=draw(st.sampled_from(TunnelProtocol)),
             status=draw(st.sampled_from(Health)),
             node=draw(st.sampled_from(["n1", "n2"])),
+            waypoint=draw(st.sampled_from([None, *WAYPOINTS])),
             services={f"shop/{host}": (Port(80, 8080),) for host in draw(st.sets(st.sampled_from(HOSTS)))},
             workload_name=draw(st.sampled_from(["one", "two"])),
         )
@@ -47,6 +65,7 @@ def values(draw: st.DrawFn) -> Value:
         hostname=host,
         addresses=tuple(NetworkAddress("", vip) for vip in sorted(vips)),
         ports=(Port(80, 8080),),
+        waypoint=draw(st.sampled_from([None, *WAYPOINTS])),
         canonical=draw(st.booleans()),
     )
 
@@ -78,6 +97,10 @@ def everything(asker: Answers) -> dict[object, object]:
     for ip in (*ADDRESSES, *VIPS):
         found["uid-a", ip, 80] = asker.route(WORKER, POD, RouteAsk(uid="uid-a", ip=ip, port=80)).plan
         found[ip] = asker.peer(WORKER, PeerAsk(ip=ip)).labels
+        found["uid-a", f"{ip}:80"] = asker.authority(WORKER, POD, AuthorityAsk(uid="uid-a", authority=f"{ip}:80"))
+    for host in HOSTS:
+        ask = AuthorityAsk(uid="uid-a", authority=f"{host}:80")
+        found["uid-a", ask.authority] = asker.authority(WORKER, POD, ask)
     for name in (*HOSTS, "x", "y.shop", "nobody"):
         found["name", name] = asker.name(WORKER, POD, NameAsk(uid="uid-a", name=name, qtype="A"))
     return found
@@ -95,7 +118,7 @@ def test_what_a_worker_still_has_after_any_change_is_what_it_would_get_now(histo
 
         def forget(pid: int, message: Forget) -> None:
             assert pid == WORKER
-            dropped = {*message.routes, *message.peers}
+            dropped = {*message.routes, *message.peers, *message.authorities}
             for key in [
                 k for k in cached if k in dropped or (message.names and isinstance(k, tuple) and k[0] == "name")
             ]:

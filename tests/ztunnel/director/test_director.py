@@ -26,8 +26,8 @@ from tests.support.director_world import (
 )
 from tests.support.fake_worker import own_netns, same_file
 from tests.support.waiting import eventually
-from ztunnel.director import director as director_module
 from ztunnel.director.dumping import config_dump
+from ztunnel.director.questions import PATIENCE_S
 from ztunnel.ipc import messages as ipc
 
 
@@ -237,9 +237,9 @@ async def test_a_question_that_waited_too_long_is_refused_and_not_remembered(wor
         worker.say(ipc.RouteAsk(uid="uid-a", ip=ip_address("10.0.1.1"), port=80))
         worker.say(ipc.Counters(series=(), other={"seen": 1}))
         await eventually(lambda: director.tally.other())
-        loop.time = lambda: real() + director_module.PATIENCE_S + 1  # type: ignore[method-assign]
+        loop.time = lambda: real() + PATIENCE_S + 1  # type: ignore[method-assign]
         answer = await worker.hears(ipc.RouteAnswer)
-        assert loop.time() - start > director_module.PATIENCE_S
+        assert loop.time() - start > PATIENCE_S
         assert isinstance(answer.plan, Refuse)
         assert answer.plan.reason is NoRoute.UNKNOWN_SOURCE
         assert (await worker.hears(ipc.Forget)).routes == (("uid-a", ip_address("10.0.1.1"), 80),)
