@@ -83,8 +83,14 @@ def run(scenes: list[Scene], pods: int, rounds: int, changes: int) -> None:
         say(str(scenes[-1]))
 
 
-def write(report: Path, scenes: Iterable[Scene]) -> None:
-    """The JSON, and beside it the same as Markdown."""
+RULES: Final = (
+    "After every scene descriptors, streams, memory (proportional) of every worker and director and the sockets\n"
+    "of every namespace must be back where they were before the first; no socket may stay in CLOSE-WAIT for 60 s."
+)
+
+
+def write(report: Path, scenes: Iterable[Scene], name: str = "load", rules: str = RULES) -> None:
+    """The JSON, and beside it the same as Markdown. `name`: the campaign's; `rules`: what the verdicts stand for."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     about = {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
@@ -95,17 +101,16 @@ def write(report: Path, scenes: Iterable[Scene]) -> None:
     scenes = list(scenes)
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(json.dumps({**about, "scenes": [asdict(scene) for scene in scenes]}, indent=1) + "\n")
-    report.with_suffix(".md").write_text(markdown(about, scenes))
+    report.with_suffix(".md").write_text(markdown(about, scenes, name, rules))
 
 
-def markdown(about: dict[str, Any], scenes: Sequence[Scene]) -> str:
+def markdown(about: dict[str, Any], scenes: Sequence[Scene], name: str, rules: str) -> str:
     lines = [
-        "# Load",
+        f"# {name.capitalize()}",
         "",
-        f"`./dev campaign load`, {about['date']}, commit {about['commit'][:12]}, Linux {about['kernel']}, "
+        f"`./dev campaign {name}`, {about['date']}, commit {about['commit'][:12]}, Linux {about['kernel']}, "
         f"{about['cores']} cores.",
-        "After every scene descriptors, streams, memory (proportional) of every worker and director and the sockets",
-        "of every namespace must be back where they were before the first; no socket may stay in CLOSE-WAIT for 60 s.",
+        rules,
         "",
         "| scene | figures | broken |",
         "|---|---|---|",
