@@ -117,6 +117,20 @@ def test_a_denial_is_told_with_its_policy_at_the_end_that_denied(mesh: Journey) 
         mesh.lab.delete(only_web)
 
 
+def test_both_ends_of_a_connection_are_of_one_trace(mesh: Journey) -> None:
+    mesh.stage.move(WEB, "far.shop", BYTES, 1, 31_337)
+    asked = ("flows", "--name", mesh.lab.name, "event=closed", "from=shop/web", "-o", "json")
+
+    def traces() -> list[str]:
+        flows = [json.loads(line) for line in mesh.stage.must(*asked).splitlines()]
+        return [flow["traceparent"] for flow in flows if flow["bytes_sent"] == 31_337]
+
+    until("both ends told of it", lambda: len(traces()) == 2)
+    out, came = traces()
+    assert out == came
+    assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-00", out)
+
+
 def test_following_flows_shows_a_connection_as_it_happens(mesh: Journey) -> None:
     argv = [sys.executable, "-m", "ambient", "flows", "--name", mesh.lab.name, "--follow", "--last", "0", "-o", "json"]
     with subprocess.Popen([*argv, "from=shop/web", "port=7001"], stdout=subprocess.PIPE, text=True) as following:

@@ -49,6 +49,8 @@ class Stats:
         self.snapshot_failures = self._counter(
             "ambient_snapshot_failures", "Discovery snapshots that were not written."
         )
+        self._spans_sent = self._counter("ambient_spans_sent", "Spans that a receiver has taken.")
+        self._spans_lost = self._counter("ambient_spans_lost", "Flow records that became no span.", "reason")
         self.worker_starts = self._counter("ambient_worker_connections", "Connections of workers to the director.")
 
     def _counter(self, name: str, help_: str, *labels: str) -> Counter:
@@ -58,6 +60,14 @@ class Stats:
         """A response of so many octets arrived from the control plane."""
         self._xds_messages.labels(url=url).inc()
         self._xds_octets.labels(url=url).inc(octets)
+
+    def spans_sent(self, count: int) -> None:
+        """A receiver has taken so many spans."""
+        self._spans_sent.inc(count)
+
+    def spans_lost(self, count: int, reason: str) -> None:
+        """So many flow records (or spans, where the receiver counted) are lost."""
+        self._spans_lost.labels(reason=reason).inc(count)
 
     def render(self, *, exemplars: bool = False) -> bytes:
         """The text of /metrics: OpenMetrics, which Prometheus' text parser reads as well as long as no exemplars are

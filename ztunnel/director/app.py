@@ -24,6 +24,7 @@ from ztunnel.director.dumping import config_dump, connections
 from ztunnel.director.handover import Heir
 from ztunnel.director.logs import Logs
 from ztunnel.director.notify import say_stopping
+from ztunnel.director.tracing import Tracing, read_tracing
 from ztunnel.inpod.agent import AgentLink
 
 EXIT_CONFIG: Final = 78
@@ -33,6 +34,8 @@ GATHER_S: Final = 0.5
 GATHER_LOOK_S: Final = 0.01
 LOOK_S: Final = 0.02
 """How often a ztunnel that is to take over looks whether it could."""
+FLUSH_S: Final = 1.0
+"""How long the last spans may take at shutdown."""
 RANK_S: Final = 15.0
 """How often the busiest label sets are chosen anew, when there are too many: about once per scrape."""
 SETTLE_S: Final = 0.2
@@ -44,7 +47,15 @@ _log = logging.getLogger("director")
 class App:
     """One run of the director."""
 
-    def __init__(self, config: Config, *, supervised: bool, heirs: int = 0, logs: Logs | None = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        *,
+        supervised: bool,
+        heirs: int = 0,
+        logs: Logs | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
         """`heirs`: workers that outlived an earlier director."""
         self._heirs = heirs
         self._config = config
@@ -59,7 +70,7 @@ class App:
             config.cluster_id,
             config.ca_headers,
         )
-        self.director = Director(config, CaClient(server, config.secret_ttl_s).sign)
+        self.director = Director(config, CaClient(server, config.secret_ttl_s).sign, tracing=tracing)
         self._link = AgentLink(config.inpod_uds, self.director)
         self._servers: list[http.Server] = []
         self._draining = False
@@ -80,6 +91,8 @@ class App:
         work = [director.certificates.run(), director.discovery.run(), self._pods(), self._rank()]
         if director.custody is not None:
             work.append(director.custody.run())
+        if director.exporter is not None:
+            work.append(director.exporter.run())
         tasks = [asyncio.ensure_future(one) for one in (*work, *self._ports(self._pages()))]
         for task in tasks:
             task.add_done_callback(self._ended)
@@ -105,6 +118,8 @@ class App:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._close_ports()
         self.director.discovery.save_now()
+        if self.director.exporter is not None:
+            await self.director.exporter.flush(FLUSH_S)
         self.director.close()
 
     async def _leave(self) -> None:
@@ -249,6 +264,7 @@ def main(argv: list[str]) -> int:
     """Entry point of the process; 78 for settings that cannot be used, so that nobody starts it again."""
     try:
         config = read_config(os.environ)
+        tracing = read_tracing(os.environ, node=config.node, pod=config.pod_name)
     except InvalidInput as error:
         sys.stderr.write(f"ztunnel: {error}\n")
         return EXIT_CONFIG
@@ -256,12 +272,13 @@ def main(argv: list[str]) -> int:
     logs.begin()
     try:
         with asyncio.Runner() as runner:
-            return runner.run(_run(config, argv, logs))
+            return runner.run(_run(config, argv, logs, tracing))
     except MeshError as error:
         _log.error("%s", error)
         return 1
 
 
-async def _run(config: Config, argv: list[str], logs: Logs) -> int:
+async def _run(config: Config, argv: list[str], logs: Logs, tracing: Tracing | None) -> int:
     heirs = [int(word.removeprefix("--heirs=")) for word in argv if word.startswith("--heirs=")]
-    return await App(config, supervised="--supervised" in argv, heirs=max(heirs, default=0), logs=logs).run()
+    supervised = "--supervised" in argv
+    return await App(config, supervised=supervised, heirs=max(heirs, default=0), logs=logs, tracing=tracing).run()

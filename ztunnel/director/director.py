@@ -21,7 +21,9 @@ from ztunnel.director.answers import Answers
 from ztunnel.director.certificates import Certificates, Sign
 from ztunnel.director.custody import Custody, Secret
 from ztunnel.director.discovery import Discovery, server_settings
+from ztunnel.director.greeting import settings_for
 from ztunnel.director.handover import Estate, Heir
+from ztunnel.director.otlp import Exporter
 from ztunnel.director.pods import Pods, Rules
 from ztunnel.director.policies import PodInfo, Site, identity_of, pod_policy, workload_of
 from ztunnel.director.questions import Question, Questions
@@ -29,6 +31,7 @@ from ztunnel.director.reports import Reports
 from ztunnel.director.schedule import Priority
 from ztunnel.director.snapshot import SnapshotFile
 from ztunnel.director.tally import Tally
+from ztunnel.director.tracing import Tracing
 from ztunnel.director.workers import Crew, Worker
 from ztunnel.inpod import listeners
 from ztunnel.inpod.listeners import Listeners
@@ -46,6 +49,7 @@ class Director:
         config: Config,
         sign: Sign,
         *,
+        tracing: Tracing | None = None,
         bind: Callable[[int], Listeners] | None = None,
         adopt: Callable[[list[int]], Listeners] | None = None,
     ) -> None:
@@ -54,6 +58,7 @@ class Director:
         self.tally = Tally(config.metrics_series)
         self.stats = Stats(self.tally, self._gauges)
         self.flows = FlowRing()
+        self.exporter = Exporter(tracing, self.stats) if tracing is not None else None
         self.crew = Crew(config.director_socket, self)
         self.reports = Reports(self.crew)
         self.certificates = Certificates(sign, self)
@@ -155,22 +160,7 @@ class Director:
         self.stats.worker_starts.inc()
         self.tally.hello(worker.pid)
         self.answers.joined(worker.pid)
-        config = self.config
-        worker.send(
-            ipc.Settings(
-                node=config.node,
-                trust_domain=config.trust_domain,
-                cluster_id=config.cluster_id,
-                network=config.network,
-                log_format=config.log_format,
-                log_level=self.log_level,
-                ipv6=config.ipv6,
-                upstream_resolvers=config.resolvers,
-                dns_search_domain=config.cluster_domain,
-                orig_src={None: "", True: "true", False: "false"}[config.orig_src],
-                metrics_series=config.metrics_series,
-            )
-        )
+        worker.send(settings_for(self.config, self.log_level))
         for identity, secret in self.certificates.current():
             worker.send(_certificate(identity, secret), (secret.fd,))
         for identity, why in self.certificates.failures().items():
@@ -195,6 +185,8 @@ class Director:
                 self.tally.report(worker.pid, message)
             case ipc.Flows():
                 self.flows.add(message.packed, message.count, message.lost)
+                if self.exporter is not None:
+                    self.exporter.offer(message.packed, message.count)
             case ipc.PodReady():
                 self.pods.worker_ready(worker, message)
             case ipc.PodListeners():
@@ -336,6 +328,7 @@ class Director:
             "ambient_known_services": services,
             "ambient_known_policies": policies,
             "ambient_flows_lost": self.flows.lost,
+            "ambient_spans_waiting": self.exporter.waiting if self.exporter is not None else 0,
         }
 
     def close(self) -> None:

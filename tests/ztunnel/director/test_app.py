@@ -13,9 +13,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.support.fake_worker import FakeWorker
+from tests.support.otlp_receiver import Receiver
 from tests.support.waiting import eventually
+from tests.ztunnel.director.test_spans import record
 from ztunnel.director import app
-from ztunnel.ipc.messages import Drain, LogLevel, Settings
+from ztunnel.ipc.flows import pack
+from ztunnel.ipc.messages import Drain, Flows, LogLevel, Settings
 
 
 def free_port() -> int:
@@ -108,6 +111,35 @@ def test_a_log_level_set_on_the_admin_page_reaches_the_workers(tmp_path: Path) -
             assert (await one.get("ADMIN", "/logging?level=debug", "POST"))[0] == 200
             assert (await worker.hears(LogLevel)).level == "debug"
             worker.die()
+
+    asyncio.run(scenario())
+
+
+def test_a_connection_becomes_a_span_at_the_receiver_and_the_last_ones_are_sent_at_the_end(tmp_path: Path) -> None:
+    async def scenario(receiver: Receiver) -> None:
+        environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoint, "OTEL_BSP_SCHEDULE_DELAY": "20"}
+        async with director(tmp_path, **environment) as one:
+            worker = FakeWorker(str(one.socket)).connect()
+            await worker.hears(Settings)
+            worker.say(Flows(packed=pack([record(), record("inbound")]), count=2))
+            await eventually(lambda: len(receiver.spans) == 2)
+            assert "ambient_spans_sent_total 2.0" in (await one.get("STATS", "/metrics"))[1]
+            parent, child = receiver.spans
+            assert child["parentSpanId"] == parent["spanId"]
+            worker.say(Flows(packed=pack([record()]), count=1))
+            one.process.send_signal(signal.SIGTERM)
+            assert await one.ended() == 0
+            assert len(receiver.spans) == 3
+            worker.die()
+
+    with Receiver() as receiver:
+        asyncio.run(scenario(receiver))
+
+
+def test_tracing_settings_that_cannot_be_used_stop_the_start_for_good(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        one = Running(tmp_path, OTEL_EXPORTER_OTLP_ENDPOINT="collector:4317")
+        assert await one.ended() == app.EXIT_CONFIG
 
     asyncio.run(scenario())
 
