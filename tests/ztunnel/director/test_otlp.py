@@ -59,7 +59,7 @@ class Running:
     async def _sleep(self, seconds: float) -> None:
         if seconds >= 0.01:
             self.pauses.append(seconds)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0)
 
     async def __aenter__(self) -> Running:
         self._task = asyncio.ensure_future(self.exporter.run())
