@@ -50,12 +50,15 @@ def gateway_target(
 def waypoint_principals(mesh: Mesh, workload: Workload) -> tuple[str, ...]:
     """SPIFFE URIs of the waypoints in front of a workload: only these may reach it (but for `open_ports`).
 
-    () = no waypoint. A waypoint that is configured but unknown gives a tuple that no peer can satisfy.
+    () = no waypoint. A waypoint that is configured but unknown gives a tuple that no peer can satisfy; so does a
+    service that was not understood, since a waypoint may be what was not. The waypoint of a service without addresses
+    does not count: nobody can dial such a service, so it would only keep everybody out.
     """
-    services = (mesh.service(key) for key in workload.services)
-    gateways = [workload.waypoint, *(w for service in services if service is not None for w in waypoints_of(service))]
+    services = [service for key in workload.services if (service := mesh.service(key)) is not None]
+    through = [waypoint for service in services if service.addresses for waypoint in waypoints_of(service)]
+    gateways = [workload.waypoint, *through]
     principals: set[str] = set()
-    configured = False
+    configured = any(service.refused for service in services)
     for gateway in gateways:
         if gateway is not None:
             configured = True
@@ -85,7 +88,7 @@ def open_ports(mesh: Mesh, workload: Workload) -> tuple[int, ...]:
     found: set[int] = set()
     for key, ports in workload.services.items():
         service = mesh.service(key)
-        if service is None or service.refused or waypoints_of(service):
+        if service is None or service.refused or (service.addresses and waypoints_of(service)):
             return ()
         endpoint = ServiceEndpoint(workload, tuple(ports))
         found |= {port_of(service, endpoint, entry.service_port) for entry in (*service.ports, *ports)}

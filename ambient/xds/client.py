@@ -4,7 +4,8 @@ What a refused response does (stricter than Istio's ztunnel, which applies the g
 - nothing of it is applied; the last good version of everything stays; the answer (NACK) names each refused resource;
 - it is held: when later responses have replaced every refused resource of it, the rest is applied after all. Ours
   resends the good part at once; istiod never does, so the owner calls `release` after a while, which applies the rest;
-- a refused policy of which there is no good version is replaced by one that denies everything it selects.
+- a refused policy of which there is no good version is replaced by one that denies everything it selects, a refused
+  workload or service by one to which nothing is sent: a name in doubt is not the same as a name that nobody has.
 With `lax` (compat: istio) the good part is applied at once and refused policies are simply absent.
 
 With `on_demand` only addresses that were asked for by name are told (and those of the own node); policies all.
@@ -24,12 +25,14 @@ from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES, Record, R
 from ambient.xds.demand import Demand
 from ambient.xds.messages import DeltaRequest, DeltaResponse, NodeInfo
 from ambient.xds.policies import closed_stand_in
+from ambient.xds.stand_in import closed_address
 from ambient.xds.steps import finish
 
 SLICE: Final = 50
 """Resources read in one go: about two milliseconds."""
 
-_STAND_IN_VERSION = "refused"
+STAND_IN_VERSION: Final = "refused"
+"""What `versions` says of a stand-in; no server gives it."""
 _KINDS: Mapping[str, tuple[Kind, ...]] = {ADDRESS_TYPE: ("workload", "service"), AUTHORIZATION_TYPE: ("authorization",)}
 
 
@@ -157,12 +160,17 @@ class DeltaClient:
     def _known(self, state: _TypeState, *, copied: bool = False) -> Mapping[str, str]:
         if not state.stand_ins:
             return _Versions(state.versions.copy() if copied else state.versions)
-        return _Versions({**state.versions, **dict.fromkeys(state.stand_ins, _STAND_IN_VERSION)})
+        return _Versions({**state.versions, **dict.fromkeys(state.stand_ins, STAND_IN_VERSION)})
 
     @property
     def complete(self) -> bool:
         """Each type that is told without being asked for has had a response that was applied, in this process."""
         return all(state.answered for url, state in self._types.items() if self._demand is None or url != ADDRESS_TYPE)
+
+    @property
+    def stand_ins(self) -> int:
+        """How many refused resources have a stand-in in force."""
+        return sum(len(state.stand_ins) for state in self._types.values())
 
     @property
     def holding(self) -> bool:
@@ -254,8 +262,7 @@ class DeltaClient:
     def _judge(self, state: _TypeState, type_url: str, news: _News, bodies: Mapping[str, bytes]) -> Batch:
         if news.refused and not self._lax:
             state.held.then(news)
-            stand_ins = self._stand_ins(state, bodies) if type_url == AUTHORIZATION_TYPE else ()
-            return Batch(type_url, stand_ins, (), dict(news.refused))
+            return Batch(type_url, self._stand_ins(state, type_url, news, bodies), (), dict(news.refused))
         if state.held:
             state.held.without(news)
             if not state.held.refused:
@@ -305,10 +312,15 @@ class DeltaClient:
             self._answers.append((news.found, news.gone))
         return Batch(type_url, tuple(news.put.values()), tuple(gone), dict(news.refused), first)
 
-    def _stand_ins(self, state: _TypeState, bodies: Mapping[str, bytes]) -> tuple[Record, ...]:
+    def _stand_ins(
+        self, state: _TypeState, type_url: str, news: _News, bodies: Mapping[str, bytes]
+    ) -> tuple[Record, ...]:
         put: list[Record] = []
         for name, body in bodies.items():
-            stand_in = closed_stand_in(name, body) if name not in state.versions else None
+            if name in state.versions:
+                continue
+            policy = type_url == AUTHORIZATION_TYPE
+            stand_in = closed_stand_in(name, body) if policy else closed_address(name, body, news.refused[name])
             if stand_in is not None:
                 put.append(stand_in)
                 state.stand_ins.add(name)

@@ -47,6 +47,7 @@ class Case:
     expect: tuple[str, ...] | NoRoute | str
     source: Workload = CLIENT
     registry_only: bool = False
+    network: str = ""
 
 
 def hbone(ip: str, target: str) -> str:

@@ -10,7 +10,9 @@ from ambient.model.workload import (
     HealthPolicy,
     IpFamilies,
     LoadBalancingMode,
+    Locality,
     NetworkMode,
+    Port,
     Scope,
     TunnelProtocol,
     Visibility,
@@ -144,7 +146,64 @@ SERVICES: dict[str, Case] = {
     "a pod inside the block": Case((cidr("10.0.0.0/8"), PEER), "10.0.0.2:443", (hbone("10.0.0.2", "10.0.0.2:443"),)),
 }
 
+NODES = (Scope.NETWORK, Scope.REGION, Scope.ZONE, Scope.SUBZONE, Scope.NODE)
+SAME_SUBZONE = ends("subzone 10.0.1.6", node="n6", locality=Locality("r1", "z1", "s1"))
+
+
+def only(ip: str) -> tuple[str, ...]:
+    return (hbone(ip, f"{ip}:8080"),)
+
+
 BALANCING: dict[str, Case] = {
+    "PreferSameNode: the same node": Case(
+        (balanced(FAILOVER, *NODES), *EVERYWHERE, *SAME_SUBZONE), "10.96.0.1:80", only("10.0.1.1")
+    ),
+    "PreferSameNode: then the subzone": Case(
+        (balanced(FAILOVER, *NODES), *EVERYWHERE[1:], *SAME_SUBZONE), "10.96.0.1:80", only("10.0.1.6")
+    ),
+    "PreferSameNode: then the zone": Case(
+        (balanced(FAILOVER, *NODES), *EVERYWHERE[1:]), "10.96.0.1:80", only("10.0.1.2")
+    ),
+    "PreferSameNode: then the region": Case(
+        (balanced(FAILOVER, *NODES), *EVERYWHERE[2:]), "10.96.0.1:80", only("10.0.1.3")
+    ),
+    "PreferSameNode: then anywhere": Case(
+        (balanced(FAILOVER, *NODES), *EVERYWHERE[3:]), "10.96.0.1:80", only("10.0.1.4")
+    ),
+    "FAILOVER by cluster": Case(
+        (balanced(FAILOVER, Scope.CLUSTER), *FAR, *SAME_REGION), "10.96.0.1:80", only("10.0.1.3")
+    ),
+    "FAILOVER by nothing takes all": Case((balanced(FAILOVER), *NEAR, *FAR), "10.96.0.1:80", (*only("10.0.1.4"), A)),
+    "STRICT by nothing takes all": Case((balanced(STRICT), *NEAR, *FAR), "10.96.0.1:80", (*only("10.0.1.4"), A)),
+    "STRICT by zone": Case((balanced(STRICT, Scope.ZONE), *NEAR, *SAME_REGION), "10.96.0.1:80", (A,)),
+    "STRICT among those that are ready": Case(
+        (balanced(STRICT, Scope.NODE), replace(NEAR[0], status=Health.UNHEALTHY), *FAR),
+        "10.96.0.1:80",
+        NoRoute.NO_HEALTHY_UPSTREAM,
+    ),
+    "STRICT with publishNotReadyAddresses": Case(
+        (balanced(STRICT, Scope.NODE, health=HealthPolicy.ALLOW_ALL), replace(NEAR[0], status=Health.UNHEALTHY), *FAR),
+        "10.96.0.1:80",
+        (A,),
+    ),
+    "FAILOVER with publishNotReadyAddresses prefers near to ready": Case(
+        (
+            balanced(FAILOVER, Scope.NODE, health=HealthPolicy.ALLOW_ALL),
+            replace(NEAR[0], status=Health.UNHEALTHY),
+            *FAR,
+        ),
+        "10.96.0.1:80",
+        (A,),
+    ),
+    "FAILOVER does not count the port that the nearest has not": Case(
+        (
+            balanced(FAILOVER, Scope.NODE, ports=(Port(80, 0),)),
+            replace(NEAR[0], services={WEB.key: ()}),
+            *SAME_ZONE,
+        ),
+        "10.96.0.1:80",
+        (B,),
+    ),
     "STANDARD has no bias": Case(
         (WEB, *EVERYWHERE), "10.96.0.1:80", tuple(hbone(f"10.0.1.{i}", f"10.0.1.{i}:8080") for i in (4, 1, 3, 2))
     ),

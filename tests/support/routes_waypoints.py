@@ -9,14 +9,20 @@ from ambient.model.outcome import NoRoute
 from ambient.model.workload import (
     GatewayAddress,
     Health,
+    LoadBalancing,
     LoadBalancingMode,
+    Locality,
     NamespacedHostname,
+    Scope,
+    TunnelProtocol,
 )
-from tests.support.builders import behind, waypoint, workload
+from tests.support.builders import behind, service, waypoint, workload
 from tests.support.routes import (
     BARE_WP,
     BY_IP,
     BY_VIP,
+    CLIENT,
+    FAILOVER,
     GUARDED,
     PEER,
     PLAIN,
@@ -33,6 +39,10 @@ from tests.support.routes import (
     hbone,
     weighted,
 )
+
+CANARY = service("canary", "10.96.0.8", (15008, 15008))
+CANARY_POD = behind(workload("canary", "10.0.9.3"), CANARY)
+BY_NAME = GatewayAddress(NamespacedHostname("default", "gw.example"))
 
 WAYPOINTS: dict[str, Case] = {
     "a service behind a waypoint": Case((GUARDED, *TWO, WP, WP_POD), "10.96.0.1:80", (WP_HOP,)),
@@ -124,5 +134,80 @@ WAYPOINTS: dict[str, Case] = {
         (weighted(("x", 90), ("y", 10), waypoint=waypoint()), *TWO, WP, WP_POD), "10.96.0.1:80", (WP_HOP,)
     ),
     "none of them is there": Case((weighted(("x", 90), ("y", 10)), *TWO), "10.96.0.1:80", NoRoute.UNKNOWN_WAYPOINT),
+    "a canary of weight 0 leaves all to the waypoint": Case(
+        (weighted(("canary", 0), waypoint=waypoint()), *TWO, WP, WP_POD, CANARY, CANARY_POD), "10.96.0.1:80", (WP_HOP,)
+    ),
+    "a waypoint and its canary": Case(
+        (weighted(("wp", 90), ("canary", 10)), *TWO, WP, WP_POD, CANARY, CANARY_POD),
+        "10.96.0.1:80",
+        (WP_HOP, hbone("10.0.9.3", "10.96.0.1:80")),
+    ),
+    "a canary goes to the endpoints, too": Case(
+        (weighted(("wp", 90), ("canary", 10)), *TWO, WP, WP_POD, CANARY, CANARY_POD), "10.96.0.1:80", (A, B), CANARY_POD
+    ),
+    "a waypoint whose pod says it is plain is spoken to in HBONE all the same": Case(
+        (GUARDED, WP, replace(WP_POD, tunnel_protocol=TunnelProtocol.NONE)), "10.96.0.1:80", (WP_HOP,)
+    ),
+    "a waypoint's pod of which nothing was understood": Case(
+        (GUARDED, *TWO, WP, replace(WP_POD, refused="junk")), "10.96.0.1:80", NoRoute.NO_HEALTHY_UPSTREAM
+    ),
+    "a waypoint of which nothing was understood is never bypassed": Case(
+        (GUARDED, *TWO, replace(WP, refused="junk"), WP_POD), "10.96.0.1:80", NoRoute.UNKNOWN_WAYPOINT
+    ),
+    "a waypoint by the address of a pod that was not understood is never bypassed": Case(
+        (replace(WEB, waypoint=BY_IP), *TWO, replace(WP_POD, refused="junk")), "10.96.0.1:80", NoRoute.UNKNOWN_WAYPOINT
+    ),
+    "the nearest pod of the waypoint": Case(
+        (
+            GUARDED,
+            replace(WP, load_balancing=LoadBalancing(FAILOVER, (Scope.ZONE,))),
+            WP_POD,
+            behind(workload("near", "10.0.9.5", locality=Locality("r1", "z1")), WP),
+        ),
+        "10.96.0.1:80",
+        (hbone("10.0.9.5", "10.96.0.1:80"),),
+    ),
+    "a waypoint of a family that the client has not": Case(
+        (GUARDED, *TWO, WP, replace(WP_POD, addresses=(ip_address("fd09::1"),))),
+        "10.96.0.1:80",
+        NoRoute.NO_HEALTHY_UPSTREAM,
+        replace(CLIENT, addresses=(ip_address("10.0.0.1"),)),
+    ),
+    "a waypoint's pod of which there is only the name": Case(
+        (GUARDED, WP, replace(WP_POD, addresses=(), hostname="wp.example")),
+        "10.96.0.1:80",
+        ("wp.example:15008>10.96.0.1:80",),
+    ),
+    "a waypoint that is a workload of which there is only the name": Case(
+        (replace(WEB, waypoint=BY_NAME), workload("gw", "", hostname="gw.example")),
+        "10.96.0.1:80",
+        ("gw.example:15008>10.96.0.1:80",),
+    ),
+    "a waypoint that is a workload without anything": Case(
+        (replace(WEB, waypoint=BY_NAME), workload("gw", "fd09::1", hostname="gw.example")),
+        "10.96.0.1:80",
+        NoRoute.NO_HEALTHY_UPSTREAM,
+        replace(CLIENT, addresses=(ip_address("10.0.0.1"),)),
+    ),
+    "the waypoint that is known by its address goes to the endpoints": Case(
+        (replace(WEB, waypoint=BY_IP), *TWO, WP_POD), "10.96.0.1:80", (A, B), WP_POD
+    ),
+    "a waypoint of another namespace": Case(
+        (
+            replace(WEB, waypoint=waypoint("wp", "infra")),
+            service("wp", "", (15008, 15008), namespace="infra"),
+            behind(workload("wp", "10.0.9.9", namespace="infra"), service("wp", "", (15008, 15008), namespace="infra")),
+            WP,
+            WP_POD,
+        ),
+        "10.96.0.1:80",
+        (hbone("10.0.9.9", "10.96.0.1:80"),),
+    ),
+    "a pod behind a service with a waypoint, dialled by its address": Case(
+        (GUARDED, TWO[0], WP, WP_POD), "10.0.1.1:8080", (hbone("10.0.1.1", "10.0.1.1:8080"),)
+    ),
+    "its own waypoint does not concern a pod that dials itself": Case(
+        (replace(CLIENT, waypoint=waypoint()), WP, WP_POD), "10.0.0.1:80", "pass", replace(CLIENT, waypoint=waypoint())
+    ),
     "canaries without weight": Case((weighted(("wp", 0)), *TWO, WP, WP_POD), "10.96.0.1:80", NoRoute.UNKNOWN_WAYPOINT),
 }

@@ -327,6 +327,7 @@ class Director:
             "ambient_known_workloads": workloads,
             "ambient_known_services": services,
             "ambient_known_policies": policies,
+            "ambient_not_understood": self.discovery.not_understood,
             "ambient_flows_lost": self.flows.lost,
             "ambient_spans_waiting": self.exporter.waiting if self.exporter is not None else 0,
         }

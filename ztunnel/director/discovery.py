@@ -130,6 +130,11 @@ class Discovery:
             except MeshError as error:
                 self._not_saved(error)
 
+    @property
+    def not_understood(self) -> int:
+        """How many resources were refused and have no good version: nothing is sent there, or all is denied."""
+        return self._core.stand_ins
+
     # --- on demand
 
     def lacks(self, names: Iterable[str]) -> bool:

@@ -57,22 +57,24 @@ from tests.support.routes_gateways import (
     WP_GLOBAL,
     split,
 )
+from tests.support.routes_rivals import DOUBTS, RIVALS
 from tests.support.routes_services import BALANCING, SERVICES
 from tests.support.routes_waypoints import WAYPOINTS
 
-TABLES = (DIRECT, SERVICES, BALANCING, WAYPOINTS, GATEWAYS, GATEWAY_ODDITIES)
+TABLES = (DIRECT, SERVICES, BALANCING, WAYPOINTS, GATEWAYS, GATEWAY_ODDITIES, RIVALS, DOUBTS)
 TABLE = {name: case for table in TABLES for name, case in table.items()}
 
 
 @pytest.mark.parametrize("case", TABLE.values(), ids=TABLE.keys())
 def test_routes(case: Case) -> None:
     world = mesh(*case.world)
-    assert shown(route(world, case.source, to(case.dial), registry_only=case.registry_only)) == case.expect
+    routed = route(world, case.source, to(case.dial), network=case.network, registry_only=case.registry_only)
+    assert shown(routed) == case.expect
 
 
 def test_no_two_rows_have_the_same_name() -> None:
     assert len(TABLE) == sum(map(len, TABLES))
-    assert len(TABLE) >= 140
+    assert len(TABLE) >= 210
 
 
 def forward(world: Mesh, dial: str) -> Forward:
@@ -300,6 +302,14 @@ def test_ports_of_services_without_a_waypoint_stay_open(
     world: tuple[Value, ...], pod: Workload, expected: tuple[int, ...]
 ) -> None:
     assert open_ports(mesh(*world), pod) == expected
+
+
+def test_what_cannot_be_judged_lets_nobody_in_and_what_cannot_be_dialled_keeps_nobody_out() -> None:
+    unread = replace(WEB, refused="junk")
+    assert waypoint_principals(mesh(unread), TWO[0]) == ("",)
+    headless = replace(GUARDED, addresses=())
+    assert waypoint_principals(mesh(headless, WP, WP_POD), TWO[0]) == ()
+    assert open_ports(mesh(headless, WP), OWN_WAYPOINT) == (8080,)
 
 
 def test_what_stands_for_another_network_is_nobodys_waypoint() -> None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import random
 from contextlib import suppress
+from dataclasses import replace
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ambient.errors import ProtocolError
-from ambient.xds.client import DeltaClient
+from ambient.xds.client import STAND_IN_VERSION, DeltaClient
 from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES, Refusal, Resource, decode, encode, name_of
 from ambient.xds.messages import DeltaResponse, decode_request, decode_response
+from ambient.xds.stand_in import closed_address
 from ambient.zds import custody
 from ambient.zds.codec import decode_ack, decode_hello
 from ambient.zds.codec import decode_request as decode_zds_request
@@ -62,7 +64,8 @@ def test_a_client_answers_every_response(bodies: list[bytes], type_url: str) -> 
     batch, answer = client.receive(DeltaResponse(type_url=type_url, nonce="n", resources=resources))
     assert (answer.error is not None) == bool(batch.refused)
     if batch.refused:
-        assert client.versions()[ADDRESS_TYPE] == before[ADDRESS_TYPE]
+        known = client.versions()[ADDRESS_TYPE]
+        assert {name for name in known if known[name] != STAND_IN_VERSION} == set(before[ADDRESS_TYPE])
         assert not batch.gone
 
 
@@ -85,3 +88,19 @@ def test_packets_are_read_or_refused(read: object) -> None:
 def test_custody_packets_are_read_or_refused(data: bytes, descriptors: int) -> None:
     with suppress(ProtocolError):
         custody.decode(data, descriptors)
+
+
+NAMES = st.sampled_from(["c1//Pod/ns/w", "ns/web.example", "c/x/ServiceEntry/ns/e/192.0.2.1", "a", "/", "a/", "a/b/c"])
+
+
+@settings(max_examples=600, deadline=None)
+@given(name=NAMES | st.text(max_size=20), body=damaged() | st.binary(max_size=200))
+def test_what_stands_in_for_a_damaged_address_can_be_kept_and_read_back(name: str, body: bytes) -> None:
+    stand_in = closed_address(name, body, "damaged")
+    if stand_in is None:
+        assert not name or "/" in name
+        return
+    assert stand_in.refused == "damaged"
+    assert name_of(stand_in) == name
+    again = encode(stand_in)
+    assert decode(again.type_url, name, again.body) == replace(stand_in, refused="")

@@ -189,7 +189,8 @@ def test_after_a_refusal_the_good_part_comes_again_without_the_culprit() -> None
     encode_bad(catalogue, A.uid)
     peer = Peer(catalogue)
     peer.settle()
-    assert peer.view == {B.uid: B}
+    assert set(peer.view) == {A.uid, B.uid}
+    assert (peer.view[B.uid], peer.view[A.uid].refused != "") == (B, True)  # type: ignore[union-attr]
     assert set(peer.stream.nacks) == {A.uid}
     assert peer.stream.acked == 1
     repaired = replace(A, node="n2")

@@ -180,7 +180,8 @@ def test_the_good_part_of_a_refused_response_is_applied_when_nothing_better_come
                 bench.client(), core=core, hold_s=0.01, on_message=lambda _url, size: sizes.append(size)
             ) as ztunnel:
                 await ztunnel.synced()
-                await until(lambda: set(ztunnel.view) == {simple_workload("a").uid})
+                await until(lambda: simple_workload("a").uid in ztunnel.view)
+                assert ztunnel.view[name].refused  # type: ignore[union-attr]
                 assert all(sizes)
 
     asyncio.run(scenario())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ambient.errors import KernelError
 from ambient.model.mesh import Mesh
-from ambient.model.workload import Locality, Port, Service, WorkloadType
+from ambient.model.workload import GatewayAddress, Locality, NamespacedHostname, Port, Service, WorkloadType
 from ambient.xds.client import Batch
 from ambient.xds.codec import AUTHORIZATION_TYPE
 from tests.support.director_world import ALICE, ALICE_WORKLOAD, DENY, World, scenario
@@ -262,3 +262,19 @@ async def test_a_worker_on_its_way_out_hears_of_policies_for_the_connections_it_
         await eventually(lambda: [worker.pid for worker in director.crew] == [2])
         director.discovery.apply(Batch(AUTHORIZATION_TYPE, (DENY,)))
         assert (await old.hears(ipc.PodUpdate)).policy.policies == (DENY,)
+
+
+def test_a_pod_of_which_nothing_was_understood_lets_nobody_in() -> None:
+    for uid in ("Kubernetes//Pod/ns/a", "other//Pod/ns/a"):
+        mesh = Mesh()
+        mesh.apply([replace(simple_workload("a"), uid=uid, node=SITE.node, refused="junk")])
+        assert not pod_policy(mesh, SITE, POD).known
+        assert source_of(mesh, SITE, POD).addresses == ()
+
+
+def test_only_waypoints_may_come_in_unless_the_setting_leaves_it_to_policies() -> None:
+    mesh = Mesh()
+    nowhere = GatewayAddress(NamespacedHostname("ns", "nowhere.example"))
+    mesh.apply([replace(simple_workload("a"), waypoint=nowhere)])
+    assert pod_policy(mesh, SITE, POD).waypoint_principals == ("",)
+    assert pod_policy(mesh, replace(SITE, only_waypoints=False), POD).waypoint_principals == ()

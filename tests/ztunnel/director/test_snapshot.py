@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ambient.errors import InvalidInput, Unavailable
+from ambient.xds.client import STAND_IN_VERSION
 from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE
 from ambient.xds.steps import finish
 from tests.support.discovery import rich_policy, rich_service, rich_workload, simple_workload
@@ -101,3 +103,14 @@ def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "discovery.snapshot").write_bytes(b"what")
     with pytest.raises(InvalidInput, match=r"discovery\.snapshot"):
         SnapshotFile(str(tmp_path), "c/n1").load()
+
+
+def test_what_only_stands_in_for_something_refused_still_does_after_a_restart(tmp_path: Path) -> None:
+    file = SnapshotFile(str(tmp_path / "state"), "c/n1")
+    closed = (replace(rich_workload(), refused="junk"), replace(rich_service(), refused="junk"))
+    versions = {ADDRESS_TYPE: dict.fromkeys((closed[0].uid, closed[1].key), STAND_IN_VERSION), AUTHORIZATION_TYPE: {}}
+    file.save(closed, versions)
+    found = file.load()
+    assert found is not None
+    assert [bool(one.refused) for one in found.records] == [True, True]  # type: ignore[union-attr]
+    assert found.versions == versions
