@@ -84,7 +84,7 @@ class Policies:
         if canonical is not None and canonical.node != self._node:
             canonical = None
         workload = canonical or self._mesh.local_workload(pod.namespace, pod.name, self._node)
-        if workload is None or lacks(self.client, self._mesh, needs_of(self._mesh, workload)):
+        if workload is None or workload.refused or lacks(self.client, self._mesh, needs_of(self._mesh, workload)):
             return None
         return workload
 

@@ -254,9 +254,7 @@ class Mesh:
         """
         uids = self._uids_by_node.names(node) if node else self._workloads
         found = (self._workloads[uid] for uid in uids)
-        return self._best(
-            one.uid for one in found if one.name == name and one.namespace == namespace and not one.refused
-        )
+        return self._best(one.uid for one in found if one.name == name and one.namespace == namespace)
 
     def endpoints(self, service_key: str) -> tuple[ServiceEndpoint, ...]:
         """Every workload that says it belongs to the service, whatever its health, ordered by uid."""

@@ -138,3 +138,15 @@ def test_the_first_request_is_not_for_the_whole_cluster() -> None:
     address, authorization = Feed().policies.client.open()
     assert (address.subscribe, address.unsubscribe) == (("*",), ("*",))
     assert (authorization.subscribe, authorization.unsubscribe) == ((), ())
+
+
+def test_a_pod_of_which_nothing_was_understood_counts_as_selected_and_is_not_judged() -> None:
+    feed = Feed()
+    feed.everything(ELSEWHERE)
+    unreadable = replace(encode(WORKLOAD), body=b"\xff")
+    response = DeltaResponse(type_url=ADDRESS_TYPE, nonce="2", resources=(), removed=(WORKLOAD.uid,))
+    feed.policies.apply(feed.policies.client.receive(response)[0])
+    response = DeltaResponse(type_url=ADDRESS_TYPE, nonce="3", resources=(unreadable,))
+    feed.policies.apply(feed.policies.client.receive(response)[0])
+    assert feed.policies.apply_to(target())
+    assert feed.policies.judge_of(target()) is None
