@@ -156,6 +156,7 @@ class InboundStream:
         match take_aim(self._record.hbone_target, tunnel.local.ip, pod.policy, answer):
             case Aim() as aim:
                 self._aim = aim
+                self._record.original = aim.judged
                 self.connection = Connection(tunnel.source.ip, tunnel.local.ip, aim.judged.port, tunnel.peer)
                 pod.live.register(self)
                 self._judge()
@@ -173,7 +174,7 @@ class InboundStream:
     def _service(self) -> ServiceLabels:
         """What telemetry calls the destination: the client's hint if it names a service of this pod."""
         services = self._tunnel.pod.policy.services
-        hint = self._request.first(b"forwarded")
+        self._record.hint = hint = self._request.first(b"forwarded")
         if hint and len(services) > 1:
             _, found, host = hint.partition(b"host=")
             name = host.strip(b'"').decode("ascii", "replace") if found else ""

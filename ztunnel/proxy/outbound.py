@@ -145,7 +145,9 @@ class Outbound:
         record.hbone_target = hop.authority
         record.mutual_tls = True
         record.source_identity = self._pod.identity
-        if not hop.inner:
+        if hop.inner:
+            record.doubled = True
+        else:
             self._pod.plane.recorder.established(record)
         self._pod.pool.acquire(hop, self)
 

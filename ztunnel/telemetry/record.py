@@ -69,8 +69,10 @@ class ConnectionRecord:
         "destination",
         "destination_identity",
         "destination_peer",
+        "doubled",
         "failure",
         "hbone_target",
+        "hint",
         "inbound",
         "meter",
         "mutual_tls",
@@ -96,8 +98,12 @@ class ConnectionRecord:
         self.source_text = shown(source)
         self.destination = destination
         self.original = destination
-        """What the application dialled."""
+        """What the application dialled; coming in, where the connection is led to."""
         self.hbone_target = ""
+        self.hint = b""
+        """The `forwarded` header that came with its CONNECT."""
+        self.doubled = False
+        """A tunnel within a gateway's tunnel."""
         self.inbound = inbound
         self.opened_at = now
         self.opened_unix = unix
@@ -123,6 +129,17 @@ class ConnectionRecord:
         """The 32 hex digits of the trace, "" when there is none or what came is no trace context."""
         parts = self.traceparent.split("-")
         return parts[1] if len(parts) == 4 and len(parts[1]) == 32 and set(parts[1]) <= _HEX else ""
+
+    @property
+    def protocol(self) -> str:
+        """As the config dump calls it."""
+        return "DOUBLEHBONE" if self.doubled else "HBONE" if self.hbone_target else "TCP"
+
+    @property
+    def asked_host(self) -> str:
+        """The service that the client says it dialled (`host` of `forwarded`), "" when it says none."""
+        host = self.hint.partition(b"host=")[2].partition(b";")[0].strip(b'"')
+        return host.decode("ascii") if host.isascii() else ""
 
     def octets(self) -> tuple[int, int]:
         """Octets client to server and server to client so far."""

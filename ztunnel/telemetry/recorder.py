@@ -119,16 +119,15 @@ class Recorder:
         """Open connections per pod uid, as the config dump shows them."""
         found: dict[str, list[LiveConnection]] = {}
         for record in self._open:
+            inbound = record.inbound
             found.setdefault(record.pod_uid, []).append(
                 LiveConnection(
-                    direction="inbound" if record.inbound else "outbound",
+                    direction="inbound" if inbound else "outbound",
                     src=record.source_text,
-                    original_dst=str(record.original) if not record.inbound else record.service.hostname,
-                    actual_dst=str(record.destination)
-                    if not record.inbound
-                    else record.hbone_target or str(record.destination),
-                    protocol="HBONE" if record.hbone_target else "TCP",
-                    peer=record.source_identity if record.inbound else record.destination_identity,
+                    original_dst=record.asked_host if inbound else str(record.original),
+                    actual_dst=str(record.original if inbound else record.destination),
+                    protocol=record.protocol,
+                    peer=record.source_identity if inbound else record.destination_identity,
                     opened_unix=record.opened_unix,
                 )
             )

@@ -122,8 +122,29 @@ def test_the_dump_shows_open_connections_by_pod() -> None:
     made, _ = recorder()
     record = relayed(made, inbound=False)
     record.hbone_target = "10.0.0.2:80"
+    record.destination = parse_endpoint("10.0.0.2:15008")
     (live,) = made.live()["uid"]
     assert (live.direction, live.src, live.protocol) == ("outbound", "10.0.0.1:1000", "HBONE")
+    assert (live.original_dst, live.actual_dst, live.opened_unix) == ("10.0.0.2:80", "10.0.0.2:15008", 100.0)
+    record.doubled = True
+    assert made.live()["uid"][0].protocol == "DOUBLEHBONE"
+
+
+def test_coming_in_the_dump_shows_the_service_the_client_dialled_and_where_it_led() -> None:
+    made, _ = recorder()
+    record = relayed(made, inbound=True)
+    assert [(one.original_dst, one.protocol) for one in made.live()["uid"]] == [("", "TCP")]
+    record.hbone_target = "db.shop.svc.cluster.local:80"
+    record.original = parse_endpoint("10.0.0.2:8080")
+    for hint, host in (
+        (b'for="10.0.0.1:1000";host=db.shop.svc.cluster.local', "db.shop.svc.cluster.local"),
+        (b'host="db.shop";for="10.0.0.1:1"', "db.shop"),
+        (b'for="10.0.0.1:1000"', ""),
+        (b"host=\xff", ""),
+    ):
+        record.hint = hint
+        (live,) = made.live()["uid"]
+        assert (live.original_dst, live.actual_dst, live.protocol) == (host, "10.0.0.2:8080", "HBONE")
 
 
 def test_a_failure_without_a_context_is_a_warning() -> None:
