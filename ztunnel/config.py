@@ -62,6 +62,7 @@ class Config:
     orig_src: bool | None = None
     """Speak to applications as the client: None = where it can be done, True = or refuse, False = never."""
     metrics_series: int = 2_000
+    policy_info_log: bool = False
     admin_port: int = ADMIN_PORT
     stats_port: int = STATS_PORT
     ready_port: int = READY_PORT
@@ -244,6 +245,7 @@ def read_config(env: Mapping[str, str]) -> Config:
         only_waypoints=reader.parsed("AMBIENT_WAYPOINTS", "enforced", choice("enforced", "istio")) == "enforced",
         preferred_namespace=reader.text("PREFERED_SERVICE_NAMESPACE", ""),
         orig_src=reader.flag("ENABLE_ORIG_SRC", False) if env.get("ENABLE_ORIG_SRC") else None,
+        policy_info_log=reader.flag("AUTHZ_POLICY_INFO_LOGGING", False),
         metrics_series=reader.parsed("AMBIENT_METRICS_SERIES", 2_000, integer(10, 100_000)),
         admin_port=reader.parsed("AMBIENT_ADMIN_PORT", ADMIN_PORT, _port),
         stats_port=reader.parsed("AMBIENT_STATS_PORT", STATS_PORT, _port),

@@ -35,7 +35,8 @@ _CLOSED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         ),
         "reason": (
             *(reason.value for reason in (*Reason, *NoRoute)),
-            *("bad-request", "illegal-port", "ip-mismatch", "no-director", "unknown-workload", "unresolved-name"),
+            *("bad-request", "illegal-port", "ip-mismatch", "no-director", "no-service-address"),
+            *("unknown-workload", "unresolved-name"),
         ),
     }
 )

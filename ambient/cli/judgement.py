@@ -107,7 +107,7 @@ def judge(view: Mesh, views: Mapping[str, Mesh], client: Source, hop: Hop, final
         allowed,
         explanation.verdict.reason,
         explanation.text
-        + (f"; dry-run policies that match: {', '.join(explanation.dry_run)}" if explanation.dry_run else ""),
+        + "".join(f"; {one.policy}, a dry run, {one.effect.replace('-', ' ')}" for one in explanation.dry_run),
         explanation.policy,
         explanation.rule,
         explanation.misses,

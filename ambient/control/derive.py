@@ -36,6 +36,8 @@ class DeriveSettings:
     domain: str = "cluster.local"
     network: str = ""
     dry_run_policies: bool = False
+    trust_domain_aliases: frozenset[str] = frozenset()
+    """Other names of our trust domain: principals of policies that name one of them mean all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +64,13 @@ def derive(records: Records, settings: DeriveSettings) -> Derived:
         if service is not None:
             services[service.key] = service
         conditions[kube_service.key] = _waypoint_bound(kube_service, labels)
-    authorization = policy_set(records, settings.root_namespace, dry_run=settings.dry_run_policies)
+    aliases = settings.trust_domain_aliases
+    authorization = policy_set(
+        records,
+        settings.root_namespace,
+        dry_run=settings.dry_run_policies,
+        same_domains=aliases | {settings.trust_domain} if aliases else aliases,
+    )
     modes = peer_modes(records, settings.root_namespace)
     conditions.update(authorization.conditions)
     nodes = {node.name: node for node in records.of(Node)}

@@ -44,8 +44,11 @@ class PolicySet:
         )
 
 
-def policy_set(records: Records, root_namespace: str, *, dry_run: bool) -> PolicySet:
-    """Translate every AuthorizationPolicy. `dry_run`: send policies with the dry-run annotation (never enforced)."""
+def policy_set(
+    records: Records, root_namespace: str, *, dry_run: bool, same_domains: frozenset[str] = frozenset()
+) -> PolicySet:
+    """Translate every AuthorizationPolicy. `dry_run`: send policies with the dry-run annotation (never enforced).
+    `same_domains`: trust domains that stand for each other."""
     policies: dict[str, Authorization] = {}
     conditions: dict[str, tuple[Condition, ...]] = {}
     selectors = ByLabel()
@@ -53,7 +56,7 @@ def policy_set(records: Records, root_namespace: str, *, dry_run: bool) -> Polic
         if record.target_refs:
             conditions[record.key] = tuple(_targets(record, records))
             continue
-        policy, condition = _one(record, root_namespace, dry_run)
+        policy, condition = _one(record, root_namespace, dry_run, same_domains)
         conditions[record.key] = (condition,)
         if policy is not None:
             policies[policy.key] = policy
@@ -78,7 +81,7 @@ def _scope(namespace: str, selector: Mapping[str, str] | None, root_namespace: s
 
 
 def _one(
-    record: AuthorizationPolicy, root_namespace: str, dry_run_sent: bool
+    record: AuthorizationPolicy, root_namespace: str, dry_run_sent: bool, same_domains: frozenset[str]
 ) -> tuple[Authorization | None, Condition]:
     if record.action not in ("ALLOW", "DENY"):
         return None, _unsupported(f"ztunnel does not support the {record.action} action", sent=False)
@@ -88,7 +91,7 @@ def _one(
         why = f'found policy "{name}" using dry-run annotation, but support for ambient dry-run'
         return None, _unsupported(f"{why} authorizationPolicies isn't enabled", sent=False)
     action = Action[record.action]
-    translated = translate(record, action)
+    translated = translate(record, action, same_domains)
     policy = Authorization(
         name=record.name,
         namespace=record.namespace,

@@ -43,8 +43,11 @@ class Translated:
     numbers: tuple[int, ...] = ()
 
 
-def translate(policy: AuthorizationPolicy, action: Action) -> Translated:
-    """An ALLOW rule with anything unsupported is left out whole; of a DENY rule only that thing is."""
+def translate(policy: AuthorizationPolicy, action: Action, same_domains: frozenset[str] = frozenset()) -> Translated:
+    """An ALLOW rule with anything unsupported is left out whole; of a DENY rule only that thing is.
+
+    `same_domains`: trust domains that stand for each other in principals.
+    """
     rules: list[Rule] = []
     numbers: list[int] = []
     unsupported: set[str] = set()
@@ -54,7 +57,7 @@ def translate(policy: AuthorizationPolicy, action: Action) -> Translated:
         unsupported |= missing
         if missing and action is Action.ALLOW:
             continue
-        translated = _rule(rule, policy.namespace)
+        translated = _rule(rule, policy.namespace, same_domains)
         rules.append(translated)
         numbers.append(i + 1)
         if any(all(match == NO_FIELDS for match in clause) for clause in translated):
@@ -66,16 +69,16 @@ def translate(policy: AuthorizationPolicy, action: Action) -> Translated:
 def _unsupported(rule: PolicyRule) -> set[str]:
     found = {name for source in rule.sources for name, field in _SOURCE_L7 if getattr(source, field)}
     found |= {name for operation in rule.operations for name, field in _OPERATION_L7 if getattr(operation, field)}
-    return found | {when.key for when in rule.when if _when(when, "") == NO_FIELDS}
+    return found | {when.key for when in rule.when if _when(when, frozenset()) == NO_FIELDS}
 
 
-def _rule(rule: PolicyRule, namespace: str) -> Rule:
+def _rule(rule: PolicyRule, namespace: str, domains: frozenset[str]) -> Rule:
     clauses: list[Clause] = []
     if rule.operations:
         clauses.append(tuple(_operation(operation) for operation in rule.operations))
     if rule.sources:
-        clauses.append(tuple(_source(source, namespace) for source in rule.sources))
-    clauses += ((_when(when, namespace),) for when in rule.when)
+        clauses.append(tuple(_source(source, namespace, domains) for source in rule.sources))
+    clauses += ((_when(when, domains),) for when in rule.when)
     return tuple(clauses)
 
 
@@ -83,10 +86,10 @@ def _operation(operation: Operation) -> Match:
     return Match(destination_ports=operation.ports, not_destination_ports=operation.not_ports)
 
 
-def _source(source: Source, namespace: str) -> Match:
+def _source(source: Source, namespace: str, domains: frozenset[str]) -> Match:
     return Match(
-        principals=_strings(source.principals),
-        not_principals=_strings(source.not_principals),
+        principals=_principals(source.principals, domains),
+        not_principals=_principals(source.not_principals, domains),
         namespaces=_strings(source.namespaces),
         not_namespaces=_strings(source.not_namespaces),
         service_accounts=_accounts(source.service_accounts, namespace),
@@ -96,7 +99,7 @@ def _source(source: Source, namespace: str) -> Match:
     )
 
 
-def _when(when: When, namespace: str) -> Match:
+def _when(when: When, domains: frozenset[str]) -> Match:
     """A match without fields when ztunnel does not know the attribute."""
     match when.key:
         case "source.ip":
@@ -104,12 +107,25 @@ def _when(when: When, namespace: str) -> Match:
         case "source.namespace":
             return Match(namespaces=_strings(when.values), not_namespaces=_strings(when.not_values))
         case "source.principal":
-            return Match(principals=_strings(when.values), not_principals=_strings(when.not_values))
+            return Match(
+                principals=_principals(when.values, domains), not_principals=_principals(when.not_values, domains)
+            )
         case "destination.ip":
             return Match(destination_ips=_networks(when.values), not_destination_ips=_networks(when.not_values))
         case "destination.port":
             return Match(destination_ports=_ports(when.values), not_destination_ports=_ports(when.not_values))
     return NO_FIELDS
+
+
+def _principals(values: tuple[str, ...], domains: frozenset[str]) -> tuple[StringMatch, ...]:
+    """Each that names one of the trust domains in full stands for all of them, that one first."""
+    found: dict[str, None] = {}
+    for value in values:
+        domain, slash, rest = value.partition("/")
+        found[value] = None
+        if slash and domain in domains:
+            found.update((f"{other}/{rest}", None) for other in sorted(domains))
+    return _strings(tuple(found))
 
 
 def _strings(values: tuple[str, ...]) -> tuple[StringMatch, ...]:

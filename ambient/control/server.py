@@ -181,6 +181,8 @@ def derivation(settings: ControlSettings) -> Callable[[Records], Derived]:
         root_namespace=settings.root_namespace,
         domain=settings.cluster_domain,
         network=settings.network,
+        dry_run_policies=settings.dry_run_policies,
+        trust_domain_aliases=settings.trust_domain_aliases,
     )
     return lambda records: derive(records, wanted)
 

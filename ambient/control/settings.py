@@ -36,6 +36,10 @@ def _words(given: str) -> frozenset[str]:
     return words
 
 
+def _optional_words(given: str) -> frozenset[str]:
+    return _words(given) if given else frozenset()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlSettings:
     """What `python -m ambient.control` is told through its environment; times are seconds."""
@@ -51,6 +55,8 @@ class ControlSettings:
     network: str = setting("NETWORK", text, "")
     trust_domain: str = setting("TRUST_DOMAIN", text, "cluster.local")
     cluster_domain: str = setting("CLUSTER_DOMAIN", text, "cluster.local")
+    trust_domain_aliases: frozenset[str] = setting("TRUST_DOMAIN_ALIASES", _optional_words, "")
+    dry_run_policies: bool = setting("AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY", boolean, "false")
     root_namespace: str = setting("ROOT_NAMESPACE", text, "istio-system")
     default_ttl_s: float = setting("DEFAULT_WORKLOAD_CERT_TTL", duration, "24h")
     longest_ttl_s: float = setting("MAX_WORKLOAD_CERT_TTL", duration, "90d")

@@ -76,6 +76,7 @@ def control(settings: LabSettings) -> Component:
         "CLUSTER_ID": "Kubernetes",
         "TRUST_DOMAIN": "cluster.local",
         "ROOT_NAMESPACE": "istio-system",
+        "AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY": "true",
         **settings.environment("control"),
     }
     argv = (sys.executable, "-m", "ambient.control")

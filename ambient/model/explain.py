@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Final
 
-from ambient.model.decide import judge_naive, policy_matches
+from ambient.model.decide import PolicyIndex, dry_run_naive, judge_naive
 from ambient.model.matching import principal_of, rule_matches
 from ambient.model.nearest import Difference, differences
-from ambient.model.outcome import Allowed, Connection, Reason, Verdict
+from ambient.model.outcome import Allowed, Connection, Denied, DryRun, Reason, Verdict
 from ambient.model.policy import Action, Authorization
+
+LOOKED_AT: Final = 32
+"""Rules that `ground` compares at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,40 +22,57 @@ class Explanation:
     """A verdict with its ground. `policy` and `rule` (its number in the resource, 0 = none) name what decided or came
     nearest.
 
-    `misses` is empty when that rule matched. `dry_run`: keys of policies that would have matched if enforced.
+    `misses` is empty when that rule matched. `dry_run`: what the dry-run policies would do.
     """
 
     verdict: Verdict
     policy: str = ""
     rule: int = 0
     misses: tuple[Difference, ...] = ()
-    dry_run: tuple[str, ...] = ()
+    dry_run: tuple[DryRun, ...] = ()
     text: str = ""
 
 
 def explain(policies: Iterable[Authorization], missing: Sequence[str], connection: Connection) -> Explanation:
     """The whole ground, by trying every rule."""
     listed = list(policies)
-    principal = principal_of(connection)
     verdict = judge_naive(listed, missing, connection)
-    dry = tuple(p.key for p in listed if p.dry_run and policy_matches(p, connection, principal))
+    dry = dry_run_naive(listed, connection, verdict)
     match verdict.reason:
         case Reason.POLICY_NOT_RECEIVED:
-            text = f"denied: the workload names policy {verdict.policy}, which has not been received"
-            return Explanation(verdict, verdict.policy, dry_run=dry, text=text)
+            return _missing(verdict, dry)
         case Reason.NO_ALLOW_POLICY:
             return Explanation(
                 verdict, dry_run=dry, text="allowed: no ALLOW policy selects the workload and no DENY matches"
             )
         case Reason.NO_ALLOW_MATCHED:
             allows = [p for p in listed if p.action is Action.ALLOW and not p.dry_run]
-            ranked = (entry for policy in allows for entry in _near(policy, connection, principal))
-            return _nearest(verdict, allows[0], ranked, dry)
+            return _nearest(verdict, allows[0], _near(allows, connection), dry)
     decided = next(policy for policy in listed if policy.key == verdict.policy and not policy.dry_run)
     return _decided(verdict, decided, connection, dry)
 
 
-def _decided(verdict: Verdict, policy: Authorization, connection: Connection, dry: tuple[str, ...]) -> Explanation:
+def ground(index: PolicyIndex, connection: Connection, verdict: Denied) -> Explanation:
+    """Of a denial as it happens, at bounded cost: `verdict` is what the index said. What is nearest is sought among
+    the rules of the policy that the look-up came to, then the first others."""
+    match verdict.reason:
+        case Reason.POLICY_NOT_RECEIVED:
+            return _missing(verdict, ())
+        case Reason.DENIED_BY:
+            return _decided(verdict, index.by_key[verdict.policy], connection, ())
+        case Reason.NO_ALLOW_MATCHED:
+            reached = index.by_key[verdict.policy]
+            ordered = chain((reached,), (policy for policy in index.allows if policy is not reached))
+            return _nearest(verdict, reached, islice(_near(ordered, connection), LOOKED_AT), ())
+    return Explanation(verdict, verdict.policy, text=f"denied: {verdict.detail or verdict.reason}")
+
+
+def _missing(verdict: Verdict, dry: tuple[DryRun, ...]) -> Explanation:
+    text = f"denied: the workload names policy {verdict.policy}, which has not been received"
+    return Explanation(verdict, verdict.policy, dry_run=dry, text=text)
+
+
+def _decided(verdict: Verdict, policy: Authorization, connection: Connection, dry: tuple[DryRun, ...]) -> Explanation:
     principal = principal_of(connection)
     at = next(i for i, rule in enumerate(policy.rules) if rule_matches(rule, connection, principal))
     number = policy.number_of(at)
@@ -61,14 +83,16 @@ def _decided(verdict: Verdict, policy: Authorization, connection: Connection, dr
 _Near = tuple[Authorization, int, tuple[Difference, ...]]
 
 
-def _near(policy: Authorization, connection: Connection, principal: str | None) -> Iterator[_Near]:
-    for at, rule in enumerate(policy.rules):
-        misses = differences(rule, connection, principal)
-        if misses:
-            yield policy, at, misses
+def _near(policies: Iterable[Authorization], connection: Connection) -> Iterator[_Near]:
+    principal = principal_of(connection)
+    for policy in policies:
+        for at, rule in enumerate(policy.rules):
+            misses = differences(rule, connection, principal)
+            if misses:
+                yield policy, at, misses
 
 
-def _nearest(verdict: Verdict, first: Authorization, ranked: Iterable[_Near], dry: tuple[str, ...]) -> Explanation:
+def _nearest(verdict: Verdict, first: Authorization, ranked: Iterable[_Near], dry: tuple[DryRun, ...]) -> Explanation:
     """The rule with the fewest differences, of several the first."""
     start = "denied: ALLOW policies select the workload and none matches"
     nearest = min(ranked, key=lambda entry: len(entry[2]), default=None)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
 
 from ambient.model.matching import NO_FIELDS, clause_matches, match_matches, namespace_of
 from ambient.model.outcome import Connection
-from ambient.model.policy import Clause, Match, Rule, StringMatch, StringMatchKind
+from ambient.model.policy import Clause, Match, Rule, ServiceAccountMatch, StringMatch, StringMatchKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,79 +45,62 @@ def _match(match: Match, connection: Connection, principal: str | None) -> Itera
         return
     who = "no identity (plaintext)" if principal is None else principal
     namespace = namespace_of(connection) or "no identity (plaintext)"
-    source, destination = str(connection.source_ip), str(connection.destination_ip)
-    port = str(connection.destination_port)
-    accounts = tuple(f"{a.namespace}/{a.service_account}" for a in match.service_accounts)
-    not_accounts = tuple(f"{a.namespace}/{a.service_account}" for a in match.not_service_accounts)
-    parts = (
-        ("source.principals", Match(principals=match.principals), _strings(match.principals), who),
-        ("source.notPrincipals", Match(not_principals=match.not_principals), _other(match.not_principals), who),
-        ("source.namespaces", Match(namespaces=match.namespaces), _strings(match.namespaces), namespace),
-        ("source.notNamespaces", Match(not_namespaces=match.not_namespaces), _other(match.not_namespaces), namespace),
-        ("source.serviceAccounts", Match(service_accounts=match.service_accounts), _one_of(accounts), who),
-        (
-            "source.notServiceAccounts",
-            Match(not_service_accounts=match.not_service_accounts),
-            "other than " + ", ".join(not_accounts),
-            who,
-        ),
-        ("source.ipBlocks", Match(source_ips=match.source_ips), "in " + _one_of(map(str, match.source_ips)), source),
-        (
-            "source.notIpBlocks",
-            Match(not_source_ips=match.not_source_ips),
-            "outside " + ", ".join(map(str, match.not_source_ips)),
-            source,
-        ),
-        (
-            "destination.ip",
-            Match(destination_ips=match.destination_ips),
-            "in " + _one_of(map(str, match.destination_ips)),
-            destination,
-        ),
-        (
-            "destination.ip (not)",
-            Match(not_destination_ips=match.not_destination_ips),
-            "outside " + ", ".join(map(str, match.not_destination_ips)),
-            destination,
-        ),
-        (
-            "operation.ports",
-            Match(destination_ports=match.destination_ports),
-            _one_of(map(str, match.destination_ports)),
-            port,
-        ),
-        (
-            "operation.notPorts",
-            Match(not_destination_ports=match.not_destination_ports),
-            "other than " + ", ".join(map(str, match.not_destination_ports)),
-            port,
-        ),
-    )
-    for name, alone, wanted, actual in parts:
-        if alone != NO_FIELDS and not match_matches(alone, connection, principal):
-            yield Difference(name, wanted, actual)
+    actual = {
+        "principals": who,
+        "namespaces": namespace,
+        "service_accounts": who,
+        "source_ips": str(connection.source_ip),
+        "destination_ips": str(connection.destination_ip),
+        "destination_ports": str(connection.destination_port),
+    }
+    for field, name in _NAMES.items():
+        values = getattr(match, field)
+        if values and not match_matches(Match(**{field: values}), connection, principal):
+            subject = field.removeprefix("not_")
+            yield Difference(name, _wanted(subject, values, negative=subject != field), actual[subject])
 
 
-def _one_of(values: Iterable[str]) -> str:
-    listed = list(values)
-    return listed[0] if len(listed) == 1 else "one of " + ", ".join(listed)
+def _wanted(subject: str, values: tuple[object, ...], *, negative: bool) -> str:
+    shown = [_written(value) for value in values[:_SHOWN]]
+    if len(values) > _SHOWN:
+        shown.append(f"{len(values) - _SHOWN} more")
+    within = subject.endswith("_ips")
+    if negative:
+        return f"{'outside' if within else 'other than'} {', '.join(shown)}"
+    return ("in " if within else "") + (shown[0] if len(shown) == 1 else f"one of {', '.join(shown)}")
 
 
-def _strings(matches: tuple[StringMatch, ...]) -> str:
-    return _one_of(_written(match) for match in matches)
-
-
-def _other(matches: tuple[StringMatch, ...]) -> str:
-    return "other than " + ", ".join(_written(match) for match in matches)
-
-
-def _written(match: StringMatch) -> str:
-    match match.kind:
-        case StringMatchKind.EXACT:
-            return match.value
-        case StringMatchKind.PREFIX:
-            return f"{match.value}*"
-        case StringMatchKind.SUFFIX:
-            return f"*{match.value}"
-        case StringMatchKind.PRESENCE:
+def _written(value: object) -> str:
+    match value:
+        case StringMatch(StringMatchKind.PREFIX, text):
+            return f"{text}*"
+        case StringMatch(StringMatchKind.SUFFIX, text):
+            return f"*{text}"
+        case StringMatch(StringMatchKind.PRESENCE):
             return "anybody with an identity"
+        case StringMatch(_, text):
+            return text
+        case ServiceAccountMatch(namespace, account):
+            return f"{namespace}/{account}"
+    return str(value)
+
+
+_SHOWN: Final = 8
+"""Values that a sentence lists at most."""
+_NAMES: Final = MappingProxyType(
+    {
+        "principals": "source.principals",
+        "not_principals": "source.notPrincipals",
+        "namespaces": "source.namespaces",
+        "not_namespaces": "source.notNamespaces",
+        "service_accounts": "source.serviceAccounts",
+        "not_service_accounts": "source.notServiceAccounts",
+        "source_ips": "source.ipBlocks",
+        "not_source_ips": "source.notIpBlocks",
+        "destination_ips": "destination.ip",
+        "not_destination_ips": "destination.ip (not)",
+        "destination_ports": "operation.ports",
+        "not_destination_ports": "operation.notPorts",
+    }
+)
+"""Fields of a match as the resource calls them."""

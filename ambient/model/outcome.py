@@ -48,6 +48,21 @@ class Denied:
 Verdict = Allowed | Denied
 
 
+class Effect(StrEnum):
+    """What a dry-run policy would do to a connection if it were enforced."""
+
+    WOULD_ALLOW = "would-allow"
+    WOULD_DENY = "would-deny"
+
+
+@dataclass(frozen=True, slots=True)
+class DryRun:
+    """`policy` is the key of a dry-run policy."""
+
+    policy: str
+    effect: Effect
+
+
 class NoRoute(StrEnum):
     """Why an outbound connection is refused before it leaves the node."""
 

@@ -163,6 +163,22 @@ def first_match(
     return best, near
 
 
+def every_match(root: Node, connection: Connection, principal: str | None, facts: Facts) -> list[int]:
+    """The orders of all matching rules, ascending."""
+    found: set[int] = set()
+    waiting = [root]
+    for node in waiting:  # grows while it is walked
+        found.update(entry.order for entry in node.entries if rule_matches(entry.rule, connection, principal))
+        if node.rest is not None:
+            waiting.append(node.rest)
+        value = None if node.demand is None else facts[node.demand]
+        if value is not None:
+            if value in node.exact:
+                waiting.append(node.exact[value])
+            node.reached(value, waiting)
+    return sorted(found)
+
+
 def address_number(ip: IpAddress) -> int:
     """The address as one number in which no IPv4 block meets an IPv6 block, whatever is shifted out."""
     return int(ip) if isinstance(ip, IPv4Address) else _SIXTH | int(ip)

@@ -43,13 +43,16 @@ class Part(NamedTuple):
     keys: Keys
 
 
-def build(policies: Iterable[Authorization]) -> Node:
-    """The tree of all rules of the policies; an entry's order is the policy's position."""
+def build(policies: Iterable[Authorization], *, every: bool = False) -> Node:
+    """The tree of all rules of the policies; an entry's order is the policy's position.
+
+    `every`: also those of a policy that an earlier one has, for who wants to know each policy that matches.
+    """
     entries: list[Entry] = []
     seen: set[Rule] = set()
     for order, policy in enumerate(policies):
         for rule in policy.rules:
-            if rule not in seen:  # the same rule in an earlier policy decides first
+            if every or rule not in seen:  # the same rule in an earlier policy decides first
                 seen.add(rule)
                 entries += (Entry(order, part) for part in _parts(rule))
     if len(entries) <= LEAF:

@@ -1,4 +1,4 @@
-"""The comparison of the index with the definition: random policies, random connections, the same verdicts."""
+"""The comparison of the index with the definition: random policies and connections, the same verdicts and dry runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from random import Random
 from typing import Final
 
-from ambient.model.decide import PolicyIndex, judge_naive
+from ambient.model.decide import PolicyIndex, dry_run_naive, judge_naive
 from ambient.model.outcome import Connection, Reason, Verdict
 from ambient.model.policy import Authorization
 from tests.support.policies import random_connection, random_policies
@@ -41,8 +41,10 @@ def compare(seed: int, pairs: int) -> Counter[Reason]:
     for _ in range(-(-pairs // CONNECTIONS)):
         policies = random_policies(random, random.choice(SIZES))
         index = PolicyIndex(policies)
-        for one in random.sample(pool, CONNECTIONS):
+        for number, one in enumerate(random.sample(pool, CONNECTIONS)):
             verdict, expected = index.judge(one), judge_naive(policies, (), one)
             assert comparable(verdict) == comparable(expected), (verdict, expected, policies, one)
             found[verdict.reason] += 1
+            if number % 5 == 0:
+                assert set(index.dry_run(one, verdict)) == set(dry_run_naive(policies, one, verdict)), (policies, one)
     return found

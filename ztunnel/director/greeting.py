@@ -20,4 +20,5 @@ def settings_for(config: Config, log_level: str) -> Settings:
         dns_search_domain=config.cluster_domain,
         orig_src={None: "", True: "true", False: "false"}[config.orig_src],
         metrics_series=config.metrics_series,
+        policy_info_log=config.policy_info_log,
     )

@@ -186,6 +186,8 @@ class Settings:
     orig_src: str = ""
     """Speak to applications as the client: "" = where it can be done, "true" = or refuse, "false" = never."""
     metrics_series: int = 2_000
+    policy_info_log: bool = False
+    """What policy decides about each connection is logged at level info, not debug."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,10 +6,11 @@ Registration comes before the first judgement, so that no change can slip betwee
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from ambient.model.decide import SharedIndexes
-from ambient.model.outcome import Connection, Denied, Reason, Verdict
+from ambient.model.explain import Explanation, ground
+from ambient.model.outcome import Connection, Denied, DryRun, Reason, Verdict
 from ztunnel.ipc.messages import PodPolicy
 from ztunnel.telemetry.record import Failure, Flag
 
@@ -21,6 +22,10 @@ _WORDS = {
 }
 
 
+_GROUNDS: Final = 256
+"""Denials of which the ground is remembered."""
+
+
 class Judged(Protocol):
     """A live inbound connection."""
 
@@ -30,26 +35,42 @@ class Judged(Protocol):
         """End it now, both sides."""
 
 
-def denial(verdict: Denied, occasion: str = "rejection") -> Failure:
-    """The verdict as record of failure, in Istio's words."""
+def _nobody(connection: Connection, verdict: Verdict, dry_runs: tuple[DryRun, ...]) -> None:
+    """Hears nothing."""
+
+
+def denial(verdict: Denied, occasion: str = "rejection", ground: Explanation | None = None) -> Failure:
+    """The verdict as record of failure, in Istio's words, with its ground in ours."""
     words = _WORDS.get(verdict.reason, "{reason}").format(policy=verdict.policy, reason=verdict.reason)
     text = f"connection closed due to policy {occasion}" + (f": {words}" if occasion == "rejection" else "")
-    return Failure(Flag.DENY, text, str(verdict.reason), verdict.policy, verdict.detail or words)
+    if ground is None:
+        return Failure(Flag.DENY, text, str(verdict.reason), verdict.policy, verdict.detail or words)
+    return Failure(Flag.DENY, text, str(verdict.reason), ground.policy, ground.text.removeprefix("denied: "))
 
 
 class LiveConnections:
-    """Registry and judge of one pod; `indexes` are those of the worker."""
+    """Registry and judge of one pod; `indexes` are those of the worker, `tell` hears what was decided of each
+    connection at first."""
 
-    __slots__ = ("_crashed", "_index", "_indexes", "_live", "_policy")
+    __slots__ = ("_crashed", "_grounds", "_index", "_indexes", "_live", "_policy", "_tell")
 
     def __init__(
-        self, policy: PodPolicy, crashed: Callable[[str, BaseException], None], indexes: SharedIndexes
+        self,
+        policy: PodPolicy,
+        crashed: Callable[[str, BaseException], None],
+        indexes: SharedIndexes,
+        tell: Callable[[Connection, Verdict, tuple[DryRun, ...]], None] = _nobody,
     ) -> None:
         self._indexes = indexes
         self._crashed = crashed
+        self._tell = tell
         self._live: dict[Judged, None] = {}
+        self._take(policy)
+
+    def _take(self, policy: PodPolicy) -> None:
         self._policy = policy
-        self._index = indexes.of(policy.policies, policy.missing)
+        self._index = self._indexes.of(policy.policies, policy.missing)
+        self._grounds: dict[Connection, Explanation] = {}
 
     def __len__(self) -> int:
         return len(self._live)
@@ -59,6 +80,14 @@ class LiveConnections:
 
     def release(self, live: Judged) -> None:
         self._live.pop(live, None)
+
+    def admit(self, live: Judged) -> Failure | None:
+        """The first judgement of a connection, told; why it may not come in, or None."""
+        verdict = self.judge(live)
+        self._tell(live.connection, verdict, self._index.dry_run(live.connection, verdict))
+        if isinstance(verdict, Denied):
+            return denial(verdict, "rejection", self._ground(live.connection, verdict))
+        return None
 
     def judge(self, live: Judged) -> Verdict:
         """The verdict of the policy in force now. Behind a waypoint only the waypoint comes in, and plain text proves
@@ -72,12 +101,20 @@ class LiveConnections:
 
     def replace(self, policy: PodPolicy) -> int:
         """New policy: judge every live connection again, cut those that fail; returns how many."""
-        self._policy = policy
-        self._index = self._indexes.of(policy.policies, policy.missing)
+        self._take(policy)
         failed = [(live, verdict) for live in self._live if isinstance(verdict := self.judge(live), Denied)]
         for live, verdict in failed:
-            self._cut(live, denial(verdict, "change"))
+            self._cut(live, denial(verdict, "change", self._ground(live.connection, verdict)))
         return len(failed)
+
+    def _ground(self, connection: Connection, verdict: Denied) -> Explanation:
+        """Kept for a while: whoever is denied often comes again."""
+        found = self._grounds.get(connection)
+        if found is None:
+            if len(self._grounds) >= _GROUNDS:
+                self._grounds.clear()
+            found = self._grounds[connection] = ground(self._index, connection, verdict)
+        return found
 
     def cut_all(self, failure: Failure) -> None:
         """End every connection (the pod is going away)."""

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Final
 from ambient.errors import MeshError
 from ambient.model.address import Endpoint
 from ambient.model.identity import Identity
-from ambient.model.outcome import Connection, Denied, PeerLabels, ServiceLabels
+from ambient.model.outcome import Connection, PeerLabels, ServiceLabels
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.headers import response_block
 from ztunnel.hbone.message import Answer, Request
 from ztunnel.hbone.stream import Sink, Stream
 from ztunnel.ipc.authorities import AuthorityAnswer
 from ztunnel.proxy.aim import Aim, Miss, proxy_header, take_aim
-from ztunnel.proxy.connections import denial
 from ztunnel.proxy.passthrough import UNKNOWN_WORKLOAD
 from ztunnel.proxy.relay import TUNNEL_LOST, TunnelledEnd
 from ztunnel.proxy.straight import AppDial
@@ -200,9 +199,9 @@ class InboundStream:
             pod.plane.recorder.established(record)
         else:
             pod.plane.peers.ask(self._tunnel.source.ip, self._peer_known)
-        verdict = pod.live.judge(self)
-        if isinstance(verdict, Denied):
-            self._refuse(401, denial(verdict))
+        refused = pod.live.admit(self)
+        if refused is not None:
+            self._refuse(401, refused)
             return
         assert self._aim is not None
         speak_for = self._tunnel.source if self._aim.dial == self._aim.judged else None

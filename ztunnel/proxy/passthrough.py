@@ -6,8 +6,7 @@ import socket
 from typing import TYPE_CHECKING
 
 from ambient.model.address import ZTUNNEL_PORTS, Endpoint
-from ambient.model.outcome import Connection, Denied, PeerLabels
-from ztunnel.proxy.connections import denial
+from ambient.model.outcome import Connection, PeerLabels
 from ztunnel.proxy.socket_end import abort_socket
 from ztunnel.proxy.straight import Straight
 from ztunnel.telemetry.record import Failure, Flag
@@ -69,9 +68,9 @@ class PlainInbound:
         record.destination_identity = pod.identity
         if pod.policy.services:
             record.service = pod.policy.services[0]
-        verdict = pod.live.judge(self)
-        if isinstance(verdict, Denied):
-            self._fail(denial(verdict))
+        refused = pod.live.admit(self)
+        if refused is not None:
+            self._fail(refused)
             return
         if record.source_peer is not None:
             pod.plane.recorder.established(record)

@@ -16,6 +16,7 @@ from ztunnel.ipc.messages import PeerAsk, RouteAsk, Settings
 from ztunnel.proxy.asks import AskCache
 from ztunnel.proxy.lookout import Lookout
 from ztunnel.proxy.socket_end import Buffers
+from ztunnel.telemetry.decisions import Decisions
 from ztunnel.telemetry.recorder import Recorder
 from ztunnel.tls.contexts import Wallet
 
@@ -74,6 +75,7 @@ class Plane:
         self.buffers = Buffers()
         self.lookout = Lookout(self.crashed)
         self.indexes = SharedIndexes()
+        self.decisions = Decisions(recorder, lambda: self.settings.policy_info_log)
         self.wallet = Wallet(wall)
         self.tunnels: set[Carrier] = set()
         self.draining = False

@@ -61,7 +61,7 @@ class Pod:
         self.sockets = sockets
         self.ports = ports_in_turn()
         """Where the next connections to the application speak from."""
-        self.live = LiveConnections(up.policy, plane.crashed, plane.indexes)
+        self.live = LiveConnections(up.policy, plane.crashed, plane.indexes, plane.decisions.tell)
         self.pool = TunnelPool(plane, self)
         self.outbound: dict[Cuttable, None] = {}
         """Outbound connections of the pod."""

@@ -94,6 +94,8 @@ class Recorder:
                     fields.append(("policy", failure.policy))
                 if failure.reason:
                     fields.append(("reason", failure.reason))
+                if failure.detail:
+                    fields.append(("detail", failure.detail))
             self.log.log("error" if failure else "info", "access", "connection complete", fields)
         event = "closed" if failure is None else "denied" if failure.flag is Flag.DENY else "failed"
         self._flow(event, record, failure)

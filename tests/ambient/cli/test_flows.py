@@ -80,11 +80,11 @@ def test_a_value_that_no_flow_can_have_is_refused_with_those_there_are(term: str
 
 
 def reasons_of_ztunnel() -> set[str]:
-    """Third arguments of `Failure(...)`, and `reason=`, wherever they are written out in ztunnel's own code."""
+    """Third arguments of `Failure(...)` and `_miss(...)`, and `reason=`, wherever they are written out in ztunnel's code."""
     found = set()
     for path in Path(ztunnel.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Failure":
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("Failure", "_miss"):
                 given = [*node.args[2:3], *(word.value for word in node.keywords if word.arg == "reason")]
                 found |= {one.value for one in given if isinstance(one, ast.Constant)}
     return {str(reason) for reason in found}

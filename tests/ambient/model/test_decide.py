@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from ambient.model.decide import PolicyIndex, SharedIndexes, judge_naive
-from ambient.model.outcome import Allowed, Denied, Reason, Verdict
+from ambient.model.decide import PolicyIndex, SharedIndexes, dry_run_naive, judge_naive
+from ambient.model.outcome import Allowed, Denied, DryRun, Effect, Reason, Verdict
 from ambient.model.policy import Action, Authorization, Match
 from tests.support.builders import allow, connection, deny, rule, strings
 
@@ -87,3 +87,36 @@ def test_one_set_of_policies_has_one_index_while_somebody_uses_it() -> None:
     del first
     gc.collect()
     assert len(indexes._known) == 0
+
+
+D, A = Effect.WOULD_DENY, Effect.WOULD_ALLOW
+DRY: list[tuple[str, list[Authorization], list[tuple[str, Effect]]]] = [
+    ("none is there", [deny("d", ()), allow("a", ())], []),
+    ("a DENY that matches", [deny("d", (), dry_run=True)], [("d", D)]),
+    ("a DENY that does not match", [deny("d", rule(ELSEWHERE), dry_run=True)], []),
+    ("two DENYs, both told", [deny("d", (), dry_run=True), deny("e", (), dry_run=True)], [("d", D), ("e", D)]),
+    ("a DENY beside an enforced one", [deny("x", ()), deny("d", (), dry_run=True)], [("d", D)]),
+    ("an ALLOW that matches", [allow("a", (), dry_run=True)], [("a", A)]),
+    ("an ALLOW beside an enforced one", [allow("x", ()), allow("a", (), dry_run=True)], [("a", A)]),
+    ("an ALLOW where nothing else allowed", [allow("x", rule(ELSEWHERE)), allow("a", (), dry_run=True)], [("a", A)]),
+    ("an ALLOW that would be the only one", [allow("a", rule(ELSEWHERE), dry_run=True)], [("a", D)]),
+    ("one ALLOW of two", [allow("a", dry_run=True), allow("b", (), dry_run=True)], [("b", A)]),
+    ("an ALLOW that enforced ones make moot", [allow("x", ()), allow("a", dry_run=True)], []),
+    ("an ALLOW where an enforced DENY decided", [deny("x", ()), allow("a", (), dry_run=True)], []),
+]
+
+
+@pytest.mark.parametrize(("policies", "expected"), [row[1:] for row in DRY], ids=[row[0] for row in DRY])
+def test_dry_runs(policies: list[Authorization], expected: list[tuple[str, Effect]]) -> None:
+    index, given = PolicyIndex(policies), connection()
+    verdict = index.judge(given)
+    told = tuple(DryRun(f"default/{name}", effect) for name, effect in expected)
+    assert index.dry_run(given, verdict) == dry_run_naive(policies, given, verdict) == told
+
+
+def test_a_missing_policy_leaves_only_dry_run_denials_to_tell() -> None:
+    policies = [deny("d", (), dry_run=True), allow("a", (), dry_run=True)]
+    index = PolicyIndex(policies, ("x/y",))
+    verdict = index.judge(connection())
+    assert index.dry_run(connection(), verdict) == (DryRun("default/d", D),)
+    assert dry_run_naive(policies, connection(), verdict) == (DryRun("default/d", D),)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import pytest
 
-from ambient.model.decide import judge_naive
-from ambient.model.explain import explain
-from ambient.model.outcome import Allowed, Reason
+from ambient.model.decide import PolicyIndex, judge_naive
+from ambient.model.explain import LOOKED_AT, explain, ground
+from ambient.model.outcome import Allowed, Denied, DryRun, Effect, Reason
 from ambient.model.policy import Match
 from tests.support.builders import allow, connection, deny, networks, rule, strings
 from tests.support.policies import random_connection, random_policies
@@ -46,9 +47,9 @@ def test_explain_says_that_a_policy_is_missing() -> None:
     assert "not been received" in explanation.text
 
 
-def test_explain_lists_dry_run_policies_that_would_have_matched() -> None:
+def test_explain_lists_what_dry_run_policies_would_do() -> None:
     policies = [deny("would", (), dry_run=True), deny("would-not", rule(ELSEWHERE), dry_run=True)]
-    assert explain(policies, (), connection()).dry_run == ("default/would",)
+    assert explain(policies, (), connection()).dry_run == (DryRun("default/would", Effect.WOULD_DENY),)
 
 
 def test_explain_of_an_allow_policy_without_rules() -> None:
@@ -67,3 +68,38 @@ def test_rules_are_named_by_their_place_in_the_resource(numbers: tuple[int, ...]
     nearest = explain([allow("a", far, rule(ELSEWHERE), numbers=numbers)], (), connection())
     assert nearest.rule == number
     assert f"nearest is rule {number} of default/a:" in nearest.text
+
+
+def test_the_ground_of_a_denial_is_that_of_explain() -> None:
+    random = Random(10)
+    reasons = set()
+    for _ in range(600):
+        policies = random_policies(random, 6)
+        given = random_connection(random)
+        index = PolicyIndex(policies)
+        verdict = index.judge(given)
+        if isinstance(verdict, Denied):
+            reasons.add(verdict.reason)
+            whole, found = explain(policies, (), given), ground(index, given, verdict)
+            assert (found.verdict, len(found.misses)) == (verdict, len(whole.misses))
+            if verdict.reason is Reason.DENIED_BY:
+                assert (found.policy, found.rule, found.text) == (whole.policy, whole.rule, whole.text)
+    assert reasons == {Reason.DENIED_BY, Reason.NO_ALLOW_MATCHED}
+
+
+def test_the_ground_of_a_missing_policy_and_of_what_others_decide() -> None:
+    index = PolicyIndex([], ("shop/secret",))
+    verdict = index.judge(connection())
+    assert isinstance(verdict, Denied)
+    assert ground(index, connection(), verdict).text == explain([], ("shop/secret",), connection()).text
+    waypoint = Denied(Reason.NOT_ITS_WAYPOINT, detail="only wp may come in")
+    assert ground(PolicyIndex(), connection(), waypoint).text == "denied: only wp may come in"
+
+
+def test_the_ground_of_a_denial_looks_at_few_rules() -> None:
+    far = Match(destination_ports=(9,), namespaces=strings("x"))
+    many = allow("many", *(rule(replace(far, destination_ports=(i + 10_000,))) for i in range(LOOKED_AT + 1)))
+    index = PolicyIndex([many, allow("near", rule(ELSEWHERE))])
+    verdict = Denied(Reason.NO_ALLOW_MATCHED, "default/many")
+    assert ground(index, connection(), verdict).policy == "default/many"
+    assert explain(index.policies, (), connection()).policy == "default/near"

@@ -21,6 +21,7 @@ ENV = {
     "CLUSTER_DOMAIN": "domain",
     "ENABLE_ORIG_SRC": "true",
     "AMBIENT_METRICS_SERIES": "77",
+    "AUTHZ_POLICY_INFO_LOGGING": "true",
 }
 
 

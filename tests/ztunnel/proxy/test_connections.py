@@ -7,8 +7,8 @@ from dataclasses import replace
 from ambient.model.address import parse_ip
 from ambient.model.decide import SharedIndexes
 from ambient.model.identity import Identity, parse_identity
-from ambient.model.outcome import Allowed, Connection, Denied, Reason
-from ambient.model.policy import Action, Authorization, Match, PolicyScope
+from ambient.model.outcome import Allowed, Connection, Denied, DryRun, Effect, Reason, Verdict
+from ambient.model.policy import Action, Authorization, Match, PolicyScope, StringMatch, StringMatchKind
 from ztunnel.ipc.messages import PodPolicy
 from ztunnel.proxy.connections import LiveConnections, denial
 from ztunnel.telemetry.record import Failure
@@ -99,3 +99,47 @@ def test_denials_speak_istios_words() -> None:
     for reason, text in words.items():
         failure = denial(Denied(reason, "a/p"))
         assert (failure.text, failure.policy, failure.reason) == (text, "a/p", reason)
+
+
+def test_a_denial_says_which_rule_came_nearest_and_why_it_did_not_match() -> None:
+    names = (StringMatch(StringMatchKind.EXACT, "shop"),)
+    only_shop = replace(
+        DENY_80, action=Action.ALLOW, rules=(((Match(namespaces=names, destination_ports=(80,)),),),), numbers=(3,)
+    )
+    connections = LiveConnections(PodPolicy(known=True, policies=(only_shop,)), never, SharedIndexes())
+    refused = connections.admit(Live(peer=Identity("td", "other", "x")))
+    assert refused is not None
+    assert refused.text.endswith("allow policies exist, but none allowed")
+    assert (refused.policy, refused.reason) == ("a/p", Reason.NO_ALLOW_MATCHED)
+    assert refused.detail.endswith("nearest is rule 3 of a/p: source.namespaces: other is not shop")
+    assert connections.admit(Live(peer=Identity("td", "shop", "x"))) is None
+
+
+def test_what_was_said_of_one_policy_is_not_said_of_the_next() -> None:
+    connections = LiveConnections(PodPolicy(known=True, policies=(DENY_80,)), never, SharedIndexes())
+    live = Live()
+    for number in range(300):
+        assert connections.admit(Live(peer=Identity("td", "n", f"s{number}"))) is not None
+    assert connections.admit(live) == connections.admit(live)
+    connections.replace(PodPolicy(known=True, policies=(replace(DENY_80, numbers=(7,)),)))
+    refused = connections.admit(live)
+    assert refused is not None
+    assert refused.detail == "rule 7 of a/p matches"
+
+
+def test_dry_runs_are_told_once_and_cut_nobody() -> None:
+    told: list[tuple[Verdict, tuple[DryRun, ...]]] = []
+    dry = replace(DENY_80, dry_run=True)
+    connections = LiveConnections(
+        PodPolicy(known=True), never, SharedIndexes(), lambda _, verdict, dry_runs: told.append((verdict, dry_runs))
+    )
+    live = Live()
+    connections.register(live)
+    assert connections.admit(live) is None
+    for policies in ((dry,), (), (dry,)):
+        assert connections.replace(PodPolicy(known=True, policies=policies)) == 0
+    assert connections.admit(live) is None
+    assert not live.cuts
+    assert [dry_runs for _, dry_runs in told] == [(), (DryRun("a/p", Effect.WOULD_DENY),)]
+    connections.replace(PodPolicy(known=True, policies=(DENY_80,)))
+    assert [failure.policy for failure in live.cuts] == ["a/p"], "enforced, the same policy cuts"
