@@ -80,7 +80,7 @@ def test_a_value_that_no_flow_can_have_is_refused_with_those_there_are(term: str
 
 
 def reasons_of_ztunnel() -> set[str]:
-    """Third arguments of `Failure(...)` and `_miss(...)`, and `reason=`, wherever they are written out in ztunnel's code."""
+    """Third arguments of `Failure(...)` and `_miss(...)`, and `reason=`, wherever ztunnel has them written out."""
     found = set()
     for path in Path(ztunnel.__file__).parent.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
