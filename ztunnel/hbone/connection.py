@@ -21,6 +21,9 @@ from ztunnel.hbone.stream import Sink, Stream
 _DRAIN_PING: Final = b"drained?"
 
 
+_SETTINGS_OF_ONE: Final = 9 * frames.SETTING.size
+
+
 class Connection:
     """State of one connection; `limits` defaults to what we advertise in that role."""
 
@@ -269,7 +272,9 @@ class Connection:
             self.costs.control("unused_stream_flood")
 
     def on_settings(self, flags: int, payload: memoryview) -> None:
-        self.costs.control("settings_flood")
+        for _ in range(1 + len(payload) // _SETTINGS_OF_ONE):
+            # Each value may touch every stream, so a large frame is as many.
+            self.costs.control("settings_flood")
         if flags & frames.ACK:
             if payload:
                 raise Violation(Code.FRAME_SIZE_ERROR, "frame_size", "SETTINGS ACK with a payload")

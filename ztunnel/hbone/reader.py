@@ -127,7 +127,8 @@ class FrameReader:
         connection.unreturned += length
         if connection.receive_window < 0:
             raise Violation(Code.FLOW_CONTROL_ERROR, "window_overflow", "connection window exceeded")
-        if not length and not end:
+        if not payload and not end:
+            # Also one that is all padding.
             connection.costs.control("empty_data_flood")
         stream = connection.stream_for_data(stream_id)
         if stream is not None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -267,105 +265,6 @@ def test_the_connections_window_is_enforced() -> None:
     side.receive(frame(frames.DATA, 0, 1, bytes(70_001)))
     assert side.reasons == ["window_overflow"]
     assert side.core.broken is not None
-
-
-def _rapid_reset(side: Side) -> None:
-    for at in range(300):
-        number = 1 + 2 * at
-        side.receive(frames.header_frames(number, BLOCK, 99) + frames.rst_stream(number, Code.CANCEL))
-
-
-def _continuations(side: Side) -> None:
-    side.receive(frame(frames.HEADERS, 0, 1, BLOCK))
-    for _ in range(100):
-        side.receive(frame(frames.CONTINUATION, 0, 1, b""))
-
-
-def _large_block(side: Side) -> None:
-    side.receive(frames.header_frames(1, BLOCK + b"\x00\x01a\x7f\x81\xff\x03" + bytes(65_536), 1 << 20))
-
-
-def _large_list(side: Side) -> None:
-    # One octet each in the block, 32 and more in the list that it stands for.
-    side.receive(frames.header_frames(1, BLOCK + b"\x90" * 3_000, 1 << 20))
-
-
-def _pings(side: Side) -> None:
-    side.receive(frame(frames.PING, 0, 0, b"12345678") * 1_100)
-
-
-def _settings(side: Side) -> None:
-    side.receive(HELLO * 1_100)
-
-
-def _empty_data(side: Side) -> None:
-    side.receive(REQUEST + frame(frames.DATA, 0, 1, b"") * 1_100)
-
-
-def _unknown(side: Side) -> None:
-    side.receive(frame(0xEE, 0, 0, b"") * 1_100)
-
-
-def _opened_for_nothing(side: Side) -> None:
-    for at in range(1_100):
-        number = 1 + 2 * at
-        side.receive(frames.header_frames(number, BLOCK, 99))
-        side.requests[-1][0].answer(response_block(200))
-        side.receive(frames.rst_stream(number, Code.CANCEL))
-        if side.core.broken is not None:
-            return
-
-
-def _headers_of_a_dead_stream(side: Side) -> None:
-    side.receive(REQUEST + frames.rst_stream(1, Code.CANCEL) + REQUEST * 1_100)
-
-
-def _windows_of_a_dead_stream(side: Side) -> None:
-    side.receive(REQUEST + frames.rst_stream(1, Code.CANCEL) + frames.window_update(1, 1) * 1_100)
-
-
-FLOODS: dict[str, tuple[Callable[[Side], None], str]] = {
-    "rapid reset": (_rapid_reset, "rapid_reset"),
-    "endless continuation": (_continuations, "continuation_flood"),
-    "a huge header block": (_large_block, "header_list_size"),
-    "a small block that stands for a huge list": (_large_list, "header_list_size"),
-    "a flood of PING": (_pings, "ping_flood"),
-    "a flood of SETTINGS": (_settings, "settings_flood"),
-    "a flood of empty DATA": (_empty_data, "empty_data_flood"),
-    "a flood of unknown frames": (_unknown, "unknown_frame_flood"),
-    "streams that are answered and reset unused": (_opened_for_nothing, "unused_stream_flood"),
-    "headers for a stream that ended": (_headers_of_a_dead_stream, "dead_stream_flood"),
-    "windows for a stream that ended": (_windows_of_a_dead_stream, "dead_stream_flood"),
-}
-
-
-@pytest.mark.parametrize("flood", FLOODS)
-def test_a_flood_ends_the_connection_with_enhance_your_calm(flood: str) -> None:
-    act, counter = FLOODS[flood]
-    side = server()
-    act(side)
-    assert side.core.broken is not None
-    assert counter in side.reasons
-    assert goaway_code(side) == Code.ENHANCE_YOUR_CALM
-
-
-def test_the_same_amount_over_many_seconds_is_no_flood() -> None:
-    side = server()
-    for second in range(20):
-        side.receive(frame(frames.PING, 0, 0, b"12345678") * 100)
-        side.core.tick(float(second))
-    assert side.core.broken is None
-
-
-def test_resets_of_answered_streams_are_no_rapid_reset() -> None:
-    side = server()
-    for at in range(1_000):
-        number = 1 + 2 * at
-        side.receive(frames.header_frames(number, BLOCK, 99))
-        side.requests[-1][0].answer(response_block(200))
-        side.receive(frames.rst_stream(number, Code.CANCEL))
-        side.core.tick(0.0)
-    assert side.core.broken is None
 
 
 def test_streams_beyond_the_limit_are_refused_untouched() -> None:
