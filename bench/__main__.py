@@ -19,13 +19,16 @@ from bench.cases import CASES, Case, Sample, run_case
 from bench.footprint import footprints, idle
 from bench.judging import judging
 from bench.judging import lines as judging_lines
+from bench.mesh import known
+from bench.mesh import lines as mesh_lines
 from bench.report import case_json, case_lines, machine, markdown
 from bench.scale import knowing
 from bench.world import World, world
 
 FEWEST_ROUNDS: Final = 7
-EXTRA: Final = ("memory", "judging", "workloads")
-"""Measured once and not in rounds: PSS of every process, judging many policies, knowing many workloads."""
+EXTRA: Final = ("memory", "judging", "mesh", "workloads")
+"""Measured once and not in rounds: PSS of every process, judging many policies, a director and every process that
+knows many workloads."""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -106,7 +109,12 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
         found["judging"] = [asdict(one) for one in verdicts]
         lines += judging_lines(verdicts)
         say("\n".join(lines))
-    if set(wanted) == {"judging"}:
+    if "mesh" in wanted:
+        meshes = known()
+        found["mesh"] = [asdict(one) for one in meshes]
+        lines += mesh_lines(meshes)
+        say("\n".join(mesh_lines(meshes)))
+    if set(wanted) <= {"judging", "mesh"}:
         return found, lines
     with ExitStack() as stack:
         lab = stack.enter_context(world(options.workers, folder, options.env))
@@ -136,9 +144,9 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
             lines += table
             say("\n".join(table))
         if "workloads" in wanted:
-            known = knowing(lab)
-            found["workloads"] = known
-            table = _knowing_lines(known)
+            more = knowing(lab)
+            found["workloads"] = more
+            table = _knowing_lines(more)
             lines += table
             say("\n".join(table))
     return found, lines

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Final
 
 from ambient.errors import ProtocolError
@@ -50,26 +51,33 @@ class Batch:
     first: bool = False
 
 
-_Version = str | int
-"""Versions of 16 hex digits, as istiod's and ours are, are kept as numbers: half the size."""
+class Versions(Mapping[str, str]):
+    """Names and versions. Those of 16 hex digits, as istiod's and ours are, are kept as numbers: half the size, which
+    counts with a hundred thousand of them."""
 
+    __slots__ = ("_packed",)
 
-def _packed(version: str) -> _Version:
-    if len(version) == 16:
-        try:
-            number = int(version, 16)
-        except ValueError:
-            return version
-        if f"{number:016x}" == version:
-            return number
-    return version
+    def __init__(self, versions: Mapping[str, str] = MappingProxyType({})) -> None:
+        self._packed: dict[str, str | int] = {}
+        if isinstance(versions, Versions):
+            self._packed = versions._packed.copy()
+        else:
+            for name, version in versions.items():
+                self.add(name, version)
 
+    def add(self, name: str, version: str) -> None:
+        self._packed[name] = _packed(version)
 
-class _Versions(Mapping[str, str]):
-    """Versions as text, made while one looks: there may be a hundred thousand."""
+    def take(self, others: Versions) -> None:
+        """Add all of `others`, which nobody may use any more."""
+        if self._packed:
+            self._packed.update(others._packed)
+        else:
+            self._packed = others._packed
 
-    def __init__(self, packed: Mapping[str, _Version]) -> None:
-        self._packed = packed
+    def drop(self, name: str) -> None:
+        """Forget one, if it is there."""
+        self._packed.pop(name, None)
 
     def __getitem__(self, name: str) -> str:
         version = self._packed[name]
@@ -82,7 +90,18 @@ class _Versions(Mapping[str, str]):
         return len(self._packed)
 
     def __repr__(self) -> str:
-        return repr(dict(self))
+        return f"Versions({dict(self)!r})"
+
+
+def _packed(version: str) -> str | int:
+    if len(version) == 16:
+        try:
+            number = int(version, 16)
+        except ValueError:
+            return version
+        if f"{number:016x}" == version:
+            return number
+    return version
 
 
 @dataclass(slots=True)
@@ -91,7 +110,7 @@ class _News:
     `found`: every name and alias of it, for an on-demand client."""
 
     put: dict[str, Record] = field(default_factory=dict)
-    versions: dict[str, _Version] = field(default_factory=dict)
+    versions: Versions = field(default_factory=Versions)
     gone: dict[str, None] = field(default_factory=dict)
     refused: dict[str, str] = field(default_factory=dict)
     found: list[str] = field(default_factory=list)
@@ -105,14 +124,19 @@ class _News:
     def without(self, later: _News) -> None:
         """Forget what `later` speaks of."""
         for name in (*later.put, *later.gone, *later.refused):
-            for kind in (self.put, self.versions, self.gone, self.refused):
-                kind.pop(name, None)
+            self.forget(name)
+
+    def forget(self, name: str) -> None:
+        """Say nothing of this name."""
+        for kind in (self.put, self.gone, self.refused):
+            kind.pop(name, None)
+        self.versions.drop(name)
 
     def then(self, later: _News) -> None:
         """Go on with what a later response says."""
         self.without(later)
         self.put.update(later.put)
-        self.versions.update(later.versions)
+        self.versions.take(later.versions)
         self.gone.update(later.gone)
         self.refused.update(later.refused)
         self.found += later.found
@@ -120,7 +144,7 @@ class _News:
 
 @dataclass(slots=True)
 class _TypeState:
-    versions: dict[str, _Version]
+    versions: Versions
     held: _News = field(default_factory=_News)
     stand_ins: set[str] = field(default_factory=set)
     answered: bool = False
@@ -146,21 +170,22 @@ class DeltaClient:
         self._node = node
         self._lax = lax
         self._demand = Demand() if on_demand else None
-        self._types = {
-            url: _TypeState({name: _packed(version) for name, version in known.get(url, {}).items()}) for url in types
-        }
+        self._types = {url: _TypeState(Versions(known.get(url, {}))) for url in types}
         self._answers: list[tuple[list[str], Mapping[str, None]]] = []
         self.on_request: Callable[[DeltaRequest], None] | None = None
         self.on_decided: Callable[[], None] | None = None
 
     def versions(self) -> dict[str, Mapping[str, str]]:
         """Names and versions of everything in force now, by type: what a later process passes to continue."""
-        return {url: self._known(state, copied=True) for url, state in self._types.items()}
+        return {url: Versions(self._known(state)) for url, state in self._types.items()}
 
-    def _known(self, state: _TypeState, *, copied: bool = False) -> Mapping[str, str]:
+    def _known(self, state: _TypeState) -> Versions:
         if not state.stand_ins:
-            return _Versions(state.versions.copy() if copied else state.versions)
-        return _Versions({**state.versions, **dict.fromkeys(state.stand_ins, STAND_IN_VERSION)})
+            return state.versions
+        known = Versions(state.versions)
+        for name in state.stand_ins:
+            known.add(name, STAND_IN_VERSION)
+        return known
 
     @property
     def complete(self) -> bool:
@@ -282,31 +307,27 @@ class DeltaClient:
                 raise Refusal(name, f"is a {resource.type_url!r} in a response about {type_url!r}")
             record = decode(type_url, name, resource.body, lax=self._lax)
         except Refusal as refusal:
-            for kind in (news.put, news.versions, news.gone):
-                kind.pop(name, None)
+            news.forget(name)
             news.refused[name] = refusal.why
             bodies[name] = resource.body
             return
         # The record's own text as the key: the same characters are not kept twice.
         name = name_of(record)
         news.put[name] = record
-        news.versions[name] = _packed(resource.version)
+        news.versions.add(name, resource.version)
         if self._demand is not None:
             news.found += (name, *resource.aliases)
 
     def _apply(self, state: _TypeState, type_url: str, news: _News) -> Batch:
         first, state.answered = not state.answered, True
-        if state.versions:
-            state.versions.update(news.versions)
-        else:
-            state.versions = news.versions
+        state.versions.take(news.versions)
         if state.stand_ins:
             state.stand_ins.difference_update(news.put)
         gone: list[tuple[Kind, str]] = []
         for name in news.gone:
             if name in state.versions or name in state.stand_ins:
                 gone += ((kind, name) for kind in _KINDS[type_url])
-                state.versions.pop(name, None)
+                state.versions.drop(name)
                 state.stand_ins.discard(name)
         if self._demand is not None and type_url == ADDRESS_TYPE:
             self._answers.append((news.found, news.gone))

@@ -36,7 +36,8 @@ _log = logging.getLogger("discovery")
 
 class Discovery:
     """`on_change` is called after each slice of a batch that changed something, once after a start from disk, and with
-    on-demand discovery when something asked for was answered. `more`: the batch goes on, call for what cannot wait."""
+    on-demand discovery when something asked for was answered. `more`: the batch goes on, call for what cannot wait.
+    `core` is the state of the subscription."""
 
     def __init__(
         self,
@@ -64,7 +65,7 @@ class Discovery:
         self._on_demand = on_demand
         self._local = local
         self._debounce_s = debounce_s
-        self._core = self._client()
+        self.core = self._client()
         self._restored = False
         self._told = False
         self._applying = False
@@ -84,7 +85,7 @@ class Discovery:
             with WithoutCollection():
                 snapshot = await between_others(self._file.loading())
                 if snapshot is not None:
-                    self._core = self._client(snapshot.versions)
+                    self.core = self._client(snapshot.versions)
                     await between_others(self._put(snapshot.records, ()))
         except MeshError as error:
             _log.warning("%s", error)
@@ -114,7 +115,7 @@ class Discovery:
                     self._node,
                     self.apply,
                     self._on_state,
-                    core=self._core,
+                    core=self.core,
                     on_message=self._on_message,
                 )
             )
@@ -124,23 +125,23 @@ class Discovery:
 
     def save_now(self) -> None:
         """Write what is known if something changed since the last time (at shutdown)."""
-        if self._dirty.is_set() and self._core.complete and not self._applying:
+        if self._dirty.is_set() and self.core.complete and not self._applying:
             try:
-                self._file.save(list(self._records()), self._core.versions())
+                self._file.save(list(self._records()), self.core.versions())
             except MeshError as error:
                 self._not_saved(error)
 
     @property
     def not_understood(self) -> int:
         """How many resources were refused and have no good version: nothing is sent there, or all is denied."""
-        return self._core.stand_ins
+        return self.core.stand_ins
 
     # --- on demand
 
     def lacks(self, names: Iterable[str]) -> bool:
         """Some of these (in the form of `Changes.names`) are not known and may come: they have been asked for, and
         `on_change` is called when they are answered. False where everything is told without asking."""
-        return lacks(self._core, self.mesh, names)
+        return lacks(self.core, self.mesh, names)
 
     def _decided(self) -> None:
         self._on_change(Changes(), False)
@@ -153,7 +154,7 @@ class Discovery:
     def age(self) -> None:
         """What was missing when it was asked for may be there by now, and not every control plane would tell: after
         the second call nobody may rely on its absence any more."""
-        missing = self._core.age()
+        missing = self.core.age()
         if missing:
             self._on_change(Changes(names=doubtful(missing)), False)
 
@@ -180,8 +181,8 @@ class Discovery:
     def _applied(self, changes: Changes, *, told: bool = False) -> None:
         """`told`: of the changes themselves the listener has heard already."""
         # The batch that completes the first picture counts as a change even when it is empty.
-        completed = self._core.complete and not self._told
-        self._told = self._core.complete
+        completed = self.core.complete and not self._told
+        self._told = self.core.complete
         if changes or completed or told:
             self._dirty.set()
             self._on_change(changes, False)
@@ -212,19 +213,23 @@ class Discovery:
         while True:
             await self._dirty.wait()
             await asyncio.sleep(rest)
-            if not self._core.complete or self._applying:
+            if not self.core.complete or self._applying:
                 # Half of an answer must not replace a whole older picture.
                 continue
-            self._dirty.clear()
             begun = loop.time()
-            # Taken in one go, so that records and versions agree; the values are immutable.
-            records, versions = list(self._records()), self._core.versions()
-            try:
-                await between_others(self._file.writing(records, versions), pause_s=SAVE_PAUSE_S)
-                await asyncio.to_thread(self._file.commit)
-            except MeshError as error:
-                self._not_saved(error)
+            await self.save()
             rest = max(self._debounce_s, SAVING_SHARE * (loop.time() - begun))
+
+    async def save(self) -> None:
+        """Write what is known now."""
+        self._dirty.clear()
+        # Taken in one go, so that records and versions agree; the values are immutable.
+        records, versions = list(self._records()), self.core.versions()
+        try:
+            await between_others(self._file.writing(records, versions), pause_s=SAVE_PAUSE_S)
+            await asyncio.to_thread(self._file.commit)
+        except MeshError as error:
+            self._not_saved(error)
 
     def _not_saved(self, error: MeshError) -> None:
         _log.warning("%s", error)

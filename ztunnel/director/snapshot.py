@@ -22,7 +22,7 @@ import msgspec
 
 from ambient.errors import InvalidInput, MeshError, Unavailable
 from ambient.model.policy import Authorization
-from ambient.xds.client import STAND_IN_VERSION
+from ambient.xds.client import STAND_IN_VERSION, Versions
 from ambient.xds.codec import TYPES, Record, decode, encode, name_of, type_of
 from ambient.xds.steps import finish
 
@@ -88,7 +88,7 @@ def read(file: IO[bytes], owner: str) -> Generator[None, None, Snapshot]:
     if found != owner:
         raise _ignored(f"it is of {found!r}, not of {owner!r}")
     records: list[Record] = []
-    versions: dict[str, dict[str, str]] = {url: {} for url in TYPES}
+    versions = {url: Versions() for url in TYPES}
     for count, data in enumerate(parts, 1):
         try:
             part = msgspec.msgpack.decode(data, type=_Part)
@@ -98,7 +98,7 @@ def read(file: IO[bytes], owner: str) -> Generator[None, None, Snapshot]:
         known = versions[TYPES[part.kind]]
         if name_of(record) in known:
             raise _ignored(f"{name_of(record)} is in it twice")
-        known[name_of(record)] = part.version
+        known.add(name_of(record), part.version)
         records.append(record)
         if count % STEP == 0:
             yield

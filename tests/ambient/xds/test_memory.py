@@ -6,9 +6,13 @@ import gc
 import tracemalloc
 from ipaddress import ip_address
 
+import pytest
+
 from ambient.model.mesh import Mesh
 from ambient.model.workload import Port, TunnelProtocol, Workload
-from ambient.xds.codec import decode, encode
+from ambient.xds.client import SLICE, DeltaClient
+from ambient.xds.codec import ADDRESS_TYPE, encode
+from ambient.xds.messages import DeltaResponse, encode_response, open_response, ztunnel_node
 
 MANY = 2_000
 
@@ -29,17 +33,39 @@ def pod(number: int) -> Workload:
     )
 
 
-def test_a_known_workload_costs_less_than_a_kilobyte_with_all_its_indexes() -> None:
-    bodies = [encode(pod(number)) for number in range(MANY)]
-    mesh = Mesh()
+def test_a_known_workload_costs_less_than_a_kilobyte_with_all_its_indexes_and_its_version() -> None:
+    resources = tuple(encode(pod(number)) for number in range(MANY))
+    data = encode_response(DeltaResponse(type_url=ADDRESS_TYPE, nonce="1", resources=resources))
+    mesh, client = Mesh(), DeltaClient(ztunnel_node("node-7"))
     gc.collect()
     tracemalloc.start()
     try:
-        mesh.apply(decode(one.type_url, str(one.name), one.body) for one in bodies)
+        batch, _ = client.receive(open_response(data))
+        mesh.apply(batch.put)
+        del batch
         gc.collect()
         each = tracemalloc.get_traced_memory()[0] / MANY
     finally:
         tracemalloc.stop()
-    assert each < 1024
+    assert each < 900
     assert mesh.local_workload("ns7", "app7-7-abcde", "node-7") is not None
     assert mesh.local_workload("ns8", "app7-7-abcde") is None
+    assert mesh.counts() == (MANY, 0, 0)
+    assert dict(client.versions()[ADDRESS_TYPE]) == {one.name: one.version for one in resources}
+    for one in mesh.workloads():
+        # Nobody keeps the same characters twice.
+        assert next(name for name in client._types[ADDRESS_TYPE].versions if name == one.uid) is one.uid
+        break
+
+
+def test_a_response_is_read_a_part_at_a_time() -> None:
+    resources = tuple(encode(pod(number)) for number in range(4 * SLICE))
+    client = DeltaClient(ztunnel_node("node-7"))
+    data = encode_response(DeltaResponse(type_url=ADDRESS_TYPE, nonce="1", resources=resources))
+    steps = client.take(open_response(data))
+    for _ in range(4):
+        next(steps)
+    assert client.versions()[ADDRESS_TYPE] == {}
+    with pytest.raises(StopIteration) as end:
+        next(steps)
+    assert len(end.value.value[0].put) == 4 * SLICE
