@@ -136,12 +136,12 @@ async def test_part_of_the_first_answer_lets_nobody_in(world: World) -> None:
     async with world.director() as director:
         worker = world.worker()
         await eventually(lambda: list(director.crew))
-        director.discovery._core.receive(DeltaResponse(type_url=ADDRESS_TYPE, nonce="1"))
+        director.discovery.core.receive(DeltaResponse(type_url=ADDRESS_TYPE, nonce="1"))
         director.discovery.apply(Batch(ADDRESS_TYPE, (ALICE_WORKLOAD,), first=True))
         await director.add(ALICE, own_netns())
         policy = worker.pods["uid-a"][0].policy
         assert not policy.known, "the policies of its namespace are not here yet"
-        director.discovery._core.receive(DeltaResponse(type_url=AUTHORIZATION_TYPE, nonce="2"))
+        director.discovery.core.receive(DeltaResponse(type_url=AUTHORIZATION_TYPE, nonce="2"))
         director.discovery.apply(Batch(AUTHORIZATION_TYPE, (DENY,), first=True))
         update = await worker.hears(ipc.PodUpdate)
         assert update.policy.known
