@@ -50,7 +50,8 @@ def running(lab: LabUnderTest, pod: str, argv: Sequence[str], port: int, log: Pa
             process.wait()
 
 
-def _tls(mint: Mint, leaf: Leaf, names: str, *, server: bool) -> dict[str, Any]:
+def tls(mint: Mint, leaf: Leaf, names: str, *, server: bool) -> dict[str, Any]:
+    """Mutual TLS 1.3; the peer has to have a URI name that begins with `names`."""
     kind = "Downstream" if server else "Upstream"
     context: dict[str, Any] = {
         "@type": f"{_TYPE}.transport_sockets.tls.v3.{kind}TlsContext",
@@ -71,7 +72,8 @@ def _tls(mint: Mint, leaf: Leaf, names: str, *, server: bool) -> dict[str, Any]:
     return {"name": "tls", "typed_config": context}
 
 
-def _cluster(name: str, host: str, port: int, **more: Any) -> dict[str, Any]:
+def cluster(name: str, host: str, port: int, **more: Any) -> dict[str, Any]:
+    """One address."""
     endpoint = {"endpoint": {"address": {"socket_address": {"address": host, "port_value": port}}}}
     endpoints = [{"lb_endpoints": [endpoint]}]
     return {
@@ -83,7 +85,8 @@ def _cluster(name: str, host: str, port: int, **more: Any) -> dict[str, Any]:
     }
 
 
-def _listener(name: str, host: str, port: int, *filters: dict[str, Any], **chain: Any) -> dict[str, Any]:
+def listener(name: str, host: str, port: int, *filters: dict[str, Any], **chain: Any) -> dict[str, Any]:
+    """One chain of filters on one address."""
     address = {"socket_address": {"address": host, "port_value": port}}
     return {"name": name, "address": address, "filter_chains": [{"filters": list(filters), **chain}]}
 
@@ -92,11 +95,11 @@ def envoy_client(mint: Mint, leaf: Leaf, server: str, identity: str, ports: dict
     """As a waypoint's way out: each local port leads by CONNECT to an authority, over tunnels to server:15008."""
     http2 = {"http2_protocol_options": {"allow_connect": True}}
     options = {"@type": f"{_TYPE}.upstreams.http.v3.HttpProtocolOptions", "explicit_http_config": http2}
-    cluster = _cluster(
+    upstream = cluster(
         "tunnel",
         server,
         TUNNEL,
-        transport_socket=_tls(mint, leaf, identity, server=False),
+        transport_socket=tls(mint, leaf, identity, server=False),
         typed_extension_protocol_options={"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
     )
     listeners = []
@@ -107,12 +110,19 @@ def envoy_client(mint: Mint, leaf: Leaf, server: str, identity: str, ports: dict
             "cluster": "tunnel",
             "tunneling_config": {"hostname": authority},
         }
-        listeners.append(_listener(f"out-{port}", "127.0.0.1", port, {"name": "tcp", "typed_config": proxy}))
-    return {"static_resources": {"listeners": listeners, "clusters": [cluster]}}
+        listeners.append(listener(f"out-{port}", "127.0.0.1", port, {"name": "tcp", "typed_config": proxy}))
+    return {"static_resources": {"listeners": listeners, "clusters": [upstream]}}
 
 
-def envoy_server(mint: Mint, leaf: Leaf, host: str, port: int) -> dict[str, Any]:
-    """As a gateway's or a waypoint's way in: a CONNECT to host:port on 15008 leads to 127.0.0.1:port."""
+def logged(line: str) -> list[dict[str, Any]]:
+    """An access log of such lines on standard output."""
+    format_ = {"text_format_source": {"inline_string": line}}
+    log = {"@type": f"{_TYPE}.access_loggers.stream.v3.StdoutAccessLog", "log_format": format_}
+    return [{"name": "out", "typed_config": log}]
+
+
+def tunnel_manager(authority: str) -> dict[str, Any]:
+    """The connection manager that ends a CONNECT to `authority` and leads it to the cluster "app"."""
     route = {
         "cluster": "app",
         "timeout": "0s",
@@ -120,10 +130,10 @@ def envoy_server(mint: Mint, leaf: Leaf, host: str, port: int) -> dict[str, Any]
     }
     virtual = {
         "name": "app",
-        "domains": [f"{host}:{port}"],
+        "domains": [authority],
         "routes": [{"match": {"connect_matcher": {}}, "route": route}],
     }
-    manager = {
+    return {
         "@type": f"{_TYPE}.filters.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "in",
         "codec_type": "HTTP2",
@@ -132,29 +142,24 @@ def envoy_server(mint: Mint, leaf: Leaf, host: str, port: int) -> dict[str, Any]
         "http2_protocol_options": {"allow_connect": True},
         "route_config": {"virtual_hosts": [virtual]},
         "http_filters": [{"name": "router", "typed_config": {"@type": f"{_TYPE}.filters.http.router.v3.Router"}}],
-        "access_log": [
-            {
-                "name": "out",
-                "typed_config": {
-                    "@type": f"{_TYPE}.access_loggers.stream.v3.StdoutAccessLog",
-                    "log_format": {
-                        "text_format_source": {
-                            "inline_string": "peer=%DOWNSTREAM_PEER_URI_SAN% %REQ(:AUTHORITY)% %RESPONSE_CODE% "
-                            "baggage=%REQ(BAGGAGE)% forwarded=%REQ(FORWARDED)% trace=%REQ(TRACEPARENT)%\n"
-                        }
-                    },
-                },
-            }
-        ],
+        "access_log": logged(
+            "peer=%DOWNSTREAM_PEER_URI_SAN% %REQ(:AUTHORITY)% %RESPONSE_CODE% "
+            "baggage=%REQ(BAGGAGE)% forwarded=%REQ(FORWARDED)% trace=%REQ(TRACEPARENT)%\n"
+        ),
     }
-    listener = _listener(
+
+
+def envoy_server(mint: Mint, leaf: Leaf, host: str, port: int) -> dict[str, Any]:
+    """As a gateway's or a waypoint's way in: a CONNECT to host:port on 15008 leads to 127.0.0.1:port."""
+    manager = tunnel_manager(f"{host}:{port}")
+    door = listener(
         "in",
         "0.0.0.0",
         TUNNEL,
         {"name": "hcm", "typed_config": manager},
-        transport_socket=_tls(mint, leaf, "spiffe://cluster.local/", server=True),
+        transport_socket=tls(mint, leaf, "spiffe://cluster.local/", server=True),
     )
-    return {"static_resources": {"listeners": [listener], "clusters": [_cluster("app", "127.0.0.1", port)]}}
+    return {"static_resources": {"listeners": [door], "clusters": [cluster("app", "127.0.0.1", port)]}}
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from tests.support.mint import Mint
+
 
 class Authority:
     """One root key; `roots` is its certificate as PEM."""
@@ -40,6 +42,11 @@ class Authority:
     @property
     def roots(self) -> str:
         return self._root.public_bytes(serialization.Encoding.PEM).decode()
+
+    @property
+    def mint(self) -> Mint:
+        """The same authority, for certificates as files."""
+        return Mint(self._root, self._key)
 
     def leaf(
         self, uris: Sequence[str], *, dns: Sequence[str] = (), usages: Sequence[str] = ("client", "server")

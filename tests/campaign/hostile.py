@@ -1,0 +1,144 @@
+"""`./dev campaign hostile`: what neighbours feel of hostile peers, recorded in docs/reports/hostile.{json,md}.
+
+A bystander's echoes on an old connection and its requests on new ones are timed with and without the peers, in turn;
+the 99th percentile with them, divided by the one without, must stay below 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.support.arena import Arena, arena
+from tests.support.hostile_families import FAMILIES, swarm
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+REPORT: Final = ROOT / "docs" / "reports" / "hostile.json"
+BOUND: Final = 2.0
+WARM_S: Final = 0.3
+"""Watched, but not counted, after every change."""
+ECHOES_PER_REQUEST: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """Of one family: 99th percentiles in milliseconds of echoes and requests, without and with it."""
+
+    family: str
+    peers: int
+    echo_ms: float
+    echo_hostile_ms: float
+    request_ms: float
+    request_hostile_ms: float
+
+    @property
+    def ratios(self) -> tuple[float, float]:
+        return self.echo_hostile_ms / self.echo_ms, self.request_hostile_ms / self.request_ms
+
+
+def percentile(values: Sequence[float], share: float = 0.99) -> float:
+    """The smallest value that so many of them do not exceed."""
+    return sorted(values)[max(0, math.ceil(len(values) * share) - 1)]
+
+
+def watch(place: Arena, seconds: float, echoes: list[float], requests: list[float]) -> None:
+    """Time the bystander for so long; AssertionError when it is harmed."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        echoes.extend(place.bystander.echo() for _ in range(ECHOES_PER_REQUEST))
+        requests.append(place.bystander.request())
+
+
+def measure(place: Arena, family: str, per_second: float, rounds: int, seconds: float) -> Figures:
+    quiet: tuple[list[float], list[float]] = ([], [])
+    loud: tuple[list[float], list[float]] = ([], [])
+    for _ in range(rounds):
+        watch(place, seconds, *quiet)
+        with swarm(place, family, per_second):
+            watch(place, WARM_S, [], [])
+            watch(place, seconds, *loud)
+        watch(place, WARM_S, [], [])
+    return Figures(
+        family,
+        len(FAMILIES[family]),
+        *(round(1000 * percentile(values), 3) for pair in zip(quiet, loud, strict=True) for values in pair),
+    )
+
+
+def write(report: Path, found: Sequence[Figures], per_second: float) -> None:
+    """The JSON, and beside it the same as Markdown."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    about = {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+        "commit": commit.stdout.strip(),
+        "kernel": platform.release(),
+        "cores": os.cpu_count(),
+        "per_second": per_second,
+    }
+    report.parent.mkdir(parents=True, exist_ok=True)
+    report.write_text(json.dumps({**about, "families": [asdict(one) for one in found]}, indent=1) + "\n")
+    report.with_suffix(".md").write_text(markdown(about, found))
+
+
+def markdown(about: dict[str, object], found: Sequence[Figures]) -> str:
+    lines = [
+        "# Hostile peers and their neighbours",
+        "",
+        f"`./dev campaign hostile`, {about['date']}, commit {str(about['commit'])[:12]}, Linux {about['kernel']}, "
+        f"{about['cores']} cores; {about['per_second']} hostile connections per second to the pod that the bystander",
+        "talks with. 99th percentiles in milliseconds, without and with the peers in turn; the bound is 2.",
+        "",
+        "| family | peers | echo | with them | ratio | request | with them | ratio |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in found:
+        echo, request = one.ratios
+        lines.append(
+            f"| {one.family} | {one.peers} | {one.echo_ms:.2f} | {one.echo_hostile_ms:.2f} | {_ratio(echo)} "
+            f"| {one.request_ms:.2f} | {one.request_hostile_ms:.2f} | {_ratio(request)} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2f}" if value < BOUND else f"**{value:.2f}**"
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """0 when every ratio is below the bound."""
+    parser = argparse.ArgumentParser(prog="./dev campaign hostile", description=__doc__)
+    parser.add_argument("--per-second", type=float, default=20, metavar="N", help="hostile connections (default 20)")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="with and without, in turn (default 5)")
+    parser.add_argument("--seconds", type=float, default=1.0, metavar="S", help="of each half of a round (default 1)")
+    parser.add_argument("--family", action="append", choices=FAMILIES, help="only this one; may be repeated")
+    parser.add_argument("--report", type=Path, default=REPORT, metavar="FILE", help="default docs/reports/hostile.json")
+    given = parser.parse_args(argv)
+    found = []
+    with arena("hostile") as place:
+        watch(place, 1.0, [], [])
+        for family in given.family or FAMILIES:
+            found.append(measure(place, family, given.per_second, given.rounds, given.seconds))
+            echo, request = found[-1].ratios
+            say(f"{family}: echo {echo:.2f}, request {request:.2f}")
+    write(given.report, found, given.per_second)
+    say("\n" + given.report.with_suffix(".md").read_text())
+    return 1 if any(ratio >= BOUND for one in found for ratio in one.ratios) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
