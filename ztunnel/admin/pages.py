@@ -109,7 +109,8 @@ class Pages:
         if any(key not in ("reset", "level") for key, _ in request.query):
             return text(400, "Invalid level provided\n" + _LOGGING_HELP)
         wanted = ",".join(levels)
-        if (reset or levels) and (not (wanted or reset) or not self._sources.change_log_level(wanted, reset)):
+        # An empty level is a question, as with Istio: that is how its command line asks.
+        if (reset or wanted) and not self._sources.change_log_level(wanted, reset):
             return text(400, f"Invalid level provided: {wanted}\n{_LOGGING_HELP}")
         return text(200, f"current log level is {self._sources.log_filter()}\n")
 

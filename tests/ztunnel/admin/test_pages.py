@@ -78,6 +78,8 @@ def test_the_log_level_is_shown_changed_appended_and_reset() -> None:
 
     assert admin(fake, "GET", "/logging").status == 405
     assert shown() == "info\n"
+    # What istioctl asks for the level with.
+    assert shown(("level", "")) == "info\n"
     assert shown(("level", "debug")) == "debug\n"
     assert shown(("level", "access=off")) == "access=off,debug\n"
     assert shown(("level", "ztunnel::proxy=trace,warn")) == "ztunnel::proxy=trace,access=off,warn\n"
@@ -89,7 +91,7 @@ def test_the_log_level_is_shown_changed_appended_and_reset() -> None:
 
 @pytest.mark.parametrize(
     "query",
-    [("level", "loud"), ("level", "a=loud"), ("level", "=info"), ("level", "dns"), ("level", ""), ("lvl", "info")],
+    [("level", "loud"), ("level", "a=loud"), ("level", "=info"), ("level", "dns"), ("lvl", "info")],
 )
 def test_an_invalid_level_is_refused_with_help_and_changes_nothing(query: tuple[str, str]) -> None:
     fake = Fake()
