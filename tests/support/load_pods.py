@@ -7,7 +7,7 @@ of every node is a client, too. Namespace `brief` holds the pods that come and g
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from time import monotonic
 from typing import Final
@@ -30,12 +30,12 @@ time.sleep(1e6)
 
 
 @contextmanager
-def many_pods(hint: str, count: int) -> Iterator[Journey]:
-    """A mesh with so many pods in it, all ready."""
+def many_pods(hint: str, count: int, env: Mapping[str, str] | None = None) -> Iterator[Journey]:
+    """A mesh with so many pods in it, all ready. `env`: [PART:]KEY -> VALUE."""
     text = namespace_yaml("many", **{MODE: "ambient"}) + namespace_yaml("brief", **{MODE: "ambient"})
     text += "".join(server(f"many/p{n}", NODES[n % 3]) for n in range(count))
     with lab_under_test(hint) as lab:
-        lab.up(mesh=True)
+        lab.up(mesh=True, env=env)
         lab.must("apply", "-f", "-", text=text, timeout_s=300)
         lab.wait_ready(timeout_s=180)
         yield Journey(lab)
@@ -48,11 +48,11 @@ def churn(mesh: Journey, count: int, rounds: int, at_once: int = 6) -> Scene:
     hosts = [mesh.host(f"many/p{n}", 4 if n % 2 else 6) for n in range(3, count)]
     with ExitStack() as stack:
         watch = stack.enter_context(watched(mesh.lab))
-        _rounds(mesh, 1, at_once, scene, hosts)
+        come_and_go(mesh, 1, at_once, scene, hosts)
         _traffic(mesh, stack, hosts).close()
         before = at_rest(mesh)
         traffic = _Traffic(mesh, stack, hosts)
-        _rounds(mesh, rounds, at_once, scene, hosts)
+        come_and_go(mesh, rounds, at_once, scene, hosts)
         traffic.close()
         scene.broken += traffic.broken()
         scene.figures |= traffic.figures()
@@ -98,7 +98,8 @@ class _Traffic:
         return {"tried": len(self.events()), "failed": sum(bool(event["why"]) for event in self.events())}
 
 
-def _rounds(mesh: Journey, rounds: int, at_once: int, scene: Scene, hosts: list[str]) -> None:
+def come_and_go(mesh: Journey, rounds: int, at_once: int, scene: Scene, hosts: list[str]) -> None:
+    """`rounds` times so many pods come, make a first connection to one of `hosts`, and go; what fails breaks `scene`."""
     slowest = 0.0
     for turn in range(rounds):
         names = [f"brief/b{n}" for n in range(at_once)]
