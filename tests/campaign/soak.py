@@ -1,4 +1,4 @@
-"""`./dev campaign soak`: a long mixed load, pods that come and go, short-lived certificates: docs/reports/soak.{json,md}."""
+"""`./dev campaign soak`: a long mixed load while pods come and go, recorded in docs/reports/soak.{json,md}."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ class _Traffic:
 
 
 def come_and_go(mesh: Journey, rounds: int, at_once: int, scene: Scene, hosts: list[str]) -> None:
-    """`rounds` times so many pods come, make a first connection to one of `hosts`, and go; what fails breaks `scene`."""
+    """`rounds` times so many pods come, make a connection to one of `hosts`, and go; what fails breaks `scene`."""
     slowest = 0.0
     for turn in range(rounds):
         names = [f"brief/b{n}" for n in range(at_once)]
