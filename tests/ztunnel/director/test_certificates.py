@@ -86,6 +86,17 @@ async def test_a_wanted_identity_gets_a_certificate_once(bench: Bench) -> None:
 
 
 @scenario
+async def test_half_of_a_short_life_is_counted_from_its_issue_not_from_the_date_it_bears(bench: Bench) -> None:
+    bench.authority.life = timedelta(minutes=2)
+    bench.authority.begin = timedelta(minutes=-1)
+    bench.certificates.want(ALICE)
+    await eventually(lambda: bench.heard.ready == [ALICE])
+    now = time.time()
+    assert bench.certificates._schedule.step(now + 20).fetch == ()
+    assert bench.certificates._schedule.step(now + 31).fetch == (ALICE,)
+
+
+@scenario
 async def test_it_is_renewed_at_half_life_with_a_new_key(bench: Bench) -> None:
     bench.certificates.want(ALICE)
     await eventually(lambda: bench.heard.ready == [ALICE])
