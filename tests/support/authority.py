@@ -12,13 +12,15 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
 class Authority:
-    """Signs whatever it is asked, as its attributes say. `asked` keeps every (identity, CSR)."""
+    """Signs whatever it is asked, as its attributes say. `asked` keeps every (identity, CSR); `others`: PEM of further
+    roots in its answers."""
 
     def __init__(self, name: str = "test root") -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.life = timedelta(hours=1)
         self.begin = timedelta(minutes=-1)
         self.rename = ""
+        self.others = ""
         self.failure: Exception | None = None
         self.asked: list[tuple[str, str]] = []
         subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name)])
@@ -44,7 +46,7 @@ class Authority:
         self.asked.append((identity, csr_pem))
         if self.failure is not None:
             raise self.failure
-        return [self.leaf(csr_pem), self.root_pem]
+        return [self.leaf(csr_pem), self.root_pem + self.others]
 
     def leaf(self, csr_pem: str) -> str:
         """The certificate for a CSR; `rename` puts another identity into it."""

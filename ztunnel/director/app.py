@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 from ambient.errors import InvalidInput, MeshError
+from ambient.xds.channel import root_changed
 from ztunnel.admin import http
 from ztunnel.admin.pages import Pages, Sources
 from ztunnel.config import Config, read_config
@@ -62,7 +63,7 @@ class App:
         self._supervised = supervised
         self._stop = asyncio.Event()
         self._logs = logs or Logs(config.log_format, config.log_level)
-        server = server_settings(
+        self._ca = server_settings(
             config.ca_address,
             config.ca_root_ca,
             config.auth_token,
@@ -70,7 +71,7 @@ class App:
             config.cluster_id,
             config.ca_headers,
         )
-        self.director = Director(config, CaClient(server, config.secret_ttl_s).sign, tracing=tracing)
+        self.director = Director(config, CaClient(self._ca, config.secret_ttl_s).sign, tracing=tracing)
         self._link = AgentLink(config.inpod_uds, self.director)
         self._servers: list[http.Server] = []
         self._draining = False
@@ -88,7 +89,7 @@ class App:
             director.certificates.offer(await director.custody.take_back())
         await director.discovery.restore()
         director.crew.listen()
-        work = [director.certificates.run(), director.discovery.run(), self._pods(), self._rank()]
+        work = [director.certificates.run(), director.discovery.run(), self._pods(), self._rank(), self._watch_root()]
         if director.custody is not None:
             work.append(director.custody.run())
         if director.exporter is not None:
@@ -169,6 +170,13 @@ class App:
 
     def _prepared(self) -> bool:
         return self.director.discovery.settled and len(list(self.director.crew)) >= self._config.workers
+
+    async def _watch_root(self) -> None:
+        """The mounted root is replaced when the mesh changes its root: the sooner everybody trusts both, the better."""
+        while True:
+            await root_changed(self._ca.root)
+            _log.info("the root certificate was replaced: every certificate is renewed")
+            self.director.certificates.renew_all()
 
     async def _pods(self) -> None:
         # Workers that outlived an earlier director bring the pods' sockets; without them we would bind anew.

@@ -1,6 +1,7 @@
 """The certificates of every identity on this node: asks for them as the schedule says, keeps them, tells who listens.
 
-Keys exist only in sealed memfds. A valid certificate is never given up because its renewal failed.
+Keys exist only in sealed memfds. A valid certificate is never given up because its renewal failed; that one is not
+renewed is said well before it runs out.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Final, Protocol
 from ambient.errors import MeshError
 from ztunnel.director import issue
 from ztunnel.director.custody import Secret
+from ztunnel.director.expiry import Alarm, Watch, gauges, spoken
 from ztunnel.director.memfd import content, sealed
 from ztunnel.director.schedule import Priority, Schedule
 
@@ -65,16 +67,27 @@ class Certificates:
         self._secrets: dict[str, Secret] = {}
         self._spare: dict[str, Secret] = {}
         self._failures: dict[str, str] = {}
+        self._watch = Watch()
+        self._all_known = False
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def offer(self, taken_back: Mapping[str, Secret]) -> None:
-        """Secrets that an earlier process had; owned by us from here on."""
+        """Secrets that an earlier process had; owned by us from here on. They may come late: who is still without a
+        certificate takes them, and what nobody can want any more is let go."""
         for identity, secret in taken_back.items():
-            earlier = self._spare.pop(identity, None)
-            if earlier is not None:
-                os.close(earlier.fd)
-            self._spare[identity] = secret
+            if identity in self._schedule.identities:
+                if self._schedule.valid(identity, self._clock()) or not self._reuse(identity, secret):
+                    os.close(secret.fd)
+            elif self._all_known:
+                os.close(secret.fd)
+                self._listener.certificate_gone(identity)
+            else:
+                earlier = self._spare.pop(identity, None)
+                if earlier is not None:
+                    os.close(earlier.fd)
+                self._spare[identity] = secret
+        self._changed.set()
 
     def want(self, identity: str, priority: Priority = Priority.WARMUP) -> None:
         """A pod of this node has this identity."""
@@ -97,6 +110,7 @@ class Certificates:
 
     def drop_spares(self) -> None:
         """Every pod of the node is known now: what nobody wanted of the earlier process' secrets goes."""
+        self._all_known = True
         for identity, secret in self._spare.items():
             os.close(secret.fd)
             self._listener.certificate_gone(identity)
@@ -133,11 +147,26 @@ class Certificates:
         self._schedule.hurry(self._clock())
         self._changed.set()
 
+    def renew_all(self) -> None:
+        """A root has changed: get certificates, and with them the new roots, for everybody soon."""
+        self._schedule.renew_all(self._clock())
+        self._changed.set()
+
+    def gauges(self) -> dict[str, float]:
+        """Metrics of how long certificates still last."""
+        return gauges(self._schedule.expiries(), self._clock())
+
+    def _look(self) -> None:
+        for notice in self._watch.look(self._schedule.expiries(), self._clock()):
+            why = self._failures.get(notice.identity, "no answer yet")
+            _log.log(logging.WARNING if notice.level is Alarm.LATE else logging.ERROR, "%s (%s)", notice, why)
+
     async def run(self) -> None:
         """Ask for what is due, for ever."""
         try:
             while True:
                 self._changed.clear()
+                self._look()
                 step = self._schedule.step(self._clock())
                 for identity in step.fetch:
                     task = asyncio.ensure_future(self._fetch(identity))
@@ -196,7 +225,9 @@ class Certificates:
 
     def _fail(self, identity: str, why: str) -> None:
         self._failures[identity] = why
-        _log.warning("certificate for %s: %s", identity, why)
+        _, end = self._schedule.expiries().get(identity, (0.0, 0.0))
+        left = end - self._clock()
+        _log.warning("certificate for %s: %s%s", identity, why, f" (valid for {spoken(left)})" if left > 0 else "")
         if self._schedule.failed(identity, why, self._clock()):
             self._listener.certificate_failed(identity, why)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,30 +34,42 @@ class Secret:
 
 
 class Custody:
-    """`held()` gives what this process has now: all of it is put again after each reconnect."""
+    """`held()` gives what this process has now: all of it is put again after each reconnect. `offer` is given what was
+    in custody when the agent could be asked only after the start."""
 
-    def __init__(self, path: str, held: Callable[[], Iterable[tuple[str, Secret]]]) -> None:
+    def __init__(
+        self,
+        path: str,
+        held: Callable[[], Iterable[tuple[str, Secret]]],
+        offer: Callable[[Mapping[str, Secret]], None],
+    ) -> None:
         self._path = Path(path)
         self._held = held
+        self._offer = offer
+        self._asked = False
         self._changes: asyncio.Queue[str] = asyncio.Queue()
 
-    async def take_back(self) -> dict[str, Secret]:
+    async def take_back(self, loudness: int = logging.INFO) -> dict[str, Secret]:
         """Everything in custody; {} when nobody answers in time. The descriptors are the caller's."""
         found: dict[str, Secret] = {}
         try:
             async with asyncio.timeout(TIMEOUT_S):
                 link = connect(self._path)
                 try:
-                    await link.send(wire.encode(wire.List()))
-                    while isinstance(message := await self._receive(link, found), wire.Held):
-                        pass
+                    await self._list(link, found)
                 finally:
                     link.close()
-            if not isinstance(message, wire.End):
-                raise ProtocolError("custody", str(self._path), f"unexpected {type(message).__name__}")
+            self._asked = True
         except (MeshError, TimeoutError) as error:
-            _log.info("nothing taken back: %s", error or "no answer in time")
+            _log.log(loudness, "nothing taken back yet: %s", error or "no answer in time")
         return found
+
+    async def _list(self, link: PacketSocket, found: dict[str, Secret]) -> None:
+        await link.send(wire.encode(wire.List()))
+        while isinstance(message := await self._receive(link, found), wire.Held):
+            pass
+        if not isinstance(message, wire.End):
+            raise ProtocolError("custody", str(self._path), f"unexpected {type(message).__name__}")
 
     def changed(self, identity: str) -> None:
         """This identity has a new certificate, or none any more: tell the agent when possible."""
@@ -67,6 +79,12 @@ class Custody:
         """Keep the agent's copy like ours, for ever."""
         while True:
             try:
+                if not self._asked:
+                    # Before anything of ours replaces it there.
+                    found = await self.take_back(logging.DEBUG)
+                    if found:
+                        _log.info("taken back late: %d certificates", len(found))
+                        self._offer(found)
                 link = connect(self._path)
                 try:
                     await self._mirror(link)

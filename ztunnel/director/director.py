@@ -62,7 +62,9 @@ class Director:
         self.crew = Crew(config.director_socket, self)
         self.reports = Reports(self.crew)
         self.certificates = Certificates(sign, self)
-        self.custody = Custody(config.custody_uds, self.certificates.held) if config.custody_uds else None
+        self.custody = (
+            Custody(config.custody_uds, self.certificates.held, self.certificates.offer) if config.custody_uds else None
+        )
         node = ztunnel_node(
             config.node,
             pod=config.pod_name or "ztunnel",
@@ -329,6 +331,7 @@ class Director:
             "ambient_known_policies": policies,
             "ambient_not_understood": self.discovery.not_understood,
             "ambient_flows_lost": self.flows.lost,
+            **self.certificates.gauges(),
             "ambient_spans_waiting": self.exporter.waiting if self.exporter is not None else 0,
         }
 

@@ -1,17 +1,20 @@
 """When to ask for which certificate: a pure state machine over identities, told the time by its caller.
 
 Half-life renewal with jitter, per-identity back-off, a bound on outstanding requests; a failure never takes a
-valid certificate away. Times are Unix seconds. No I/O, no clock, no keys.
+valid certificate away, and identities that fail leave room for the others even when every request of theirs hangs.
+Times are Unix seconds. No I/O, no clock, no keys.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
 OUTSTANDING: Final = 8
+AGAIN: Final = 4
+"""How many of the outstanding requests may be of identities that have failed: the CA may let them hang."""
 FIRST_RETRY: Final = 1.0
 LONGEST_RETRY: Final = 150.0
 RETRY_JITTER: Final = 0.2
@@ -20,6 +23,10 @@ RENEW_JITTER: Final = 0.05
 step."""
 FUTURE: Final = 60.0
 """A certificate that begins later than this from now was issued under a clock that has been put right since."""
+
+
+RENEW_ALL_WITHIN: Final = 10.0
+"""Over how many seconds (at most a tenth of a life) all are renewed when a root has changed."""
 
 
 class Priority(IntEnum):
@@ -102,6 +109,21 @@ class Schedule:
             if entry.failures:
                 entry.due = min(entry.due, now)
 
+    def renew_all(self, now: float) -> None:
+        """What comes with a certificate has changed (the roots): each is due soon, not all in one breath."""
+        for entry in self._entries.values():
+            if entry.not_after is not None and not entry.failures:
+                within = min(RENEW_ALL_WITHIN, (entry.not_after - entry.not_before) / 10)
+                entry.due = min(entry.due, now + within * self._draw())
+
+    def expiries(self) -> Mapping[str, tuple[float, float]]:
+        """Begin and end of every certificate there is, by identity; run out or not."""
+        return {
+            identity: (entry.not_before, entry.not_after)
+            for identity, entry in self._entries.items()
+            if entry.not_after is not None
+        }
+
     def step(self, now: float) -> Step:
         """Hand out what is due within the limit of outstanding requests; each is outstanding from here on.
 
@@ -114,7 +136,13 @@ class Schedule:
                 entry.due = min(entry.due, now)
         waiting = [(entry.priority, entry.due, name) for name, entry in self._entries.items() if not entry.outstanding]
         room = self._limit - len(self._in_flight)
-        due = sorted(item for item in waiting if item[1] <= now)[: max(0, room)]
+        again = min(AGAIN, self._limit - 1) - sum(self._failing(identity) for identity in self._in_flight)
+        due: list[tuple[Priority, float, str]] = []
+        for item in sorted(item for item in waiting if item[1] <= now):
+            failing = self._failing(item[2])
+            if len(due) < room and (not failing or again > 0):
+                again -= failing
+                due.append(item)
         for _, _, identity in due:
             self._entries[identity].outstanding = True
             self._in_flight.add(identity)
@@ -122,6 +150,10 @@ class Schedule:
         # With no room the next answer wakes us, not the clock.
         later = [when for _, when, identity in waiting if identity not in chosen and when > now]
         return Step(tuple(identity for _, _, identity in due), min(later, default=None))
+
+    def _failing(self, identity: str) -> bool:
+        entry = self._entries.get(identity)
+        return entry is not None and entry.failures > 0
 
     def valid(self, identity: str, now: float) -> bool:
         """There is a certificate that has not run out."""

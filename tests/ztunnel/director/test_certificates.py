@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 
-from ambient.errors import Refused
+from ambient.errors import Refused, Unavailable
 from tests.support.authority import Authority
 from tests.support.waiting import eventually
 from ztunnel.director.certificates import Certificates
@@ -175,3 +176,55 @@ async def test_an_answer_for_somebody_else_is_a_failure(bench: Bench) -> None:
     await eventually(lambda: bench.heard.failed)
     assert BOB in bench.heard.failed[0][1]
     assert bench.certificates.current() == []
+
+
+@scenario
+async def test_what_comes_out_of_custody_late_helps_whoever_is_still_waiting(bench: Bench) -> None:
+    kept, other = await bench.secret(ALICE), await bench.secret(BOB)
+    bench.authority.failure = Unavailable("no", "ca", "gone")
+    bench.certificates.want(ALICE)
+    await eventually(lambda: bench.heard.failed)
+    bench.certificates.drop_spares()
+    bench.certificates.offer({ALICE: kept, BOB: other})
+    assert bench.heard.ready == [ALICE]
+    assert bench.heard.gone == [BOB]
+    assert not bench.certificates.failures()
+
+
+@scenario
+async def test_a_changed_root_brings_new_certificates_with_the_new_roots(bench: Bench) -> None:
+    bench.certificates.want(ALICE)
+    await eventually(lambda: bench.heard.ready == [ALICE])
+    bench.authority.others = Authority().root_pem
+    bench.skip = 11.0
+    bench.certificates.renew_all()
+    bench.skip = 25.0
+    bench.certificates.want(BOB)
+    await eventually(lambda: bench.heard.ready.count(ALICE) == 2)
+    assert dict(bench.certificates.current())[ALICE].roots == bench.authority.root_pem + bench.authority.others
+
+
+@scenario
+async def test_what_is_not_renewed_is_published_and_said_before_it_runs_out(
+    bench: Bench,
+) -> None:
+    bench.certificates.want(ALICE)
+    await eventually(lambda: bench.heard.ready == [ALICE])
+    bench.authority.failure = Refused("no", "ca", "not today")
+    heard: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = heard.append  # type: ignore[method-assign]
+    logging.getLogger("certificates").addHandler(handler)
+    try:
+        bench.skip = 50 * 60.0
+        bench.certificates.want(BOB)
+        await eventually(lambda: any("was not renewed and runs out in" in one.getMessage() for one in heard))
+        found = bench.certificates.gauges()
+        assert found["ambient_certificates_late"] == 1
+        assert found[f'ambient_certificate_expiry_timestamp_seconds{{identity="{ALICE}"}}'] > time.time()
+        bench.skip = 61 * 60.0
+        bench.certificates.hurry()
+        await eventually(lambda: any("has expired" in one.getMessage() for one in heard))
+        assert [one.levelno for one in heard if "has expired" in one.getMessage()] == [logging.ERROR]
+    finally:
+        logging.getLogger("certificates").removeHandler(handler)

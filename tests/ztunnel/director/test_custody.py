@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from ambient.agent import custody as agent
 from ambient.zds import packet
+from ambient.zds.custody import Put
 from tests.support.waiting import eventually
 from ztunnel.director.custody import Custody, Secret
 from ztunnel.director.memfd import content, sealed
@@ -16,12 +18,17 @@ from ztunnel.director.memfd import content, sealed
 LATER = time.time() + 3600
 
 
+def nobody(_secrets: Mapping[str, Secret]) -> None:
+    """Who takes nothing late."""
+
+
 class Bench:
     def __init__(self, folder: Path) -> None:
         self.path = folder / "custody.sock"
         self.store = agent.Custody(time.time)
         self.held: dict[str, Secret] = {}
-        self.custody = Custody(str(self.path), lambda: list(self.held.items()))
+        self.late: dict[str, Secret] = {}
+        self.custody = Custody(str(self.path), lambda: list(self.held.items()), self.late.update)
         self.server: asyncio.Future[None] | None = None
 
     async def start(self) -> None:
@@ -65,7 +72,7 @@ async def test_what_was_put_comes_back_with_its_roots(bench: Bench) -> None:
     await eventually(lambda: len(bench.store) == 1)
     bench.keep("b", b"key b")
     await eventually(lambda: len(bench.store) == 2)
-    back = await Custody(str(bench.path), list).take_back()
+    back = await Custody(str(bench.path), list, nobody).take_back()
     assert {name: content(secret.fd) for name, secret in back.items()} == {"a": b"key a", "b": b"key b"}
     assert back["a"].roots == "roots of a"
     assert back["a"].not_after == LATER
@@ -104,7 +111,7 @@ def test_an_agent_that_talks_nonsense_gives_nothing(tmp_path: Path) -> None:
     async def body() -> None:
         path = tmp_path / "custody.sock"
         listener = packet.listen(path)
-        taking = asyncio.ensure_future(Custody(str(path), list).take_back())
+        taking = asyncio.ensure_future(Custody(str(path), list, nobody).take_back())
         link = await packet.accept(listener)
         await link.receive(1000)
         await link.send(b"\xc1 what")
@@ -113,3 +120,16 @@ def test_an_agent_that_talks_nonsense_gives_nothing(tmp_path: Path) -> None:
         listener.close()
 
     asyncio.run(body())
+
+
+@scenario
+async def test_an_agent_that_comes_late_is_asked_before_anything_of_ours_is_put_there(bench: Bench) -> None:
+    assert await bench.custody.take_back() == {}
+    bench.store.put(os.getuid(), Put("kept", LATER, "roots"), sealed("t", b"from before"))
+    bench.keep("kept", b"newer")
+    await bench.start()
+    await eventually(lambda: bench.late)
+    assert content(bench.late["kept"].fd) == b"from before"
+    packet.close_all([secret.fd for secret in bench.late.values()])
+    assert set(bench.late) == {"kept"}
+    await eventually(lambda: any(content(fd) == b"newer" for _, fd in bench.store.held(os.getuid())))
