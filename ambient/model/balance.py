@@ -43,7 +43,8 @@ class WhyNot(StrEnum):
 class Target:
     """An endpoint that was considered: where its application port is, and what speaks against it (None: nothing).
 
-    `ip` None without `why`: it is only known by name. `remote`: it is reached through the gateway of its network.
+    `ip` None without `why`: it is only known by name. `remote`: its address means nothing here, the way is through the
+    gateway of its network.
     """
 
     workload: Workload
@@ -109,7 +110,7 @@ def _considered(
         why = WhyNot.NO_GATEWAY
     elif ip is None and not remote and (workload.addresses or not workload.hostname):
         why = _no_address(workload, service.ip_families)
-    return Target(workload, None if remote else ip, target_port, why, remote)
+    return Target(workload, ip, target_port, why, remote)
 
 
 def _no_address(workload: Workload, families: IpFamilies) -> WhyNot:

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import gcd, prod
+from typing import Final
 
 from ambient.model.address import HBONE_PORT, ZTUNNEL_PORTS, Endpoint
 from ambient.model.balance import Target, WhyNot, address_of, consider
@@ -29,6 +30,8 @@ from ambient.model.workload import (
     TunnelProtocol,
     Workload,
 )
+
+_HEAVIEST: Final = 1 << 31
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,7 @@ class _Router:
         self._passed_over += [target for target in considered if target.why is not None]
         if chosen:
             return chosen
-        if considered and all(entry.service_port != port for entry in service.ports):
+        if all(entry.service_port != port for entry in service.ports):
             raise _Unroutable(NoRoute.NO_SERVICE_PORT, f"{service.key} has no port {port}")
         if considered and all(target.why is WhyNot.NO_GATEWAY for target in considered):
             raise _Unroutable(NoRoute.NO_GATEWAY, f"every endpoint of {service.key} is on a network without a gateway")
@@ -271,7 +274,7 @@ class _Router:
         """Where the workload is that a gateway address stands for."""
         named = gateway.destination.ip if isinstance(gateway.destination, NetworkAddress) else None
         ip = named or address_of(workload, IpFamilies.AUTOMATIC, self._source, None)
-        if ip is None and (workload.addresses or not workload.hostname):
+        if ip is None and workload.addresses:
             raise _Unroutable(NoRoute.NO_HEALTHY_UPSTREAM, f"{workload.uid} has no address that the client can reach")
         return Target(workload, ip, gateway.hbone_port)
 
@@ -322,4 +325,6 @@ def _weighted(groups: Sequence[tuple[int, tuple[Hop, ...]]]) -> tuple[Hop, ...]:
         for hop in hops
     ]
     common = gcd(*(hop.weight for hop in scaled))
-    return tuple(replace(hop, weight=hop.weight // common) for hop in scaled)
+    # Shares of many odd capacities grow without bounds; what a share loses by rounding is less than chance takes.
+    excess = max(hop.weight for hop in scaled) // common // _HEAVIEST + 1
+    return tuple(replace(hop, weight=max(1, hop.weight // common // excess)) for hop in scaled)

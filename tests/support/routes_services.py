@@ -30,6 +30,7 @@ from tests.support.routes import (
     SAME_ZONE,
     SICK,
     STRICT,
+    TUNNEL,
     TWO,
     WEB,
     A,
@@ -86,6 +87,9 @@ SERVICES: dict[str, Case] = {
         "10.96.0.1:80",
         (hbone("10.0.1.1", "10.0.1.1:7777"),),
     ),
+    "an endpoint that maps a port to nothing leaves it to the service": Case(
+        (WEB, behind(workload("a", "10.0.1.1"), WEB, ports=((80, 0),))), "10.96.0.1:80", (A,)
+    ),
     "a named target port that no endpoint has": Case(
         (service("web", "10.96.0.1", (80, 0)), replace(TWO[0], services={WEB.key: ()})),
         "10.96.0.1:80",
@@ -101,6 +105,12 @@ SERVICES: dict[str, Case] = {
         (B,),
     ),
     "a port the service does not have": Case((WEB, *TWO), "10.96.0.1:81", NoRoute.NO_SERVICE_PORT),
+    "a port the service does not have and nobody behind it": Case((WEB,), "10.96.0.1:81", NoRoute.NO_SERVICE_PORT),
+    "an endpoint with an application tunnel is no waypoint for that": Case(
+        (service("web", "10.96.0.1", (80, 0)), replace(TUNNEL, services={WEB.key: ()})),
+        "10.96.0.1:80",
+        NoRoute.NO_HEALTHY_UPSTREAM,
+    ),
     "a service without endpoints": Case((WEB,), "10.96.0.1:80", NoRoute.NO_HEALTHY_UPSTREAM),
     "only unhealthy endpoints": Case((WEB, *SICK), "10.96.0.1:80", NoRoute.NO_HEALTHY_UPSTREAM),
     "healthy and unhealthy endpoints": Case((WEB, *TWO, *SICK), "10.96.0.1:80", (A, B)),

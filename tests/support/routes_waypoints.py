@@ -72,6 +72,14 @@ WAYPOINTS: dict[str, Case] = {
     "a waypoint with an application tunnel need not have the port": Case(
         (GUARDED, BARE_WP, TUNNEL), "10.96.0.1:80", (WP_HOP,)
     ),
+    "a waypoint with an application tunnel and a port of its own": Case(
+        (GUARDED, WP, behind(TUNNEL, WP, ports=((15008, 15108),))), "10.96.0.1:80", ("10.0.9.1:15108>10.96.0.1:80",)
+    ),
+    "a waypoint known by one of its pod's addresses": Case(
+        (replace(WEB, waypoint=BY_IP), replace(WP_POD, addresses=(ip_address("10.0.9.8"), ip_address("10.0.9.1")))),
+        "10.96.0.1:80",
+        (WP_HOP,),
+    ),
     "a waypoint on another network without a gateway": Case(
         (GUARDED, WP, replace(WP_POD, network="east")), "10.96.0.1:80", NoRoute.NO_GATEWAY
     ),

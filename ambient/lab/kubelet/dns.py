@@ -16,6 +16,7 @@ from ambient.model.address import IpAddress
 
 TTL_S: Final = 5
 _PLAIN_UDP: Final = 512
+_LONGEST_CHAIN: Final = 8
 _MAX_UDP: Final = 1232
 _TCP_IDLE_S: Final = 10
 
@@ -36,6 +37,13 @@ def reply(zone: Zone, query: bytes, *, udp: bool) -> bytes | None:
     answer = zone.resolve(str(question.qname))
     response.header.rcode = int(answer.code)
     _fill(response, str(question.qname), question.qtype, answer)
+    for _ in range(_LONGEST_CHAIN):
+        if not answer.alias or question.qtype == dnslib.QTYPE.CNAME:
+            break
+        # As CoreDNS does: what a name of ours stands for is in the same answer.
+        alias = answer.alias
+        answer = zone.resolve(alias)
+        _fill(response, alias, question.qtype, answer)
     if not response.rr:
         response.add_auth(_start_of_authority(zone.domain))
     limit = _PLAIN_UDP

@@ -132,6 +132,28 @@ def test_each_type_gets_its_own_family() -> None:
     assert [str(rr.rdata) for rr in _ask("web.a.svc.cluster.local", "AAAA").rr] == ["fd09::1"]
 
 
+def test_an_alias_within_the_cluster_comes_with_what_it_stands_for_and_a_ring_of_them_ends() -> None:
+    def alias(name: str, to: str) -> dict[str, Any]:
+        return {**_service(name), "spec": {"type": "ExternalName", "externalName": to}}
+
+    raw = [alias("one", "two.a.svc.cluster.local"), alias("two", "web.a.svc.cluster.local")]
+    raw += [alias("round", "about.a.svc.cluster.local"), alias("about", "round.a.svc.cluster.local")]
+    aliases = [parse_object(each, "t") for each in raw]
+    known = zone(Records(1, {record.key: record for record in [*RECORDS, *aliases]}))
+
+    def ask(name: str, qtype: str) -> list[str]:
+        answer = reply(known, bytes(dnslib.DNSRecord.question(f"{name}.a.svc.cluster.local", qtype).pack()), udp=False)
+        assert answer is not None
+        return [str(rr.rdata) for rr in dnslib.DNSRecord.parse(answer).rr]
+
+    chain = ["two.a.svc.cluster.local.", "web.a.svc.cluster.local."]
+    assert ask("one", "A") == [*chain, "10.9.0.1"]
+    assert ask("one", "AAAA") == [*chain, "fd09::1"]
+    assert ask("one", "CNAME") == chain[:1]
+    assert ask("away", "A") == ["far.example.com."]
+    assert 0 < len(ask("round", "A")) < 20
+
+
 def test_no_data_and_no_name_both_carry_the_start_of_authority() -> None:
     empty, missing = _ask("web.a.svc.cluster.local", "MX"), _ask("nix.a.svc.cluster.local", "A")
     assert (empty.header.rcode, missing.header.rcode) == (0, 3)

@@ -8,16 +8,20 @@ from ipaddress import ip_address
 
 import pytest
 
+from ambient.model.balance import WhyNot
 from ambient.model.mesh import Mesh, Value
-from ambient.model.outcome import Forward, Hop, PeerLabels, ServiceLabels
+from ambient.model.outcome import Forward, Hop, PeerLabels, Refuse, ServiceLabels
 from ambient.model.route import peer_labels, route
 from ambient.model.waypoints import open_ports, waypoint_principals
 from ambient.model.workload import (
     GatewayAddress,
     Health,
+    IpFamilies,
     Locality,
     NamespacedHostname,
+    Port,
     Scope,
+    Service,
     TunnelProtocol,
     Workload,
 )
@@ -27,10 +31,12 @@ from tests.support.routes import (
     CLIENT,
     DIRECT,
     EVERYWHERE,
+    FAILOVER,
     GUARDED,
     LABELS,
     PEER,
     PLAIN,
+    SICK,
     STRICT,
     TWO,
     WEB,
@@ -248,6 +254,82 @@ def test_a_plan_that_changes_was_made_from_something_that_was_touched(
     source = change if isinstance(change, Workload) and change.uid == CLIENT.uid else CLIENT
     assert route(view, source, to(dial)).plan != before.plan
     assert not before.depends.isdisjoint(changes.names)
+
+
+PASSED_OVER: dict[WhyNot, tuple[Service, Workload]] = {
+    WhyNot.REFUSED: (WEB, replace(TWO[1], refused="junk")),
+    WhyNot.UNHEALTHY: (WEB, replace(TWO[1], status=Health.UNHEALTHY)),
+    WhyNot.NO_PORT: (
+        replace(WEB, ports=(Port(80, 0),)),
+        replace(TWO[1], services={WEB.key: ()}),
+    ),
+    WhyNot.NO_CAPACITY: (WEB, replace(TWO[1], capacity=0)),
+    WhyNot.NO_ADDRESS: (WEB, replace(TWO[1], addresses=())),
+    WhyNot.NOT_A_FAMILY_OF_THE_SERVICE: (
+        replace(WEB, ip_families=IpFamilies.IPV4_ONLY),
+        replace(TWO[1], addresses=(ip_address("fd01::1"),)),
+    ),
+    WhyNot.NOT_A_FAMILY_OF_THE_CLIENT: (WEB, replace(TWO[1], addresses=(ip_address("fd01::1"),))),
+    WhyNot.NO_GATEWAY: (WEB, replace(TWO[1], network="east")),
+    WhyNot.OUTSIDE: (balanced(STRICT, Scope.NODE), replace(TWO[1], node="n2")),
+    WhyNot.FARTHER: (balanced(FAILOVER, Scope.NODE), replace(TWO[1], node="n2")),
+}
+
+
+@pytest.mark.parametrize("why", WhyNot)
+def test_an_endpoint_that_is_passed_over_comes_with_its_reason(why: WhyNot) -> None:
+    one, passed = PASSED_OVER[why]
+    client = replace(CLIENT, addresses=CLIENT.addresses[:1])
+    first = behind(workload("a", "10.0.1.1"), one, ports=((80, 8080),))
+    routed = route(mesh(one, first, passed), client, to("10.96.0.1:80"))
+    assert isinstance(routed.plan, Forward)
+    assert [hop.ip for hop in routed.plan.hops] == ["10.0.1.1"]
+    assert [(target.workload, target.why) for target in routed.passed_over] == [(passed, why)]
+    alone = route(mesh(one, passed), client, to("10.96.0.1:80")).plan
+    assert isinstance(alone, Refuse) == (why is not WhyNot.FARTHER)
+
+
+@pytest.mark.parametrize(
+    ("world", "dial", "detail"),
+    [
+        ((WEB,), "10.96.0.1:80", f"{WEB.key} has no endpoint for port 80: it has none at all"),
+        (
+            (WEB, *SICK, *ends("d 10.0.1.4", status=Health.UNHEALTHY), *ends("e 10.0.1.5", capacity=0)),
+            "10.96.0.1:80",
+            f"{WEB.key} has no endpoint for port 80: 2x it is not ready, or leaving, 1x its capacity is 0",
+        ),
+        ((WEB,), "10.96.0.1:81", f"{WEB.key} has no port 81"),
+        (
+            (GLOBAL, split(BY_NAME), GW),
+            "10.96.0.1:80",
+            f"gateway of network 'east': {GW.key} has no endpoint for port 15008: it has none at all",
+        ),
+        ((replace(PEER, refused="junk"),), "10.0.0.2:80", f"workload {PEER.uid}: junk"),
+    ],
+)
+def test_a_refusal_says_what_was_found(world: tuple[Value, ...], dial: str, detail: str) -> None:
+    plan = route(mesh(*world), CLIENT, to(dial)).plan
+    assert isinstance(plan, Refuse)
+    assert plan.detail == detail
+
+
+def test_shares_of_odd_capacities_stay_numbers_that_travel() -> None:
+    odd = (10007, 10009, 10037, 10039, 10061, 10067, 10069, 10079)
+    worlds: list[Value] = [GLOBAL, TWO[0]]
+    for number, capacity in enumerate(odd):
+        gw = service(f"gw{number}", "", (15008, 15008))
+        gateway = GatewayAddress(NamespacedHostname("default", gw.hostname))
+        uid = f"east{number}/SplitHorizonWorkload/x"
+        worlds += [gw, replace(split(gateway), uid=uid, capacity=number + 1)]
+        worlds += [
+            behind(workload(f"p{number}{n}", f"192.0.{number}.{n}", network="east", capacity=capacity + n), gw)
+            for n in (1, 2)
+        ]
+    hops = forward(mesh(*worlds), "10.96.0.1:80").hops
+    assert len(hops) == 17
+    assert 1 <= min(hop.weight for hop in hops) <= max(hop.weight for hop in hops) < 1 << 32
+    shares = {n: sum(hop.weight for hop in hops if hop.ip.startswith(f"192.0.{n}.")) for n in range(8)}
+    assert all(abs(shares[n] / shares[0] - (n + 1)) < 0.001 for n in range(8))
 
 
 def test_what_has_nothing_to_do_with_a_plan_does_not_touch_it() -> None:
