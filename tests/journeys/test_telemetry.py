@@ -63,6 +63,9 @@ def test_open_connections_are_counted_before_they_end(mesh: Journey) -> None:
         assert talk.next().startswith("got hello")
         opened, closed = COUNTERS[:2]
         until("it is open", lambda: _meters(mesh, "n1", **labels)[opened] == _meters(mesh, "n1", **labels)[closed] + 1)
+        sent = _meters(mesh, "n1", **labels)[COUNTERS[3]]
+        assert all(talk.echo("more" * 10) for _ in range(20))
+        until("its octets count too", lambda: _meters(mesh, "n1", **labels)[COUNTERS[3]] >= sent + 800)
     until("it is closed", lambda: _meters(mesh, "n1", **labels)[opened] == _meters(mesh, "n1", **labels)[closed])
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from ambient.model.address import HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT, PROXY_MARK
+from ambient.model.address import DNS_PORT, HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT, PROXY_MARK
 from ambient.model.policy import Authorization
 from ambient.model.workload import Service, Workload
 from ztunnel import VERSION
@@ -143,5 +143,10 @@ def _config(config: Config) -> dict[str, Any]:
         "dnsProxy": config.dns,
         "ipv6Enabled": config.ipv6,
         "numWorkerThreads": config.workers,
+        "dnsProxyAddr": {"Localhost": [config.ipv6, DNS_PORT]},
+        "preferedServiceNamespace": config.preferred_namespace or None,
+        "requireOriginalSource": config.orig_src,
+        "xdsOnDemand": config.on_demand,
+        "metricsSeries": config.metrics_series,
         "registryOnly": config.registry_only,
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 
 from tests.support.director_world import ALICE, ALICE_WORKLOAD, World, scenario
 from tests.support.fake_worker import own_netns
@@ -72,3 +73,20 @@ async def test_the_dump_has_the_keys_of_a_real_one_and_the_connections_of_every_
     assert state["state"] == "Up"
     assert [one["protocol"] for one in state["connections"]["outbound"]] == ["HBONE"]
     assert [one["originalDst"] for one in state["connections"]["inbound"]] == [None]
+
+
+@scenario
+async def test_the_settings_have_the_names_and_forms_of_a_real_dump_and_ours_stand_beside_them(world: World) -> None:
+    golden = json.loads((Path(__file__).parents[2] / "golden" / "ztunnel-config_dump-n1.json").read_text())
+    async with world.director() as director:
+        dump = json.loads(await config_dump(director))
+    ours, theirs = dump["config"], golden["config"]
+    assert ours.keys() - theirs.keys() == {"trustDomain", "metricsSeries", "registryOnly"}
+    for key in ours.keys() & theirs.keys():
+        if None not in (ours[key], theirs[key]):
+            assert type(ours[key]) is type(theirs[key]), key
+            if isinstance(ours[key], dict):
+                assert ours[key].keys() == theirs[key].keys(), key
+    for key in ("adminAddr", "inboundAddr", "illegalPorts", "packetMark", "proxyMode", "secretTtl", "statsAddr"):
+        assert ours[key] == theirs[key]
+    assert golden["version"].keys() <= dump["version"].keys()

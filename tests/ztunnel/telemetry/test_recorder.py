@@ -147,6 +147,14 @@ def test_coming_in_the_dump_shows_the_service_the_client_dialled_and_where_it_le
         assert (live.original_dst, live.actual_dst, live.protocol) == (host, "10.0.0.2:8080", "HBONE")
 
 
+def test_an_opening_is_a_line_only_at_debug() -> None:
+    for level, told in (("info", 0), ("access=debug", 1), ("debug,access=info", 0)):
+        made, lines = recorder()
+        lines.set_level(level)
+        relayed(made, inbound=False)
+        assert [line[:2] for line in lines.lines] == [("debug", "connection opened")] * told
+
+
 def test_a_failure_without_a_context_is_a_warning() -> None:
     made, lines = recorder()
     made.refused(A, "10.0.0.2:15008", "inbound", "handshake")
