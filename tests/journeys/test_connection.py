@@ -104,7 +104,7 @@ def test_sabotage_the_same_capture_shows_what_goes_to_a_pod_outside(mesh: Journe
     with Capture(mesh.lab.name, "n1") as capture:
         assert mesh.stage.ask(WEB, mesh.url(LEGACY, version, "/"), secret).out == secret
     assert capture.shows(secret.encode())
-    assert not capture.tls_on(15008)
+    assert not capture.tls_on(15008, mesh.host(LEGACY, version))
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -101,7 +101,7 @@ async def test_everything_killed_comes_back_without_control_plane_and_ca(one: Zt
     await eventually(lambda: list(one.ztunnel.log.parent.glob("state/discovery.snapshot")), "for the snapshot")
     await one.control.__aexit__(None, None, None)
     one.ztunnel.kill_everything()
-    assert one.b.listening(15008) == 0
+    await eventually(lambda: one.b.listening(15008) == 0, "for the kernel to close what the dead held")
     one.agent.events.clear()
     one.ztunnel.start()
     await one.served()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from enum import Enum
+from typing import Any, Final
 
 import pytest
 
@@ -24,7 +25,13 @@ class Bad:
     at: str = ""
 
 
-REMOVE = object()
+class Remove(Enum):
+    """In the place of a value: take the field away."""
+
+    REMOVE = "remove"
+
+
+REMOVE: Final = Remove.REMOVE
 
 
 def changed(base: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:

@@ -108,9 +108,12 @@ class Capture:
         """Whether the marker went by in clear, in one packet or across several."""
         return marker in self._raw or any(marker in stream for stream in streams(self.segments()).values())
 
-    def tls_on(self, port: int) -> bool:
-        """Whether there was traffic to the port, and every byte of it that begins a stream is a TLS record."""
-        found = [data for (_, to), data in streams(self.segments()).items() if to[1] == port and data]
+    def tls_on(self, port: int, address: str = "") -> bool:
+        """Whether there was traffic to the port (of that address), and every byte of it that begins a stream is a TLS
+        record."""
+        only = ip_address(address).packed if address else b""
+        seen = streams(self.segments()).items()
+        found = [data for (_, to), data in seen if to[1] == port and data and (not only or to[0] == only)]
         return bool(found) and all(data[0] in _TLS_RECORDS and data[1] == 3 for data in found)
 
     def ports_from(self, addresses: Iterable[str]) -> set[int]:
