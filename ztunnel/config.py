@@ -11,13 +11,14 @@ import os
 import re
 import socket
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ambient.errors import InvalidInput
 from ambient.model.address import ADMIN_PORT, READY_PORT, STATS_PORT, parse_ip
 from ambient.settings import boolean, choice, duration, integer
 from ztunnel.telemetry.log_filter import parse_filter
+from ztunnel.tuning import Tuning, read_tuning
 
 _T = TypeVar("_T")
 _port = integer(1, 65535)
@@ -70,6 +71,7 @@ class Config:
     pod_namespace: str = "ambient-system"
     instance_ip: str = "1.1.1.1"
     metadata: tuple[tuple[str, Any], ...] = ()
+    tuning: Tuning = field(default_factory=Tuning)
     xds_headers: tuple[tuple[str, str], ...] = ()
     ca_headers: tuple[tuple[str, str], ...] = ()
     on_demand: bool = False
@@ -254,6 +256,7 @@ def read_config(env: Mapping[str, str]) -> Config:
         pod_namespace=reader.text("POD_NAMESPACE", "ambient-system"),
         instance_ip=reader.text("INSTANCE_IP", "1.1.1.1"),
         metadata=_metadata(env),
+        tuning=read_tuning(reader),
         xds_headers=_headers(env, "XDS_HEADER_"),
         ca_headers=_headers(env, "CA_HEADER_"),
         on_demand=reader.parsed("XDS_ON_DEMAND", False, _on_demand(reader)),

@@ -18,6 +18,7 @@ def settings_for(config: Config, log_level: str) -> Settings:
         ipv6=config.ipv6,
         upstream_resolvers=config.resolvers,
         dns_search_domain=config.cluster_domain,
+        tuning=config.tuning,
         orig_src={None: "", True: "true", False: "false"}[config.orig_src],
         metrics_series=config.metrics_series,
         policy_info_log=config.policy_info_log,

@@ -85,8 +85,11 @@ def _text(block: bytes, at: int) -> tuple[bytes, int]:
     return block[at:end], end
 
 
-def read_stateless(block: bytes) -> Fields | None:
-    """The fields of a block made of static entries and plain unindexed literals, else None."""
+def read_stateless(block: bytes, limit: int = 65_536) -> Fields | None:
+    """The fields of a block made of static entries and plain unindexed literals, else None.
+
+    Raises Violation as soon as the list is larger than `limit` (RFC 9113 6.5.2), before it has cost more.
+    """
     fields: list[tuple[bytes, bytes]] = []
     at, size = 0, len(block)
     try:
@@ -94,21 +97,24 @@ def read_stateless(block: bytes) -> Fields | None:
             first = block[at]
             at += 1
             if first & 0x80:
-                fields.append(_STATIC[first & 0x7F])
                 if first == 0x80:
                     return None
-                continue
-            if first & 0x60:
+                name, value = _STATIC[first & 0x7F]
+            elif first & 0x60:
                 return None
-            index = first & 0x0F
-            if index == 15:
-                index, at = _integer(block, at, 15)
-            if index:
-                name = _STATIC[index][0]
             else:
-                name, at = _text(block, at)
-            value, at = _text(block, at)
+                index = first & 0x0F
+                if index == 15:
+                    index, at = _integer(block, at, 15)
+                if index:
+                    name = _STATIC[index][0]
+                else:
+                    name, at = _text(block, at)
+                value, at = _text(block, at)
             fields.append((name, value))
+            limit -= len(name) + len(value) + 32
+            if limit < 0:
+                raise Violation(Code.ENHANCE_YOUR_CALM, "header_list_size", "header list too large")
     except IndexError:
         return None
     return tuple(fields)
@@ -129,10 +135,8 @@ class BlockReader:
         known = self._seen.get(block)
         if known is not None:
             return known
-        fields = read_stateless(block)
+        fields = read_stateless(block, self._limit)
         if fields is not None:
-            if sum(len(name) + len(value) + 32 for name, value in fields) > self._limit:
-                raise Violation(Code.ENHANCE_YOUR_CALM, "header_list_size", "header list too large")
             if len(block) < 256 and len(self._seen) < _SEEN_LIMIT and b"traceparent" not in block:
                 self._seen[block] = fields
             return fields

@@ -14,6 +14,7 @@ from ambient.model.outcome import PeerLabels, Plan, ServiceLabels
 from ambient.model.policy import Authorization
 from ambient.model.workload import ApplicationTunnel
 from ztunnel.ipc.authorities import AuthorityAnswer, AuthorityAsk
+from ztunnel.ipc.settings import Settings as Settings
 
 # --- worker -> director
 
@@ -165,29 +166,6 @@ class Drained:
 
 
 # --- director -> worker
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """First message to a worker. `trust_domain`, `node`, limits and switches it needs; see ztunnel.config.
-
-    `log_level` is a filter as for /logging. `metrics_series`: traffic series to keep (ztunnel.telemetry.counters).
-    """
-
-    node: str
-    trust_domain: str
-    cluster_id: str
-    network: str = ""
-    log_format: str = "plain"
-    log_level: str = "info"
-    ipv6: bool = True
-    upstream_resolvers: tuple[str, ...] = ()
-    dns_search_domain: str = "cluster.local"
-    orig_src: str = ""
-    """Speak to applications as the client: "" = where it can be done, "true" = or refuse, "false" = never."""
-    metrics_series: int = 2_000
-    policy_info_log: bool = False
-    """What policy decides about each connection is logged at level info, not debug."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

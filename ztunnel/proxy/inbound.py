@@ -152,7 +152,8 @@ class InboundStream:
         pod, tunnel = self._tunnel.pod, self._tunnel
         if self.closed:
             return
-        match take_aim(self._record.hbone_target, tunnel.local.ip, pod.policy, answer):
+        loopback = pod.plane.settings.tuning.local_app_tunnel
+        match take_aim(self._record.hbone_target, tunnel.local.ip, pod.policy, answer, loopback=loopback):
             case Aim() as aim:
                 self._aim = aim
                 self._record.original = aim.judged
@@ -225,7 +226,7 @@ class InboundStream:
         end = TunnelledEnd(plane.loop, sock, tunnel, stream, self, plane.buffers, plane.crashed, plane.lookout)
         self._end = end
         self._record.meter = end
-        stream.answer(response_block(200, pod.baggage))
+        stream.answer(response_block(200, pod.baggage if plane.settings.tuning.response_baggage else b""))
         if self.closed:
             # The tunnel died of the answer itself.
             end.abort()

@@ -80,7 +80,7 @@ class NestedTunnel:
         self._dirty = False
         self._born = plane.clock()
         self._closing_since: float | None = None
-        self.core = Connection(self, client=True)
+        self.core = Connection(self, client=True, limits=plane.limits(client=True))
         self.congested = False
         self.established = False
         self.closed = False

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from ambient.model.address import IpAddress
 from ambient.model.decide import SharedIndexes
 from ambient.model.outcome import PeerLabels, Plan
+from ztunnel.hbone.limits import Limits
 from ztunnel.ipc.authorities import AuthorityAnswer, AuthorityAsk
 from ztunnel.ipc.messages import PeerAsk, RouteAsk, Settings
 from ztunnel.proxy.asks import AskCache
@@ -85,6 +86,16 @@ class Plane:
         )
         self.peers: AskCache[IpAddress, PeerLabels] = AskCache(lambda ip: send(PeerAsk(ip=ip)))
         self._dirty: list[Carrier] = []
+        self._tuned = settings.tuning
+        self._limits = (self._tuned.limits(client=False), self._tuned.limits(client=True))
+
+    def limits(self, *, client: bool) -> Limits:
+        """Of a new connection in that role."""
+        tuning = self.settings.tuning
+        if tuning is not self._tuned:
+            self._tuned = tuning
+            self._limits = (tuning.limits(client=False), tuning.limits(client=True))
+        return self._limits[client]
 
     def flush_soon(self, tunnel: Carrier) -> None:
         """Have the tunnel send what it encrypted, once, after the other events of this turn."""

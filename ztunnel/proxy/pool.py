@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S: Final = 10.0
 CERTIFICATE_TIMEOUT_S: Final = 5.0
-IDLE_S: Final = 300.0
 SURPLUS_S: Final = 5.0
 """How long a connection without streams is kept beside others to the same peer."""
 
@@ -92,7 +91,8 @@ class ClientTunnel(Tunnel):
     def tick(self, now: float) -> None:
         super().tick(now)
         idle = not self.core.streams and self._making is None
-        if idle and (not self.pooled or self.core.going_away or now - self.last_used > IDLE_S):
+        unused = now - self.last_used > self.plane.settings.tuning.pool_idle_s
+        if idle and (not self.pooled or self.core.going_away or unused):
             self.pooled = False
             self.shut()
 

@@ -20,6 +20,7 @@ from ambient.errors import KernelError
 from ambient.model.address import PROXY_MARK, ZTUNNEL_PORTS, Endpoint, IpAddress, parse_ip
 from ambient.netns import entered
 from ztunnel.proxy.tuples import Found, Tuples
+from ztunnel.tuning import Tuning
 
 _SO_ORIGINAL_DST: Final = 80
 _IP_TRANSPARENT: Final = 19
@@ -30,19 +31,18 @@ _SPARE_S: Final = 5
 _FIRST_PORT: Final = 32_768
 _PORTS: Final = 28_232
 """As many from there on: the kernel's own default range."""
-_KEEPALIVE: Final = (
-    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 180),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 180),
-    (socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 9),
-)
 
 
-def keep_alive(sock: socket.socket) -> None:
-    """Options of every application-side socket (Istio's values); a listening socket's are inherited."""
+def keep_alive(sock: socket.socket, tuning: Tuning) -> None:
+    """Options of every application-side socket; a listening socket's are inherited."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    for option in _KEEPALIVE:
-        sock.setsockopt(*option)
+    if tuning.keepalive:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, tuning.keepalive_idle_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, tuning.keepalive_interval_s)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, tuning.keepalive_probes)
+    if tuning.user_timeout_ms:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, tuning.user_timeout_ms)
 
 
 @lru_cache(maxsize=4096)
@@ -91,9 +91,10 @@ class PodSockets:
     that stops connecting gives them back.
     """
 
-    __slots__ = ("_mark", "_netns_fd", "_quiet", "_spare", "_tuples")
+    __slots__ = ("_mark", "_netns_fd", "_quiet", "_spare", "_tuples", "tuning")
 
     def __init__(self, netns_fd: int, mark: int = PROXY_MARK) -> None:
+        self.tuning = Tuning()
         self._netns_fd = netns_fd
         self._mark = mark
         self._spare: dict[int, list[socket.socket]] = {}
@@ -117,7 +118,7 @@ class PodSockets:
                 for sock in spare:
                     if self._mark:
                         sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._mark)
-                    keep_alive(sock)
+                    keep_alive(sock, self.tuning)
             except OSError as error:
                 for sock in spare:
                     sock.close()

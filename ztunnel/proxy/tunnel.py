@@ -62,7 +62,7 @@ class Tunnel(SocketEnd):
         super().__init__(plane.loop, sock, TUNNEL_HIGH_WATER, plane.crashed, plane.lookout, plane.buffers.chunks)
         self.plane = plane
         self.session = TlsSession(context, server=server)
-        self.core = Connection(self, client=not server)
+        self.core = Connection(self, client=not server, limits=plane.limits(client=not server))
         self.established = False
         self.reads = 0
         """How often something came from the peer."""

@@ -42,12 +42,14 @@ class ServedPod:
         self.up = up
         self.netns_inode = os.fstat(fds[0]).st_ino
         self._netns_fd = os.dup(fds[0])
-        self.pod = Pod(plane, up, make_sockets(fds[0]))
+        sockets = make_sockets(fds[0])
+        sockets.tuning = plane.settings.tuning
+        self.pod = Pod(plane, up, sockets)
         listeners = [socket.socket(fileno=fd) for fd in fds[1:]]
         takers = (self._take_outbound, self._take_plain, self._take_hbone)
         self._listeners = listeners
         for listener in listeners[:_TCP_LISTENERS]:
-            keep_alive(listener)  # whatever is accepted inherits it
+            keep_alive(listener, sockets.tuning)  # whatever is accepted inherits it
         count = plane.recorder.counters.count
         self._acceptors = [
             Acceptor(plane.loop, sock, taker, count, plane.crashed)

@@ -22,6 +22,7 @@ ENV = {
     "ENABLE_ORIG_SRC": "true",
     "AMBIENT_METRICS_SERIES": "77",
     "AUTHZ_POLICY_INFO_LOGGING": "true",
+    "KEEPALIVE_TIME": "99s",
 }
 
 

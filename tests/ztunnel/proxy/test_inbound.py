@@ -19,6 +19,7 @@ from tests.support.h2_peer import CLIENT, Peer
 from tests.support.tunnel import application, echo, run, talk, until, world
 from tests.support.tunnel_certs import Authority
 from ztunnel.ipc.messages import Settings
+from ztunnel.tuning import Tuning
 
 
 def policy(action: Action, name: str = "p", **fields: object) -> Authorization:
@@ -107,6 +108,23 @@ def test_a_stream_reset_without_an_error_is_an_end_only_after_the_peer_had_ended
             await until(lambda: len(heard) == 2)
             assert heard == seen
             await until(lambda: here.workers[0].recorder.open_count == 0)
+            peer.close()
+
+    run(scenario)
+
+
+def test_an_answer_says_nothing_of_us_when_it_is_set_so() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            pod = await here.pod("server", "127.0.0.12")
+            quiet = Tuning(response_baggage=False)
+            here.director.send(Settings(node="n1", trust_domain="cluster.local", cluster_id="c", tuning=quiet))
+            await until(lambda: here.workers[0].plane.settings.tuning == quiet)
+            peer = Peer(here, pod)
+            await peer.connect()
+            status, fields = await peer.ask(f"127.0.0.12:{port}")
+            assert status == 200
+            assert b"baggage" not in fields
             peer.close()
 
     run(scenario)

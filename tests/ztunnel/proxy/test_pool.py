@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
-from tests.support.tunnel import application, echo, run, talk, until, world
+from tests.support.tunnel import World, application, echo, run, talk, until, world
 from ztunnel.ipc import messages as m
 from ztunnel.proxy.inbound import InboundTunnel
-from ztunnel.proxy.pool import IDLE_S, SURPLUS_S, ClientTunnel
+from ztunnel.proxy.pool import SURPLUS_S, ClientTunnel
 from ztunnel.telemetry.record import Failure, Flag
+from ztunnel.tuning import Tuning
 from ztunnel.worker.worker import Worker
 
 
@@ -196,7 +198,7 @@ def test_an_idle_tunnel_is_closed_after_a_while() -> None:
             assert await talk(client.outbound) == b"hello"
             (tunnel,) = tunnels(here.workers[0])
             await until(lambda: not tunnel.core.streams)
-            tunnel.last_used -= IDLE_S + 1
+            tunnel.last_used -= Tuning().pool_idle_s + 1
             await until(lambda: tunnel.closed)
             assert await talk(client.outbound) == b"hello"
 
@@ -239,5 +241,42 @@ def test_no_certificate_means_no_connection_and_the_reason_is_logged() -> None:
             here.certificate(client.identity)
             await until(lambda: here.workers[0].plane.wallet.get(client.identity) is not None)
             assert await talk(client.outbound) == b"hello"
+
+    run(scenario)
+
+
+async def tuned(here: World, **changes: Any) -> None:
+    settings = m.Settings(node="n1", trust_domain="cluster.local", cluster_id="c", tuning=Tuning(**changes))
+    here.director.send(settings)
+    await until(lambda: here.workers[0].plane.settings.tuning == settings.tuning)
+
+
+def test_a_connection_carries_as_many_streams_as_it_was_tuned_to() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client, server = await here.pod("client", "127.0.0.11"), await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            await tuned(here, pool_streams=2)
+            opened = []
+            for _ in range(5):
+                reader, writer = await asyncio.open_connection(*client.outbound)
+                writer.write(b"x")
+                assert await reader.readexactly(1) == b"x"
+                opened.append(writer)
+            assert sorted(len(tunnel.core.streams) for tunnel in tunnels(here.workers[0])) == [1, 2, 2]
+            for writer in opened:
+                writer.close()
+
+    run(scenario)
+
+
+def test_an_unused_connection_is_kept_as_long_as_it_was_tuned_to() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client, server = await here.pod("client", "127.0.0.11"), await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            assert await talk(client.outbound) == b"hello"
+            await tuned(here, pool_idle_s=0.001)
+            await until(lambda: not tunnels(here.workers[0]))
 
     run(scenario)

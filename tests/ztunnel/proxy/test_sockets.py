@@ -9,6 +9,7 @@ import pytest
 from ambient.errors import KernelError
 from ambient.model.address import parse_endpoint, parse_ip
 from ztunnel.proxy.sockets import PodSockets, endpoint_of, original_destination, ports_in_turn, speak_as, text_of
+from ztunnel.tuning import Tuning
 
 
 @pytest.mark.parametrize(
@@ -108,3 +109,30 @@ def test_ports_to_speak_from_come_round_in_the_kernels_range_and_never_twice_in_
 
 def test_the_text_of_an_address_is_its_own() -> None:
     assert [text_of(parse_ip(text)) for text in ("10.0.0.1", "fe80::1")] == ["10.0.0.1", "fe80::1"]
+
+
+def option(sock: socket.socket, name: int) -> int:
+    return sock.getsockopt(socket.IPPROTO_TCP, name)
+
+
+def test_keepalive_and_user_timeout_are_as_they_were_tuned() -> None:
+    sockets = PodSockets(-1, mark=0)
+    sockets.tuning = Tuning(keepalive_idle_s=11, keepalive_interval_s=7, keepalive_probes=3, user_timeout=True)
+    with sockets.tcp(4) as sock:
+        assert option(sock, socket.TCP_NODELAY)
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert option(sock, socket.TCP_KEEPIDLE) == 11
+        assert option(sock, socket.TCP_KEEPINTVL) == 7
+        assert option(sock, socket.TCP_KEEPCNT) == 3
+        assert option(sock, socket.TCP_USER_TIMEOUT) == 32_000
+    sockets.close()
+
+
+def test_without_keepalive_there_is_none() -> None:
+    sockets = PodSockets(-1, mark=0)
+    sockets.tuning = Tuning(keepalive=False)
+    with sockets.tcp(4) as sock:
+        assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert option(sock, socket.TCP_NODELAY)
+        assert option(sock, socket.TCP_USER_TIMEOUT) == 0
+    sockets.close()
