@@ -75,6 +75,9 @@ WAYPOINTS: dict[str, Case] = {
     "a waypoint with an application tunnel and a port of its own": Case(
         (GUARDED, WP, behind(TUNNEL, WP, ports=((15008, 15108),))), "10.96.0.1:80", ("10.0.9.1:15108>10.96.0.1:80",)
     ),
+    "a waypoint's address that a pod and a service have is the pod's": Case(
+        (replace(WEB, waypoint=BY_IP), WP_POD, service("thief", "10.0.9.1", (15008, 1))), "10.96.0.1:80", (WP_HOP,)
+    ),
     "a waypoint known by one of its pod's addresses": Case(
         (replace(WEB, waypoint=BY_IP), replace(WP_POD, addresses=(ip_address("10.0.9.8"), ip_address("10.0.9.1")))),
         "10.96.0.1:80",

@@ -326,6 +326,8 @@ class Outbound:
     def _fail(self, failure: Failure) -> None:
         if self.closed:
             return
+        if failure.reason:
+            self._pod.plane.recorder.counters.count(f'outbound_refused{{reason="{failure.reason}"}}')
         self._stop_timer()
         stream, self._stream = self._stream, None
         if stream is not None:

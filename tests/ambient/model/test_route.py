@@ -12,25 +12,20 @@ from ambient.model.balance import WhyNot
 from ambient.model.mesh import Mesh, Value
 from ambient.model.outcome import Forward, Hop, PeerLabels, Refuse, ServiceLabels
 from ambient.model.route import peer_labels, route
-from ambient.model.waypoints import open_ports, waypoint_principals
 from ambient.model.workload import (
     GatewayAddress,
     Health,
     IpFamilies,
-    Locality,
     NamespacedHostname,
     Port,
     Scope,
     Service,
-    TunnelProtocol,
     Workload,
 )
 from tests.support.builders import behind, mesh, service, to, waypoint, workload
 from tests.support.routes import (
-    BY_IP,
     CLIENT,
     DIRECT,
-    EVERYWHERE,
     FAILOVER,
     GUARDED,
     LABELS,
@@ -44,7 +39,6 @@ from tests.support.routes import (
     WP_POD,
     Case,
     balanced,
-    cidr,
     ends,
     shown,
     weighted,
@@ -201,61 +195,6 @@ def test_pick_draws_by_weight() -> None:
     assert plan.pick(0.9999999999999999).ip == "b"
 
 
-CHANGES: dict[str, tuple[tuple[Value, ...], str, Value]] = {
-    "the gateway of another network appears": ((GLOBAL, split()), "10.96.0.1:80", EAST_GW),
-    "the gateway of another network is renamed": (
-        (GLOBAL, split(), EAST_GW),
-        "10.96.0.1:80",
-        replace(EAST_GW, service_account="other"),
-    ),
-    "a pod appears at the address": ((), "10.0.0.2:80", PEER),
-    "a pod starts to speak HBONE": ((replace(PEER, tunnel_protocol=TunnelProtocol.NONE),), "10.0.0.2:80", PEER),
-    "a better workload takes the address": (
-        (replace(PEER, tunnel_protocol=TunnelProtocol.NONE),),
-        "10.0.0.2:80",
-        workload("another", "10.0.0.2"),
-    ),
-    "a service gets the address": ((), "10.96.0.1:80", WEB),
-    "a block appears around the address": ((), "10.8.0.1:443", cidr("10.8.0.0/16")),
-    "a narrower block appears": (
-        (cidr("10.8.0.0/16"), *ends("a 10.0.1.1", of=cidr("10.8.0.0/16"))),
-        "10.8.0.1:443",
-        replace(cidr("10.8.0.0/24"), hostname="narrow.example"),
-    ),
-    "an endpoint is added": ((WEB, TWO[0]), "10.96.0.1:80", TWO[1]),
-    "an endpoint becomes unhealthy": ((WEB, *TWO), "10.96.0.1:80", replace(TWO[0], status=Health.UNHEALTHY)),
-    "an endpoint leaves the service": ((WEB, *TWO), "10.96.0.1:80", replace(TWO[0], services={})),
-    "a service gets a waypoint": ((WEB, *TWO, WP, WP_POD), "10.96.0.1:80", GUARDED),
-    "the waypoint appears": ((GUARDED, *TWO), "10.96.0.1:80", WP),
-    "the waypoint's pod appears": ((GUARDED, *TWO, WP), "10.96.0.1:80", WP_POD),
-    "the waypoint's pod moves": ((GUARDED, WP, WP_POD), "10.96.0.1:80", behind(workload("wp", "10.0.9.9"), WP)),
-    "a waypoint by hostname appears as a workload": (
-        (replace(WEB, waypoint=GatewayAddress(NamespacedHostname("default", "gw.example"))),),
-        "10.96.0.1:80",
-        workload("gw", "10.0.9.1", hostname="gw.example"),
-    ),
-    "a waypoint by address appears": ((replace(WEB, waypoint=BY_IP),), "10.96.0.1:80", WP_POD),
-    "a pod gets a waypoint": ((PEER, WP, WP_POD), "10.0.0.2:80", replace(PEER, waypoint=waypoint())),
-    "the client moves to another zone": (
-        (CLIENT, balanced(STRICT, Scope.ZONE), *EVERYWHERE),
-        "10.96.0.1:80",
-        replace(CLIENT, locality=Locality("r1", "z2")),
-    ),
-}
-
-
-@pytest.mark.parametrize(("world", "dial", "change"), CHANGES.values(), ids=CHANGES.keys())
-def test_a_plan_that_changes_was_made_from_something_that_was_touched(
-    world: tuple[Value, ...], dial: str, change: Value
-) -> None:
-    view = mesh(*world)
-    before = route(view, CLIENT, to(dial))
-    changes = view.apply([change])
-    source = change if isinstance(change, Workload) and change.uid == CLIENT.uid else CLIENT
-    assert route(view, source, to(dial)).plan != before.plan
-    assert not before.depends.isdisjoint(changes.names)
-
-
 PASSED_OVER: dict[WhyNot, tuple[Service, Workload]] = {
     WhyNot.REFUSED: (WEB, replace(TWO[1], refused="junk")),
     WhyNot.UNHEALTHY: (WEB, replace(TWO[1], status=Health.UNHEALTHY)),
@@ -330,70 +269,3 @@ def test_shares_of_odd_capacities_stay_numbers_that_travel() -> None:
     assert 1 <= min(hop.weight for hop in hops) <= max(hop.weight for hop in hops) < 1 << 32
     shares = {n: sum(hop.weight for hop in hops if hop.ip.startswith(f"192.0.{n}.")) for n in range(8)}
     assert all(abs(shares[n] / shares[0] - (n + 1)) < 0.001 for n in range(8))
-
-
-def test_what_has_nothing_to_do_with_a_plan_does_not_touch_it() -> None:
-    view = mesh(WEB, *TWO, GUARDED)
-    depends = route(view, CLIENT, to("10.96.0.1:80")).depends
-    changes = view.apply([workload("stranger", "10.0.7.7"), service("stranger", "10.96.7.7")])
-    assert depends.isdisjoint(changes.names)
-
-
-@pytest.mark.parametrize(
-    ("world", "pod", "expected"),
-    [
-        ((WEB,), TWO[0], ()),
-        ((GUARDED, WP, WP_POD), TWO[0], ("spiffe://cluster.local/ns/default/sa/wp",)),
-        ((GUARDED,), TWO[0], ("",)),
-        ((GUARDED, WP), TWO[0], ("",)),
-        ((), replace(PEER, waypoint=BY_IP), ("",)),
-        ((WP_POD,), replace(PEER, waypoint=BY_IP), ("spiffe://cluster.local/ns/default/sa/wp",)),
-        (
-            (replace(WP, subject_alt_names=("spiffe://a/ns/b/sa/c",)),),
-            replace(PEER, waypoint=waypoint()),
-            ("spiffe://a/ns/b/sa/c",),
-        ),
-        ((WP, WP_POD), WP_POD, ()),
-    ],
-)
-def test_only_its_waypoints_may_come_in(world: tuple[Value, ...], pod: Workload, expected: tuple[str, ...]) -> None:
-    assert waypoint_principals(mesh(*world), pod) == expected
-
-
-BARE = service("bare", "10.96.0.5", (80, 8080), (90, 9090))
-OTHER = service("other", "10.96.0.6", (443, 0))
-OWN_WAYPOINT = replace(TWO[0], waypoint=waypoint())
-
-
-@pytest.mark.parametrize(
-    ("world", "pod", "expected"),
-    [
-        ((WEB,), OWN_WAYPOINT, (8080,)),
-        ((WEB, BARE), behind(OWN_WAYPOINT, BARE), (8080, 9090)),
-        ((WEB, BARE), behind(workload("a", "10.0.1.1"), WEB, BARE, ports=((80, 7777),)), (7777, 9090)),
-        ((OTHER,), behind(workload("a", "10.0.1.1"), OTHER, ports=((443, 8443),)), (8443,)),
-        ((OTHER,), behind(workload("a", "10.0.1.1"), OTHER), ()),
-        ((GUARDED, WP), OWN_WAYPOINT, ()),
-        ((GUARDED, WP, BARE), behind(OWN_WAYPOINT, BARE), ()),
-        ((weighted(("wp", 1)),), OWN_WAYPOINT, ()),
-        ((BARE,), behind(OWN_WAYPOINT, BARE), ()),
-        ((replace(WEB, refused="junk"),), OWN_WAYPOINT, ()),
-    ],
-)
-def test_ports_of_services_without_a_waypoint_stay_open(
-    world: tuple[Value, ...], pod: Workload, expected: tuple[int, ...]
-) -> None:
-    assert open_ports(mesh(*world), pod) == expected
-
-
-def test_what_cannot_be_judged_lets_nobody_in_and_what_cannot_be_dialled_keeps_nobody_out() -> None:
-    unread = replace(WEB, refused="junk")
-    assert waypoint_principals(mesh(unread), TWO[0]) == ("",)
-    headless = replace(GUARDED, addresses=())
-    assert waypoint_principals(mesh(headless, WP, WP_POD), TWO[0]) == ()
-    assert open_ports(mesh(headless, WP), OWN_WAYPOINT) == (8080,)
-
-
-def test_what_stands_for_another_network_is_nobodys_waypoint() -> None:
-    assert waypoint_principals(mesh(GUARDED, WP, WP_AWAY), TWO[0]) == ("",)
-    assert waypoint_principals(mesh(GUARDED, WP, replace(WP_POD, refused="junk")), TWO[0]) == ("",)

@@ -59,6 +59,8 @@ def test_a_refused_destination_is_refused_with_the_reason_in_the_log(plan: Refus
             await until(lambda: "connection complete" in here.log())
             reason = plan.reason if isinstance(plan, Refuse) else "no healthy upstream"
             assert f'error="{reason}' in here.log()
+            counted = plan.reason if isinstance(plan, Refuse) else "no-healthy-upstream"
+            assert here.counter(f'outbound_refused{{reason="{counted}"}}') == 1
 
     run(scenario)
 
