@@ -247,3 +247,4 @@ class Tunnel(SocketEnd):
         self.death = error
         self.core.lost(LOST)
         self.on_down(error)
+        self.session.release()

@@ -74,6 +74,12 @@ class TlsSession:
         except (ssl.SSLError, ValueError):
             return
 
+    def release(self) -> None:
+        """Give the memory back now: buffers of a busy session are large, and what refers to it is found by the cycle
+        collector only, much later. Nothing can be asked any more but `pending`, which is empty."""
+        self._incoming = self._outgoing = ssl.MemoryBIO()
+        del self._object, self._read, self.feed, self.write
+
 
 def _reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):

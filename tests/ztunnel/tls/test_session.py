@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+import weakref
 from collections.abc import Sequence
 
 import pytest
@@ -88,6 +89,16 @@ def test_an_orderly_end_and_a_corrupt_stream_are_told_apart() -> None:
     server.feed(bytes(data))
     with pytest.raises(ProtocolError):
         server.read_into(buffer)
+
+
+def test_a_session_that_was_let_go_holds_no_memory_and_has_nothing_to_send() -> None:
+    client, server = pair(Authority())
+    shake(client, server)
+    inside, big = weakref.ref(client._object), bytes(1 << 20)
+    client.write(big)
+    client.release()
+    assert inside() is None
+    assert client.pending() == b""
 
 
 def test_a_peer_of_another_authority_is_refused_by_either_side() -> None:
