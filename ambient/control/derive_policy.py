@@ -20,6 +20,9 @@ from ambient.model.policy import Action, Authorization, PolicyScope
 
 DRY_RUN = "istio.io/dry-run"
 ACCEPTED = "ZtunnelAccepted"
+_TRUE = frozenset({"1", "t", "T", "true", "TRUE", "True"})
+_FALSE = frozenset({"0", "f", "F", "false", "FALSE", "False"})
+"""How the annotation may be written, as Go reads a boolean. Anything else is no dry run, and said so."""
 _L7 = "In ambient mode you must use a waypoint proxy to enforce HTTP rules."
 
 
@@ -85,7 +88,7 @@ def _one(
 ) -> tuple[Authorization | None, Condition]:
     if record.action not in ("ALLOW", "DENY"):
         return None, _unsupported(f"ztunnel does not support the {record.action} action", sent=False)
-    dry_run = record.annotations.get(DRY_RUN) == "true"
+    dry_run = record.annotations.get(DRY_RUN) in _TRUE
     if dry_run and not dry_run_sent:
         name = f"{record.namespace}/{record.name}"
         why = f'found policy "{name}" using dry-run annotation, but support for ambient dry-run'
@@ -110,7 +113,7 @@ def _unsupported(message: str, *, sent: bool) -> Condition:
 
 def _condition(record: AuthorizationPolicy, translated: Translated) -> Condition:
     if not translated.unsupported:
-        return Condition(ACCEPTED, "True", "Accepted", "attached to ztunnel")
+        return Condition(ACCEPTED, "True", "Accepted", f"attached to ztunnel{_unread_dry_run(record)}")
     start = f"ztunnel does not support HTTP attributes (found: {', '.join(translated.unsupported)}). {_L7} "
     if record.action == "ALLOW":
         rest = (
@@ -130,7 +133,14 @@ def _condition(record: AuthorizationPolicy, translated: Translated) -> Condition
         if translated.inert:
             numbers = ", ".join(str(i + 1) for i in translated.inert)
             rest += f" Rules that have no effect at ztunnel because nothing else is left of a part: {numbers}."
-    return _unsupported(start + rest, sent=True)
+    return _unsupported(start + rest + _unread_dry_run(record), sent=True)
+
+
+def _unread_dry_run(record: AuthorizationPolicy) -> str:
+    written = record.annotations.get(DRY_RUN, "false")
+    if written in _TRUE or written in _FALSE:
+        return ""
+    return f"; annotation {DRY_RUN} is {written!r}, which is no boolean: the policy is enforced"
 
 
 def _targets(record: AuthorizationPolicy, records: Records) -> Iterable[Condition]:
@@ -158,6 +168,10 @@ def _closing(refused: RefusedObject, root_namespace: str) -> tuple[Authorization
 
     What it selects is taken from it where that much can be read, else its whole namespace (or mesh).
     """
+    metadata = refused.raw.get("metadata")
+    annotations = metadata.get("annotations") if isinstance(metadata, Mapping) else None
+    if isinstance(annotations, Mapping) and str(annotations.get(DRY_RUN)) in _TRUE:
+        return None  # it would have decided nothing
     spec = refused.raw.get("spec")
     spec = spec if isinstance(spec, Mapping) else {}
     action = spec.get("action", "ALLOW" if refused.raw else "DENY")

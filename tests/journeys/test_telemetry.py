@@ -12,7 +12,7 @@ import pytest
 
 from ambient.cli.demo.meters import COUNTERS, traffic
 from ambient.cli.reach import LabReach
-from tests.support.journey import BATCH, BYTES, FAR, LEGACY, LINES, NEAR, OUTSIDE, WEB, Journey, policy
+from tests.support.journey import BATCH, BYTES, CUT_S, FAR, HTTP, LEGACY, LINES, NEAR, OUTSIDE, WEB, Journey, policy
 from tests.support.lab import until
 
 SPIFFE = "spiffe://cluster.local/ns/shop/sa/"
@@ -115,9 +115,38 @@ def test_a_denial_is_told_with_its_policy_at_the_end_that_denied(mesh: Journey) 
         assert told["policy"] == "shop/only-web"
         assert told["source_principal"] == f"{SPIFFE}batch"
         assert told["reason"] == "no-allow-matched"
-        assert until("a log line", lambda: _logged(mesh, "n2", f'src.identity="{SPIFFE}batch"', "error="))
+        line = until("a log line", lambda: _logged(mesh, "n2", f'src.identity="{SPIFFE}batch"', "error="))[-1]
+        assert 'policy="shop/only-web" reason="no-allow-matched"' in line
+        nearest = "nearest is rule 1 of shop/only-web: source.principals: cluster.local/ns/shop/sa/batch is not"
+        assert nearest in line
+        assert nearest in told["detail"]
+        labels = {"policy": "shop/only-web", "reason": "no-allow-matched"}
+        until("a count", lambda: _counted(mesh, "n2", "ambient_policy_denials_total", **labels) >= 1)
     finally:
         mesh.lab.delete(only_web)
+
+
+def _counted(mesh: Journey, node: str, name: str, **labels: str) -> float:
+    text = LabReach(mesh.lab.name).ztunnel(node, "/metrics", STATS_PORT).text
+    shown = ",".join(f'{key}="{value}"' for key, value in labels.items())
+    found = [line.rpartition(" ")[2] for line in text.splitlines() if line.startswith(f"{name}{{{shown}}} ")]
+    return float(found[0]) if found else 0.0
+
+
+def test_a_dry_run_refuses_nobody_cuts_nobody_and_is_counted(mesh: Journey) -> None:
+    dry = policy("soon", "DENY", [{}], annotations={"istio.io/dry-run": "true"})
+    labels = {"policy": "shop/soon", "effect": "would-deny"}
+    with mesh.stage.talk(BATCH, mesh.host(FAR, 4), LINES) as talk:
+        assert talk.next().startswith("got hello")
+        mesh.lab.apply(dry)
+        try:
+            assert mesh.reaches(BATCH, FAR)
+            until("counted", lambda: _counted(mesh, "n2", "ambient_policy_dry_runs_total", **labels) >= 1)
+            assert talk.next(CUT_S) == "", "nothing cuts it"
+            explained = mesh.stage.command("explain", "--name", mesh.lab.name, BATCH, f"far.shop:{HTTP}")
+            assert "shop/soon, a dry run, would deny" in explained.out
+        finally:
+            mesh.lab.delete(dry)
 
 
 def test_both_ends_of_a_connection_are_of_one_trace(mesh: Journey) -> None:

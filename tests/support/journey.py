@@ -41,12 +41,12 @@ def service(name: str, namespace: str = "shop", **spec: Any) -> str:
     return object_yaml("v1", "Service", name, namespace, spec={"selector": {"app": name}, "ports": ports, **spec})
 
 
-def policy(name: str, action: str, rules: list[Any], app: str = "far", namespace: str = "shop") -> str:
+def policy(name: str, action: str, rules: list[Any], app: str = "far", namespace: str = "shop", **metadata: Any) -> str:
     """An AuthorizationPolicy over the pods of one app ("" = the namespace)."""
     spec: dict[str, Any] = {"action": action, "rules": rules}
     if app:
         spec["selector"] = {"matchLabels": {"app": app}}
-    return object_yaml("security.istio.io/v1", "AuthorizationPolicy", name, namespace, spec=spec)
+    return object_yaml("security.istio.io/v1", "AuthorizationPolicy", name, namespace, spec=spec, **metadata)
 
 
 def strict(namespace: str = "shop") -> str:

@@ -186,12 +186,11 @@ def pod_yaml(pod: str, command: list[str], *, node: str = "", **fields: Any) -> 
 
 
 def object_yaml(version: str, kind: str, name: str, namespace: str = "", **fields: Any) -> str:
-    """Any object as a YAML document. `fields` are top-level fields; `labels` goes into metadata."""
+    """Any object as a YAML document. `fields` are top-level fields; `labels` and `annotations` go into metadata."""
     metadata: dict[str, Any] = {"name": name}
     if namespace:
         metadata["namespace"] = namespace
-    if "labels" in fields:
-        metadata["labels"] = fields.pop("labels")
+    metadata |= {key: fields.pop(key) for key in ("labels", "annotations") if key in fields}
     return json.dumps({"apiVersion": version, "kind": kind, "metadata": metadata, **fields}) + "\n---\n"
 
 

@@ -219,6 +219,22 @@ def test_a_dry_run_policy_is_only_sent_when_that_is_switched_on() -> None:
     assert (found.dry_run, condition.reason) == (True, "Accepted")
 
 
+@pytest.mark.parametrize("written", ["1", "t", "T", "true", "True", "TRUE"])
+def test_a_dry_run_is_asked_for_in_any_form_of_true(written: str) -> None:
+    found, _ = one({"rules": [{}]}, dry_run=True, annotations={"istio.io/dry-run": written})
+    assert found is not None
+    assert found.dry_run
+
+
+@pytest.mark.parametrize("rest", [{}, operation(methods=["GET"])])
+@pytest.mark.parametrize(("written", "told"), [("false", False), ("0", False), ("F", False), ("yes", True), ("", True)])
+def test_anything_else_is_enforced_and_what_is_no_boolean_is_said(written: str, told: bool, rest: Any) -> None:
+    found, condition = one({"rules": [rest]}, dry_run=True, annotations={"istio.io/dry-run": written})
+    assert found is not None
+    assert not found.dry_run
+    assert ("which is no boolean: the policy is enforced" in condition.message) is told
+
+
 @pytest.mark.parametrize(
     ("ref", "reason", "message"),
     [
@@ -298,6 +314,15 @@ def test_where_the_last_good_version_stands_nothing_is_closed() -> None:
 @pytest.mark.parametrize("spec", [{"action": "AUDIT"}, {"action": "CUSTOM"}, {"targetRef": 1}, {"targetRefs": 1}])
 def test_an_invalid_policy_that_ztunnel_would_never_see_closes_nothing(spec: dict[str, Any]) -> None:
     assert closing({"spec": spec})[0] is None
+
+
+def test_an_invalid_policy_that_was_to_be_a_dry_run_closes_nothing() -> None:
+    spec = {"action": "DENY", "rules": ["wrong"]}
+    for written, closes in (("true", False), ("1", False), ("false", True), (["true"], True)):
+        raw_object = {"metadata": {"annotations": {"istio.io/dry-run": written}}, "spec": spec}
+        assert (closing(raw_object)[0] is not None) is closes
+    for odd in ({"metadata": 1}, {"metadata": {"annotations": 1}}):
+        assert closing({**odd, "spec": spec})[0] is not None
 
 
 def test_selectors_are_found_by_any_label() -> None:
