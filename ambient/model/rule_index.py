@@ -75,7 +75,7 @@ class Node:
         self.wide = False
         """There is anything but `exact` and `rest`."""
 
-    def reached(self, value: Fact, found: list[Node]) -> None:
+    def reached(self, value: str | int, found: list[Node]) -> None:
         """Append the children of a wide node, but for `exact` and `rest`, that a connection with this fact may fit."""
         if isinstance(value, str):
             for length, table in self.prefixes:
@@ -88,7 +88,7 @@ class Node:
                     found.append(node)
             if self.present is not None and value:
                 found.append(self.present)
-        elif value is not None:
+        else:
             for shift, blocks in self.blocks:
                 node = blocks.get(value >> shift)
                 if node is not None:

@@ -120,3 +120,15 @@ def test_a_missing_policy_leaves_only_dry_run_denials_to_tell() -> None:
     verdict = index.judge(connection())
     assert index.dry_run(connection(), verdict) == (DryRun("default/d", D),)
     assert dry_run_naive(policies, connection(), verdict) == (DryRun("default/d", D),)
+
+
+def test_a_refusal_because_nothing_allowed_names_a_policy_that_came_near() -> None:
+    allows = [
+        allow(f"a{i}", rule(Match(principals=strings(f"cluster.local/ns/n/sa/s{i}")), ELSEWHERE)) for i in range(9)
+    ]
+    assert PolicyIndex(allows).judge(connection(peer="n/s7")) == Denied(Reason.NO_ALLOW_MATCHED, "default/a7")
+    assert PolicyIndex(allows).judge(connection(peer="n/x")) == Denied(Reason.NO_ALLOW_MATCHED, "default/a0")
+
+
+def test_a_set_without_dry_runs_keeps_nothing_for_them() -> None:
+    assert PolicyIndex([allow("a", ())])._dry is None

@@ -156,4 +156,7 @@ def test_addresses_are_only_written_out_when_a_tree_asks() -> None:
     root = build(policies(FAMILIES["principal"]))
     given = connection()
     assert len(facts_of(given, principal_of(given), asked_by(root))) == Demand.ACCOUNT
-    assert facts_of(given, principal_of(given), 1 << Demand.ACCOUNT)[Demand.SOURCE] is None
+    for demand in (Demand.ACCOUNT, Demand.SOURCE, Demand.DESTINATION):
+        facts = facts_of(given, principal_of(given), 1 << demand)
+        assert [at for at in range(Demand.ACCOUNT, len(Demand)) if facts[at] is not None] == [demand]
+    assert facts_of(connection(peer=None), None, 1 << Demand.ACCOUNT)[Demand.ACCOUNT] is None
