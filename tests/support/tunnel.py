@@ -22,6 +22,7 @@ from tests.support.tunnel_certs import Authority
 from ztunnel.ipc import messages as m
 from ztunnel.ipc.authorities import AuthorityAnswer, AuthorityAsk
 from ztunnel.ipc.channel import Channel
+from ztunnel.proxy.poller import Poller
 from ztunnel.proxy.sockets import PodSockets
 from ztunnel.worker.worker import Worker
 
@@ -34,6 +35,15 @@ def run(scenario: Callable[[], Awaitable[None]], *, timeout: float = 20.0) -> No
             await scenario()
 
     uvloop.run(limited())
+
+
+def poller() -> Poller:
+    """Of the running loop; a handler that crashes is told to the loop."""
+
+    def crashed(where: str, error: BaseException) -> None:
+        raise AssertionError(where) from error
+
+    return Poller(asyncio.get_running_loop(), crashed)
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:

@@ -60,7 +60,7 @@ class DnsServer:
             plane.loop.add_reader(sock.fileno(), self._readable)
         else:
             count = plane.recorder.counters.count
-            self._acceptor = Acceptor(plane.loop, sock, self._take, count, plane.crashed)
+            self._acceptor = Acceptor(plane.poller, sock, self._take, count, plane.crashed)
 
     def close(self) -> None:
         """Answer no more."""

@@ -217,7 +217,7 @@ class _TcpQuestion:
 
     def _start(self, target: Endpoint) -> None:
         if self._sock.fileno() >= 0:
-            self._dial = Dial(self._plane.loop, self._sock, target, TRY_S, self._connected)
+            self._dial = Dial(self._plane.poller, self._sock, target, TRY_S, self._connected)
 
     def _connected(self, error: OSError | None) -> None:
         if error is not None:
@@ -244,7 +244,7 @@ class MessageEnd(SocketEnd):
     def __init__(
         self, plane: Plane, sock: socket.socket, received: Callable[[bytes], None], lost: Callable[[], None]
     ) -> None:
-        super().__init__(plane.loop, sock, 1 << 18, plane.crashed)
+        super().__init__(plane.poller, sock, 1 << 18, plane.crashed)
         self._plane = plane
         self._received = received
         self._lost = lost

@@ -79,28 +79,32 @@ class Stream:
         """Ask for one `on_room` when `room()` has become positive."""
         self.connection.blocked[self.id] = self
 
-    def send(self, buffer: memoryview, size: int) -> None:
-        """Send `size` (1..room()) octets at buffer[9:]; the nine octets before them are overwritten by the header.
+    def fits(self, octets: int) -> int:
+        """How many octets of payload `fill` can turn into frames of at most `octets` in all (more than 9)."""
+        largest = self.connection.peer_max_frame
+        return octets - 9 if octets - 9 <= largest else octets // (largest + 9) * largest
 
-        For a peer with small frames the header of each further frame overwrites the end of the one before it, which
-        has left by then: the sink of the connection takes its octets before it returns.
-        """
+    def fill(self, buffer: memoryview, size: int) -> int:
+        """Make `size` (1..room() and fits()) octets at buffer[9:] DATA, in place, and count them as sent; how many
+        octets from the start of the buffer the caller has to send now. The nine octets before them become the header;
+        for a peer with small frames the octets move apart to let the headers of the others in."""
         connection = self.connection
         if self.local_done or self.id not in connection.streams:
-            return
+            return 0
         self.send_window -= size
         connection.send_window -= size
         largest = connection.peer_max_frame
         if size <= largest:
             frames.HEADER.pack_into(buffer, 0, size >> 8, size & 255, frames.DATA, 0, self.id)
-            connection.write(buffer[: 9 + size])
-            return
-        at = 0
-        while at < size:
-            part = min(largest, size - at)
-            frames.HEADER.pack_into(buffer, at, part >> 8, part & 255, frames.DATA, 0, self.id)
-            connection.write(buffer[at : at + 9 + part])
-            at += part
+            return 9 + size
+        last = (size - 1) // largest
+        for number in range(last, -1, -1):
+            part = min(largest, size - number * largest)
+            at, to = 9 + number * largest, number * (largest + 9)
+            if number:
+                buffer[to + 9 : to + 9 + part] = buffer[at : at + part]
+            frames.HEADER.pack_into(buffer, to, part >> 8, part & 255, frames.DATA, 0, self.id)
+        return size + 9 * (last + 1)
 
     def answer(self, block: bytes, *, end: bool = False) -> None:
         """Server role: send the answer's header block; `end` also ends our half."""

@@ -8,6 +8,8 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+from ztunnel.proxy.poller import READ, Poller
+
 _PER_WAKEUP: Final = 32
 _QUEUE: Final = 4_096
 _PAUSE_S: Final = 0.05
@@ -21,18 +23,18 @@ class Acceptor:
     instead of spinning, and counts.
     """
 
-    __slots__ = ("_count", "_crashed", "_loop", "_sock", "_take", "_timer")
+    __slots__ = ("_count", "_crashed", "_poller", "_sock", "_take", "_timer")
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         sock: socket.socket,
         take: Callable[[socket.socket, tuple[object, ...]], None],
         count: Callable[[str], None],
         crashed: Callable[[str, BaseException], None],
     ) -> None:
         sock.setblocking(False)
-        self._loop = loop
+        self._poller = poller
         self._sock = sock
         self._take = take
         self._count = count
@@ -46,9 +48,12 @@ class Acceptor:
 
     def _resume(self) -> None:
         self._timer = None
-        self._loop.add_reader(self._sock.fileno(), self._ready)
+        self._poller.watch(self._sock.fileno(), READ, self._ready)
 
-    def _ready(self, at_most: int = _PER_WAKEUP) -> None:
+    def _ready(self, events: int) -> None:
+        self._accept(_PER_WAKEUP)
+
+    def _accept(self, at_most: int) -> None:
         for _ in range(at_most):
             try:
                 connection, peer = self._sock.accept()
@@ -57,11 +62,12 @@ class Acceptor:
             except OSError as error:
                 if error.errno == errno.EINVAL:
                     # Somebody who holds it too has stopped it for all.
+                    self._poller.leave(self._sock.fileno())
                     return
                 self._count("accept_errors")
                 if error.errno in _OUT_OF_RESOURCES:
-                    self._loop.remove_reader(self._sock.fileno())
-                    self._timer = self._loop.call_later(_PAUSE_S, self._resume)
+                    self._poller.leave(self._sock.fileno())
+                    self._timer = self._poller.loop.call_later(_PAUSE_S, self._resume)
                 return
             connection.setblocking(False)
             try:
@@ -76,7 +82,7 @@ class Acceptor:
     def finish(self) -> None:
         """Take what waits in the queue, then no more; the socket stays open."""
         if self._timer is None:
-            self._ready(_QUEUE)
+            self._accept(_QUEUE)
         self.pause()
 
     def pause(self) -> None:
@@ -85,7 +91,7 @@ class Acceptor:
             self._timer.cancel()
             self._timer = None
         else:
-            self._loop.remove_reader(self._sock.fileno())
+            self._poller.leave(self._sock.fileno())
 
     def close(self) -> None:
         """Accept no more and give up our handle of the socket."""

@@ -17,7 +17,7 @@ _VIEWS: Final = 4
 
 
 class Chunks:
-    """Mappings of CHUNK octets, all of a worker's backlogs take theirs from here."""
+    """Mappings of CHUNK octets: all of a worker's backlogs take theirs from here, and what its tunnels gather."""
 
     __slots__ = ("_spare",)
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ambient.model.address import Endpoint
+from ztunnel.proxy.poller import WRITE, Poller
 from ztunnel.proxy.sockets import text_of
 
 _DONE: Final = (0, errno.EISCONN)
@@ -22,12 +23,10 @@ class Dial:
     """One attempt. `done(None)` or `done(error)` is called once, maybe before the constructor's caller goes on
     (a connection to this host is often up at once); never after `cancel`. The socket stays the caller's."""
 
-    __slots__ = ("_done", "_loop", "_sock", "_timer")
+    __slots__ = ("_done", "_poller", "_sock", "_timer")
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, target: Endpoint, timeout: float, done: Done
-    ) -> None:
-        self._loop = loop
+    def __init__(self, poller: Poller, sock: socket.socket, target: Endpoint, timeout: float, done: Done) -> None:
+        self._poller = poller
         self._sock = sock
         self._done: Done | None = done
         self._timer: asyncio.TimerHandle | None = None
@@ -37,8 +36,8 @@ class Dial:
             # Asked a second time the kernel says whether it came up meanwhile, which spares a turn of the loop.
             code = sock.connect_ex(address)
         if code in _UNDER_WAY:
-            loop.add_writer(sock.fileno(), self._writable)
-            self._timer = loop.call_later(timeout, self._expired)
+            poller.watch(sock.fileno(), WRITE, self._writable)
+            self._timer = poller.loop.call_later(timeout, self._expired)
         else:
             self._finish(None if code in _DONE else OSError(code, os.strerror(code)))
 
@@ -51,9 +50,9 @@ class Dial:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-            self._loop.remove_writer(self._sock.fileno())
+            self._poller.leave(self._sock.fileno())
 
-    def _writable(self) -> None:
+    def _writable(self, events: int) -> None:
         code = self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         self._finish(OSError(code, os.strerror(code)) if code else None)
 

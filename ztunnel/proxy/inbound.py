@@ -223,7 +223,7 @@ class InboundStream:
             self._refuse(503, Failure(Flag.CONNECT, f"connect to {aim.dial}: {why}"))
             return
         plane = pod.plane
-        end = TunnelledEnd(plane.loop, sock, tunnel, stream, self, plane.buffers, plane.crashed, plane.lookout)
+        end = TunnelledEnd(plane.poller, sock, tunnel, stream, self, plane.buffers, plane.crashed)
         self._end = end
         self._record.meter = end
         stream.answer(response_block(200, pod.baggage if plane.settings.tuning.response_baggage else b""))

@@ -14,6 +14,7 @@ from ztunnel.hbone.limits import Violation
 from ztunnel.hbone.message import Answer, Request
 from ztunnel.hbone.stream import Sink, Stream
 from ztunnel.proxy.backlog import Backlog
+from ztunnel.proxy.gathered import Gathered
 from ztunnel.proxy.tunnel import HANDSHAKE_TIMEOUT_S, LOST, Tunnel, Waiting, violated
 from ztunnel.tls.contexts import Credentials
 from ztunnel.tls.session import TlsSession
@@ -57,6 +58,8 @@ class NestedTunnel:
         "congested",
         "core",
         "established",
+        "gathered",
+        "write",
     )
 
     def __init__(
@@ -75,6 +78,9 @@ class NestedTunnel:
         self._user = user
         self._session = TlsSession(credentials.client, server=False)
         self._backlog = Backlog(plane.buffers.chunks)
+        self.gathered = Gathered(plane.buffers.chunks, self._encrypt, self._flush_soon)
+        self.write = self.gathered.write
+        """Send octets by the end of this turn (Owner of the inner connection)."""
         self._plain = plane.buffers.nested
         self._relief: list[Waiting] = []
         self._dirty = False
@@ -104,6 +110,7 @@ class NestedTunnel:
         """The connection is over: say so to the far end, then to the gateway."""
         if not self.closed and self._closing_since is None:
             self._closing_since = self._plane.clock()
+            self.gathered.seal()
             self._session.close()
             self._pump()
 
@@ -125,12 +132,6 @@ class NestedTunnel:
         self._relief.append(end)
 
     # --- owner of the inner connection
-
-    def write(self, data: bytes | memoryview) -> None:
-        """Encrypt; it leaves by the end of this turn."""
-        if not self.closed:
-            self._session.write(data)
-            self._flush_soon()
 
     def on_request(self, stream: Stream, request: Request) -> Sink:
         raise ProtocolError("request on a client's connection")
@@ -175,31 +176,35 @@ class NestedTunnel:
         self._dirty = False
         self._pump()
 
+    def _encrypt(self, data: memoryview) -> None:
+        if not self.closed:
+            self._session.write(data)
+
     def _flush_soon(self) -> None:
         if not self._dirty:
             self._dirty = True
             self._plane.flush_soon(self)
 
     def _pump(self) -> None:
+        self.gathered.seal()
         if self.closed:
             return
-        data, backlog, stream = self._session.pending(), self._backlog, self._stream
+        data, backlog, stream, outer = self._session.pending(), self._backlog, self._stream, self._outer
         if data:
             backlog.append(data)
-        frame, payload = self._plane.buffers.frame, self._plane.buffers.payload
         while backlog.size:
             room = stream.room()
             if room <= 0:
                 stream.await_room()
                 break
-            if self._outer.congested:
-                self._outer.await_relief(self)
+            if outer.congested:
+                outer.await_relief(self)
                 break
-            head = backlog.head()[0]
-            size = min(room, len(head))
-            payload[:size] = head[:size]
+            head, space = backlog.head()[0], outer.gathered.space()
+            size = min(room, len(head), stream.fits(len(space)))
+            space[9 : 9 + size] = head[:size]
             backlog.drop(size)
-            stream.send(frame, size)
+            outer.gathered.put(stream.fill(space, size))
         if not backlog.size and self._closing_since is not None:
             stream.end()
         if backlog.size > HIGH_WATER:

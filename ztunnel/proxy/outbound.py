@@ -245,7 +245,7 @@ class Outbound:
             self._record.destination_peer = read_baggage(answer.fields, self._record.destination_identity)
             plane.recorder.established(self._record)
         below = nested or tunnel
-        end = TunnelledEnd(plane.loop, self._sock, below, stream, self, plane.buffers, plane.crashed, plane.lookout)
+        end = TunnelledEnd(plane.poller, self._sock, below, stream, self, plane.buffers, plane.crashed)
         self._end = end
         self._record.meter = end
         stream.sink = end

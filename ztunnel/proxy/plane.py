@@ -15,7 +15,7 @@ from ztunnel.hbone.limits import Limits
 from ztunnel.ipc.authorities import AuthorityAnswer, AuthorityAsk
 from ztunnel.ipc.messages import PeerAsk, RouteAsk, Settings
 from ztunnel.proxy.asks import AskCache
-from ztunnel.proxy.lookout import Lookout
+from ztunnel.proxy.poller import Poller
 from ztunnel.proxy.socket_end import Buffers
 from ztunnel.telemetry.decisions import Decisions
 from ztunnel.telemetry.recorder import Recorder
@@ -74,7 +74,7 @@ class Plane:
         self.random = random.random
         self.random_bits = random.getrandbits
         self.buffers = Buffers()
-        self.lookout = Lookout(self.crashed)
+        self.poller = Poller(loop, self.crashed)
         self.indexes = SharedIndexes()
         self.decisions = Decisions(recorder, lambda: self.settings.policy_info_log)
         self.wallet = Wallet(wall)
@@ -100,7 +100,7 @@ class Plane:
     def flush_soon(self, tunnel: Carrier) -> None:
         """Have the tunnel send what it encrypted, once, after the other events of this turn."""
         if not self._dirty:
-            self.loop.call_soon(self._flush_all)
+            self.poller.at_end(self._flush_all)
         self._dirty.append(tunnel)
 
     def _flush_all(self) -> None:
@@ -113,8 +113,7 @@ class Plane:
                 tunnel.fail(None)
 
     def tick(self) -> None:
-        """Once a second: keepalive and time limits of every tunnel, and applications that died unseen."""
-        self.lookout.tick()
+        """Once a second: keepalive and time limits of every tunnel."""
         now = self.clock()
         for tunnel in list(self.tunnels):
             try:

@@ -130,7 +130,7 @@ class _Making:
             self._tunnel = ClientTunnel(pool.plane, sock, credentials, key.expected, self)
             self._tunnel.begin()
 
-        self._dial = Dial(pool.plane.loop, sock, key.hop, CONNECT_TIMEOUT_S, connected)
+        self._dial = Dial(pool.plane.poller, sock, key.hop, CONNECT_TIMEOUT_S, connected)
 
     def established(self, tunnel: ClientTunnel) -> None:
         self._pool.made(self._key, tunnel, self.waiting)

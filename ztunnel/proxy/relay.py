@@ -7,7 +7,6 @@ side becomes an abortive close on the other.
 
 from __future__ import annotations
 
-import asyncio
 import socket
 from collections.abc import Callable
 from typing import Final, Protocol
@@ -15,7 +14,8 @@ from typing import Final, Protocol
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.message import Answer
 from ztunnel.hbone.stream import Stream
-from ztunnel.proxy.lookout import Lookout
+from ztunnel.proxy.gathered import Gathered
+from ztunnel.proxy.poller import Poller
 from ztunnel.proxy.socket_end import Buffers, SocketEnd
 from ztunnel.proxy.tunnel import LOST, Waiting
 from ztunnel.telemetry.record import Failure, Flag
@@ -35,6 +35,7 @@ class Below(Protocol):
     """The tunnel that a stream is in."""
 
     congested: bool
+    gathered: Gathered
 
     def await_relief(self, end: Waiting) -> None:
         """Call `on_room` when it is no longer congested."""
@@ -44,9 +45,7 @@ class TunnelledEnd(SocketEnd):
     """An application's socket joined to a stream. It becomes the stream's sink."""
 
     __slots__ = (
-        "_frame",
         "_owed",
-        "_payload",
         "_read_done",
         "_write_done",
         "flow",
@@ -58,23 +57,20 @@ class TunnelledEnd(SocketEnd):
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         sock: socket.socket,
         tunnel: Below,
         stream: Stream,
         flow: Flow,
         buffers: Buffers,
         crashed: Callable[[str, BaseException], None],
-        lookout: Lookout,
     ) -> None:
-        super().__init__(loop, sock, APP_HIGH_WATER, crashed, lookout, buffers.chunks)
+        super().__init__(poller, sock, APP_HIGH_WATER, crashed, buffers.chunks)
         self.tunnel = tunnel
         self.stream = stream
         self.flow = flow
         self.taken = 0
         self.given = 0
-        self._frame = buffers.frame
-        self._payload = buffers.payload
         self._owed = 0
         self._read_done = False
         self._write_done = False
@@ -82,17 +78,19 @@ class TunnelledEnd(SocketEnd):
     # --- application to tunnel
 
     def on_readable(self) -> None:
-        stream = self.stream
+        stream, tunnel = self.stream, self.tunnel
         room = stream.room()
-        if room <= 0 or self.tunnel.congested:
+        if room <= 0 or tunnel.congested:
             self.stop_reading()
             if room <= 0:
                 stream.await_room()
             else:
-                self.tunnel.await_relief(self)
+                tunnel.await_relief(self)
             return
+        space = tunnel.gathered.space()
+        most = stream.fits(len(space))
         try:
-            size = self._recv_into(self._payload if room >= Buffers.SIZE else self._payload[:room])
+            size = self._recv_into(space[9 : 9 + (most if most < room else room)])
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -100,7 +98,7 @@ class TunnelledEnd(SocketEnd):
             return
         if size:
             self.taken += size
-            stream.send(self._frame, size)
+            tunnel.gathered.put(stream.fill(space, size))
             return
         self.stop_reading()
         self._read_done = True
@@ -177,14 +175,13 @@ class PlainEnd(SocketEnd):
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         sock: socket.socket,
         flow: Flow,
         buffers: Buffers,
         crashed: Callable[[str, BaseException], None],
-        lookout: Lookout,
     ) -> None:
-        super().__init__(loop, sock, APP_HIGH_WATER, crashed, lookout, buffers.chunks)
+        super().__init__(poller, sock, APP_HIGH_WATER, crashed, buffers.chunks)
         self.flow = flow
         self.other = self
         self.taken = 0

@@ -1,30 +1,32 @@
 """A non-blocking TCP socket on the event loop: the base of everything that moves bytes.
 
 It reads on readiness into buffers shared by the whole worker and writes at once; only what the kernel does not take
-is copied into a backlog. Plain readiness instead of asyncio transports is what was measured to be faster.
+is copied into a backlog. Plain readiness instead of asyncio transports is what was measured to be faster. Once it was
+read it is watched for errors, also while nobody reads it.
 A failure inside one socket's handler ends that socket, never the worker.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import os
 import socket
 import struct
 from collections.abc import Callable
 from typing import Final
 
 from ztunnel.proxy.backlog import Backlog, Chunks
-from ztunnel.proxy.lookout import Lookout
+from ztunnel.proxy.poller import BROKEN, READ, WRITE, Poller
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_TO_READ: Final = READ | BROKEN
 
 
 class Buffers:
     """Memory that every socket of a worker reads into, contents valid only until the handler returns; and the source
-    of their backlogs."""
+    of what its octets wait in."""
 
-    __slots__ = ("chunks", "frame", "nested", "net", "payload", "plain")
+    __slots__ = ("chunks", "nested", "net", "plain")
 
     SIZE: Final = 256 * 1024
 
@@ -33,9 +35,6 @@ class Buffers:
         self.plain = memoryview(bytearray(self.SIZE))
         self.nested = memoryview(bytearray(self.SIZE))
         """What is decrypted out of `plain`; untouched, and so without pages, until there is such a tunnel."""
-        self.frame = memoryview(bytearray(9 + self.SIZE))
-        """Nine spare octets for a frame header, then payload."""
-        self.payload = self.frame[9:]
         self.chunks = Chunks()
 
 
@@ -47,39 +46,33 @@ def abort_socket(sock: socket.socket) -> None:
 
 
 class SocketEnd:
-    """Owns `sock` (non-blocking). Subclasses say what reading means.
-
-    `lookout` (if there is one) watches it for errors that the loop does not tell.
-    """
+    """Owns `sock` (non-blocking). Subclasses say what reading means."""
 
     __slots__ = (
         "_backlog",
         "_crashed",
         "_ending",
         "_high",
-        "_lookout",
         "_recv_into",
         "_send",
         "_writing",
         "closed",
         "congested",
         "fd",
-        "loop",
+        "poller",
         "reading",
         "sock",
     )
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        poller: Poller,
         sock: socket.socket,
         high: int,
         crashed: Callable[[str, BaseException], None],
-        lookout: Lookout | None = None,
         chunks: Chunks | None = None,
     ) -> None:
-        self._lookout = lookout
-        self.loop = loop
+        self.poller = poller
         self.sock = sock
         self.fd = sock.fileno()
         self.reading = False
@@ -93,8 +86,6 @@ class SocketEnd:
         self._recv_into = sock.recv_into
         self._send = sock.send
         self._crashed = crashed
-        if lookout is not None:
-            lookout.watch(self)
 
     # --- what subclasses define
 
@@ -123,12 +114,15 @@ class SocketEnd:
     def start_reading(self) -> None:
         if not self.reading and not self.closed:
             self.reading = True
-            self.loop.add_reader(self.fd, self._readable)
+            self._watch()
 
     def stop_reading(self) -> None:
         if self.reading:
             self.reading = False
-            self.loop.remove_reader(self.fd)
+            self._watch()
+
+    def _watch(self) -> None:
+        self.poller.watch(self.fd, (READ if self.reading else 0) | (WRITE if self._writing else 0), self._ready)
 
     def push(self, data: bytes | memoryview) -> None:
         """Write; what cannot be written now is copied. A failure is told through `on_lost` before this returns."""
@@ -148,7 +142,7 @@ class SocketEnd:
         self._backlog.append(data)
         if not self._writing:
             self._writing = True
-            self.loop.add_writer(self.fd, self._writable)
+            self._watch()
         if self._backlog.size > self._high:
             self.congested = True
 
@@ -163,12 +157,8 @@ class SocketEnd:
         """Close now; unwritten octets are lost."""
         if not self.closed:
             self.closed = True
-            self.stop_reading()
-            if self._writing:
-                self._writing = False
-                self.loop.remove_writer(self.fd)
-            if self._lookout is not None:
-                self._lookout.leave(self)
+            self.reading = self._writing = False
+            self.poller.forget(self.fd)
             self._backlog.clear()
             self.sock.close()
 
@@ -193,17 +183,26 @@ class SocketEnd:
             return
         self.on_written_end()
 
-    def _readable(self) -> None:
+    def _ready(self, events: int) -> None:
         try:
-            self.on_readable()
+            if self.reading:
+                if events & _TO_READ:
+                    self.on_readable()
+            elif events & BROKEN:
+                self._broken()
+            if self._writing and events & WRITE:
+                self._drain()
         except Exception as error:
             self._crash(error)
 
-    def _writable(self) -> None:
-        try:
-            self._drain()
-        except Exception as error:
-            self._crash(error)
+    def _broken(self) -> None:
+        """Nobody reads it, and it failed or both directions have ended. Then what came may still be unread."""
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self.fail(OSError(code, os.strerror(code)))
+        elif not self._writing:
+            # Told again and again otherwise; whoever reads on watches it again.
+            self.poller.leave(self.fd)
 
     def _crash(self, error: Exception) -> None:
         self._crashed(type(self).__name__, error)
@@ -226,7 +225,7 @@ class SocketEnd:
         backlog.drop(sent)
         if not backlog.size:
             self._writing = False
-            self.loop.remove_writer(self.fd)
+            self._watch()
             if self._ending:
                 self._say_end()
                 if self.closed:

@@ -92,7 +92,7 @@ class AppDial:
         except MeshError as error:
             self._done(None, OSError(errno.EIO, str(error)))
             return
-        self._dial = Dial(self._pod.plane.loop, self.sock, self._target, CONNECT_TIMEOUT_S, self._connected)
+        self._dial = Dial(self._pod.plane.poller, self.sock, self._target, CONNECT_TIMEOUT_S, self._connected)
 
     def cancel(self) -> None:
         """Forget it."""
@@ -157,8 +157,8 @@ class Straight:
             self._fail(Failure(Flag.CONNECT, f"connect to {self._target}: {why}"))
             return
         plane = self._pod.plane
-        client = PlainEnd(plane.loop, self._client, self, plane.buffers, plane.crashed, plane.lookout)
-        server = PlainEnd(plane.loop, sock, self, plane.buffers, plane.crashed, plane.lookout)
+        client = PlainEnd(plane.poller, self._client, self, plane.buffers, plane.crashed)
+        server = PlainEnd(plane.poller, sock, self, plane.buffers, plane.crashed)
         self._end = client
         self._record.meter = client
         self._record.app_is_client = True

@@ -1,12 +1,14 @@
 """A TCP connection that carries HBONE: socket, TLS session and HTTP/2 connection in one, either role.
 
-Octets to send are encrypted at once and leave in one `send` per turn of the loop.
+What is to be sent in a turn of the loop is gathered, encrypted in one go and leaves in one `send`: with many streams at
+work a TLS record carries the frames of all of them.
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ambient.errors import MeshError, ProtocolError
@@ -14,6 +16,7 @@ from ztunnel.hbone.connection import Connection
 from ztunnel.hbone.limits import Violation
 from ztunnel.hbone.message import Request
 from ztunnel.hbone.stream import Sink, Stream
+from ztunnel.proxy.gathered import Gathered
 from ztunnel.proxy.socket_end import Buffers, SocketEnd
 from ztunnel.tls.session import TlsSession
 
@@ -48,20 +51,24 @@ class Tunnel(SocketEnd):
         "_net",
         "_plain",
         "_relief",
-        "_unflushed",
         "born",
         "core",
         "death",
         "established",
+        "gathered",
         "plane",
         "reads",
         "session",
+        "write",
     )
 
     def __init__(self, plane: Plane, sock: socket.socket, context: ssl.SSLContext, *, server: bool) -> None:
-        super().__init__(plane.loop, sock, TUNNEL_HIGH_WATER, plane.crashed, plane.lookout, plane.buffers.chunks)
+        super().__init__(plane.poller, sock, TUNNEL_HIGH_WATER, plane.crashed, plane.buffers.chunks)
         self.plane = plane
         self.session = TlsSession(context, server=server)
+        self.gathered = Gathered(plane.buffers.chunks, self._encrypt, self._flush_soon)
+        self.write = self.gathered.write
+        """Send octets by the end of this turn (Owner of the HTTP/2 connection)."""
         self.core = Connection(self, client=not server, limits=plane.limits(client=not server))
         self.established = False
         self.reads = 0
@@ -72,7 +79,6 @@ class Tunnel(SocketEnd):
         self._net = plane.buffers.net
         self._plain = plane.buffers.plain
         self._dirty = False
-        self._unflushed = 0
         self._relief: list[Waiting] = []
         plane.tunnels.add(self)
 
@@ -113,9 +119,10 @@ class Tunnel(SocketEnd):
     def shut(self, error: MeshError | OSError | None = None) -> None:
         """Send what is pending, then close; streams still open are lost."""
         if not self.closed:
+            self.flush()
             if self.established:
                 self.session.close()
-            self.flush()
+                self.flush()
             if not self.closed:
                 self.close()
                 self._down(error)
@@ -132,25 +139,19 @@ class Tunnel(SocketEnd):
 
     # --- octets out
 
-    def write(self, data: bytes | memoryview) -> None:
-        """Encrypt and send by the end of this turn (Owner of the HTTP/2 connection)."""
-        if self.closed:
-            return
-        self.session.write(data)
+    def _encrypt(self, data: memoryview) -> None:
+        if not self.closed:
+            self.session.write(data)
+
+    def _flush_soon(self) -> None:
         if not self._dirty:
             self._dirty = True
             self.plane.flush_soon(self)
-        self._unflushed += len(data)
-        if self._unflushed > TUNNEL_HIGH_WATER:
-            self._flush()
 
     def flush(self) -> None:
-        """End of the turn: send what was encrypted."""
+        """End of the turn: encrypt and send."""
         self._dirty = False
-        self._flush()
-
-    def _flush(self) -> None:
-        self._unflushed = 0
+        self.gathered.seal()
         data = self.session.pending()
         if data:
             self.push(data)
@@ -231,7 +232,7 @@ class Tunnel(SocketEnd):
         if self.core.broken is not None:
             # An orderly end to a peer that is gone would stay with the kernel for minutes.
             end = self.drop if violation.silent else self.shut
-            self.loop.call_soon(end, ProtocolError("HTTP/2", "", violation.text))
+            self.poller.at_end(partial(end, ProtocolError("HTTP/2", "", violation.text)))
 
     def on_relieved(self) -> None:
         waiting, self._relief = self._relief, []

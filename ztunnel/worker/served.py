@@ -52,7 +52,7 @@ class ServedPod:
             keep_alive(listener, sockets.tuning)  # whatever is accepted inherits it
         count = plane.recorder.counters.count
         self._acceptors = [
-            Acceptor(plane.loop, sock, taker, count, plane.crashed)
+            Acceptor(plane.poller, sock, taker, count, plane.crashed)
             for sock, taker in zip(listeners[:_TCP_LISTENERS], takers, strict=True)
         ]
         self._resolvers = resolvers

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.tunnel_frames import Recording, Side
+from tests.support.tunnel_frames import Recording, Side, send
 from ztunnel.hbone import frames
 from ztunnel.hbone.frames import Code, frame
 from ztunnel.hbone.headers import literal, request_prefix, response_block
@@ -100,7 +100,7 @@ def test_window_updates_for_every_octet_are_thorough_and_without_any_a_flood() -
     stream = side.requests[0][0]
     stream.answer(response_block(200))
     for _ in range(1_200):
-        stream.send(memoryview(bytearray(10)), 1)
+        send(stream, b"x")
         side.receive(frames.window_update(0, 1) + frames.window_update(1, 1))
     assert side.core.broken is None
     side.receive(frames.window_update(1, 1) * 4_000)

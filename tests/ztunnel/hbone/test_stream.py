@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.tunnel_frames import Recording, Side, send
+from tests.support.tunnel_frames import Recording, Side, cut, send
 from ztunnel.hbone import frames
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.headers import request_prefix, response_block
@@ -70,3 +70,23 @@ def test_what_a_dead_stream_held_is_given_back_to_the_connection() -> None:
     assert side.core.held == 1000
     stream.reset(Code.CANCEL)
     assert side.core.held == 0
+
+
+@pytest.mark.parametrize("size", [1, 16_384, 16_385, 40_000, 65_535])
+def test_frames_are_made_in_place_and_fit(size: int) -> None:
+    side, stream, _ = served()
+    stream.answer(response_block(200))
+    side.take()
+    data = bytes(at * at & 255 for at in range(size))
+    buffer = memoryview(bytearray(size + 9 * (1 + (size - 1) // 16_384)))
+    assert stream.fits(len(buffer)) <= size
+    buffer[9 : 9 + size] = data
+    octets = bytes(buffer[: stream.fill(buffer, size)])
+    assert len(octets) == len(buffer)
+    made = cut(octets)
+    assert b"".join(payload for *_, payload in made) == data
+    assert {len(payload) for *_, payload in made[:-1]} <= {16_384}
+    assert {one[:3] for one in made} == {(frames.DATA, 0, 1)}
+    for room in (65_536, 70_000, 1 << 18):
+        most = stream.fits(room)
+        assert room - 16_384 - 18 < most + 9 * -(-most // 16_384) <= room

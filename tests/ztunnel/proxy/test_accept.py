@@ -6,7 +6,7 @@ import asyncio
 import errno
 import socket
 
-from tests.support.tunnel import run, until
+from tests.support.tunnel import poller, run, until
 from ztunnel.proxy.accept import Acceptor
 
 
@@ -35,9 +35,7 @@ def test_running_out_of_descriptors_pauses_and_loses_no_connection() -> None:
         taken: list[socket.socket] = []
         counts: list[str] = []
         sock = listener(failures=2)
-        acceptor = Acceptor(
-            asyncio.get_running_loop(), sock, lambda c, _: taken.append(c), counts.append, lambda *_: None
-        )
+        acceptor = Acceptor(poller(), sock, lambda c, _: taken.append(c), counts.append, lambda *_: None)
         _, writer = await asyncio.open_connection(*sock.getsockname())
         await until(lambda: len(taken) == 1)
         assert counts == ["accept_errors"] * 2
@@ -53,9 +51,7 @@ def test_at_the_end_what_is_queued_is_taken_and_nothing_after_it() -> None:
         taken: list[socket.socket] = []
         counts: list[str] = []
         sock = listener()
-        acceptor = Acceptor(
-            asyncio.get_running_loop(), sock, lambda c, _: taken.append(c), counts.append, lambda *_: None
-        )
+        acceptor = Acceptor(poller(), sock, lambda c, _: taken.append(c), counts.append, lambda *_: None)
         clients = [socket.create_connection(sock.getsockname()) for _ in range(40)]
         acceptor.finish()
         assert len(taken) == 40
@@ -63,7 +59,7 @@ def test_at_the_end_what_is_queued_is_taken_and_nothing_after_it() -> None:
         await asyncio.sleep(0)
         assert len(taken) == 40
         sock.shutdown(socket.SHUT_RDWR)
-        again = Acceptor(asyncio.get_running_loop(), sock, lambda *_: None, counts.append, lambda *_: None)
+        again = Acceptor(poller(), sock, lambda *_: None, counts.append, lambda *_: None)
         again.finish()
         assert counts == []
         acceptor.close()
@@ -81,9 +77,7 @@ def test_a_taker_that_crashes_costs_its_connection_only() -> None:
         def take(connection: socket.socket, peer: object) -> None:
             raise RuntimeError("bug")
 
-        acceptor = Acceptor(
-            asyncio.get_running_loop(), sock, take, lambda _: None, lambda where, _: crashes.append(where)
-        )
+        acceptor = Acceptor(poller(), sock, take, lambda _: None, lambda where, _: crashes.append(where))
         for at in range(2):
             reader, writer = await asyncio.open_connection(*sock.getsockname())
             assert await reader.read() == b""
@@ -97,10 +91,9 @@ def test_a_taker_that_crashes_costs_its_connection_only() -> None:
 def test_a_paused_acceptor_leaves_connections_to_others() -> None:
     async def scenario() -> None:
         sock, taken = listener(), list[socket.socket]()
-        loop = asyncio.get_running_loop()
         other = socket.socket(fileno=socket.dup(sock.fileno()))
-        first = Acceptor(loop, sock, lambda c, _: c.close(), lambda _: None, lambda *_: None)
-        second = Acceptor(loop, other, lambda c, _: taken.append(c), lambda _: None, lambda *_: None)
+        first = Acceptor(poller(), sock, lambda c, _: c.close(), lambda _: None, lambda *_: None)
+        second = Acceptor(poller(), other, lambda c, _: taken.append(c), lambda _: None, lambda *_: None)
         first.pause()
         _, writer = await asyncio.open_connection(*sock.getsockname())
         await until(lambda: len(taken) == 1)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import socket
 
 from ambient.model.address import Endpoint, parse_endpoint
-from tests.support.tunnel import application, echo, run, until
+from tests.support.tunnel import application, echo, poller, run, until
 from ztunnel.proxy.dial import Dial
 
 
 def attempt(target: Endpoint, timeout: float = 5.0) -> tuple[socket.socket, list[OSError | None], Dial]:
     sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     outcome: list[OSError | None] = []
-    return sock, outcome, Dial(asyncio.get_running_loop(), sock, target, timeout, outcome.append)
+    return sock, outcome, Dial(poller(), sock, target, timeout, outcome.append)
 
 
 def test_a_connection_on_this_host_is_up_and_a_refusal_is_told() -> None:

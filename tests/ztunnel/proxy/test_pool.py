@@ -72,7 +72,8 @@ def test_a_tunnel_that_died_unnoticed_costs_no_connection() -> None:
             inbound.pod.tunnels.discard(inbound)
             for one in tunnels(here.workers[0]):
                 one.stop_reading()
-                one.loop.call_later(0.05, one.start_reading)
+                one.poller.leave(one.fd)
+                one.poller.loop.call_later(0.05, one.start_reading)
             assert await talk(client.outbound) == b"hello"
             assert here.counter("hbone_retries") == 1
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
-from tests.support.tunnel import run, until
+from tests.support.tunnel import poller, run, until
 from ztunnel.proxy.socket_end import SocketEnd
 
 
@@ -15,7 +15,7 @@ class End(SocketEnd):
     def __init__(self, sock: socket.socket, high: int = 1 << 16) -> None:
         self.crashes: list[str] = []
         sock.setblocking(False)
-        super().__init__(asyncio.get_running_loop(), sock, high, lambda where, _: self.crashes.append(where))
+        super().__init__(poller(), sock, high, lambda where, _: self.crashes.append(where))
         self.read: list[bytes] = []
         self.events: list[str] = []
 
