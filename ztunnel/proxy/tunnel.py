@@ -29,6 +29,10 @@ LOST: Final = -1
 """Code of `Sink.on_reset` when the connection below went away."""
 _UNREAD_LIMIT: Final = 16 << 20
 _FEED_AT: Final = Buffers.SIZE - 32_768
+SLICE_S: Final = 0.001
+"""How long one tunnel may be worked on while others wait; a little more, as a piece is never divided."""
+_FIRST_REACH: Final = 2_048
+_SMALLEST_REACH: Final = 512
 
 
 class Waiting(Protocol):
@@ -50,6 +54,7 @@ class Tunnel(SocketEnd):
         "_dirty",
         "_net",
         "_plain",
+        "_reach",
         "_relief",
         "born",
         "core",
@@ -78,6 +83,8 @@ class Tunnel(SocketEnd):
         self.born = plane.clock()
         self._net = plane.buffers.net
         self._plain = plane.buffers.plain
+        self._reach = _FIRST_REACH
+        """How many decrypted octets are handed on at a time."""
         self._dirty = False
         self._relief: list[Waiting] = []
         plane.tunnels.add(self)
@@ -197,17 +204,29 @@ class Tunnel(SocketEnd):
         return not self.closed
 
     def _decrypt(self) -> None:
-        plain, have = self._plain, 0
+        """Hand on what can be read, in pieces as large as they are cheap; when it takes long it is the turn of others.
+
+        A peer whose octets cost much (frames of one octet, requests by the hundred) must not stand in the way of all.
+        """
+        plain, clock, have = self._plain, self.plane.clock, 0
         receive, read_into, drained = self.core.receive, self.session.read_into, self.session.drained
+        begin = clock()
         try:
-            while (size := read_into(plain[have:])) > 0:
+            while (size := read_into(plain[have : self._reach])) > 0:
                 have += size
                 if drained():
                     break
-                if have > _FEED_AT:
+                if have >= self._reach or have > _FEED_AT:
+                    before = clock()
                     receive(plain[:have])
                     have = 0
                     if self.closed:
+                        return
+                    now = clock()
+                    self._weigh(now - before)
+                    if now - begin > SLICE_S:
+                        self.stop_reading()
+                        self.plane.loop.call_soon(self._go_on)
                         return
         except ProtocolError as error:
             if have:
@@ -216,13 +235,31 @@ class Tunnel(SocketEnd):
             self.shut(error)
             return
         if have:
+            before = clock()
             receive(plain[:have])
+            self._weigh(clock() - before)
         if self.closed:
             return
         if size < 0:
             self.fail(None)
         elif self.core.broken is not None:
             self.shut(ProtocolError("HTTP/2", "", self.core.broken.text))
+
+    def _weigh(self, spent: float) -> None:
+        """A piece took so many seconds: the next may be larger, or has to be smaller."""
+        if spent > SLICE_S:
+            self._reach = max(_SMALLEST_REACH, self._reach >> 2)
+        elif spent < SLICE_S / 4 and self._reach < Buffers.SIZE:
+            self._reach <<= 1
+
+    def _go_on(self) -> None:
+        """Others had their turn."""
+        if not self.closed:
+            try:
+                self.start_reading()
+                self._decrypt()
+            except Exception as error:
+                self._crash(error)
 
     # --- events
 

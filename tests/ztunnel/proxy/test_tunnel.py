@@ -12,7 +12,8 @@ from ztunnel.hbone.frames import Code
 from ztunnel.hbone.limits import Violation
 from ztunnel.proxy.inbound import InboundTunnel
 from ztunnel.proxy.pool import ClientTunnel
-from ztunnel.proxy.tunnel import HANDSHAKE_TIMEOUT_S, violated
+from ztunnel.proxy.socket_end import Buffers
+from ztunnel.proxy.tunnel import _SMALLEST_REACH, HANDSHAKE_TIMEOUT_S, SLICE_S, Tunnel, violated
 
 
 def test_a_handshake_that_never_comes_is_given_up() -> None:
@@ -83,5 +84,56 @@ def test_to_a_peer_that_is_gone_no_end_is_said_that_the_kernel_would_repeat_for_
             inbound.core.fail(Violation(Code.NO_ERROR, "", "tested", silent=silent))
             await until(lambda: peer.closed)
             assert isinstance(peer.death, ConnectionResetError) is silent
+
+    run(scenario)
+
+
+def test_what_costs_much_is_worked_on_in_small_pieces_and_others_have_their_turn_between() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client, server = await here.pod("client", "127.0.0.11"), await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            plane, now = here.workers[0].plane, [plane_time := here.workers[0].plane.clock()]
+
+            def dear() -> float:
+                """Whatever is done takes longer than a slice."""
+                now[0] += 2 * SLICE_S
+                return now[0]
+
+            plane.clock = dear
+            said = bytes(range(256)) * 200
+            assert await talk(client.outbound, said) == said
+            reaches = {one._reach for one in plane.tunnels if isinstance(one, Tunnel)}
+            assert reaches == {_SMALLEST_REACH}
+            plane.clock = lambda: plane_time
+            said *= 100
+            assert await talk(client.outbound, said) == said
+            assert Buffers.SIZE in {one._reach for one in plane.tunnels if isinstance(one, Tunnel)}
+
+    run(scenario)
+
+
+def test_a_tunnel_in_the_middle_of_its_pieces_lets_others_go_first() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client, server = await here.pod("client", "127.0.0.11"), await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            assert await talk(client.outbound) == b"hello"
+            plane, now, turns = here.workers[0].plane, [here.workers[0].plane.clock()], [0]
+            seen: list[int] = []
+
+            def dear() -> float:
+                seen.append(turns[0])
+                now[0] += 2 * SLICE_S
+                return now[0]
+
+            def turn() -> None:
+                turns[0] += 1
+                plane.loop.call_soon(turn)
+
+            plane.clock = dear
+            plane.loop.call_soon(turn)
+            assert await talk(client.outbound, bytes(20_000)) == bytes(20_000)
+            assert len(set(seen)) > 10, "every piece in a turn of its own"
 
     run(scenario)
