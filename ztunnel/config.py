@@ -75,6 +75,7 @@ class Config:
     xds_headers: tuple[tuple[str, str], ...] = ()
     ca_headers: tuple[tuple[str, str], ...] = ()
     on_demand: bool = False
+    crl_path: str = ""
 
     @property
     def handover_socket(self) -> str:
@@ -259,5 +260,6 @@ def read_config(env: Mapping[str, str]) -> Config:
         tuning=read_tuning(reader),
         xds_headers=_headers(env, "XDS_HEADER_"),
         ca_headers=_headers(env, "CA_HEADER_"),
+        crl_path=reader.text("CRL_PATH", ""),
         on_demand=reader.parsed("XDS_ON_DEMAND", False, _on_demand(reader)),
     )

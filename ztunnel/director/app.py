@@ -87,11 +87,15 @@ class App:
         director = self.director
         if director.custody is not None:
             director.certificates.offer(await director.custody.take_back())
+        if director.revoked is not None:
+            director.revoked.load()
         await director.discovery.restore()
         director.crew.listen()
         work = [director.certificates.run(), director.discovery.run(), self._pods(), self._rank(), self._watch_root()]
         if director.custody is not None:
             work.append(director.custody.run())
+        if director.revoked is not None:
+            work.append(director.revoked.run())
         if director.exporter is not None:
             work.append(director.exporter.run())
         tasks = [asyncio.ensure_future(one) for one in (*work, *self._ports(self._pages()))]

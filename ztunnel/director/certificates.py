@@ -15,6 +15,9 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+
 from ambient.errors import MeshError
 from ztunnel.director import issue
 from ztunnel.director.custody import Secret
@@ -126,6 +129,15 @@ class Certificates:
         """Every certificate in use that has not run out."""
         now = self._clock()
         return [(identity, secret) for identity, secret in self._secrets.items() if secret.not_after > now]
+
+    def authorities(self) -> list[x509.Certificate]:
+        """Every authority that certificates in use rest on: roots and intermediates."""
+        found: dict[bytes, x509.Certificate] = {}
+        for _, secret in self.current():
+            chain = issue.public_part(content(secret.fd)).decode()
+            for one in issue.authorities(chain, secret.roots):
+                found[one.fingerprint(hashes.SHA256())] = one
+        return list(found.values())
 
     def failures(self) -> Mapping[str, str]:
         """Identities without a valid certificate whose last request failed, with the reason."""

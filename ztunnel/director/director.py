@@ -19,6 +19,7 @@ from ztunnel.admin.metrics import Stats
 from ztunnel.config import Config
 from ztunnel.director.answers import Answers
 from ztunnel.director.certificates import Certificates, Sign
+from ztunnel.director.crl import RevocationLists
 from ztunnel.director.custody import Custody, Secret
 from ztunnel.director.discovery import Discovery, server_settings
 from ztunnel.director.greeting import settings_for
@@ -62,6 +63,9 @@ class Director:
         self.crew = Crew(config.director_socket, self)
         self.reports = Reports(self.crew)
         self.certificates = Certificates(sign, self)
+        self.revoked = (
+            RevocationLists(config.crl_path, self.certificates.authorities, self._revoked) if config.crl_path else None
+        )
         self.custody = (
             Custody(config.custody_uds, self.certificates.held, self.certificates.offer) if config.custody_uds else None
         )
@@ -163,6 +167,8 @@ class Director:
         self.tally.hello(worker.pid)
         self.answers.joined(worker.pid)
         worker.send(settings_for(self.config, self.log_level))
+        if self.revoked is not None:
+            worker.send(ipc.Revocations(keys=self.revoked.keys))
         for identity, secret in self.certificates.current():
             worker.send(_certificate(identity, secret), (secret.fd,))
         for identity, why in self.certificates.failures().items():
@@ -223,6 +229,10 @@ class Director:
         for worker in self.crew.everyone():
             worker.send(ipc.CertificateGone(identity=identity))
         self._custody_changed(identity)
+
+    def _revoked(self, keys: tuple[bytes, ...]) -> None:
+        for worker in self.crew.everyone():
+            worker.send(ipc.Revocations(keys=keys))
 
     # --- for the admin pages
 

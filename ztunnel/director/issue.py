@@ -96,6 +96,11 @@ def public_part(secret: bytes) -> bytes:
     return secret[start:] if start >= 0 else b""
 
 
+def authorities(chain: str, roots: str) -> list[x509.Certificate]:
+    """The certificates of a chain (PEM, leaf first) and its roots (PEM) that can have issued others."""
+    return [*_bundle(chain, "chain")[1:], *_bundle(roots, "roots")]
+
+
 def describe(pem: str) -> list[dict[str, str]]:
     """Certificates as the config dump shows them: base64 of the PEM, decimal serial number, RFC 3339 times."""
     rows = []

@@ -243,6 +243,13 @@ class CertificateGone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Revocations:
+    """Everything that is revoked now, as `ztunnel.tls.revocation.revocation_key` writes it."""
+
+    keys: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateFailed:
     """No certificate for this identity can be had at the moment; connections waiting for it fail with `why`."""
 
@@ -363,6 +370,7 @@ ToWorker = (
     | Certificate
     | CertificateGone
     | CertificateFailed
+    | Revocations
     | RouteAnswer
     | PeerAnswer
     | NameAnswer

@@ -20,7 +20,7 @@ from ztunnel.hbone.stream import Sink, Stream
 from ztunnel.ipc.authorities import AuthorityAnswer
 from ztunnel.proxy.aim import Aim, Miss, proxy_header, take_aim
 from ztunnel.proxy.passthrough import UNKNOWN_WORKLOAD
-from ztunnel.proxy.relay import TUNNEL_LOST, TunnelledEnd
+from ztunnel.proxy.relay import TunnelledEnd, lost_because
 from ztunnel.proxy.straight import AppDial
 from ztunnel.proxy.tunnel import LOST, Tunnel
 from ztunnel.telemetry.baggage import read_baggage
@@ -258,7 +258,8 @@ class InboundStream:
 
     def on_reset(self, code: int, *, untouched: bool) -> None:
         self._cancel()
-        self.ended(TUNNEL_LOST if code == LOST else Failure(Flag.CONNECT, "client gave up before the answer"))
+        gave_up = Failure(Flag.CONNECT, "client gave up before the answer")
+        self.ended(lost_because(self._tunnel.death) if code == LOST else gave_up)
 
     # --- ends
 

@@ -15,8 +15,9 @@ from ztunnel.hbone.message import Answer, Request
 from ztunnel.hbone.stream import Sink, Stream
 from ztunnel.proxy.backlog import Backlog
 from ztunnel.proxy.gathered import Gathered
-from ztunnel.proxy.tunnel import HANDSHAKE_TIMEOUT_S, LOST, Tunnel, Waiting, violated
+from ztunnel.proxy.tunnel import HANDSHAKE_TIMEOUT_S, LOST, Tunnel, Waiting, revoked_by, violated
 from ztunnel.tls.contexts import Credentials
+from ztunnel.tls.revocation import PeerRevoked
 from ztunnel.tls.session import TlsSession
 from ztunnel.tls.verify import verify_server
 
@@ -57,6 +58,7 @@ class NestedTunnel:
         "closed",
         "congested",
         "core",
+        "death",
         "established",
         "gathered",
         "write",
@@ -88,6 +90,7 @@ class NestedTunnel:
         self._closing_since: float | None = None
         self.core = Connection(self, client=True, limits=plane.limits(client=True))
         self.congested = False
+        self.death: MeshError | OSError | None = None
         self.established = False
         self.closed = False
 
@@ -122,6 +125,16 @@ class NestedTunnel:
             self._backlog.clear()
             self._stream.reset(Code.CANCEL)
             self.core.lost(LOST)
+
+    def end_if_revoked(self) -> None:
+        """What is revoked has changed."""
+        if self.established and not self.closed:
+            try:
+                self._plane.revocations.refuse_revoked(self._session.chain)
+            except MeshError as error:
+                self._plane.recorder.counters.count(revoked_by("source"))
+                self.death = error
+                self.drop()
 
     def fail(self, _error: OSError | None) -> None:
         """Our handling of it crashed."""
@@ -221,8 +234,11 @@ class NestedTunnel:
             self._pump()
             if not done or self.closed:
                 return False
+            self._plane.revocations.refuse_revoked(self._session.chain)
             identity = verify_server(self._session.certificate(), self._expected)
         except MeshError as error:
+            if isinstance(error, PeerRevoked):
+                self._plane.recorder.counters.count(revoked_by("source"))
             self._pump()
             self._down(error)
             return False

@@ -15,7 +15,7 @@ from ztunnel.hbone.message import Answer
 from ztunnel.hbone.stream import Stream
 from ztunnel.proxy.nested import NestedTunnel
 from ztunnel.proxy.pool import ClientTunnel
-from ztunnel.proxy.relay import TUNNEL_LOST, TunnelledEnd
+from ztunnel.proxy.relay import TunnelledEnd, lost_because
 from ztunnel.proxy.socket_end import abort_socket
 from ztunnel.proxy.sockets import address_of
 from ztunnel.proxy.straight import Straight
@@ -299,7 +299,9 @@ class Outbound:
             tunnel = self._tunnel
             fresh = tunnel is not None and not tunnel.core.settled
             death = f": {tunnel.death}" if tunnel is not None and tunnel.death else ""
-            self._fail(Failure(Flag.TLS_FAILURE, f"peer refused the connection{death}") if fresh else TUNNEL_LOST)
+            lost = lost_because(tunnel.death if tunnel is not None else None)
+            refused = Failure(Flag.TLS_FAILURE, f"peer refused the connection{death}")
+            self._fail(refused if fresh and lost.flag is not Flag.CERT_REVOKED else lost)
         else:
             self._fail(Failure(Flag.H2_HANDSHAKE_FAILURE, f"stream reset before an answer: code {code}"))
 

@@ -20,9 +20,10 @@ from ztunnel.proxy.socket_end import Buffers
 from ztunnel.telemetry.decisions import Decisions
 from ztunnel.telemetry.recorder import Recorder
 from ztunnel.tls.contexts import Wallet
+from ztunnel.tls.revocation import Revocations
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from ztunnel.proxy.pod import Pod
 
@@ -46,6 +47,9 @@ class Carrier(Protocol):
 
     def flush(self) -> None:
         """Send what was encrypted."""
+
+    def end_if_revoked(self) -> None:
+        """What is revoked has changed."""
 
     def fail(self, error: OSError | None) -> None:
         """It is of no more use."""
@@ -78,6 +82,7 @@ class Plane:
         self.indexes = SharedIndexes()
         self.decisions = Decisions(recorder, lambda: self.settings.policy_info_log)
         self.wallet = Wallet(wall)
+        self.revocations = Revocations()
         self.tunnels: set[Carrier] = set()
         self.draining = False
         self.routes: AskCache[RouteKey, Plan] = AskCache(lambda key: send(RouteAsk(uid=key[0], ip=key[1], port=key[2])))
@@ -121,6 +126,12 @@ class Plane:
             except Exception as error:
                 self.crashed("tick", error)
                 tunnel.fail(None)
+
+    def revoke(self, keys: Iterable[bytes]) -> None:
+        """These certificates (`ztunnel.tls.revocation`) and no others are revoked: who lives on one of them ends."""
+        self.revocations.replace(keys)
+        for tunnel in list(self.tunnels):
+            tunnel.end_if_revoked()
 
     def crashed(self, where: str, error: BaseException) -> None:
         """A bug ended one connection: say so, and go on."""

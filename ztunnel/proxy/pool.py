@@ -17,6 +17,7 @@ from ztunnel.proxy.sockets import address_of
 from ztunnel.proxy.tunnel import Tunnel
 from ztunnel.telemetry.record import Failure, Flag
 from ztunnel.tls.contexts import Credentials
+from ztunnel.tls.revocation import PeerRevoked
 from ztunnel.tls.verify import verify_server
 
 if TYPE_CHECKING:
@@ -136,7 +137,9 @@ class _Making:
         self._pool.made(self._key, tunnel, self.waiting)
 
     def broke(self, error: MeshError | OSError | None) -> None:
-        if isinstance(error, Refused | ProtocolError):
+        if isinstance(error, PeerRevoked):
+            self.failed(error.failure)
+        elif isinstance(error, Refused | ProtocolError):
             flag = Flag.H2_HANDSHAKE_FAILURE if error.what == "HTTP/2" else Flag.TLS_FAILURE
             self.failed(Failure(flag, str(error)))
         else:

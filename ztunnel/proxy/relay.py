@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from ambient.errors import MeshError
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.message import Answer
 from ztunnel.hbone.stream import Stream
@@ -19,9 +20,15 @@ from ztunnel.proxy.poller import Poller
 from ztunnel.proxy.socket_end import Buffers, SocketEnd
 from ztunnel.proxy.tunnel import LOST, Waiting
 from ztunnel.telemetry.record import Failure, Flag
+from ztunnel.tls.revocation import PeerRevoked
 
 APP_HIGH_WATER: Final = 256 * 1024
 TUNNEL_LOST: Final = Failure(Flag.CONNECT, "tunnel connection lost")
+
+
+def lost_because(death: Exception | None) -> Failure:
+    """Why a stream was lost with the connection below."""
+    return death.failure if isinstance(death, PeerRevoked) else TUNNEL_LOST
 
 
 class Flow(Protocol):
@@ -36,6 +43,7 @@ class Below(Protocol):
 
     congested: bool
     gathered: Gathered
+    death: MeshError | OSError | None
 
     def await_relief(self, end: Waiting) -> None:
         """Call `on_room` when it is no longer congested."""
@@ -147,7 +155,7 @@ class TunnelledEnd(SocketEnd):
                 self._complete(None)
             return
         self.abort()
-        self._complete(TUNNEL_LOST if code == LOST else None)
+        self._complete(lost_because(self.tunnel.death) if code == LOST else None)
 
     # --- ends
 

@@ -18,6 +18,7 @@ from ztunnel.hbone.message import Request
 from ztunnel.hbone.stream import Sink, Stream
 from ztunnel.proxy.gathered import Gathered
 from ztunnel.proxy.socket_end import Buffers, SocketEnd
+from ztunnel.tls.revocation import PeerRevoked
 from ztunnel.tls.session import TlsSession
 
 if TYPE_CHECKING:
@@ -45,6 +46,11 @@ class Waiting(Protocol):
 def violated(reason: str) -> str:
     """The counter of peers that broke the protocol or a limit, by reason."""
     return f'hbone_violations{{reason="{reason}"}}'
+
+
+def revoked_by(reporter: str) -> str:
+    """Istio's counter of connections refused or ended because a certificate of the peer is revoked."""
+    return f'istio_crl_policy_rejections{{reporter="{reporter}"}}'
 
 
 class Tunnel(SocketEnd):
@@ -144,6 +150,19 @@ class Tunnel(SocketEnd):
         """Call `on_room` when the tunnel is no longer congested."""
         self._relief.append(end)
 
+    def end_if_revoked(self) -> None:
+        """What is revoked has changed."""
+        if self.established and not self.closed:
+            try:
+                self.plane.revocations.refuse_revoked(self.session.chain)
+            except MeshError as error:
+                self._count_revoked(error)
+                self.drop(error)
+
+    def _count_revoked(self, error: MeshError) -> None:
+        if isinstance(error, PeerRevoked):
+            self.plane.recorder.counters.count(revoked_by("source" if self.core.client else "destination"))
+
     # --- octets out
 
     def _encrypt(self, data: memoryview) -> None:
@@ -192,11 +211,13 @@ class Tunnel(SocketEnd):
             self.flush()
             if self.closed:
                 return False
+            self.plane.revocations.refuse_revoked(self.session.chain)
             self.verify(self.session.certificate())
             self.established = True
             self.core.start()
             self.on_established()
         except MeshError as error:
+            self._count_revoked(error)
             self.flush()
             self.close()
             self._down(error)

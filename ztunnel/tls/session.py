@@ -9,6 +9,8 @@ from typing import Final
 from ambient.errors import ProtocolError
 
 _ALPN: Final = "h2"
+_DER: Final = 2
+"""The ssl module's number of that encoding."""
 
 
 class TlsSession:
@@ -43,6 +45,18 @@ class TlsSession:
         try:
             return self._object.getpeercert()  # type: ignore[return-value]
         except (ValueError, UnicodeError, ssl.SSLError) as error:
+            raise ProtocolError("peer certificate", "", str(error)) from None
+
+    def chain(self) -> list[bytes]:
+        """The peer's chain as it was verified, leaf first, DER; [] before the handshake. Raises ProtocolError."""
+        verified = getattr(self._object, "get_verified_chain", None)
+        try:
+            if verified is not None:
+                return list(verified())
+            # Before Python 3.13 the same function is there without its public name.
+            found = self._object._sslobj.get_verified_chain()  # type: ignore[attr-defined]
+            return [one.public_bytes(_DER) for one in found or ()]
+        except (ValueError, ssl.SSLError) as error:
             raise ProtocolError("peer certificate", "", str(error)) from None
 
     def read_into(self, buffer: memoryview) -> int:

@@ -126,6 +126,8 @@ class Worker:
                 plane.wallet.drop(message.identity)
             case m.CertificateFailed():
                 plane.wallet.fail(message.identity, message.why)
+            case m.Revocations():
+                plane.revoke(message.keys)
             case m.AskListeners():
                 self._give_listeners(message.uid)
             case m.ReportAsk():
