@@ -37,7 +37,7 @@ def _principals(*uris: str) -> frozenset[str]:
     return frozenset(form for uri in uris if uri for form in (uri, uri.removeprefix(_SCHEME), _SCHEME + uri))
 
 
-_VALUES: Mapping[str, Callable[[Flow], frozenset[str]]] = MappingProxyType(
+_VALUES: Final[Mapping[str, Callable[[Flow], frozenset[str]]]] = MappingProxyType(
     {
         "namespace": lambda f: frozenset({f.source_namespace, f.destination_namespace}),
         "pod": lambda f: _pods(f.source_namespace, f.source_pod) | _pods(f.destination_namespace, f.destination_pod),

@@ -48,8 +48,8 @@ class End(msgspec.Struct, frozen=True, tag="end"):
 
 Custody = Put | Drop | List | Held | End
 
-_ENCODER = msgspec.msgpack.Encoder()
-_DECODER: msgspec.msgpack.Decoder[Custody] = msgspec.msgpack.Decoder(Custody)
+_ENCODER: Final = msgspec.msgpack.Encoder()
+_DECODER: Final[msgspec.msgpack.Decoder[Custody]] = msgspec.msgpack.Decoder(Custody)
 
 
 def descriptors_of(message: Custody) -> int:

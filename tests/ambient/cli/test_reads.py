@@ -109,10 +109,27 @@ def test_connections_show_both_directions() -> None:
             }
         }
     }
+    mesh.answers["n1/ztunnel", "/connections"] = [
+        {
+            "namespace": "shop",
+            "pod": "web",
+            "direction": "outbound",
+            "src": "10.0.0.2:6",
+            "actualDst": "10.0.0.3:15008",
+            "peer": "spiffe://cluster.local/ns/shop/sa/db",
+            "ageSeconds": 12.5,
+        }
+    ]
     ran = ambient(mesh, "connections")
     assert _row(ran.out, "inbound")[3:5] == ["10.0.0.1:5", "10.0.0.2:80"]
     assert _row(ran.out, "outbound")[4:6] == ["10.9.9.9:80", "10.0.0.3:15008"]
+    assert (_row(ran.out, "inbound")[-1], _row(ran.out, "outbound")[-1]) == ("-", "12.5s")
     assert ambient(mesh, "connections", "-n", "other", "-o", "json").json == []
+    whole = ambient(mesh, "connections", "-o", "json").json
+    assert [one["peer"] for one in whole] == [None, "spiffe://cluster.local/ns/shop/sa/db"]
+    # Istio's ztunnel has no such page.
+    mesh.answers["n1/ztunnel", "/connections"] = (404, "")
+    assert [one["age_s"] for one in ambient(mesh, "connections", "-o", "json").json] == [None, None]
 
 
 def test_status_shows_every_node_and_the_revision() -> None:
