@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
 from ambient.cli.dump import Dump
@@ -18,6 +19,7 @@ from ambient.cli.table import output_option, show
 TITLES: Final = ("NODE", "POD", "DIRECTION", "SOURCE", "DESTINATION", "VIA", "PROTOCOL", "AGE")
 _Key = tuple[Any, ...]
 """Namespace, pod, direction, source and where it goes."""
+_NOTHING: Final[Mapping[_Key, Json]] = MappingProxyType({})
 _NOT_FOUND: Final = 404
 
 
@@ -52,7 +54,7 @@ def run(env: Env, args: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def connections(dump: Dump, more: Mapping[_Key, Json]) -> Iterator[dict[str, object]]:
+def connections(dump: Dump, more: Mapping[_Key, Json] = _NOTHING) -> Iterator[dict[str, object]]:
     """One object per open connection of a node; `more`: what else is known of them."""
     for state in dump.states.values():
         info = state.get("info") or {}
