@@ -118,6 +118,7 @@ def ztunnel(settings: LabSettings, node: str, number: int) -> Component:
         "AMBIENT_RUN_DIR": str(folder / "run"),
         "AMBIENT_STATE_DIR": str(folder / "ztunnel"),
         "IPV6_ENABLED": "true",
+        "AMBIENT_RESOLVERS": str(settings.plan.dns.v4),
         "DNS_CAPTURE": "true",
     }
     made = _on_node(settings, node, number, "ztunnel", (sys.executable, "-m", "ztunnel"), env)
