@@ -90,6 +90,13 @@ def test_a_service_without_address_outside_the_cluster_domain_is_asked_upstream(
     assert not ask("no-address.example.com", "A", BARE).known
 
 
+def test_what_only_looks_like_a_service_of_the_cluster_is_headless_too() -> None:
+    """Discovery does not say which registry a service is from."""
+    entry = replace(HEADLESS, canonical=False, hostname="entry.data.svc.cluster.local")
+    vm = behind(workload("vm", "10.9.9.8", namespace="data"), entry)
+    assert [str(ip) for ip in ask("entry.data", "A", entry, vm).addresses] == ["10.9.9.8"]
+
+
 def test_a_headless_service_without_endpoints_is_known_and_empty() -> None:
     assert ask("peers.data", "A", HEADLESS) == replace(ask("peers.data", "A", HEADLESS), known=True, addresses=())
 

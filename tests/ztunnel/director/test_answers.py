@@ -16,6 +16,7 @@ from ambient.model.workload import (
     Health,
     NamespacedHostname,
     NetworkAddress,
+    NetworkMode,
     Port,
     Service,
     TunnelProtocol,
@@ -34,6 +35,7 @@ VIPS = [ip_address(f"10.96.0.{n}") for n in range(1, 3)]
 HOSTS = ["x.shop.svc.cluster.local", "y.shop.svc.cluster.local"]
 
 
+EAST = GatewayAddress(NetworkAddress("east", ADDRESSES[0]))
 WAYPOINTS = [
     GatewayAddress(NamespacedHostname("shop", HOSTS[0])),
     GatewayAddress(NetworkAddress("", VIPS[1])),
@@ -54,6 +56,11 @@ def values(draw: st.DrawFn) -> Value:
             status=draw(st.sampled_from(Health)),
             node=draw(st.sampled_from(["n1", "n2"])),
             waypoint=draw(st.sampled_from([None, *WAYPOINTS])),
+            refused=draw(st.sampled_from(["", "", "", "junk"])),
+            network=(network := draw(st.sampled_from(["", "", "", "east"]))),
+            network_gateway=EAST if network else None,
+            network_mode=draw(st.sampled_from([NetworkMode.STANDARD, NetworkMode.STANDARD, NetworkMode.HOST_NETWORK])),
+            hostname=draw(st.sampled_from(["", HOSTS[1]])),
             services={f"shop/{host}": (Port(80, 8080),) for host in draw(st.sets(st.sampled_from(HOSTS)))},
             workload_name=draw(st.sampled_from(["one", "two"])),
         )
@@ -63,8 +70,10 @@ def values(draw: st.DrawFn) -> Value:
         name=host[0],
         namespace="shop",
         hostname=host,
-        addresses=tuple(NetworkAddress("", vip) for vip in sorted(vips)),
+        addresses=tuple(NetworkAddress("", vip, draw(st.sampled_from([None, None, 24]))) for vip in sorted(vips)),
         ports=(Port(80, 8080),),
+        subject_alt_names=draw(st.sampled_from([(), ("spiffe://cluster.local/ns/shop/sa/far",)])),
+        refused=draw(st.sampled_from(["", "", "", "junk"])),
         waypoint=draw(st.sampled_from([None, *WAYPOINTS])),
         canonical=draw(st.booleans()),
     )

@@ -156,6 +156,18 @@ def test_over_tcp_several_questions_are_answered_on_one_connection() -> None:
     run(scenario)
 
 
+def test_a_connection_on_which_nothing_is_asked_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ztunnel.dns.server.IDLE_S", 0.05)
+
+    async def scenario() -> None:
+        async with mesh() as (here, _):
+            reader, writer = await asyncio.open_connection(*here.pods["client"].dns_tcp)
+            assert await reader.read() == b""
+            writer.close()
+
+    run(scenario)
+
+
 def test_a_silent_or_absent_director_sends_names_to_the_real_resolver() -> None:
     async def scenario() -> None:
         async with mesh() as (here, _):
