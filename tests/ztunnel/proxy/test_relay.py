@@ -16,7 +16,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from tests.support.tunnel import World, application, echo, run, until, world
+from ztunnel.hbone.limits import SERVER
 from ztunnel.proxy.poller import BROKEN
+from ztunnel.proxy.relay import APP_HIGH_WATER, TunnelledEnd
 from ztunnel.proxy.socket_end import SocketEnd
 
 PATHS = pytest.mark.parametrize("path", ["tunnel", "straight", "plain"])
@@ -341,3 +343,50 @@ def test_sabotage_told_of_an_error_once_only_a_reset_behind_octets_is_never_hear
     monkeypatch.setattr(SocketEnd, "_ready", once)
     with pytest.raises(AssertionError, match="condition did not become true"):
         resets_behind_octets("straight", "client", 2.0)
+
+
+def test_readers_that_stall_cost_their_sockets_marks_and_windows_and_no_octet_more() -> None:
+    release, streams = asyncio.Event(), 12
+
+    async def stalled(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        await release.wait()
+        writer.transport.abort()
+
+    async def scenario() -> None:
+        async with (
+            world() as here,
+            application("127.0.0.12", stalled) as port,
+            path_to("tunnel", here, port) as address,
+        ):
+            worker, loop = here.workers[0], asyncio.get_running_loop()
+            senders = []
+            for _ in range(streams):
+                sock = socket.socket()
+                sock.setblocking(False)
+                await loop.sock_connect(sock, address)
+                senders.append(sock)
+
+            def ends() -> list[TunnelledEnd]:
+                live = [flow for served in worker._pods.values() for flow in served.pod.live._live]
+                return [end for flow in live if (end := getattr(flow, "_end", None)) is not None]
+
+            much = bytes(64 << 20)
+            filling = [asyncio.create_task(loop.sock_sendall(sock, much)) for sock in senders]
+            await until(lambda: len(ends()) == streams and all(end.congested for end in ends()), 30)
+            # Whose octets were taken for a while may have a larger window; all of them together only so much.
+            assert (APP_HIGH_WATER, SERVER.stream_window, SERVER.growth) == (262_144, 524_288, 12_582_912)
+            kept = [end.backlog_size for end in ends()]
+            assert all(APP_HIGH_WATER < size <= APP_HIGH_WATER + SERVER.grown_window for size in kept), kept
+            assert sum(kept) <= streams * (APP_HIGH_WATER + SERVER.stream_window) + SERVER.growth
+            held = sum(end.core.held for end in worker.plane.tunnels)
+            assert 0 < held <= streams * SERVER.stream_window + SERVER.growth
+            for task in filling:
+                task.cancel()
+            await asyncio.gather(*filling, return_exceptions=True)
+            release.set()
+            await until(lambda: worker.recorder.open_count == 0)
+            for sock in senders:
+                sock.close()
+
+    run(scenario, timeout=60)
