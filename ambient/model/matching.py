@@ -110,7 +110,10 @@ def string_matches(match: StringMatch, value: str) -> bool:
 
 def in_any(networks: tuple[IpNetwork, ...], ip: IpAddress) -> bool:
     """Families are compared strictly."""
-    return any(ip in network for network in networks)
+    for network in networks:  # noqa: SIM110
+        if ip in network:
+            return True
+    return False
 
 
 def _any_string(matches: tuple[StringMatch, ...], value: str) -> bool:

@@ -80,6 +80,7 @@ MALFORMED = {
     "two questions": DNSRecord(DNSHeader(), questions=[DNSQuestion("a.b"), DNSQuestion("c.d")]).pack(),
     "an answer in a query": DNSRecord(DNSHeader(), q=DNSQuestion("a.b"), rr=[RR("a.b", rdata=A("1.2.3.4"))]).pack(),
     "another operation": DNSRecord(DNSHeader(opcode=4), q=DNSQuestion("a.b")).pack(),
+    "a label of 64 letters": query()[:12] + b"\x40" + b"a" * 64 + b"\0\0\x01\0\x01",
     "a compressed name": query()[:12] + b"\xc0\x0c\0\x01\0\x01",
     "a name that never ends": query()[:12] + b"\x3f" + b"a" * 63 + (b"\x3f" + b"a" * 63) * 4 + b"\0\0\x01\0\x01",
 }

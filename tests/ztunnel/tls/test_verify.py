@@ -26,6 +26,7 @@ REFUSED: dict[str, dict[str, object] | None] = {
     "an empty certificate": {},
     "no alternative names": {"subject": ()},
     "alternative names of another shape": {"subjectAltName": "URI:" + GOOD},
+    "alternative names in a list": {"subjectAltName": [("URI", GOOD)]},
     "no URI": certificate(others=(("DNS", GOOD),)),
     "two identities": certificate(GOOD, "spiffe://cluster.local/ns/a/sa/c"),
     "the same identity twice": certificate(GOOD, GOOD),
