@@ -72,9 +72,14 @@ class Stats:
     def render(self, *, exemplars: bool = False) -> bytes:
         """The text of /metrics: OpenMetrics, which Prometheus' text parser reads as well as long as no exemplars are
         in it."""
+        return self.snapshot(exemplars=exemplars)()
+
+    def snapshot(self, *, exemplars: bool) -> Callable[[], bytes]:
+        """What is known now; the large part is rendered when the result is called, which a thread may do."""
         full: bytes = generate_latest(self.registry)  # type: ignore[no-untyped-call]
-        rest = b"\n".join(line for line in full.split(b"\n") if not _CREATED.match(line))
-        return rest.removesuffix(_END) + traffic_text(self._tally.lines(), exemplars=exemplars).encode() + _END
+        rest = b"\n".join(line for line in full.split(b"\n") if not _CREATED.match(line)).removesuffix(_END)
+        lines = self._tally.lines()
+        return lambda: rest + traffic_text(lines, exemplars=exemplars).encode() + _END
 
 
 class _Process(Collector):

@@ -37,8 +37,8 @@ class Sources:
 
     config_dump: Callable[[], Awaitable[bytes]]
     connections: Callable[[], Awaitable[bytes]]
-    metrics: Callable[[bool], bytes]
-    """With exemplars or without."""
+    metrics: Callable[[bool], Callable[[], bytes]]
+    """With exemplars or without; the result is called in a thread."""
     pending: Callable[[], list[str]]
     change_log_level: Callable[[str, bool], bool]
     log_filter: Callable[[], str]
@@ -83,11 +83,11 @@ class Pages:
         if refused:
             return refused
         modern = "application/openmetrics-text" in request.headers.get("accept", "")
-        body, kind = self._sources.metrics(modern), OPENMETRICS if modern else PLAIN_METRICS
-        if not _takes_gzip(request.headers.get("accept-encoding", "")):
-            return Response(200, body, kind)
-        packed = await asyncio.to_thread(gzip.compress, body, _GZIP_LEVEL)
-        return Response(200, packed, kind, (("content-encoding", "gzip"),))
+        packed = _takes_gzip(request.headers.get("accept-encoding", ""))
+        make = self._sources.metrics(modern)
+        body = await asyncio.to_thread(lambda: gzip.compress(make(), _GZIP_LEVEL) if packed else make())
+        encoding = (("content-encoding", "gzip"),) if packed else ()
+        return Response(200, body, OPENMETRICS if modern else PLAIN_METRICS, encoding)
 
     async def readiness(self, request: Request) -> Response:
         """Port 15021."""

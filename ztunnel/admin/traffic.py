@@ -17,6 +17,7 @@ _COUNTERS: Final = (
     ("istio_tcp_sent_bytes", "The size of total bytes sent during response in case of a TCP connection."),
 )
 _FAILED: Final = 2
+_ALL: Final = "{" + ",".join(f'{name}="%s"' for name in TRAFFIC) + "}"
 _EXEMPLAR_LIMIT: Final = 128
 """Characters of an exemplar's label names and values together (OpenMetrics 1.0, exemplars)."""
 
@@ -40,11 +41,17 @@ def traffic_text(lines: Mapping[tuple[str, ...], Line], *, exemplars: bool) -> s
 
 
 def _labels(values: tuple[str, ...]) -> str:
+    if len(values) == len(TRAFFIC) and not _special("".join(values)):
+        return _ALL % values
     return "{" + ",".join(f'{name}="{_escaped(value)}"' for name, value in zip(TRAFFIC, values, strict=False)) + "}"
 
 
+def _special(text: str) -> bool:
+    return '"' in text or "\\" in text or "\n" in text
+
+
 def _escaped(value: str) -> str:
-    if "\\" in value or '"' in value or "\n" in value:
+    if _special(value):
         return value.replace("\\", r"\\").replace("\n", r"\n").replace('"', r"\"")
     return value
 

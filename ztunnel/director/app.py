@@ -212,7 +212,7 @@ class App:
             Sources(
                 config_dump=partial(config_dump, director),
                 connections=lambda: connections(director, time.time()),
-                metrics=lambda exemplars: director.stats.render(exemplars=exemplars),
+                metrics=lambda exemplars: director.stats.snapshot(exemplars=exemplars),
                 pending=self._pending,
                 change_log_level=self._change_log_level,
                 log_filter=lambda: str(self._logs.filter),

@@ -34,7 +34,7 @@ class Fake:
             Sources(
                 config_dump=config_dump,
                 connections=connections,
-                metrics=lambda exemplars: b"# exemplars\n# EOF\n" if exemplars else b"# EOF\n",
+                metrics=lambda exemplars: lambda: b"# exemplars\n# EOF\n" if exemplars else b"# EOF\n",
                 pending=lambda: self.pending,
                 change_log_level=lambda level, reset: self.log.change(level, reset=reset),
                 log_filter=lambda: str(self.log.filter),
