@@ -37,11 +37,12 @@ Runs the node proxy: one director and ZTUNNEL_WORKER_THREADS workers. Settings c
 
 
 class Child:
-    """One process that should be running. `pid` is 0 while it is not."""
+    """One process that should be running, with `env` added to our environment. `pid` is 0 while it is not."""
 
-    def __init__(self, name: str, argv: Sequence[str]) -> None:
+    def __init__(self, name: str, argv: Sequence[str], env: dict[str, str] | None = None) -> None:
         self.name = name
         self.argv = list(argv)
+        self.env = env or {}
         self.pid = 0
         self.started = 0.0
         self.start_at = 0.0
@@ -50,7 +51,8 @@ class Child:
     def start(self, now: float, *words: str) -> None:
         """Spawn it with clean signal dispositions; our blocked signals are not inherited. `words` are added."""
         argv = [*self.argv, *words]
-        self.pid = os.posix_spawn(argv[0], argv, os.environ, setsigmask=(), setsigdef=(signal.SIGTERM, signal.SIGINT))
+        env = {**os.environ, **self.env}
+        self.pid = os.posix_spawn(argv[0], argv, env, setsigmask=(), setsigdef=(signal.SIGTERM, signal.SIGINT))
         self.started = now
 
     def died(self, now: float) -> None:
@@ -152,9 +154,11 @@ def children(env: dict[str, str], director_socket: str) -> list[Child]:
     count = max(1, round(cores * int(share) / 100)) if raw.endswith("%") else int(share) or cores
     python = [sys.executable, "-m"]
     found = [Child("director", [*python, "ztunnel.director", "--supervised"])]
+    # Who says which configuration OpenSSL is to read, says which TLS suites there are.
+    suites = {"OPENSSL_CONF": env.get("OPENSSL_CONF") or os.path.join(os.path.dirname(__file__), "tls", "openssl.cnf")}
     for slot in range(count):
         argv = [*python, "ztunnel.worker", "--slot", str(slot), "--socket", director_socket]
-        found.append(Child(f"worker {slot}", argv))
+        found.append(Child(f"worker {slot}", argv, suites))
     return found
 
 

@@ -86,6 +86,12 @@ def test_openssl_may_choose_group_and_suite_as_istio_lets_it(kit: Kit, group: st
     assert f"New, TLSv1.3, Cipher is {suite}" in told
 
 
+def test_openssl_with_a_suite_that_istio_has_not_is_refused(kit: Kit) -> None:
+    told = kit.s_client("-alpn", "h2", "-ciphersuites", "TLS_CHACHA20_POLY1305_SHA256", *kit.certificate)
+    assert "alert handshake failure" in told
+    assert "Cipher is TLS" not in told
+
+
 def test_curl_speaks_http_1_to_a_tunnel_in_vain(place: Arena, kit: Kit) -> None:
     tls = ["--cert", str(kit.chain), "--key", str(kit.key), "--insecure"]
     done = kit.run("curl", "-sS", "--http1.1", "--max-time", "5", *tls, f"https://{place.far}:15008/")
