@@ -8,7 +8,9 @@ import pytest
 
 from ambient.model.outcome import Forward, NoRoute, Passthrough, Refuse
 from tests.support.tunnel import application, echo, run, talk, until, world
+from ztunnel.director.spans import parse_traceparent
 from ztunnel.ipc import messages as m
+from ztunnel.ipc.flows import unpack
 
 
 def test_the_request_says_where_who_and_for_which_service() -> None:
@@ -30,6 +32,25 @@ def test_the_request_says_where_who_and_for_which_service() -> None:
                 "bytes_sent=5 bytes_recv=5",
             ):
                 assert part in out
+
+    run(scenario)
+
+
+def test_both_ends_of_a_tunnel_tell_of_one_trace() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            assert await talk(client.outbound) == b"hello"
+
+            def ended() -> dict[str, str]:
+                told = [record for message in here.director.of(m.Flows) for record in unpack(message.packed)]
+                return {record.direction: record.traceparent for record in told if record.event == "closed"}
+
+            await until(lambda: len(ended()) == 2)
+            assert ended()["outbound"] == ended()["inbound"]
+            assert parse_traceparent(ended()["outbound"]) is not None
 
     run(scenario)
 
