@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ambient.errors import Unavailable
+from ambient.xds import channel as channel_module
 from ambient.xds.channel import ServerSettings, call_metadata, connected, open_channel, root_changed
 from tests.support.control import ControlBench
 
@@ -157,3 +158,9 @@ def test_a_replaced_root_is_noticed_and_one_that_is_away_is_waited_for(tmp_path:
             root.write_text("one")
 
     asyncio.run(scenario())
+
+
+def test_a_dead_connection_is_found_and_large_messages_are_taken_as_istios_ztunnel_does() -> None:
+    options = dict(channel_module._OPTIONS)
+    assert (options["grpc.keepalive_time_ms"], options["grpc.keepalive_timeout_ms"]) == (30_000, 10_000)
+    assert options["grpc.max_receive_message_length"] == 200 << 20

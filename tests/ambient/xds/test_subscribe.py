@@ -201,3 +201,15 @@ def test_what_is_asked_for_in_the_middle_of_a_stream_is_sent(tmp_path: Path) -> 
                 assert ztunnel.view[far.uid] == far
 
     asyncio.run(scenario())
+
+
+def test_a_response_larger_than_grpcs_usual_limit_is_taken(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench:
+            name = "x" * 1_000_000
+            bench.plane.catalogue.update([simple_workload(f"w{i}", workload_name=name) for i in range(6)], 1)
+            async with Subscriber(bench.client()) as ztunnel:
+                await ztunnel.synced()
+                assert len(ztunnel.view) == 6
+
+    asyncio.run(scenario())
