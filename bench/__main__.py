@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ambient.errors import MeshError
-from bench import envoy, stranger
+from bench import budgets, envoy, stranger
 from bench.arms import Arm, bare, ours
 from bench.cases import CASES, Case, Sample, run_case
 from bench.footprint import footprints, idle
@@ -171,6 +171,10 @@ def main(arguments: Sequence[str]) -> int:
     except MeshError as error:
         sys.stderr.write(f"bench: {error}\n")
         return 1
+    judged = budgets.verdicts(found, Path(options.against).name)
+    found["budgets"] = [asdict(one) for one in judged]
+    lines += budgets.lines(judged)
+    say("\n".join(["", *map(str, judged)]))
     if options.json:
         options.json.write_text(json.dumps(found, indent=1) + "\n")
     if options.markdown:
