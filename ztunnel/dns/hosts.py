@@ -15,6 +15,7 @@ from typing import Final
 
 from ambient.errors import InvalidInput
 from ambient.model.address import IpAddress
+from ztunnel.dns.measure import looked_up
 from ztunnel.dns.message import AAAA, A, read_answer, read_query, write_query
 from ztunnel.dns.upstream import Resolvers
 from ztunnel.proxy.plane import Plane
@@ -55,7 +56,7 @@ class Hosts:
         if search is not None:
             search.waiting.append(done)
             return
-        self._plane.recorder.counters.count("host_lookups")
+        looked_up(self._plane.recorder.counters, pod.labels, pod.identity, name)
         search = self._under_way[key] = _Search(partial(self._over, key))
         search.waiting.append(done)
         search.begin(self._plane, self._resolvers, pod, name)

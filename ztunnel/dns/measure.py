@@ -8,6 +8,7 @@ from typing import Final
 from ambient.model.outcome import PeerLabels
 from ztunnel.dns.message import AAAA, A
 from ztunnel.telemetry.counters import TrafficCounters
+from ztunnel.telemetry.labels import UNKNOWN
 
 _TYPES: Final = {
     A: "a", 2: "ns", 5: "cname", 6: "soa", 12: "ptr", 15: "mx", 16: "txt", AAAA: "aaaa", 33: "srv", 65: "https"
@@ -23,8 +24,8 @@ def dns_labels(qtype: int, own: PeerLabels, *, stream: bool) -> str:
     return (
         f'request_query_type="{_TYPES.get(qtype, "other")}",'
         f'request_protocol="{"tcp" if stream else "udp"}",'
-        f'source_canonical_service="{own.canonical_service or "unknown"}",'
-        f'source_canonical_revision="{own.canonical_revision or "unknown"}"'
+        f'source_canonical_service="{own.canonical_service or UNKNOWN}",'
+        f'source_canonical_revision="{own.canonical_revision or UNKNOWN}"'
     )
 
 
@@ -47,3 +48,20 @@ def came_back(counters: TrafficCounters, labels: str, seconds: float, *, answere
         # A bucket that nothing fell into has to be there all the same.
         counters.count(f'{_DURATION}_bucket{{{labels},le="{bound}"}}', int(at == falls_into))
     counters.count(f"{_DURATION}_micros{{{labels}}}", int(seconds * 1e6))
+
+
+def looked_up(counters: TrafficCounters, own: PeerLabels, principal: str, hostname: str) -> None:
+    """A connection of a pod goes to an endpoint that is known by name only."""
+    values = (
+        ("source_workload", own.workload),
+        ("source_canonical_service", own.canonical_service),
+        ("source_canonical_revision", own.canonical_revision),
+        ("source_workload_namespace", own.namespace),
+        ("source_principal", principal),
+        ("source_app", own.canonical_service),
+        ("source_version", own.canonical_revision),
+        ("source_cluster", own.cluster),
+        ("hostname", hostname),
+    )
+    labels = ",".join(f'{name}="{value or UNKNOWN}"' for name, value in values)
+    counters.count(f"istio_on_demand_dns{{{labels}}}")

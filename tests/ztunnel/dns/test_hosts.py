@@ -90,7 +90,10 @@ def test_both_families_are_asked_and_the_answer_is_kept() -> None:
             for _ in range(3):
                 assert await find(here, "db.example") == ["192.0.2.1", "2001:db8::1"]
             assert sorted(resolver.questions) == [("db.example", "A"), ("db.example", "AAAA")]
-            assert here.counter("host_lookups") == 1
+            counted = here.workers[0].recorder.counters._other
+            lookups = {name: count for name, count in counted.items() if name.startswith("istio_on_demand_dns{")}
+            assert list(lookups.values()) == [1]
+            assert 'hostname="db.example"' in next(iter(lookups))
 
     run(scenario)
 

@@ -6,9 +6,9 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from ambient.model.outcome import PeerLabels
-from ztunnel.admin.metrics import Stats
+from ztunnel.admin.metrics import Stats, split_name
 from ztunnel.director.tally import Tally
-from ztunnel.dns.measure import asked, came_back, dns_labels, forwarded
+from ztunnel.dns.measure import asked, came_back, dns_labels, forwarded, looked_up
 from ztunnel.telemetry.counters import TrafficCounters
 
 CLIENT = PeerLabels(canonical_service="client", canonical_revision="v1")
@@ -49,6 +49,26 @@ def test_the_labels_are_istios() -> None:
     )
     assert 'request_query_type="other"' in dns_labels(64_999, CLIENT, stream=False)
     assert 'source_canonical_service="unknown"' in dns_labels(1, PeerLabels(), stream=False)
+
+
+def test_looking_up_a_name_that_discovery_gave_is_counted_with_istios_labels() -> None:
+    counters = TrafficCounters()
+    looked_up(counters, CLIENT, "spiffe://td/ns/n/sa/s", "db.example.org")
+    (name,) = counters._other
+    assert split_name(name) == (
+        "istio_on_demand_dns",
+        {
+            "source_workload": "unknown",
+            "source_canonical_service": "client",
+            "source_canonical_revision": "v1",
+            "source_workload_namespace": "unknown",
+            "source_principal": "spiffe://td/ns/n/sa/s",
+            "source_app": "client",
+            "source_version": "v1",
+            "source_cluster": "unknown",
+            "hostname": "db.example.org",
+        },
+    )
 
 
 @pytest.mark.parametrize(("seconds", "bound"), [(0.0, "0.0005"), (0.0005, "0.0005"), (0.2, "1.0"), (9.0, "+Inf")])
