@@ -61,6 +61,8 @@ class Director:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.plans: dict[tuple[str, int], Plan] = {}
+        self.decide: Callable[[m.RouteAsk], m.RouteAnswer] | None = None
+        """Answers instead of `plans`."""
         self.peers: dict[str, PeerLabels] = {}
         self.names: dict[str, tuple[str, ...]] = {}
         self.authorities: dict[str, tuple[int, str | None]] = {}
@@ -89,6 +91,9 @@ class Director:
             return
         match message:
             case m.RouteAsk():
+                if self.decide is not None:
+                    channel.send(self.decide(message))
+                    return
                 plan = self.plans.get((str(message.ip), message.port), Refuse(NoRoute.NOT_IN_REGISTRY, "test"))
                 channel.send(m.RouteAnswer(uid=message.uid, ip=message.ip, port=message.port, plan=plan))
             case m.PeerAsk():
@@ -198,7 +203,14 @@ class World:
         return worker
 
     async def pod(
-        self, name: str, address: str, *, account: str = "", certificate: bool = True, dns: bool = False
+        self,
+        name: str,
+        address: str,
+        *,
+        account: str = "",
+        certificate: bool = True,
+        dns: bool = False,
+        hbone_port: int = 0,
     ) -> TestPod:
         identity = f"spiffe://cluster.local/ns/test/sa/{account or name}"
         policy = m.PodPolicy(
@@ -209,10 +221,11 @@ class World:
             baggage=f"k8s.cluster.name=Kubernetes,k8s.namespace.name=test,k8s.deployment.name={name}",
         )
         pod = TestPod(f"uid-{name}", address, identity, policy)
-        for kind in (socket.SOCK_STREAM,) * 3 + ((socket.SOCK_DGRAM, socket.SOCK_STREAM) if dns else ()):
+        kinds = (socket.SOCK_STREAM,) * 3 + ((socket.SOCK_DGRAM, socket.SOCK_STREAM) if dns else ())
+        for kind, port in zip(kinds, (0, 0, hbone_port, 0, 0), strict=False):
             sock = socket.socket(socket.AF_INET, kind)
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.bind((address, 0))
+            sock.bind((address, port))
             if kind == socket.SOCK_STREAM:
                 sock.listen(256)
             pod.sockets.append(sock)
