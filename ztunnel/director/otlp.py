@@ -7,15 +7,18 @@ not keep up, what is newest is dropped: connections never wait for it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import http.client
 import json
 import logging
 import random
 import ssl
+import threading
 from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
@@ -95,10 +98,12 @@ class Exporter:
                 await self._deliver(self._take())
 
     async def flush(self, within_s: float) -> None:
-        """Send what is left, once, at shutdown; what cannot be sent in time is lost and counted."""
+        """Send what is left, at shutdown; what the receiver has not taken in time is lost and counted."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + within_s
         while self._queue:
-            batch = self._take()
-            if not self._settled(batch, await asyncio.to_thread(self._post, batch, within_s)):
+            batch, left = self._take(), until - loop.time()
+            if left <= 0 or not self._settled(batch, await _beside(partial(self._post, batch, left))):
                 self._counts.spans_lost(_count(batch), "shutdown")
 
     def _take(self) -> list[tuple[bytes, int]]:
@@ -156,8 +161,28 @@ class Exporter:
             body, headers["content-encoding"] = gzip.compress(body, 1), "gzip"
         try:
             return _request(tracing, body, headers, timeout_s, len(spans))
-        except (OSError, http.client.HTTPException) as error:
+        except Exception as error:
+            # Whatever it is, waiting for the thread must not be in vain.
             return Answer(0, why=str(error) or type(error).__name__)
+
+
+async def _beside(call: Callable[[], Answer]) -> Answer:
+    """Run it in a thread that the end of the process does not wait for, as it would for an executor's."""
+    loop = asyncio.get_running_loop()
+    answered: asyncio.Future[Answer] = loop.create_future()
+
+    def settle(answer: Answer) -> None:
+        if not answered.done():
+            answered.set_result(answer)
+
+    def run() -> None:
+        answer = call()
+        # The loop may be closed by now.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(settle, answer)
+
+    threading.Thread(target=run, daemon=True, name="otlp").start()
+    return await answered
 
 
 def _request(tracing: Tracing, body: bytes, headers: dict[str, str], timeout_s: float, spans: int) -> Answer:

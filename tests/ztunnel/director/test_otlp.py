@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
@@ -157,6 +158,25 @@ async def test_what_is_left_at_the_end_is_sent(receiver: Receiver, tracing: Trac
     exporter.offer(*flows(2))
     await exporter.flush(5.0)
     assert (counts.sent, exporter.waiting, len(receiver.spans)) == (2, 0, 2)
+
+
+@scene
+async def test_the_end_does_not_wait_for_a_receiver_that_never_answers(
+    receiver: Receiver, tracing: Tracing, counts: Counts
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent_url = f"http://127.0.0.1:{silent.getsockname()[1]}/v1/traces"
+        exporter = Exporter(replace(tracing, url=silent_url, batch=1, timeout_s=3600.0), counts)
+        for _ in range(50):
+            exporter.offer(*flows(1))
+        task = asyncio.ensure_future(exporter.run())
+        await eventually(lambda: exporter.waiting < 50)
+        task.cancel()
+        await asyncio.wait({task})
+        # Its thread still waits; another process would end here.
+        await exporter.flush(0.2)
+    assert counts.lost == {"shutdown": 50}
+    assert not receiver.requests
 
 
 @scene
