@@ -30,9 +30,10 @@ LOST: Final = -1
 """Code of `Sink.on_reset` when the connection below went away."""
 _UNREAD_LIMIT: Final = 16 << 20
 _FEED_AT: Final = Buffers.SIZE - 32_768
-SLICE_S: Final = 0.001
+SLICE_S: Final = 0.002
 """How long one tunnel may be worked on while others wait; a little more, as a piece is never divided."""
-_FIRST_REACH: Final = 2_048
+_FIRST_REACH: Final = 4_096
+"""Most handshakes need no more at a time."""
 _SMALLEST_REACH: Final = 512
 
 
@@ -90,7 +91,7 @@ class Tunnel(SocketEnd):
         self._net = plane.buffers.net
         self._plain = plane.buffers.plain
         self._reach = _FIRST_REACH
-        """How many decrypted octets are handed on at a time."""
+        """How many octets are read, and how many decrypted ones handed on, at a time."""
         self._dirty = False
         self._relief: list[Waiting] = []
         plane.tunnels.add(self)
@@ -188,8 +189,9 @@ class Tunnel(SocketEnd):
     # --- octets in
 
     def on_readable(self) -> None:
+        net, reach = self._net, self._reach
         try:
-            size = self._recv_into(self._net)
+            size = self._recv_into(net if reach == Buffers.SIZE else net[:reach])
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -199,7 +201,7 @@ class Tunnel(SocketEnd):
             self.fail(None)
             return
         self.reads += 1
-        self.session.feed(self._net[:size])
+        self.session.feed(net[:size])
         if self.established or self._handshake():
             self._decrypt()
 
@@ -227,24 +229,25 @@ class Tunnel(SocketEnd):
     def _decrypt(self) -> None:
         """Hand on what can be read, in pieces as large as they are cheap; when it takes long it is the turn of others.
 
-        A peer whose octets cost much (frames of one octet, requests by the hundred) must not stand in the way of all.
+        A peer whose octets cost much (frames of one octet, requests by the hundred, messages of TLS that bring nothing)
+        must not stand in the way of all.
         """
         plain, clock, have = self._plain, self.plane.clock, 0
         receive, read_into, drained = self.core.receive, self.session.read_into, self.session.drained
-        begin = clock()
+        begin = before = clock()
         try:
             while (size := read_into(plain[have : self._reach])) > 0:
                 have += size
                 if drained():
                     break
                 if have >= self._reach or have > _FEED_AT:
-                    before = clock()
                     receive(plain[:have])
                     have = 0
                     if self.closed:
                         return
                     now = clock()
                     self._weigh(now - before)
+                    before = now
                     if now - begin > SLICE_S:
                         self.stop_reading()
                         self.plane.loop.call_soon(self._go_on)
@@ -256,9 +259,8 @@ class Tunnel(SocketEnd):
             self.shut(error)
             return
         if have:
-            before = clock()
             receive(plain[:have])
-            self._weigh(clock() - before)
+        self._weigh(clock() - before)
         if self.closed:
             return
         if size < 0:
@@ -269,8 +271,8 @@ class Tunnel(SocketEnd):
     def _weigh(self, spent: float) -> None:
         """A piece took so many seconds: the next may be larger, or has to be smaller."""
         if spent > SLICE_S:
-            self._reach = max(_SMALLEST_REACH, self._reach >> 2)
-        elif spent < SLICE_S / 4 and self._reach < Buffers.SIZE:
+            self._reach = max(_SMALLEST_REACH, self._reach >> 1)
+        elif spent < SLICE_S / 2 and self._reach < Buffers.SIZE:
             self._reach <<= 1
 
     def _go_on(self) -> None:
