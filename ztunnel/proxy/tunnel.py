@@ -242,12 +242,11 @@ class Tunnel(SocketEnd):
                     break
                 if have >= self._reach or have > _FEED_AT:
                     receive(plain[:have])
-                    have = 0
                     if self.closed:
                         return
                     now = clock()
-                    self._weigh(now - before)
-                    before = now
+                    self._weigh(have, now - before)
+                    have, before = 0, now
                     if now - begin > SLICE_S:
                         self.stop_reading()
                         self.plane.loop.call_soon(self._go_on)
@@ -260,7 +259,7 @@ class Tunnel(SocketEnd):
             return
         if have:
             receive(plain[:have])
-        self._weigh(clock() - before)
+        self._weigh(have, clock() - before)
         if self.closed:
             return
         if size < 0:
@@ -268,11 +267,11 @@ class Tunnel(SocketEnd):
         elif self.core.broken is not None:
             self.shut(ProtocolError("HTTP/2", "", self.core.broken.text))
 
-    def _weigh(self, spent: float) -> None:
-        """A piece took so many seconds: the next may be larger, or has to be smaller."""
+    def _weigh(self, size: int, spent: float) -> None:
+        """A piece of `size` octets took so many seconds: the next may be larger, or has to be smaller."""
         if spent > SLICE_S:
             self._reach = max(_SMALLEST_REACH, self._reach >> 1)
-        elif spent < SLICE_S / 2 and self._reach < Buffers.SIZE:
+        elif size >= self._reach >> 3 and spent < SLICE_S / 2 and self._reach < Buffers.SIZE:
             self._reach <<= 1
 
     def _go_on(self) -> None:
