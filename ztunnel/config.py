@@ -76,6 +76,8 @@ class Config:
     ca_headers: tuple[tuple[str, str], ...] = ()
     on_demand: bool = False
     crl_path: str = ""
+    local_xds: str = ""
+    local_xds_path: str = ""
 
     @property
     def handover_socket(self) -> str:
@@ -199,6 +201,13 @@ def _headers(env: Mapping[str, str], prefix: str) -> tuple[tuple[str, str], ...]
     return tuple(found)
 
 
+def _one_source(env: Mapping[str, str]) -> None:
+    """What is known comes from one place only."""
+    given = [name for name in ("LOCAL_XDS", "LOCAL_XDS_PATH", "XDS_ADDRESS") if env.get(name)]
+    if len(given) > 1:
+        raise InvalidInput("unusable setting", given[0], f"excludes {given[1]}")
+
+
 def _on_demand(reader: _Reader) -> Callable[[str], bool]:
     def parse(raw: str) -> bool:
         wanted = boolean(raw)
@@ -212,6 +221,7 @@ def _on_demand(reader: _Reader) -> Callable[[str], bool]:
 def read_config(env: Mapping[str, str]) -> Config:
     """The settings in `env`; raises InvalidInput naming the variable and what it should look like."""
     reader = _Reader(env)
+    _one_source(env)
     in_cluster = "https://istiod.istio-system.svc:15012" if env.get("KUBERNETES_SERVICE_HOST") else ""
     xds = reader.parsed("XDS_ADDRESS", in_cluster or "https://localhost:15012", _address)
     run_dir = reader.text("AMBIENT_RUN_DIR", "/var/run/ambient-ztunnel")
@@ -261,5 +271,7 @@ def read_config(env: Mapping[str, str]) -> Config:
         xds_headers=_headers(env, "XDS_HEADER_"),
         ca_headers=_headers(env, "CA_HEADER_"),
         crl_path=reader.text("CRL_PATH", ""),
+        local_xds=reader.text("LOCAL_XDS", ""),
+        local_xds_path=reader.text("LOCAL_XDS_PATH", ""),
         on_demand=reader.parsed("XDS_ON_DEMAND", False, _on_demand(reader)),
     )

@@ -24,6 +24,7 @@ from ztunnel.director.custody import Custody, Secret
 from ztunnel.director.discovery import Discovery, server_settings
 from ztunnel.director.greeting import settings_for
 from ztunnel.director.handover import Estate, Heir
+from ztunnel.director.local import local_records
 from ztunnel.director.otlp import Exporter
 from ztunnel.director.pods import Pods, Rules
 from ztunnel.director.policies import PodInfo, Site, identity_of, pod_policy, workload_of
@@ -77,9 +78,12 @@ class Director:
             ip=config.instance_ip,
             extra=config.metadata,
         )
+        local = bool(config.local_xds or config.local_xds_path)
         self.discovery = Discovery(
             node,
-            server_settings(
+            None
+            if local
+            else server_settings(
                 config.xds_address,
                 config.xds_root_ca,
                 config.auth_token,
@@ -93,6 +97,7 @@ class Director:
             on_message=self.stats.discovery_message,
             on_save_failed=self.stats.snapshot_failures.inc,
             on_demand=config.on_demand,
+            local=partial(local_records, config) if local else None,
         )
         mesh = self.discovery.mesh
         self.pods = Pods(

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from ambient.cli.dump_policies import read_policy
-from ambient.cli.fields import Fields
 from ambient.control.derive import DeriveSettings, derive
 from ambient.control.derive_policy import policy_set
 from ambient.control.derive_rule import translate
@@ -16,7 +14,9 @@ from ambient.control.derive_select import ByLabel
 from ambient.errors import InvalidInput
 from ambient.kube.objects import AuthorizationPolicy, Condition, Records, RefusedObject, parse_object
 from ambient.model.decide import judge_naive
+from ambient.model.dumped_policies import read_policy
 from ambient.model.explain import explain
+from ambient.model.fields import Fields
 from ambient.model.outcome import Denied
 from ambient.model.policy import Action, Authorization, Match, PolicyScope, Rule
 from ambient.xds.policies import decode, encode

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from ipaddress import ip_network
 
-from ambient.cli.fields import Fields
 from ambient.errors import InvalidInput
 from ambient.model.address import IpNetwork
+from ambient.model.fields import Fields
 from ambient.model.policy import (
     Action,
     Authorization,

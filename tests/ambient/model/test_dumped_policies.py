@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from ambient.cli.dump import parse_dump
-from ambient.cli.dump_policies import read_policy
-from ambient.cli.fields import Fields
 from ambient.errors import InvalidInput
+from ambient.model.dumped_policies import read_policy
+from ambient.model.fields import Fields
 from ambient.model.policy import (
     Action,
     Match,
