@@ -123,7 +123,9 @@ def test_a_connection_becomes_a_span_at_the_receiver_and_the_last_ones_are_sent_
             await worker.hears(Settings)
             worker.say(Flows(packed=pack([record(), record("inbound")]), count=2))
             await eventually(lambda: len(receiver.spans) == 2)
-            assert "ambient_spans_sent_total 2.0" in (await one.get("STATS", "/metrics"))[1]
+            async with asyncio.timeout(10):
+                while "ambient_spans_sent_total 2.0" not in (await one.get("STATS", "/metrics"))[1]:
+                    pass  # the receiver has them before we hear that it has
             parent, child = receiver.spans
             assert child["parentSpanId"] == parent["spanId"]
             worker.say(Flows(packed=pack([record()]), count=1))
