@@ -7,12 +7,15 @@ the longest clause that fits a target decides, and one without a target decides 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Final
 
 from ambient.errors import InvalidInput
 
 LEVELS: Final = ("trace", "debug", "info", "warn", "error", "off")
 _OFF: Final = LEVELS.index("off")
+_BY_NUMBER: Final = MappingProxyType({str(number): level for number, level in enumerate(reversed(LEVELS))})
+"""Behind a target a level may be a number as well, and in capitals."""
 _CRATE: Final = "ztunnel::"
 """What Istio's ztunnel has before the names of its modules, and leaves out when it writes a line."""
 
@@ -49,6 +52,8 @@ def parse_filter(text: str) -> LogFilter:
     clauses: dict[str, int] = {}
     for clause in text.split(","):
         target, equals, level = clause.strip().rpartition("=")
+        if equals:
+            level = _BY_NUMBER.get(level, level.lower())
         if level not in LEVELS or (equals and not target.strip()):
             raise InvalidInput("unusable log level", repr(clause), f"expected [target=]{'|'.join(reversed(LEVELS))}")
         clauses[target.strip()] = LEVELS.index(level)

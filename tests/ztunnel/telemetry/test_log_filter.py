@@ -25,6 +25,9 @@ def level(text: str, scope: str) -> str:
         ("access=debug", "worker", "off"),
         ("info,debug", "x", "debug"),
         ("access=info,access=error", "access", "error"),
+        ("access=DEBUG", "access", "debug"),
+        ("access=3", "access", "info"),
+        ("access=0", "access", "off"),
     ],
 )
 def test_the_longest_clause_that_fits_decides_and_of_equal_ones_the_last(text: str, scope: str, wanted: str) -> None:
@@ -35,6 +38,8 @@ def test_it_is_shown_with_longer_targets_first_and_the_rest_last() -> None:
     golden = "hickory_server::server=off,info"
     assert str(parse_filter(golden)) == golden
     assert str(parse_filter("info,a=debug,hickory_server::server=off")) == "hickory_server::server=off,a=debug,info"
+    # Of equally long ones the later in the alphabet, as a real one shows them.
+    assert str(parse_filter("x=debug,zz=info,aa=info,m=info,info")) == "zz=info,aa=info,x=debug,m=info,info"
 
 
 def test_later_clauses_take_the_place_of_earlier_ones() -> None:
@@ -43,7 +48,9 @@ def test_later_clauses_take_the_place_of_earlier_ones() -> None:
     assert LEVELS[both.lowest] == "debug"
 
 
-@pytest.mark.parametrize("text", ["", "loud", "access", "=info", "a=loud", "info,,debug", "INFO", "a:debug"])
+@pytest.mark.parametrize(
+    "text", ["", "loud", "access", "=info", "a=loud", "info,,debug", "INFO", "a:debug", "3", "a=6", "a=-1"]
+)
 def test_nonsense_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="expected"):
         parse_filter(text)
