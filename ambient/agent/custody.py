@@ -31,10 +31,11 @@ class _Secret:
 
 
 class Custody:
-    """The secrets in custody, by user id of the ztunnel and identity. `clock` gives unix seconds."""
+    """At most `most` secrets, by user id of the ztunnel and identity. `clock` gives unix seconds."""
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], most: int = _MOST) -> None:
         self._clock = clock
+        self._most = most
         self._secrets: dict[tuple[int, str], _Secret] = {}
 
     def __len__(self) -> int:
@@ -47,9 +48,9 @@ class Custody:
         if not os.readlink(f"/proc/self/fd/{fd}").startswith("/memfd:"):
             os.close(fd)
             raise ProtocolError("custody put", message.identity, "the descriptor is no memfd")
-        if key not in self._secrets and len(self._secrets) >= _MOST:
+        if key not in self._secrets and len(self._secrets) >= self._most:
             os.close(fd)
-            raise ProtocolError("custody put", message.identity, f"{_MOST} secrets are held already")
+            raise ProtocolError("custody put", message.identity, f"{self._most} secrets are held already")
         self.drop(uid, message.identity)
         self._secrets[key] = _Secret(message, fd)
 

@@ -93,8 +93,6 @@ def decode(type_url: str, name: str, body: bytes, *, lax: bool = False) -> Recor
             raise InvalidInput(f"type {type_url!r} is not one we asked for")
     except DecodeError:
         raise Refusal(name, "bytes are not the message they claim to be") from None
-    except Refusal:
-        raise
     except InvalidInput as error:
         raise Refusal(name, str(error)) from None
     if name and name_of(record) != name:

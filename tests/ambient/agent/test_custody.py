@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from ambient.agent.custody import Custody, serve
+from ambient.agent.custody import Custody, _serve_one, serve
 from ambient.errors import ProtocolError
 from ambient.zds import packet
 from ambient.zds.custody import MAX_PACKET, Drop, End, Held, List, Put, decode, encode
@@ -73,6 +74,38 @@ def test_anything_but_a_memfd_is_refused() -> None:
     with pytest.raises(ProtocolError, match="no memfd"):
         custody.put(0, put(), os.open("/dev/null", os.O_RDONLY))
     assert len(custody) == 0
+
+
+def test_more_than_can_be_held_is_refused_and_closed() -> None:
+    custody = Custody(lambda: 100.0, most=2)
+    before = open_fds()
+    for name in ("a", "b"):
+        custody.put(0, put(f"spiffe://{name}"), memfd(b"key"))
+    with pytest.raises(ProtocolError, match="2 secrets are held already"):
+        custody.put(0, put("spiffe://c"), memfd(b"key"))
+    assert open_fds() == before + 2
+    custody.put(0, put("spiffe://b"), memfd(b"new"))
+    assert [held.identity for held, _ in custody.held(0)] == ["spiffe://a", "spiffe://b"]
+    custody.close()
+
+
+class OtherUser:
+    """A connection of somebody who is not us; whoever reads from it has let him in."""
+
+    peer = packet.Peer(pid=1, uid=os.getuid() + 1, gid=0)
+    closed = False
+
+    async def receive(self, limit: int, descriptors: int) -> tuple[bytes, list[int]]:
+        raise AssertionError("read from a stranger")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_another_user_is_not_listened_to() -> None:
+    stranger = OtherUser()
+    asyncio.run(_serve_one(Custody(lambda: 100.0), cast(packet.PacketSocket, stranger)))
+    assert stranger.closed
 
 
 def test_no_descriptor_is_left_open() -> None:

@@ -160,3 +160,18 @@ def test_addresses_are_only_written_out_when_a_tree_asks() -> None:
         facts = facts_of(given, principal_of(given), 1 << demand)
         assert [at for at in range(Demand.ACCOUNT, len(Demand)) if facts[at] is not None] == [demand]
     assert facts_of(connection(peer=None), None, 1 << Demand.ACCOUNT)[Demand.ACCOUNT] is None
+
+
+@pytest.mark.parametrize(
+    ("alternatives", "entries"),
+    [
+        ((Match(namespaces=strings("a")), Match(destination_ports=(1,)), Match(source_ips=networks("10.0.0.0/8"))), 3),
+        ((Match(namespaces=strings("a")), Match(namespaces=strings("b"))), 1),
+        ((*(Match(namespaces=strings(f"n{i}")) for i in range(64)), Match(destination_ports=(1,))), 1),
+    ],
+    ids=["unlike", "alike", "unlike but too many"],
+)
+def test_alternatives_are_taken_apart_where_it_helps_and_is_not_too_much(
+    alternatives: tuple[Match, ...], entries: int
+) -> None:
+    assert len(build([allow("p", (alternatives,))]).entries) == entries

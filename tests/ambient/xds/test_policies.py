@@ -118,24 +118,24 @@ def test_the_numbers_of_rules_travel_with_a_policy_of_which_some_were_left_out(l
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("values", "why"),
     [
-        [StringValue(value="2")],
-        [StringValue(value="1,2,3")],
-        [StringValue(value="5,2")],
-        [StringValue(value="2,2")],
-        [StringValue(value="0,1")],
-        [StringValue(value="1,x")],
-        [StringValue(value="1,")],
-        [StringValue(value="1,\u0662")],
-        [StringValue(value="1,1234567890")],
-        [StringValue(value="")],
-        [BytesValue(value=b"1,2")],
-        [StringValue(value="1,2"), StringValue(value="1,2")],
+        ([StringValue(value="2")], "must number each rule"),
+        ([StringValue(value="1,2,3")], "must number each rule"),
+        ([StringValue(value="5,2")], "must number each rule"),
+        ([StringValue(value="2,2")], "must number each rule"),
+        ([StringValue(value="0,1")], "must number each rule"),
+        ([StringValue(value="1,x")], "does not hold numbers"),
+        ([StringValue(value="1,")], "does not hold numbers"),
+        ([StringValue(value="1,\u0662")], "does not hold numbers"),
+        ([StringValue(value="1,1234567890")], "does not hold numbers"),
+        ([StringValue(value="")], "must number each rule"),
+        ([BytesValue(value=b"1,2")], "must be there once"),
+        ([StringValue(value="1,2"), StringValue(value="1,2")], "must be there once"),
     ],
     ids=str,
 )
-def test_numbers_that_do_not_number_the_rules_are_refused(values: list[Any]) -> None:
+def test_numbers_that_do_not_number_the_rules_are_refused(values: list[Any], why: str) -> None:
     for lax in (False, True):
-        with pytest.raises(InvalidInput, match="rule-numbers"):
+        with pytest.raises(InvalidInput, match=f"rule-numbers {why}"):
             decode_policy(numbered(*values), lax=lax)

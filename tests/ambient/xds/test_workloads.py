@@ -42,6 +42,11 @@ BAD_WORKLOADS = {
 }
 
 
+def test_an_address_that_is_neither_workload_nor_service_is_refused() -> None:
+    with pytest.raises(Refusal, match="neither a workload nor a service"):
+        decode(ADDRESS_TYPE, "x", b"")
+
+
 @pytest.mark.parametrize("reason", BAD_WORKLOADS)
 def test_a_workload_with_one_bad_field_is_refused_whole(reason: str) -> None:
     wire = workload_wire()

@@ -105,6 +105,18 @@ def test_sending_to_a_closed_peer_says_so(tmp_path: Path) -> None:
     asyncio.run(scenario())
 
 
+def test_a_connection_that_was_reset_says_so(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        client, server = await pair(tmp_path / "s")
+        await client.send(b"never read")
+        server.close()
+        with pytest.raises(Unavailable, match="reset"):
+            await client.receive(100)
+        client.close()
+
+    asyncio.run(scenario())
+
+
 def test_custody_messages_round_trip_and_demand_their_descriptor() -> None:
     put = custody.Put("spiffe://cluster.local/ns/a/sa/b", 1e9, "roots")
     assert custody.decode(custody.encode(put), 1) == put

@@ -177,3 +177,8 @@ def test_a_refused_snapshot_ends_the_session() -> None:
     agent.next_request(0.0)
     with pytest.raises(ProtocolError, match="refused by ztunnel: full"):
         agent.receive(encode_ack(Ack("full")), 0.0)
+
+
+def test_an_answer_to_nothing_breaks_the_protocol() -> None:
+    with pytest.raises(ProtocolError, match="nothing was asked"):
+        ZtunnelSession().finish()

@@ -8,9 +8,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
+import pytest
+
 from ambient.agent import custody as agent
 from ambient.zds import packet
-from ambient.zds.custody import Put
+from ambient.zds.custody import List, Put, encode
 from tests.support.waiting import eventually
 from ztunnel.director.custody import Custody, Secret
 from ztunnel.director.memfd import content, sealed
@@ -107,15 +109,21 @@ async def test_without_an_agent_nothing_comes_back_and_nothing_breaks(bench: Ben
     assert await bench.custody.take_back() == {}
 
 
-def test_an_agent_that_talks_nonsense_gives_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("answer", [b"\xc1 what", encode(List())], ids=["junk", "a question of its own"])
+def test_an_agent_that_talks_nonsense_gives_nothing(
+    tmp_path: Path, answer: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+
     async def body() -> None:
         path = tmp_path / "custody.sock"
         listener = packet.listen(path)
         taking = asyncio.ensure_future(Custody(str(path), list, nobody).take_back())
         link = await packet.accept(listener)
         await link.receive(1000)
-        await link.send(b"\xc1 what")
+        await link.send(answer)
         assert await taking == {}
+        assert "nothing taken back yet: custody" in caplog.text
         link.close()
         listener.close()
 
