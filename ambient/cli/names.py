@@ -111,7 +111,9 @@ def targets(mesh: Mesh, text: str, client: Source) -> tuple[Target, ...]:
         return tuple(
             Target(text, Endpoint(ip, port), found) for ip in _each_family(own or _headless(mesh, found), name)
         )
-    raise Refused(f"no service {host}", "discovery", f"tried {', '.join(completions(host, namespace))}")
+    tried = f"tried {', '.join(completions(host, namespace))}"
+    hint = "names of others (an ExternalName, too) are the resolvers' business: explain the address that they give"
+    raise Refused(f"no service {host}", "discovery", f"{tried}; {hint}")
 
 
 def _headless(mesh: Mesh, service: Service) -> tuple[IpAddress, ...]:

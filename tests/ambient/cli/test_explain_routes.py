@@ -104,6 +104,12 @@ def test_a_name_under_a_wildcard_is_that_service() -> None:
     assert "10.96.0.9:80" in explain("shop/web", "www.example.com:80", dump).out
 
 
+def test_a_name_that_discovery_does_not_have_is_left_to_resolvers() -> None:
+    ran = explain("shop/web", "alias.shop:80", dump_of([]))
+    assert ran.code == Exit.FAILURE
+    assert "explain the address that they give" in ran.err
+
+
 def test_clients_of_a_named_network_are_found_by_address() -> None:
     dump = dump_of([ONLY_WEB])
     dump["config"] = {"network": "west"}
