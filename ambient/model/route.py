@@ -20,7 +20,7 @@ from ambient.model.address import HBONE_PORT, ZTUNNEL_PORTS, Endpoint
 from ambient.model.balance import Target, WhyNot, address_of, consider
 from ambient.model.mesh import Mesh, address_name, blocks_name, service_name, workload_name
 from ambient.model.outcome import Forward, Hop, NoRoute, Passthrough, PeerLabels, Plan, Refuse, ServiceLabels
-from ambient.model.waypoints import gateway_target, waypoints_of
+from ambient.model.waypoints import gateway_target, names_of, waypoints_of
 from ambient.model.workload import (
     GatewayAddress,
     IpFamilies,
@@ -139,7 +139,7 @@ class _Router:
                 raise _Unroutable(NoRoute.NO_SERVICE_PORT, f"{service.key} has no port {port}")
             return Passthrough(f"service {service.key} asks for it")
         targets = self._chosen(consider(self._mesh, service, port, self._source, destination.ip), service, port)
-        sans = service.subject_alt_names
+        sans = names_of(service)
         return Forward(
             self._joined(
                 targets,
@@ -218,7 +218,7 @@ class _Router:
         if service is not None:
             considered = consider(self._mesh, service, gateway.hbone_port, self._source, None, gateway=True)
             return [
-                _located(target, _identities(target.workload, service.subject_alt_names))
+                _located(target, _identities(target.workload, names_of(service)))
                 for target in self._chosen(considered, service, gateway.hbone_port)
             ]
         if workload is None:
@@ -250,7 +250,7 @@ class _Router:
         if service is not None:
             considered = consider(self._mesh, service, gateway.hbone_port, self._source, destination.ip, waypoint=True)
             targets = self._chosen(considered, service, gateway.hbone_port)
-            sans = service.subject_alt_names
+            sans = names_of(service)
         elif workload is not None:
             remote = workload.network != self._network
             targets, sans = [replace(self._at(workload, gateway), remote=remote)], ()
@@ -265,7 +265,7 @@ class _Router:
             if asked is None:
                 why = f"{gateway.destination} is on another network, where only services are reached"
                 raise _Unroutable(NoRoute.NO_GATEWAY, why)
-            accepted = tuple(dict.fromkeys((*sans, *asked.subject_alt_names)))
+            accepted = tuple(dict.fromkeys((*sans, *names_of(asked))))
             return self._across(target, asked, destination.port, accepted, waypoint=True)
 
         return self._joined(targets, near, far)

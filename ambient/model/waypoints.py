@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
+from ambient.errors import InvalidInput
 from ambient.model.balance import port_of
+from ambient.model.identity import parse_identity
 from ambient.model.mesh import Mesh, ServiceEndpoint, address_name, blocks_name, hostname_name, service_name
 from ambient.model.mesh import workload_name as name_of_workload
 from ambient.model.workload import GatewayAddress, NamespacedHostname, NetworkAddress, Service, Workload
@@ -15,6 +19,16 @@ def waypoints_of(service: Service) -> list[GatewayAddress]:
     """Every waypoint that connections to the service may take."""
     weighted = [entry.destination for entry in service.weighted_waypoints]
     return weighted + ([service.waypoint] if service.waypoint is not None else [])
+
+
+def names_of(service: Service) -> tuple[str, ...]:
+    """SPIFFE URIs that the service's endpoints may present beside their own. Its other names (of hosts, say) are not
+    for us: nobody can prove them here."""
+    found = []
+    for name in service.subject_alt_names:
+        with suppress(InvalidInput):
+            found.append(str(parse_identity(name)))
+    return tuple(found)
 
 
 def gateway_target(
@@ -101,5 +115,5 @@ def _identities_behind(mesh: Mesh, gateway: GatewayAddress, namespace: str) -> s
         endpoints = (endpoint.workload for endpoint in mesh.endpoints(service.key))
         # What stands for a whole other network has no identity of its own: its name proves nobody.
         behind = {str(one.identity) for one in endpoints if one.network_gateway is None and not one.refused}
-        return behind | set(service.subject_alt_names)
+        return behind | set(names_of(service))
     return {str(workload.identity)} if workload is not None else set()

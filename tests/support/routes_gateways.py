@@ -120,6 +120,10 @@ GATEWAY_ODDITIES: dict[str, Case] = {
         (replace(service("web", "10.96.0.1", (8443, 9443)), subject_alt_names=SANS), split(), EAST_GW),
         *("10.96.0.1:8443", ("192.0.2.1:15008>>web.default.svc.cluster.local:8443",)),
     ),
+    "a service whose names are no identities is not believed abroad": Case(
+        (replace(WEB, subject_alt_names=("web.example", "spiffe://x/y")), split(), EAST_GW),
+        *("10.96.0.1:80", NoRoute.NO_GATEWAY),
+    ),
     "a gateway service without a pod that is ready": Case(
         (GLOBAL, split(BY_NAME), GW, replace(GW_PODS[0], status=Health.UNHEALTHY)), "10.96.0.1:80", NoRoute.NO_GATEWAY
     ),

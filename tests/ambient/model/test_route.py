@@ -87,6 +87,8 @@ def test_a_hop_expects_the_endpoints_identity_or_a_name_of_the_service() -> None
     sans = ("spiffe://cluster.local/ns/default/sa/a", "spiffe://cluster.local/ns/default/sa/spare")
     (hop,) = forward(mesh(replace(WEB, subject_alt_names=sans), TWO[0]), "10.96.0.1:80").hops
     assert hop.expected == sans
+    odd = replace(WEB, subject_alt_names=("web.example", *sans[1:], "spiffe://x/y"))
+    assert forward(mesh(odd, TWO[0]), "10.96.0.1:80").hops[0].expected == sans
     (direct,) = forward(mesh(PEER), "10.0.0.2:80").hops
     assert direct.expected == ("spiffe://cluster.local/ns/default/sa/peer",)
     (plain,) = forward(mesh(PLAIN), "10.0.0.3:80").hops
