@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from ambient.errors import InvalidInput
 from ambient.model.address import ADMIN_PORT, READY_PORT, STATS_PORT, parse_ip
 from ambient.settings import boolean, choice, duration, integer
+from ztunnel.budgets import Budgets, read_budgets
 from ztunnel.telemetry.log_filter import parse_filter
 from ztunnel.tuning import Tuning, read_tuning
 
@@ -72,6 +73,7 @@ class Config:
     instance_ip: str = "1.1.1.1"
     metadata: tuple[tuple[str, Any], ...] = ()
     tuning: Tuning = field(default_factory=Tuning)
+    budgets: Budgets = field(default_factory=Budgets)
     xds_headers: tuple[tuple[str, str], ...] = ()
     ca_headers: tuple[tuple[str, str], ...] = ()
     on_demand: bool = False
@@ -225,6 +227,7 @@ def read_config(env: Mapping[str, str]) -> Config:
     in_cluster = "https://istiod.istio-system.svc:15012" if env.get("KUBERNETES_SERVICE_HOST") else ""
     xds = reader.parsed("XDS_ADDRESS", in_cluster or "https://localhost:15012", _address)
     run_dir = reader.text("AMBIENT_RUN_DIR", "/var/run/ambient-ztunnel")
+    workers = reader.parsed("ZTUNNEL_WORKER_THREADS", available_cores(), _threads)
     xds_root = reader.text("XDS_ROOT_CA", "./var/run/secrets/istio/root-cert.pem")
     return Config(
         node=reader.text("NODE_NAME", socket.gethostname()),
@@ -244,7 +247,7 @@ def read_config(env: Mapping[str, str]) -> Config:
         run_dir=run_dir,
         director_socket=reader.text("AMBIENT_DIRECTOR_SOCKET", os.path.join(run_dir, "director.sock")),
         state_dir=reader.text("AMBIENT_STATE_DIR", ""),
-        workers=reader.parsed("ZTUNNEL_WORKER_THREADS", available_cores(), _threads),
+        workers=workers,
         ipv6=reader.flag("IPV6_ENABLED", True),
         dns=reader.flag("DNS_CAPTURE", True),
         secret_ttl_s=int(reader.parsed("SECRET_TTL", 86400.0, duration)),
@@ -268,6 +271,7 @@ def read_config(env: Mapping[str, str]) -> Config:
         instance_ip=reader.text("INSTANCE_IP", "1.1.1.1"),
         metadata=_metadata(env),
         tuning=read_tuning(reader),
+        budgets=read_budgets(reader, workers),
         xds_headers=_headers(env, "XDS_HEADER_"),
         ca_headers=_headers(env, "CA_HEADER_"),
         crl_path=reader.text("CRL_PATH", ""),

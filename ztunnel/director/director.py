@@ -31,6 +31,7 @@ from ztunnel.director.policies import PodInfo, Site, identity_of, pod_policy, wo
 from ztunnel.director.questions import Question, Questions
 from ztunnel.director.reports import Reports
 from ztunnel.director.schedule import Priority
+from ztunnel.director.shares import Shares
 from ztunnel.director.snapshot import SnapshotFile
 from ztunnel.director.tally import Tally
 from ztunnel.director.tracing import Tracing
@@ -63,6 +64,7 @@ class Director:
         self.exporter = Exporter(tracing, self.stats) if tracing is not None else None
         self.crew = Crew(config.director_socket, self)
         self.reports = Reports(self.crew)
+        self.shares = Shares(config.workers)
         self.certificates = Certificates(sign, self)
         self.revoked = (
             RevocationLists(config.crl_path, self.certificates.authorities, self._revoked) if config.crl_path else None
@@ -110,6 +112,7 @@ class Director:
                 policy=lambda pod: pod_policy(mesh if self._all_known_of(pod) else Mesh(), self.site, pod),
                 settled=lambda: self.discovery.settled,
                 dns=config.dns,
+                row=self.shares.row,
             ),
             started=self._pod_started,
             stopped=self._pod_stopped,
@@ -174,6 +177,9 @@ class Director:
         worker.send(settings_for(self.config, self.log_level))
         if self.revoked is not None:
             worker.send(ipc.Revocations(keys=self.revoked.keys))
+        ledger = self.shares.join(worker.pid)
+        if ledger is not None:
+            worker.send(ledger, (self.shares.fd,))
         for identity, secret in self.certificates.current():
             worker.send(_certificate(identity, secret), (secret.fd,))
         for identity, why in self.certificates.failures().items():
@@ -185,6 +191,7 @@ class Director:
     def worker_left(self, worker: Worker) -> None:
         self.tally.gone(worker.pid)
         self.answers.left(worker.pid)
+        self.shares.left(worker.pid)
         self.reports.left(worker)
         self.pods.worker_left()
         self.questions.left(worker)
@@ -327,7 +334,8 @@ class Director:
     def _pod_started(self) -> None:
         self.stats.proxies_started.inc()
 
-    def _pod_stopped(self, _uid: str) -> None:
+    def _pod_stopped(self, uid: str) -> None:
+        self.shares.forget(uid)
         self.stats.proxies_stopped.inc()
 
     def _custody_changed(self, identity: str) -> None:
@@ -355,6 +363,7 @@ class Director:
         self.estate.close()
         self.crew.close()
         self.pods.close()
+        self.shares.close()
         self.certificates.close()
 
 

@@ -19,6 +19,7 @@ def settings_for(config: Config, log_level: str) -> Settings:
         upstream_resolvers=config.resolvers,
         dns_search_domain=config.cluster_domain,
         tuning=config.tuning,
+        budgets=config.budgets,
         orig_src={None: "", True: "true", False: "false"}[config.orig_src],
         metrics_series=config.metrics_series,
         policy_info_log=config.policy_info_log,

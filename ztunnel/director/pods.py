@@ -14,9 +14,10 @@ from dataclasses import dataclass, field
 
 from ambient.errors import InvalidInput, MeshError
 from ztunnel.director.policies import PodInfo
+from ztunnel.director.shares import NO_ROW
 from ztunnel.director.workers import Crew, Worker
 from ztunnel.inpod.listeners import Listeners, netns_inode
-from ztunnel.ipc.messages import AskListeners, PodDown, PodListeners, PodPolicy, PodReady, PodUp, PodUpdate
+from ztunnel.ipc.messages import AskListeners, PodDown, PodListeners, PodPolicy, PodReady, PodRow, PodUp, PodUpdate
 
 _log = logging.getLogger("pods")
 
@@ -57,6 +58,8 @@ class Rules:
     policy: Callable[[PodInfo], PodPolicy]
     settled: Callable[[], bool]
     dns: bool
+    row: Callable[[str], int] = lambda _uid: NO_ROW
+    """The pod's row in the workers' ledger."""
     ready_timeout_s: float = 4.0
 
 
@@ -186,6 +189,7 @@ class Pods:
             if pod.listeners is None:
                 continue
             if uid in worker.claims and worker.namespaces.get(uid, pod.inode) == pod.inode:
+                worker.send(PodRow(uid=uid, row=self._rules.row(uid)))
                 self._update(pod, [worker])
             else:
                 # Also where it serves a namespace that the pod had while there was no director.
@@ -232,6 +236,7 @@ class Pods:
         self._started()
         for other in self._crew:
             if other is worker or message.uid in other.claims:
+                other.send(PodRow(uid=message.uid, row=self._rules.row(message.uid)))
                 self._update(taken, [other])
             else:
                 self._offer(taken, other)
@@ -292,6 +297,7 @@ class Pods:
             identity=pod.identity,
             policy=pod.policy,
             dns=self._rules.dns,
+            row=self._rules.row(info.uid),
         )
         worker.send(message, pod.listeners.fds)
 

@@ -211,6 +211,25 @@ class PodUp:
     identity: str
     policy: PodPolicy
     dns: bool = True
+    row: int = -1
+    """In the ledger; -1: this worker counts for itself."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodLedger:
+    """fds: one memory file, rows of `columns` numbers per kind, in which all workers count what pods take; `column` is
+    this worker's alone. Comes before the first PodUp."""
+
+    columns: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodRow:
+    """The row in the ledger of a pod that this worker serves since before its director's time."""
+
+    uid: str
+    row: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,6 +384,8 @@ ToDirector = (
 ToWorker = (
     Settings
     | PodUp
+    | PodLedger
+    | PodRow
     | PodUpdate
     | PodDown
     | Certificate

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ztunnel.budgets import Budgets
 from ztunnel.tuning import Tuning
 
 
@@ -27,5 +28,6 @@ class Settings:
     """Speak to applications as the client: "" = where it can be done, "true" = or refuse, "false" = never."""
     metrics_series: int = 2_000
     tuning: Tuning = field(default_factory=Tuning)
+    budgets: Budgets = field(default_factory=Budgets)
     policy_info_log: bool = False
     """What policy decides about each connection is logged at level info, not debug."""

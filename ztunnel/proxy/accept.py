@@ -17,13 +17,14 @@ _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS,
 
 
 class Acceptor:
-    """Accepts on `sock` (owned) and hands each connection, non-blocking, to `take(connection, peer name)`.
+    """Accepts on `sock` (owned) and hands each connection, non-blocking, to `take(connection, peer name)`. `pause` says
+    before each how many seconds it has to wait yet; what waits then waits in the kernel.
 
     A few connections per wake-up, so that other workers get theirs; when descriptors run out it pauses a moment
     instead of spinning, and counts.
     """
 
-    __slots__ = ("_count", "_crashed", "_poller", "_sock", "_take", "_timer")
+    __slots__ = ("_count", "_crashed", "_pause", "_poller", "_sock", "_take", "_timer")
 
     def __init__(
         self,
@@ -32,8 +33,10 @@ class Acceptor:
         take: Callable[[socket.socket, tuple[object, ...]], None],
         count: Callable[[str], None],
         crashed: Callable[[str, BaseException], None],
+        pause: Callable[[], float] = lambda: 0.0,
     ) -> None:
         sock.setblocking(False)
+        self._pause = pause
         self._poller = poller
         self._sock = sock
         self._take = take
@@ -53,8 +56,12 @@ class Acceptor:
     def _ready(self, events: int) -> None:
         self._accept(_PER_WAKEUP)
 
-    def _accept(self, at_most: int) -> None:
+    def _accept(self, at_most: int, *, held: bool = True) -> None:
         for _ in range(at_most):
+            if held and (seconds := self._pause()) > 0:
+                self._poller.leave(self._sock.fileno())
+                self._timer = self._poller.loop.call_later(seconds, self._resume)
+                return
             try:
                 connection, peer = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -81,8 +88,8 @@ class Acceptor:
 
     def finish(self) -> None:
         """Take what waits in the queue, then no more; the socket stays open."""
-        if self._timer is None:
-            self._accept(_QUEUE)
+        self.pause()
+        self._accept(_QUEUE, held=False)
         self.pause()
 
     def pause(self) -> None:
@@ -90,8 +97,7 @@ class Acceptor:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        else:
-            self._poller.leave(self._sock.fileno())
+        self._poller.leave(self._sock.fileno())
 
     def close(self) -> None:
         """Accept no more and give up our handle of the socket."""

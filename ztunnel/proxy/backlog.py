@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import mmap
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 CHUNK: Final = 256 * 1024
@@ -34,15 +35,43 @@ class Chunks:
         if len(self._spare) < _SPARE:
             self._spare.append(chunk)
 
+    def crowded(self) -> bool:
+        """So much is held already that whoever has octets waiting should bring no more."""
+        return False
+
+
+class CountedChunks(Chunks):
+    """The chunks of one pod's connections: `count` is told the octets of each that is taken or given back, `crowded`
+    says whether the pod holds too many."""
+
+    __slots__ = ("_count", "_crowded", "_source")
+
+    def __init__(self, source: Chunks, count: Callable[[int], None], crowded: Callable[[], bool]) -> None:
+        super().__init__()
+        self._source = source
+        self._count = count
+        self._crowded = crowded
+
+    def take(self) -> memoryview:
+        self._count(CHUNK)
+        return self._source.take()
+
+    def give(self, chunk: memoryview) -> None:
+        self._count(-CHUNK)
+        self._source.give(chunk)
+
+    def crowded(self) -> bool:
+        return self._crowded()
+
 
 class Backlog:
     """A queue of octets. `size` is how many wait."""
 
-    __slots__ = ("_chunks", "_end", "_source", "_start", "size")
+    __slots__ = ("_chunks", "_end", "_start", "size", "source")
 
     def __init__(self, source: Chunks) -> None:
         self.size = 0
-        self._source = source
+        self.source = source
         self._chunks: deque[memoryview] = deque()
         self._start = 0
         """Where the octets begin in the first chunk."""
@@ -55,7 +84,7 @@ class Backlog:
         self.size += size
         while at < size:
             if self._end == CHUNK:
-                self._chunks.append(self._source.take())
+                self._chunks.append(self.source.take())
                 self._end = 0
             part = min(size - at, CHUNK - self._end)
             self._chunks[-1][self._end : self._end + part] = data[at : at + part]
@@ -75,7 +104,7 @@ class Backlog:
         self.size -= count
         self._start += count
         while self._chunks and (self._start >= CHUNK or not self.size):
-            self._source.give(self._chunks.popleft())
+            self.source.give(self._chunks.popleft())
             self._start = max(0, self._start - CHUNK)
         if not self._chunks:
             self._start, self._end = 0, CHUNK

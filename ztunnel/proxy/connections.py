@@ -50,9 +50,9 @@ def denial(verdict: Denied, occasion: str = "rejection", ground: Explanation | N
 
 class LiveConnections:
     """Registry and judge of one pod; `indexes` are those of the worker, `tell` hears what was decided of each
-    connection at first."""
+    connection at first, `count` that there is one more or one less."""
 
-    __slots__ = ("_crashed", "_grounds", "_index", "_indexes", "_live", "_policy", "_tell")
+    __slots__ = ("_count", "_crashed", "_grounds", "_index", "_indexes", "_live", "_policy", "_tell")
 
     def __init__(
         self,
@@ -60,7 +60,9 @@ class LiveConnections:
         crashed: Callable[[str, BaseException], None],
         indexes: SharedIndexes,
         tell: Callable[[Connection, Verdict, tuple[DryRun, ...]], None] = _nobody,
+        count: Callable[[int], None] = lambda _by: None,
     ) -> None:
+        self._count = count
         self._indexes = indexes
         self._crashed = crashed
         self._tell = tell
@@ -77,9 +79,11 @@ class LiveConnections:
 
     def register(self, live: Judged) -> None:
         self._live[live] = None
+        self._count(1)
 
     def release(self, live: Judged) -> None:
-        self._live.pop(live, None)
+        if self._live.pop(live, self) is None:
+            self._count(-1)
 
     def admit(self, live: Judged) -> Failure | None:
         """The first judgement of a connection, told; why it may not come in, or None."""

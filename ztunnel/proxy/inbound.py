@@ -19,6 +19,7 @@ from ztunnel.hbone.message import Answer, Request
 from ztunnel.hbone.stream import Sink, Stream
 from ztunnel.ipc.authorities import AuthorityAnswer
 from ztunnel.proxy.aim import Aim, Miss, proxy_header, take_aim
+from ztunnel.proxy.budget import HANDSHAKES
 from ztunnel.proxy.passthrough import UNKNOWN_WORKLOAD
 from ztunnel.proxy.relay import TunnelledEnd, lost_because
 from ztunnel.proxy.straight import AppDial
@@ -45,13 +46,14 @@ class InboundTunnel(Tunnel):
     def __init__(
         self, pod: Pod, sock: socket.socket, source: Endpoint, local: Endpoint, credentials: Credentials
     ) -> None:
-        super().__init__(pod.plane, sock, credentials.server, server=True)
+        super().__init__(pod, sock, credentials.server, server=True)
         self.pod = pod
         self.source = source
         self.local = local
         self.peer: Identity | None = None
         self.peer_text = ""
         pod.tunnels.add(self)
+        pod.share.add(HANDSHAKES, 1)
         pod.plane.peers.ask(source.ip, _ignore)
 
     def verify(self, certificate: dict[str, object] | None) -> None:
@@ -59,6 +61,7 @@ class InboundTunnel(Tunnel):
         self.peer_text = str(self.peer)
 
     def on_established(self) -> None:
+        self.pod.share.add(HANDSHAKES, -1)
         if self.plane.draining or self.pod.closing:
             self.core.drain()
 
@@ -70,6 +73,8 @@ class InboundTunnel(Tunnel):
 
     def on_down(self, error: MeshError | OSError | None) -> None:
         self.pod.tunnels.discard(self)
+        if not self.established:
+            self.pod.share.add(HANDSHAKES, -1)
         if self.peer is None:
             why = str(error) if error else "connection closed during the TLS handshake"
             self.plane.recorder.refused(self.source, str(self.local), "inbound", why)
@@ -139,6 +144,8 @@ class InboundStream:
         self._record.service = self._service()
         if not self._request.connect:
             self._refuse(400, Failure(Flag.CONNECT, "not a CONNECT request", "bad-request"))
+        elif pod.share.full():
+            self._refuse(503, Failure(Flag.CONNECT, "the pod has as many open connections as it may", "pod-budget"))
         elif pod.policy.known:
             policy = pod.policy
             asked = policy.fronts or policy.application_tunnel is not None
@@ -223,7 +230,7 @@ class InboundStream:
             self._refuse(503, Failure(Flag.CONNECT, f"connect to {aim.dial}: {why}"))
             return
         plane = pod.plane
-        end = TunnelledEnd(plane.poller, sock, tunnel, stream, self, plane.buffers, plane.crashed)
+        end = TunnelledEnd(plane.poller, sock, tunnel, stream, self, pod.buffers, plane.crashed)
         self._end = end
         self._record.meter = end
         stream.answer(response_block(200, pod.baggage if plane.settings.tuning.response_baggage else b""))

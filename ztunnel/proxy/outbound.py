@@ -89,7 +89,7 @@ class Outbound:
     def begin(self) -> None:
         """Decide where the connection goes."""
         pod, destination = self._pod, self._record.destination
-        pod.outbound[self] = None
+        pod.goes_out(self)
         if destination.port in ZTUNNEL_PORTS and pod.is_own(destination):
             self._fail(Failure(Flag.CONNECT, f"loop to ztunnel's own port: {destination}", "loop-to-ztunnel"))
             return
@@ -245,7 +245,7 @@ class Outbound:
             self._record.destination_peer = read_baggage(answer.fields, self._record.destination_identity)
             plane.recorder.established(self._record)
         below = nested or tunnel
-        end = TunnelledEnd(plane.poller, self._sock, below, stream, self, plane.buffers, plane.crashed)
+        end = TunnelledEnd(plane.poller, self._sock, below, stream, self, self._pod.buffers, plane.crashed)
         self._end = end
         self._record.meter = end
         stream.sink = end
@@ -320,7 +320,7 @@ class Outbound:
         """The relay is over."""
         if not self.closed:
             self.closed = True
-            self._pod.outbound.pop(self, None)
+            self._pod.came_back(self)
             if self._nested is not None:
                 self._nested.shut()
             self._pod.plane.recorder.close(self._record, failure)

@@ -15,6 +15,7 @@ from ztunnel.hbone.limits import Limits
 from ztunnel.ipc.authorities import AuthorityAnswer, AuthorityAsk
 from ztunnel.ipc.messages import PeerAsk, RouteAsk, Settings
 from ztunnel.proxy.asks import AskCache
+from ztunnel.proxy.budget import Ledgers
 from ztunnel.proxy.poller import Poller
 from ztunnel.proxy.socket_end import Buffers
 from ztunnel.telemetry.decisions import Decisions
@@ -78,6 +79,7 @@ class Plane:
         self.random = random.random
         self.random_bits = random.getrandbits
         self.buffers = Buffers()
+        self.ledgers = Ledgers()
         self.poller = Poller(loop, self.crashed)
         self.indexes = SharedIndexes()
         self.decisions = Decisions(recorder, lambda: self.settings.policy_info_log)

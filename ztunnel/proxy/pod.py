@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ambient.model.address import Endpoint, IpAddress, parse_ip
@@ -10,6 +11,8 @@ from ambient.model.identity import parse_identity
 from ambient.model.outcome import PeerLabels
 from ztunnel.hbone.headers import request_prefix
 from ztunnel.ipc.messages import PodPolicy, PodUp
+from ztunnel.proxy.backlog import CountedChunks
+from ztunnel.proxy.budget import OPEN, WAITING, Share
 from ztunnel.proxy.connections import LiveConnections
 from ztunnel.proxy.plane import Plane
 from ztunnel.proxy.pool import TunnelPool
@@ -37,6 +40,7 @@ class Pod:
         "_prefixes",
         "addresses",
         "baggage",
+        "buffers",
         "closing",
         "identity",
         "live",
@@ -45,6 +49,7 @@ class Pod:
         "policy",
         "pool",
         "ports",
+        "share",
         "sockets",
         "trust_domain",
         "tunnels",
@@ -53,6 +58,7 @@ class Pod:
     )
 
     def __init__(self, plane: Plane, up: PodUp, sockets: PodSockets) -> None:
+        name = f"{up.namespace}/{up.name}"
         self.plane = plane
         self.up = up
         self.uid = up.uid
@@ -61,7 +67,19 @@ class Pod:
         self.sockets = sockets
         self.ports = ports_in_turn()
         """Where the next connections to the application speak from."""
-        self.live = LiveConnections(up.policy, plane.crashed, plane.indexes, plane.decisions.tell)
+        self.share = Share(
+            *plane.ledgers.place(up.row),
+            plane.settings.budgets,
+            plane.clock,
+            plane.recorder.counters.count,
+            lambda text: plane.recorder.log.log("warn", "budget", text, [("pod", name)]),
+        )
+        """What the pod takes of the node, and may take."""
+        self.buffers = plane.buffers.counting(
+            CountedChunks(plane.buffers.chunks, partial(self.share.add, WAITING), self.share.crowded)
+        )
+        opened = partial(self.share.add, OPEN)
+        self.live = LiveConnections(up.policy, plane.crashed, plane.indexes, plane.decisions.tell, opened)
         self.pool = TunnelPool(plane, self)
         self.outbound: dict[Cuttable, None] = {}
         """Outbound connections of the pod."""
@@ -93,6 +111,16 @@ class Pod:
     def connections(self) -> int:
         """Connections of this pod that are still open."""
         return len(self.live) + len(self.outbound)
+
+    def goes_out(self, connection: Cuttable) -> None:
+        """A connection of the pod begins."""
+        self.outbound[connection] = None
+        self.share.add(OPEN, 1)
+
+    def came_back(self, connection: Cuttable) -> None:
+        """It is over."""
+        if self.outbound.pop(connection, self) is None:
+            self.share.add(OPEN, -1)
 
     def update(self, policy: PodPolicy) -> int:
         """New policy state: judge the live connections again; returns how many were cut."""

@@ -64,12 +64,12 @@ class ClientTunnel(Tunnel):
     __slots__ = ("_expected", "_making", "last_used", "pooled")
 
     def __init__(
-        self, plane: Plane, sock: socket.socket, credentials: Credentials, expected: tuple[str, ...], making: _Making
+        self, pod: Pod, sock: socket.socket, credentials: Credentials, expected: tuple[str, ...], making: _Making
     ) -> None:
-        super().__init__(plane, sock, credentials.client, server=False)
+        super().__init__(pod, sock, credentials.client, server=False)
         self._expected = expected
         self._making: _Making | None = making
-        self.last_used = plane.clock()
+        self.last_used = pod.plane.clock()
         self.pooled = True
 
     def usable(self) -> bool:
@@ -128,7 +128,7 @@ class _Making:
             # From here on the socket is the tunnel's: closed behind its back, the loop would take whatever gets its
             # descriptor next for it.
             self._sock = None
-            self._tunnel = ClientTunnel(pool.plane, sock, credentials, key.expected, self)
+            self._tunnel = ClientTunnel(pool.pod, sock, credentials, key.expected, self)
             self._tunnel.begin()
 
         self._dial = Dial(pool.plane.poller, sock, key.hop, CONNECT_TIMEOUT_S, connected)

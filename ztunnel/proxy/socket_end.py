@@ -9,6 +9,7 @@ A failure inside one socket's handler ends that socket, never the worker.
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import socket
 import struct
@@ -36,6 +37,12 @@ class Buffers:
         self.nested = memoryview(bytearray(self.SIZE))
         """What is decrypted out of `plain`; untouched, and so without pages, until there is such a tunnel."""
         self.chunks = Chunks()
+
+    def counting(self, chunks: Chunks) -> Buffers:
+        """The same memory with another source of backlogs."""
+        other = copy.copy(self)
+        other.chunks = chunks
+        return other
 
 
 def abort_socket(sock: socket.socket) -> None:
@@ -143,7 +150,7 @@ class SocketEnd:
         if not self._writing:
             self._writing = True
             self._watch()
-        if self._backlog.size > self._high:
+        if self._backlog.size > self._high or self._backlog.source.crowded():
             self.congested = True
 
     def end_writing(self) -> None:

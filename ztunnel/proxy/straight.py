@@ -157,8 +157,8 @@ class Straight:
             self._fail(Failure(Flag.CONNECT, f"connect to {self._target}: {why}"))
             return
         plane = self._pod.plane
-        client = PlainEnd(plane.poller, self._client, self, plane.buffers, plane.crashed)
-        server = PlainEnd(plane.poller, sock, self, plane.buffers, plane.crashed)
+        client = PlainEnd(plane.poller, self._client, self, self._pod.buffers, plane.crashed)
+        server = PlainEnd(plane.poller, sock, self, self._pod.buffers, plane.crashed)
         self._end = client
         self._record.meter = client
         self._record.app_is_client = True

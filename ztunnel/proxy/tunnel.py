@@ -22,7 +22,7 @@ from ztunnel.tls.revocation import PeerRevoked
 from ztunnel.tls.session import TlsSession
 
 if TYPE_CHECKING:
-    from ztunnel.proxy.plane import Plane
+    from ztunnel.proxy.pod import Pod
 
 TUNNEL_HIGH_WATER: Final = 1 << 20
 HANDSHAKE_TIMEOUT_S: Final = 10.0
@@ -74,8 +74,9 @@ class Tunnel(SocketEnd):
         "write",
     )
 
-    def __init__(self, plane: Plane, sock: socket.socket, context: ssl.SSLContext, *, server: bool) -> None:
-        super().__init__(plane.poller, sock, TUNNEL_HIGH_WATER, plane.crashed, plane.buffers.chunks)
+    def __init__(self, pod: Pod, sock: socket.socket, context: ssl.SSLContext, *, server: bool) -> None:
+        plane = pod.plane
+        super().__init__(plane.poller, sock, TUNNEL_HIGH_WATER, plane.crashed, pod.buffers.chunks)
         self.plane = plane
         self.session = TlsSession(context, server=server)
         self.gathered = Gathered(plane.buffers.chunks, self._encrypt, self._flush_soon)

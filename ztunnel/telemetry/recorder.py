@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Final
 
-from ambient.model.address import Endpoint
+from ambient.model.address import Endpoint, IpAddress
 from ztunnel.ipc.flows import FlowRecord, pack
 from ztunnel.ipc.messages import Exemplar, Flows, LiveConnection
 from ztunnel.telemetry.access_log import Field, LogWriter, bare
@@ -39,6 +39,7 @@ class Recorder:
         self._ends = EndsCache(self.counters)
         self._flows: list[FlowRecord] = []
         self._flows_lost = 0
+        self._moved: dict[tuple[str, bool, IpAddress | None], None] = {}
 
     @property
     def open_count(self) -> int:
@@ -143,11 +144,18 @@ class Recorder:
         self._flows, self._flows_lost = [], 0
         return flows
 
+    def take_moved(self, local: Container[IpAddress]) -> set[str]:
+        """The pods that began a connection which carried octets since the last call; a connection from elsewhere counts
+        for the pod it came to, one between two pods of the node (`local`: their addresses) for the client's."""
+        moved, self._moved = self._moved, {}
+        return {uid for (uid, inbound, ip) in moved if not inbound or ip not in local}
+
     def _count_octets(self, record: ConnectionRecord) -> None:
         received, sent = record.octets()
         totals = record.totals
         if totals is None or (received == record.counted_received and sent == record.counted_sent):
             return
+        self._moved[record.pod_uid, record.inbound, record.source.ip if record.inbound else None] = None
         self.counters.touch(totals)
         totals.received += received - record.counted_received
         totals.sent += sent - record.counted_sent

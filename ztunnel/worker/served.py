@@ -13,11 +13,13 @@ from ztunnel.dns.server import DnsServer
 from ztunnel.dns.upstream import Resolvers
 from ztunnel.ipc.messages import PodUp
 from ztunnel.proxy.accept import Acceptor
+from ztunnel.proxy.budget import TAKEN
 from ztunnel.proxy.inbound import InboundTunnel
 from ztunnel.proxy.outbound import Outbound
 from ztunnel.proxy.passthrough import PlainInbound
 from ztunnel.proxy.plane import Plane
 from ztunnel.proxy.pod import Pod
+from ztunnel.proxy.socket_end import abort_socket
 from ztunnel.proxy.sockets import PodSockets, endpoint_of, keep_alive
 from ztunnel.telemetry.record import Failure, Flag
 from ztunnel.tls.contexts import Credentials
@@ -51,9 +53,11 @@ class ServedPod:
         for listener in listeners[:_TCP_LISTENERS]:
             keep_alive(listener, sockets.tuning)  # whatever is accepted inherits it
         count = plane.recorder.counters.count
+        share = self.pod.share
+        pauses = (share.pause_before_next, share.pause_before_next, share.pause_before_tunnel)
         self._acceptors = [
-            Acceptor(plane.poller, sock, taker, count, plane.crashed)
-            for sock, taker in zip(listeners[:_TCP_LISTENERS], takers, strict=True)
+            Acceptor(plane.poller, sock, taker, count, plane.crashed, pause)
+            for sock, taker, pause in zip(listeners[:_TCP_LISTENERS], takers, pauses, strict=True)
         ]
         self._resolvers = resolvers
         self._dns = [DnsServer(plane, self.pod, sock, resolvers) for sock in listeners[_TCP_LISTENERS:]]
@@ -65,13 +69,27 @@ class ServedPod:
 
     # --- accepting
 
+    def _admit(self, sock: socket.socket) -> bool:
+        """One more connection is begun, unless the pod has as many as it may: then the client hears so at once."""
+        share = self.pod.share
+        share.add(TAKEN, 1)
+        if share.full():
+            abort_socket(sock)
+            return False
+        return True
+
     def _take_outbound(self, sock: socket.socket, peer: tuple[object, ...]) -> None:
+        if not self._admit(sock):
+            return
         Outbound(self.pod, sock, endpoint_of(peer), self.pod.sockets.dialled(sock)).begin()
 
     def _take_plain(self, sock: socket.socket, peer: tuple[object, ...]) -> None:
+        if not self._admit(sock):
+            return
         PlainInbound(self.pod, sock, endpoint_of(peer), self.pod.sockets.dialled(sock)).begin()
 
     def _take_hbone(self, sock: socket.socket, peer: tuple[object, ...]) -> None:
+        self.pod.share.add(TAKEN, 1)
         source, local = endpoint_of(peer), endpoint_of(sock.getsockname())
         credentials = self.plane.wallet.get(self.pod.identity)
         if credentials is not None:
@@ -130,6 +148,7 @@ class ServedPod:
             sock.close()
         self._listeners.clear()
         self.pod.sockets.close()
+        self.pod.share.close()
         if self._netns_fd >= 0:
             os.close(self._netns_fd)
             self._netns_fd = -1

@@ -13,6 +13,7 @@ from ztunnel.dns.upstream import Resolvers
 from ztunnel.ipc import messages as m
 from ztunnel.ipc.authorities import AuthorityAnswer
 from ztunnel.proxy.asks import AskCache
+from ztunnel.proxy.budget import read_ledger
 from ztunnel.proxy.plane import Plane
 from ztunnel.proxy.sockets import PodSockets
 from ztunnel.telemetry.access_log import LogWriter
@@ -116,6 +117,14 @@ class Worker:
                 self._update(message)
             case m.PodUp():
                 return self._pod_up(message, fds)
+            case m.PodLedger():
+                if len(fds) != 1:
+                    raise InvalidInput("ledger", "", f"{len(fds)} descriptors, expected one")
+                plane.ledgers.given = read_ledger(fds[0], message.columns, message.column)
+            case m.PodRow():
+                served = self._pods.get(message.uid)
+                if served is not None:
+                    served.pod.share.move(*plane.ledgers.place(message.row))
             case m.PodDown():
                 self._pod_down(message)
             case m.Certificate():
@@ -190,6 +199,8 @@ class Worker:
             # The same pod once more: only what is known about it may be new.
             old.up = message
             old.pod.update(message.policy)
+            if message.row >= 0:
+                old.pod.share.move(*self.plane.ledgers.place(message.row))
             self._link.send(m.PodReady(uid=message.uid))
             return False
         if old is not None:
@@ -241,9 +252,20 @@ class Worker:
                 served.tick()
             if self._link.up:
                 self._report()
+            else:
+                self.recorder.count_live()
+            self._note_work()
             self._check_drained()
         except Exception as error:
             self.plane.crashed("tick", error)
+
+    def _note_work(self) -> None:
+        """Which pods are at work, so that others leave room for them: whoever began a connection that moved."""
+        local = {ip for served in self._pods.values() for ip in served.pod.addresses}
+        for uid in self.recorder.take_moved(local):
+            served = self._pods.get(uid)
+            if served is not None:
+                served.pod.share.worked()
 
     def _report(self) -> None:
         self.recorder.count_live()

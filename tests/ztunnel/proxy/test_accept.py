@@ -103,3 +103,32 @@ def test_a_paused_acceptor_leaves_connections_to_others() -> None:
         sock.close()
 
     run(scenario)
+
+
+def test_who_has_to_wait_waits_in_the_kernel_and_is_taken_when_it_may() -> None:
+    async def scenario() -> None:
+        taken: list[socket.socket] = []
+        held = [True]
+        asked: list[bool] = []
+
+        def pause() -> float:
+            asked.append(held[0])
+            return 0.001 if held[0] else 0.0
+
+        sock = listener()
+        acceptor = Acceptor(poller(), sock, lambda c, _: taken.append(c), lambda _: None, lambda *_: None, pause)
+        clients = [socket.create_connection(sock.getsockname()) for _ in range(3)]
+        await until(lambda: len(asked) > 3)
+        assert not taken
+        held[0] = False
+        await until(lambda: len(taken) == 3)
+        held[0] = True
+        clients.append(socket.create_connection(sock.getsockname()))
+        await until(lambda: asked[-1])
+        acceptor.finish()
+        assert len(taken) == 4
+        acceptor.close()
+        for one in (*taken, *clients):
+            one.close()
+
+    run(scenario)

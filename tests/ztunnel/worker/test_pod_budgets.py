@@ -1,0 +1,100 @@
+"""A worker that holds pods to their budgets, over real sockets: who is refused, who not, and that it is given back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+
+from tests.support.tunnel import World, application, echo, run, talk, until, world
+from tests.ztunnel.worker.test_worker import pair
+from ztunnel.budgets import KINDS, Budgets
+from ztunnel.ipc import messages as m
+from ztunnel.proxy.budget import HANDSHAKES, OPEN
+
+
+async def held_to(here: World, budgets: Budgets) -> None:
+    here.director.send(m.Settings(node="n1", trust_domain="cluster.local", cluster_id="Kubernetes", budgets=budgets))
+    await until(lambda: all(one.plane.settings.budgets == budgets for one in here.workers))
+
+
+def test_one_connection_too_many_is_refused_at_once_and_the_next_one_taken_when_one_has_ended() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            await held_to(here, Budgets(open_connections=2))
+            client, _ = await pair(here, port)
+            opened = [await asyncio.open_connection(*client.outbound) for _ in range(2)]
+            for reader, writer in opened:
+                writer.write(b"1")
+                assert await reader.readexactly(1) == b"1"
+            assert await talk(client.outbound) == b""
+            opened[0][1].write_eof()
+            assert await opened[0][0].read() == b""
+            opened[0][1].close()
+            share = here.workers[0]._pods[client.uid].pod.share
+            await until(lambda: share.total(OPEN) == 1)
+            assert await talk(client.outbound) == b"hello"
+            assert "budget open_connections reached" in here.log()
+            assert 'pod="test/client"' in here.log()
+            opened[1][1].close()
+
+    run(scenario)
+
+
+def test_a_pod_that_is_full_refuses_streams_until_one_has_ended() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            await held_to(here, Budgets(open_connections=1))
+            client, server = await pair(here, port)
+            full = here.workers[0]._pods[server.uid].pod.share
+            full.add(OPEN, 1)
+            assert await talk(client.outbound) == b""
+            await until(lambda: "the pod has as many open connections as it may" in here.log())
+            full.add(OPEN, -1)
+            assert await talk(client.outbound) == b"hello"
+
+    run(scenario)
+
+
+def test_workers_of_a_node_count_a_pod_together() -> None:
+    async def scenario() -> None:
+        async with world(workers=2) as here, application("127.0.0.12", echo) as port:
+            await held_to(here, Budgets(open_connections=3))
+            columns = 2
+            memory = os.memfd_create("ledger", os.MFD_CLOEXEC)
+            os.ftruncate(memory, 8 * KINDS * columns)
+            for column, channel in enumerate(here.director.channels):
+                channel.send(m.PodLedger(columns=columns, column=column), (memory,))
+            client, _ = await pair(here, port)
+            here.director.send(m.PodRow(uid=client.uid, row=0))
+            shares = [one._pods[client.uid].pod.share for one in here.workers]
+            await until(lambda: all(share.row == 0 and share.columns == columns for share in shares))
+            os.close(memory)
+            shares[0].add(OPEN, 2)
+            assert [share.total(OPEN) for share in shares] == [2, 2]
+            shares[1].add(OPEN, 1)
+            assert await talk(client.outbound) == b""
+            shares[0].add(OPEN, -2)
+            shares[1].add(OPEN, -1)
+            assert await talk(client.outbound) == b"hello"
+
+    run(scenario)
+
+
+def test_handshakes_that_go_nowhere_hold_back_more_of_them_and_not_the_pods_own_connections() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            await held_to(here, Budgets(handshakes=2))
+            client, server = await pair(here, port)
+            assert await talk(client.outbound) == b"hello"
+            share = here.workers[0]._pods[server.uid].pod.share
+            silent = [socket.create_connection(server.hbone) for _ in range(4)]
+            await until(lambda: share.total(HANDSHAKES) == 2)
+            await until(lambda: "budget handshakes reached" in here.log())
+            assert share.total(HANDSHAKES) == 2
+            assert await talk(client.outbound) == b"hello"
+            for one in silent:
+                one.close()
+            await until(lambda: share.total(HANDSHAKES) == 0)
+
+    run(scenario)
