@@ -21,6 +21,7 @@ from typing import Final
 from ztunnel.director.custody import Secret
 from ztunnel.ipc import messages as ipc
 from ztunnel.ipc.channel import Channel
+from ztunnel.ipc.handover import AllGiven, TakenOver, TakeOver
 
 ANSWER_S: Final = 5.0
 """How long the heir waits for what it asked for."""
@@ -116,15 +117,15 @@ class Estate:
         for fd in fds:
             os.close(fd)
         match message:
-            case ipc.TakeOver():
+            case TakeOver():
                 self.beside = message.network == own_network()
                 for identity, secret in self._secrets():
                     held = ipc.Certificate(identity=identity, roots=secret.roots, not_after_unix=secret.not_after)
                     channel.send(held, (secret.fd,))
                 for pod, sockets in self._pods():
                     channel.send(pod, sockets)
-                channel.send(ipc.AllGiven())
-            case ipc.TakenOver():
+                channel.send(AllGiven())
+            case TakenOver():
                 self.taken = frozenset(message.uids)
                 self._changed.set()
             case _:
@@ -162,7 +163,7 @@ class Heir:
         """Fill `secrets` and `pods`, whose descriptors are the caller's. What has not come in time is left out."""
         if self._channel is None:
             return
-        self._channel.send(ipc.TakeOver(network=own_network()))
+        self._channel.send(TakeOver(network=own_network()))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ANSWER_S):
                 await self._given.wait()
@@ -170,7 +171,7 @@ class Heir:
     def serving(self, uids: Sequence[str]) -> None:
         """We are ready: the one before us need not accept for these any more."""
         if self._channel is not None:
-            self._channel.send(ipc.TakenOver(uids=tuple(uids)))
+            self._channel.send(TakenOver(uids=tuple(uids)))
 
     def close(self) -> None:
         if self._channel is not None:
@@ -186,7 +187,7 @@ class Heir:
             case _:
                 for fd in fds:
                     os.close(fd)
-                if isinstance(message, ipc.AllGiven):
+                if isinstance(message, AllGiven):
                     self._given.set()
 
     def _lost(self) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Final, Union, cast
 import msgspec
 
 from ambient.errors import InvalidInput
-from ztunnel.ipc import messages
+from ztunnel.ipc import handover, messages
 
 _Code = Callable[[Any], Any]
 _SCALARS: Final = (str, int, float, bool, bytes)
@@ -233,7 +233,7 @@ _CODEC: Final = Codec(
     (
         *typing.get_args(messages.ToDirector),
         *typing.get_args(messages.ToWorker),
-        *typing.get_args(messages.BetweenZtunnels),
+        *typing.get_args(handover.BetweenZtunnels),
     )
 )
 

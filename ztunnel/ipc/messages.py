@@ -342,31 +342,6 @@ class Drain:
     handed_over: bool = False
 
 
-# --- between two ztunnels of one node (ztunnel.director.handover)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TakeOver:
-    """The coming ztunnel could serve: give it everything. `network`: inode of its network namespace.
-
-    Answered by Certificate and PodListeners messages, as workers exchange them with a director, then AllGiven.
-    """
-
-    network: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AllGiven:
-    """No more certificates and pods follow."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TakenOver:
-    """The coming ztunnel is ready and serves these pods with the sockets it was given."""
-
-    uids: tuple[str, ...]
-
-
 ToDirector = (
     Hello
     | PodListeners
@@ -402,4 +377,3 @@ ToWorker = (
     | LogLevel
     | Drain
 )
-BetweenZtunnels = TakeOver | AllGiven | TakenOver
