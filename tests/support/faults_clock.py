@@ -15,6 +15,7 @@ from typing import Final
 from ambient.errors import Unavailable
 from tests.support.faults import Fault, Scene
 from tests.support.faults_node import lasting
+from tests.support.journey import Journey
 from tests.support.survival import whole
 
 HOUR_S: Final = 3600
@@ -37,24 +38,30 @@ def shiftable_clocks() -> Iterator[dict[str, str]]:
         yield {f"{part}:{key}": value for part in ("control", "agent", "ztunnel") for key, value in made.items()}
 
 
+@contextmanager
+def shift_clocks(mesh: Journey, seconds: int) -> Iterator[None]:
+    """So far away meanwhile."""
+    clock = Path(mesh.lab.lab.settings.environment("ztunnel")[_FILE])
+    with open(clock, "r+b", buffering=0) as file:
+        file.write(_SHIFT.pack(seconds))
+        try:
+            yield
+        finally:
+            file.seek(0)
+            file.write(_SHIFT.pack(0))
+
+
 def jumps(seconds: int) -> Callable[[Scene], AbstractContextManager[None]]:
     """25 hours is more than a certificate lives; what is issued meanwhile is from the future afterwards."""
 
     @contextmanager
     def jump(scene: Scene) -> Iterator[None]:
         """There, until everything is whole under that clock, and back."""
-        settings = scene.mesh.lab.lab.settings
-        clock = Path(settings.environment("ztunnel")[_FILE])
-        with open(clock, "r+b", buffering=0) as file:
-            file.write(_SHIFT.pack(seconds))
-            try:
-                yield
-                lasting(6.0)
-                whole(scene.mesh)
-                scene.load.settles(monotonic())
-            finally:
-                file.seek(0)
-                file.write(_SHIFT.pack(0))
+        with shift_clocks(scene.mesh, seconds):
+            yield
+            lasting(6.0)
+            whole(scene.mesh)
+            scene.load.settles(monotonic())
 
     return jump
 
