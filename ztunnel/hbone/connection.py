@@ -53,7 +53,9 @@ class Connection:
         "settled",
         "shrink_table",
         "streams",
+        "unfinished",
         "unreturned",
+        "work_at_once",
         "write",
     )
 
@@ -82,6 +84,10 @@ class Connection:
         self.broken: Violation | None = None
         self._next_id = 1
         self.shrink_table = False
+        self.work_at_once = 1 << 30
+        """About how many frames `receive` goes through before it leaves the rest for the next call."""
+        self.unfinished = False
+        """There is such a rest: call `receive` again, with more or with nothing, when others had their turn."""
         self.costs = Costs(self.limits)
         self._paid_for = 0
         self._keepalive = KeepAlive(self.limits)
@@ -110,6 +116,7 @@ class Connection:
         """Process octets from the peer."""
         if self.broken is not None:
             return
+        self.unfinished = False
         try:
             self._reader.receive(data)
         except Violation as violation:

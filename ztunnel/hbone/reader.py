@@ -21,6 +21,10 @@ _ON_STREAM = frozenset({frames.HEADERS, frames.PRIORITY, frames.RST_STREAM, fram
 _ON_CONNECTION = frozenset({frames.SETTINGS, frames.PING, frames.GOAWAY})
 
 
+_WORK = {frames.HEADERS: 24, frames.CONTINUATION: 8}
+"""What a frame costs beyond one that only brings octets: a request is a connection to an application."""
+
+
 class FrameReader:
     """Parsing state of one connection."""
 
@@ -65,10 +69,16 @@ class FrameReader:
             self._tail.clear()
         at, size = 0, len(data)
         unpack = frames.HEADER.unpack_from
+        budget = self._connection.work_at_once
         while at < size:
             if self._data_left:
                 at = self._pass_data(data, at, size)
                 continue
+            if budget <= 0:
+                self._keep(data[at:], 0)
+                self._connection.unfinished = True
+                return
+            budget -= 1
             if size - at < 9:
                 self._keep(data[at:], 9)
                 return
@@ -83,6 +93,7 @@ class FrameReader:
             if size - at < 9 + length:
                 self._keep(data[at:], 9 + length)
                 return
+            budget -= _WORK.get(kind, 0)
             self._whole_frame(kind, flags, stream_id, data[at + 9 : at + 9 + length])
             if self._connection.broken is not None:
                 return

@@ -251,7 +251,7 @@ class NestedTunnel:
         session, plain = self._session, self._plain
         try:
             while (size := session.read_into(plain)) > 0:
-                self.core.receive(plain[:size])
+                self.core.receive(plain[:size])  # it is the outer tunnel that gives way
                 if self.closed or self._closing_since is not None:
                     return
         except ProtocolError as error:

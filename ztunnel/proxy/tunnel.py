@@ -32,6 +32,9 @@ _UNREAD_LIMIT: Final = 16 << 20
 _FEED_AT: Final = Buffers.SIZE - 32_768
 SLICE_S: Final = 0.002
 """How long one tunnel may be worked on while others wait; a little more, as a piece is never divided."""
+WORK_AT_ONCE: Final = 384
+"""Frames of one tunnel that are gone through while others wait; requests count for more."""
+_NOTHING: Final = memoryview(b"")
 _FIRST_REACH: Final = 4_096
 """Most handshakes need no more at a time."""
 _SMALLEST_REACH: Final = 512
@@ -83,6 +86,7 @@ class Tunnel(SocketEnd):
         self.write = self.gathered.write
         """Send octets by the end of this turn (Owner of the HTTP/2 connection)."""
         self.core = Connection(self, client=not server, limits=plane.limits(client=not server))
+        self.core.work_at_once = WORK_AT_ONCE
         self.established = False
         self.reads = 0
         """How often something came from the peer."""
@@ -248,13 +252,13 @@ class Tunnel(SocketEnd):
                     now = clock()
                     self._weigh(have, now - before)
                     have, before = 0, now
-                    if now - begin > SLICE_S:
-                        self.stop_reading()
-                        self.plane.loop.call_soon(self._go_on)
+                    if now - begin > SLICE_S or self.core.unfinished:
+                        self._give_way()
                         return
         except ProtocolError as error:
             if have:
                 receive(plain[:have])
+            self._finish()
             self.plane.recorder.counters.count("tls_errors")
             self.shut(error)
             return
@@ -264,7 +268,10 @@ class Tunnel(SocketEnd):
         if self.closed:
             return
         if size < 0:
+            self._finish()
             self.fail(None)
+        elif self.core.unfinished and self.core.broken is None:
+            self._give_way()
         elif self.core.broken is not None:
             self.shut(ProtocolError("HTTP/2", "", self.core.broken.text))
 
@@ -275,14 +282,29 @@ class Tunnel(SocketEnd):
         elif size >= self._reach >> 3 and spent < SLICE_S / 2 and self._reach < Buffers.SIZE:
             self._reach <<= 1
 
+    def _finish(self) -> None:
+        """Nothing more will come: what is left is gone through at once."""
+        while self.core.unfinished and self.core.broken is None and not self.closed:
+            self.core.receive(_NOTHING)
+
+    def _give_way(self) -> None:
+        """There is more to do, after others had their turn."""
+        self.stop_reading()
+        self.plane.loop.call_soon(self._go_on)
+
     def _go_on(self) -> None:
-        """Others had their turn."""
-        if not self.closed:
-            try:
-                self.start_reading()
-                self._decrypt()
-            except Exception as error:
-                self._crash(error)
+        try:
+            if self.core.unfinished:
+                self.core.receive(_NOTHING)
+            if self.closed:
+                return
+            if self.core.unfinished and self.core.broken is None:
+                self._give_way()
+                return
+            self.start_reading()
+            self._decrypt()
+        except Exception as error:
+            self._crash(error)
 
     # --- events
 

@@ -239,6 +239,42 @@ def test_padding_counts_against_the_windows_and_is_not_passed_on() -> None:
     assert stream.unreturned == 9
 
 
+@pytest.mark.parametrize("step", [0, 1, 7])
+def test_work_left_for_later_is_done_later_and_nothing_is_lost(step: int) -> None:
+    side = server()
+    side.core.work_at_once = 30
+    side.receive(REQUEST + b"".join(frame(frames.DATA, 0, 1, b"%03d" % number) for number in range(200)), step)
+    rounds = 0
+    while side.core.unfinished:
+        assert len(side.requests[0][2].data) < 600
+        side.core.receive(memoryview(b""))
+        rounds += 1
+    assert bytes(side.requests[0][2].data) == b"".join(b"%03d" % number for number in range(200))
+    assert rounds >= (5 if step == 0 else 0)
+
+
+def test_requests_are_more_work_than_octets() -> None:
+    side = server()
+    side.core.work_at_once = 100
+    side.receive(b"".join(frames.header_frames(number, BLOCK, 99) for number in range(1, 41, 2)))
+    assert len(side.requests) == 4
+    side.receive(frame(frames.PING, 0, 0, b"12345678"))
+    assert len(side.requests) == 8
+    while side.core.unfinished:
+        side.core.receive(memoryview(b""))
+    assert len(side.requests) == 20
+    assert side.frames()[-1][:2] == (frames.PING, frames.ACK)
+
+
+def test_a_fault_in_what_was_left_is_found_when_it_is_read() -> None:
+    side = server()
+    side.core.work_at_once = 3
+    side.receive(frame(frames.PING, 0, 0, b"12345678") * 5 + frame(frames.PING, 0, 1, b"12345678"))
+    assert side.core.broken is None
+    side.core.receive(memoryview(b""))
+    assert side.reasons == ["protocol_error"]
+
+
 def test_priority_and_unknown_frames_are_ignored() -> None:
     side = server()
     priority = frame(frames.PRIORITY, 0, 7, b"\0\0\0\1\x10")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 
+import h2.events
 import pytest
 
+from tests.support.h2_peer import Peer
 from tests.support.tunnel import application, echo, run, talk, until, world
+from ztunnel.hbone import frames
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.limits import Violation
 from ztunnel.proxy.inbound import InboundTunnel
 from ztunnel.proxy.pool import ClientTunnel
 from ztunnel.proxy.socket_end import Buffers
-from ztunnel.proxy.tunnel import _SMALLEST_REACH, HANDSHAKE_TIMEOUT_S, SLICE_S, Tunnel, violated
+from ztunnel.proxy.tunnel import _SMALLEST_REACH, HANDSHAKE_TIMEOUT_S, SLICE_S, WORK_AT_ONCE, Tunnel, violated
 
 
 def test_a_handshake_that_never_comes_is_given_up() -> None:
@@ -84,6 +87,35 @@ def test_to_a_peer_that_is_gone_no_end_is_said_that_the_kernel_would_repeat_for_
             inbound.core.fail(Violation(Code.NO_ERROR, "", "tested", silent=silent))
             await until(lambda: peer.closed)
             assert isinstance(peer.death, ConnectionResetError) is silent
+
+    run(scenario)
+
+
+def test_frames_of_one_octet_by_the_ten_thousand_arrive_whole_though_others_go_first() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            pod = await here.pod("server", "127.0.0.12")
+            peer = Peer(here, pod)
+            await peer.connect()
+            assert (await peer.ask(f"127.0.0.12:{port}"))[0] == 200
+            plane, turns = here.workers[0].plane, [0]
+            (inbound,) = [one for one in plane.tunnels if isinstance(one, InboundTunnel)]
+            before = inbound.reads
+
+            def turn() -> None:
+                turns[0] += 1
+                plane.loop.call_soon(turn)
+
+            plane.loop.call_soon(turn)
+            said = bytes(range(250)) * 40
+            peer.writer.write(b"".join(frames.frame(frames.DATA, 0, 1, said[n : n + 1]) for n in range(len(said))))
+            peer.writer.write(frames.frame(frames.DATA, frames.END_STREAM, 1))
+            while not any(isinstance(event, h2.events.StreamEnded) for event in peer.events):
+                await peer.pump()
+            assert b"".join(e.data for e in peer.events if isinstance(e, h2.events.DataReceived)) == said
+            assert turns[0] >= len(said) // WORK_AT_ONCE - (inbound.reads - before)
+            assert inbound.reading
+            peer.close()
 
     run(scenario)
 
