@@ -100,6 +100,12 @@ def workload(value: Workload) -> Json:
     return row
 
 
+def static_workload(value: Workload) -> Json:
+    """One entry of a local file's `workloads`: there, services come with the ports they have at the workload."""
+    ports = {key: _ports(found) for key, found in value.services.items()}
+    return {**{key: content for key, content in workload(value).items() if key != "services"}, "services": ports}
+
+
 def services(values: Iterable[Service], workloads: Iterable[Workload]) -> list[Json]:
     """`services` with the endpoints that workloads say they are."""
     endpoints: dict[str, Json] = {}

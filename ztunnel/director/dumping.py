@@ -92,11 +92,23 @@ def _render(
             ],
             "workloadState": states,
             "stagedServices": {},
-            "staticConfig": {"policies": [], "services": [], "workloads": []},
+            "staticConfig": _static(config, ordered, services, policies),
             "version": _version(),
             "config": _config(config),
         }
     )
+
+
+def _static(
+    config: Config, workloads: Sequence[Workload], services: Sequence[Service], policies: Sequence[Authorization]
+) -> dict[str, Any]:
+    """The local file, where it is all there is to know, in the form in which such a file is read."""
+    local = bool(config.local_xds or config.local_xds_path)
+    return {
+        "workloads": [dump.static_workload(one) for one in workloads] if local else [],
+        "services": dump.services(services, ()) if local else [],
+        "policies": [dump.policy(one) for one in policies] if local else [],
+    }
 
 
 def _version() -> dict[str, str]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 
 from tests.support.director_world import ALICE, ALICE_WORKLOAD, World, scenario
 from tests.support.fake_worker import own_netns
 from ztunnel.director.dumping import config_dump, connections
+from ztunnel.director.local import read_local
 from ztunnel.ipc.messages import LiveConnection, Report, ReportAsk
 
 OUT = LiveConnection(
@@ -90,3 +92,26 @@ async def test_the_settings_have_the_names_and_forms_of_a_real_dump_and_ours_sta
     for key in ("adminAddr", "inboundAddr", "illegalPorts", "packetMark", "proxyMode", "secretTtl", "statsAddr"):
         assert ours[key] == theirs[key]
     assert golden["version"].keys() <= dump["version"].keys()
+
+
+@scenario
+async def test_a_local_file_is_shown_in_the_form_in_which_it_is_read(world: World) -> None:
+    text = """
+workloads:
+- {uid: u, name: bob, namespace: shop, workloadIps: [10.0.1.1], protocol: HBONE, services: {shop/web.example: {80: 81}}}
+services:
+- {name: web, namespace: shop, hostname: web.example, vips: [/10.96.0.1], ports: {80: 8080}}
+policies:
+- {name: deny, namespace: shop, scope: Namespace, action: Deny, rules: [[[{notDestinationPorts: [80]}]]]}
+"""
+    async with world.director() as director:
+        assert json.loads(await config_dump(director))["staticConfig"] == {
+            "workloads": [],
+            "services": [],
+            "policies": [],
+        }
+    world.config = replace(world.config, local_xds=text)
+    async with world.director() as director:
+        shown = json.loads(await config_dump(director))["staticConfig"]
+    assert set(map(repr, read_local(json.dumps(shown), "dump"))) == set(map(repr, read_local(text, "text")))
+    assert len(shown["workloads"]) == len(shown["services"]) == len(shown["policies"]) == 1
