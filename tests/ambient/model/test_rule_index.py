@@ -175,3 +175,12 @@ def test_alternatives_are_taken_apart_where_it_helps_and_is_not_too_much(
     alternatives: tuple[Match, ...], entries: int
 ) -> None:
     assert len(build([allow("p", (alternatives,))]).entries) == entries
+
+
+@pytest.mark.parametrize("narrow_first", [True, False])
+def test_of_two_clauses_that_ask_for_the_same_the_narrower_is_looked_up(narrow_first: bool) -> None:
+    broad = Match(namespaces=strings(*(f"n{i}" for i in range(60))))
+    narrow = [Match(namespaces=strings(f"n{i}")) for i in range(60)]
+    rules = [rule(one, broad) if narrow_first else rule(broad, one) for one in narrow]
+    root = build([allow(f"p{i}", each) for i, each in enumerate(rules)])
+    assert (first(root, connection(peer="n7/x")), looked_at(root, connection(peer="n7/x"))) == (7, 1)

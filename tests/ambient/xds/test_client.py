@@ -159,8 +159,9 @@ def test_the_same_name_twice_in_a_response_is_refused() -> None:
 
 def test_a_resource_without_name_or_of_another_type_is_refused() -> None:
     client = DeltaClient(NODE)
-    assert client.receive(respond(replace(encode(A), name="")))[0].refused
-    assert client.receive(respond(encode(simple_policy("p"))))[0].refused
+    assert client.receive(respond(replace(encode(A), name="")))[0].refused == {"": "has no name"}
+    (why,) = client.receive(respond(encode(simple_policy("p"))))[0].refused.values()
+    assert why.startswith("is a 'type.googleapis.com/istio.security.Authorization' in a response about")
 
 
 def test_a_refused_policy_without_a_good_version_closes_what_it_selects() -> None:
