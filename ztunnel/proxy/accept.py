@@ -13,6 +13,7 @@ from ztunnel.proxy.poller import READ, Poller
 _PER_WAKEUP: Final = 32
 _QUEUE: Final = 4_096
 _PAUSE_S: Final = 0.05
+_YIELD_S: Final = 0.002
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -20,11 +21,11 @@ class Acceptor:
     """Accepts on `sock` (owned) and hands each connection, non-blocking, to `take(connection, peer name)`. `pause` says
     before each how many seconds it has to wait yet; what waits then waits in the kernel.
 
-    A few connections per wake-up, so that other workers get theirs; when descriptors run out it pauses a moment
-    instead of spinning, and counts.
+    A few connections per wake-up, so that other workers get theirs; with `ahead` one at a time, and while it says true
+    others, who were woken too, go first. When descriptors run out it pauses a moment instead of spinning, and counts.
     """
 
-    __slots__ = ("_count", "_crashed", "_pause", "_poller", "_sock", "_take", "_timer")
+    __slots__ = ("_ahead", "_count", "_crashed", "_pause", "_poller", "_sock", "_take", "_timer")
 
     def __init__(
         self,
@@ -34,9 +35,11 @@ class Acceptor:
         count: Callable[[str], None],
         crashed: Callable[[str, BaseException], None],
         pause: Callable[[], float] = lambda: 0.0,
+        ahead: Callable[[], bool] | None = None,
     ) -> None:
         sock.setblocking(False)
         self._pause = pause
+        self._ahead = ahead
         self._poller = poller
         self._sock = sock
         self._take = take
@@ -54,7 +57,18 @@ class Acceptor:
         self._poller.watch(self._sock.fileno(), READ, self._ready)
 
     def _ready(self, events: int) -> None:
-        self._accept(_PER_WAKEUP)
+        if self._ahead is None:
+            self._accept(_PER_WAKEUP)
+        elif self._ahead():
+            self._poller.leave(self._sock.fileno())
+            self._timer = self._poller.loop.call_later(_YIELD_S, self._take_over)
+        else:
+            self._accept(1)
+
+    def _take_over(self) -> None:
+        """Nobody else took it in time, or there is another one."""
+        self._resume()
+        self._accept(1)
 
     def _accept(self, at_most: int, *, held: bool = True) -> None:
         for _ in range(at_most):

@@ -54,6 +54,7 @@ class InboundTunnel(Tunnel):
         self.peer_text = ""
         pod.tunnels.add(self)
         pod.share.add(HANDSHAKES, 1)
+        pod.plane.balance.add(1)
         pod.plane.peers.ask(source.ip, _ignore)
 
     def verify(self, certificate: dict[str, object] | None) -> None:
@@ -75,6 +76,7 @@ class InboundTunnel(Tunnel):
         self.pod.tunnels.discard(self)
         if not self.established:
             self.pod.share.add(HANDSHAKES, -1)
+        self.plane.balance.add(-1)
         if self.peer is None:
             why = str(error) if error else "connection closed during the TLS handshake"
             self.plane.recorder.refused(self.source, str(self.local), "inbound", why)

@@ -15,6 +15,7 @@ from ztunnel.hbone.limits import Limits
 from ztunnel.ipc.authorities import AuthorityAnswer, AuthorityAsk
 from ztunnel.ipc.messages import PeerAsk, RouteAsk, Settings
 from ztunnel.proxy.asks import AskCache
+from ztunnel.proxy.balance import Balance
 from ztunnel.proxy.budget import Ledgers
 from ztunnel.proxy.poller import Poller
 from ztunnel.proxy.socket_end import Buffers
@@ -71,6 +72,7 @@ class Plane:
         *,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
+        balance: Balance | None = None,
     ) -> None:
         self.loop = loop
         self.recorder = recorder
@@ -81,6 +83,7 @@ class Plane:
         self.buffers = Buffers()
         self.ledgers = Ledgers()
         self.poller = Poller(loop, self.crashed)
+        self.balance = balance or Balance()
         self.indexes = SharedIndexes()
         self.decisions = Decisions(recorder, lambda: self.settings.policy_info_log)
         self.wallet = Wallet(wall)

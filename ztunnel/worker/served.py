@@ -49,6 +49,7 @@ class ServedPod:
         self.pod = Pod(plane, up, sockets)
         listeners = [socket.socket(fileno=fd) for fd in fds[1:]]
         takers = (self._take_outbound, self._take_plain, self._take_hbone)
+        aheads = (None, None, plane.balance.ahead)
         self._listeners = listeners
         for listener in listeners[:_TCP_LISTENERS]:
             keep_alive(listener, sockets.tuning)  # whatever is accepted inherits it
@@ -56,8 +57,8 @@ class ServedPod:
         share = self.pod.share
         pauses = (share.pause_before_next, share.pause_before_next, share.pause_before_tunnel)
         self._acceptors = [
-            Acceptor(plane.poller, sock, taker, count, plane.crashed, pause)
-            for sock, taker, pause in zip(listeners[:_TCP_LISTENERS], takers, pauses, strict=True)
+            Acceptor(plane.poller, sock, taker, count, plane.crashed, pause, ahead)
+            for sock, taker, pause, ahead in zip(listeners[:_TCP_LISTENERS], takers, pauses, aheads, strict=True)
         ]
         self._resolvers = resolvers
         self._dns = [DnsServer(plane, self.pod, sock, resolvers) for sock in listeners[_TCP_LISTENERS:]]

@@ -13,6 +13,7 @@ from ztunnel.dns.upstream import Resolvers
 from ztunnel.ipc import messages as m
 from ztunnel.ipc.authorities import AuthorityAnswer
 from ztunnel.proxy.asks import AskCache
+from ztunnel.proxy.balance import Balance
 from ztunnel.proxy.budget import read_ledger
 from ztunnel.proxy.plane import Plane
 from ztunnel.proxy.sockets import PodSockets
@@ -45,7 +46,7 @@ class Worker:
         self.recorder = Recorder(log)
         self._link = Link(loop, path, on_up=self._director_up, on_message=self._on_message, on_down=self._director_down)
         settings = m.Settings(node="", trust_domain="", cluster_id="")
-        self.plane = Plane(loop, self.recorder, settings, self._link.send)
+        self.plane = Plane(loop, self.recorder, settings, self._link.send, balance=Balance(f"{path}.tunnels", slot))
         self._pods: dict[str, ServedPod] = {}
         self._resolvers = Resolvers(
             self.plane, AskCache(lambda key: self._link.send(m.NameAsk(uid=key[0], name=key[1], qtype=key[2])))
@@ -292,6 +293,7 @@ class Worker:
     def close(self) -> None:
         """Cut everything and hang up, without saying so."""
         self._over = True
+        self.plane.balance.leave()
         for served in self._pods.values():
             served.close()
         self._pods.clear()
@@ -299,6 +301,7 @@ class Worker:
 
     def _drain(self, message: m.Drain) -> None:
         self.plane.draining = True
+        self.plane.balance.leave()
         self._deadline = self._loop.time() + message.deadline_s
         for served in self._pods.values():
             served.drain(take_queue=not message.handed_over)

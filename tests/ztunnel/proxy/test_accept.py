@@ -132,3 +132,35 @@ def test_who_has_to_wait_waits_in_the_kernel_and_is_taken_when_it_may() -> None:
             one.close()
 
     run(scenario)
+
+
+def test_who_is_ahead_lets_others_go_first_but_not_for_ever() -> None:
+    async def scenario() -> None:
+        sock, taken, others = listener(), list[socket.socket](), list[socket.socket]()
+        other = socket.socket(fileno=socket.dup(sock.fileno()))
+        asked: list[bool] = []
+
+        def ahead() -> bool:
+            asked.append(True)
+            return True
+
+        one = poller()
+        first = Acceptor(one, sock, lambda c, _: taken.append(c), lambda _: None, lambda *_: None, ahead=ahead)
+        second = Acceptor(
+            one, other, lambda c, _: others.append(c), lambda _: None, lambda *_: None, ahead=lambda: False
+        )
+        clients = [socket.create_connection(sock.getsockname()) for _ in range(3)]
+        await until(lambda: len(others) == 3)
+        assert asked
+        assert not taken
+        second.close()
+        clients.append(socket.create_connection(sock.getsockname()))
+        await until(lambda: len(taken) == 1)
+        clients.append(socket.create_connection(sock.getsockname()))
+        first.finish()
+        assert len(taken) == 2
+        for one_end in (*taken, *others, *clients):
+            one_end.close()
+        first.close()
+
+    run(scenario)

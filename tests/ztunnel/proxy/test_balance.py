@@ -1,0 +1,59 @@
+"""Workers know of each other who has fewer tunnels, and share new ones evenly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.tunnel import application, echo, run, talk, until, world
+from ztunnel.proxy.balance import Balance
+
+
+def test_who_has_more_is_ahead_until_it_has_no_more(tmp_path: Path) -> None:
+    path = str(tmp_path / "tunnels")
+    one, two = Balance(path, 0), Balance(path, 1)
+    assert not one.ahead()
+    one.add(1)
+    assert one.ahead()
+    assert not two.ahead()
+    two.add(1)
+    assert not one.ahead()
+    one.add(2)
+    one.add(-2)
+    assert not one.ahead()
+
+
+def test_who_is_not_there_holds_up_nobody(tmp_path: Path) -> None:
+    path = str(tmp_path / "tunnels")
+    one, two = Balance(path, 0), Balance(path, 1)
+    one.add(1)
+    two.leave()
+    assert not one.ahead()
+    two.add(1)
+    two.add(-1)
+    assert not one.ahead()
+    again = Balance(path, 1)
+    assert one.ahead()
+    assert not again.ahead()
+
+
+def test_without_a_file_a_worker_is_alone() -> None:
+    for path in ("", "/nowhere/at/all"):
+        one, two = Balance(path, 0), Balance(path, 1)
+        one.add(1)
+        assert not one.ahead()
+        two.leave()
+
+
+def test_the_tunnels_of_two_workers_end_in_two_workers() -> None:
+    async def scenario() -> None:
+        async with world(workers=2) as here, application("127.0.0.12", echo) as port:
+            server = await here.pod("server", "127.0.0.12")
+            clients = [await here.pod(f"client{number}", f"127.0.0.{20 + number}") for number in range(6)]
+            for client in clients:
+                here.route(client, server, port)
+                assert await talk(client.outbound) == b"hello"
+            inbound = [sum(len(one.pod.tunnels) for one in worker._pods.values()) for worker in here.workers]
+            assert sorted(inbound) == [3, 3]
+            await until(lambda: all(worker.recorder.open_count == 0 for worker in here.workers))
+
+    run(scenario)
