@@ -64,8 +64,8 @@ def test_wasted_streams_are_made_good_by_answered_ones_and_no_further() -> None:
     assert found.value.reason == "rapid_reset"
 
 
-def server() -> Side:
-    side = Side(client=False)
+def server(limits: Limits | None = None) -> Side:
+    side = Side(client=False, limits=limits)
     side.receive(frames.PREFACE + HELLO)
     side.take()
     return side
@@ -182,4 +182,21 @@ def test_resets_of_answered_streams_are_no_rapid_reset() -> None:
         side.requests[-1][0].answer(response_block(200))
         side.receive(frames.rst_stream(number, Code.CANCEL))
         side.core.tick(0.0)
+    assert side.core.broken is None
+
+
+NO_LIMIT = 1 << 30
+LIFTED: dict[str, Limits] = {
+    "rapid reset": Limits(max_reset_debt=NO_LIMIT),
+    "endless continuation": Limits(max_continuations=NO_LIMIT),
+    "a huge header block": Limits(max_header_list=NO_LIMIT),
+    "a small block that stands for a huge list": Limits(max_header_list=NO_LIMIT),
+}
+
+
+@pytest.mark.parametrize("flood", FLOODS)
+def test_sabotage_with_its_limit_lifted_the_flood_goes_through(flood: str) -> None:
+    act, _ = FLOODS[flood]
+    side = server(LIFTED.get(flood, Limits(max_control_per_tick=NO_LIMIT)))
+    act(side)
     assert side.core.broken is None
