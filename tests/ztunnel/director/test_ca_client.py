@@ -7,9 +7,13 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import grpc
+import grpc.aio
 import pytest
 
 from ambient.errors import Refused, Unavailable
+from ambient.xds.channel import ServerSettings
+from ambient.xds.wire import message
 from tests.support.control import ControlBench
 from ztunnel.director.ca_client import CaClient
 from ztunnel.director.issue import KeyRequest
@@ -57,5 +61,89 @@ def test_a_ca_that_is_not_there_and_missing_files_are_unavailable(tmp_path: Path
         for broken in (settings, replace(settings, root=tmp_path / "none"), replace(settings, token=tmp_path / "none")):
             with pytest.raises(Unavailable):
                 await CaClient(broken, 60).sign(WEB, KeyRequest(WEB).csr_pem)
+
+    asyncio.run(scenario())
+
+
+class RawCa:
+    """A CA that keeps what it is asked, octet by octet, and answers as it is told; without TLS."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[bytes, dict[str, str]]] = []
+        self.answer: list[str] | grpc.StatusCode = []
+
+    async def _serve(self, data: bytes, context: grpc.aio.ServicerContext[bytes, bytes]) -> bytes:
+        metadata = context.invocation_metadata() or ()
+        self.asked.append((data, {key: value for key, value in metadata if isinstance(value, str)}))
+        if isinstance(self.answer, grpc.StatusCode):
+            await context.abort(self.answer, "because")
+        return bytes(message("istio.v1.auth.IstioCertificateResponse")(cert_chain=self.answer).SerializeToString())
+
+    async def __aenter__(self) -> RawCa:
+        self._server = grpc.aio.server()
+        handler = grpc.unary_unary_rpc_method_handler(self._serve)
+        self._server.add_generic_rpc_handlers(
+            (
+                grpc.method_handlers_generic_handler(
+                    "istio.v1.auth.IstioCertificateService", {"CreateCertificate": handler}
+                ),
+            )
+        )
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        await self._server.start()
+        return self
+
+    async def __aexit__(self, *_error: object) -> None:
+        await self._server.stop(None)
+
+    def settings(self) -> ServerSettings:
+        return ServerSettings(
+            target=f"127.0.0.1:{self.port}",
+            root="SYSTEM",
+            plaintext=True,
+            cluster="west",
+            headers=(("x-team", "mesh"),),
+        )
+
+
+def test_the_request_has_csr_lifetime_and_the_identity_to_impersonate_and_nothing_else() -> None:
+    async def scenario() -> None:
+        async with RawCa() as ca:
+            ca.answer = ["leaf", "intermediate", "root"]
+            request = KeyRequest(WEB)
+            assert await CaClient(ca.settings(), 86400).sign(WEB, request.csr_pem) == ca.answer
+            ((data, metadata),) = ca.asked
+            assert metadata["clusterid"] == "west"
+            assert metadata["x-team"] == "mesh"
+            read = message("istio.v1.auth.IstioCertificateRequest").FromString(data)
+            assert (read.csr, read.validity_duration) == (request.csr_pem, 86400)
+            assert dict(read.metadata) == {"ImpersonatedIdentity": WEB}
+            again = message("istio.v1.auth.IstioCertificateRequest")(csr=read.csr, validity_duration=86400)
+            again.metadata.update({"ImpersonatedIdentity": WEB})
+            assert data == again.SerializeToString()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        (grpc.StatusCode.UNAUTHENTICATED, Refused),
+        (grpc.StatusCode.PERMISSION_DENIED, Refused),
+        (grpc.StatusCode.INVALID_ARGUMENT, Refused),
+        (grpc.StatusCode.UNAVAILABLE, Unavailable),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, Unavailable),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, Unavailable),
+        (grpc.StatusCode.INTERNAL, Unavailable),
+    ],
+)
+def test_what_the_ca_will_not_do_and_what_it_cannot_do_now_are_told_apart(
+    code: grpc.StatusCode, kind: type[Exception]
+) -> None:
+    async def scenario() -> None:
+        async with RawCa() as ca:
+            ca.answer = code
+            with pytest.raises(kind, match=f"{code.name}: because"):
+                await CaClient(ca.settings(), 60).sign(WEB, KeyRequest(WEB).csr_pem)
 
     asyncio.run(scenario())

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from ambient.model.mesh import Changes
+from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE
 from ambient.xds.messages import ztunnel_node
+from ambient.xds.steps import finish
 from ambient.xds.subscribe import StreamState
 from tests.support.control import ControlBench
 from tests.support.waiting import eventually
 from ztunnel.director.discovery import Discovery, server_settings
-from ztunnel.director.snapshot import SnapshotFile
+from ztunnel.director.snapshot import Snapshot, SnapshotFile, write
 
 NAMESPACE = """
 apiVersion: v1
@@ -116,17 +121,51 @@ def test_a_disk_that_is_full_is_counted_and_the_mesh_goes_on(tmp_path: Path) -> 
     asyncio.run(scenario())
 
 
-def test_a_damaged_snapshot_is_not_used(tmp_path: Path) -> None:
+def damaged(data: bytes) -> bytes:
+    return data[:-40] + bytes((data[-40] ^ 1,)) + data[-39:]
+
+
+def cut_short(data: bytes) -> bytes:
+    return data[: len(data) // 2]
+
+
+def of_an_older_format(data: bytes) -> bytes:
+    return b"ambient discovery\n" + data.partition(b"\n")[2]
+
+
+def of_another_node(_data: bytes) -> bytes:
+    with tempfile.TemporaryFile() as file:
+        finish(write(file, Snapshot((), {}), "Kubernetes/n2"))
+        file.seek(0)
+        return file.read()
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (damaged, "it is damaged"),
+        (cut_short, "it is damaged"),
+        (of_an_older_format, "format 1, not 2"),
+        (of_another_node, "it is of 'Kubernetes/n2'"),
+    ],
+)
+def test_a_snapshot_that_cannot_be_used_is_named_and_started_without(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, change: Callable[[bytes], bytes], why: str
+) -> None:
     async def scenario() -> None:
-        state = tmp_path / "state"
-        state.mkdir()
-        (state / "discovery.snapshot").write_bytes(b"damaged")
+        file = tmp_path / "state" / "discovery.snapshot"
         async with ControlBench(tmp_path) as control:
-            control.apply(NAMESPACE + POD.format("one", 1))
-            one = Follower(control, state)
+            control.apply(NAMESPACE + "".join(POD.format(f"pod{number}", number) for number in range(1, 60)))
+            async with following(control, tmp_path / "state") as first:
+                await eventually(lambda: len(first.names()) == 59 and file.exists())
+            file.write_bytes(change(file.read_bytes()))
+            one = Follower(control, tmp_path / "state")
             await one.discovery.restore()
             assert not one.discovery.settled
-            async with following(control, state) as two:
-                await eventually(lambda: two.names() == {"one"})
+            assert one.names() == set()
+            assert any(str(file) in message and why in message for message in caplog.messages)
+            assert one.discovery.core.versions() == {ADDRESS_TYPE: {}, AUTHORIZATION_TYPE: {}}
+            async with following(control, tmp_path / "state") as two:
+                await eventually(lambda: len(two.names()) == 59)
 
     asyncio.run(scenario())

@@ -16,6 +16,7 @@ from ztunnel.ipc import messages as m
 from ztunnel.proxy import nested
 from ztunnel.proxy.nested import NestedTunnel
 from ztunnel.proxy.pool import ClientTunnel
+from ztunnel.tls.revocation import certificate_key
 
 NAME = "server.test.svc.cluster.local"
 
@@ -267,5 +268,25 @@ def test_a_reader_that_stalls_at_the_far_end_stops_the_application_here() -> Non
             writer.write_eof()
             assert await reader.read() == b""
             writer.close()
+
+    run(scenario)
+
+
+def test_a_far_end_that_is_revoked_is_ended_and_refused_though_the_gateway_is_not() -> None:
+    async def scenario() -> None:
+        async with application("127.0.0.12", echo) as port, elsewhere(port) as place:
+            reader, writer = await asyncio.open_connection(*place.client.outbound)
+            writer.write(b"x")
+            assert await reader.readexactly(1) == b"x"
+            (inner,) = place.nested
+            far_end = certificate_key(inner._session.chain()[0])[1]
+            place.here.director.send(m.Revocations(keys=(far_end,)))
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await reader.readexactly(1)
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                assert await talk(place.client.outbound) == b""
+            await until(lambda: place.here.counter('istio_crl_policy_rejections{reporter="source"}') == 2)
+            assert all(not one.closed for one in place.outer)
 
     run(scenario)
