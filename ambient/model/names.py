@@ -117,6 +117,7 @@ def _of_service(mesh: Mesh, service: Service, client: Workload, domain: str) -> 
         ip
         for endpoint in mesh.endpoints(service.key)
         if (everybody or endpoint.workload.status is Health.HEALTHY) and endpoint.workload.network == client.network
+        if not endpoint.workload.refused
         for ip in endpoint.workload.addresses
     )
 

@@ -90,6 +90,12 @@ def test_a_service_without_address_outside_the_cluster_domain_is_asked_upstream(
     assert not ask("no-address.example.com", "A", BARE).known
 
 
+def test_an_endpoint_of_which_nothing_was_understood_is_nobodys_answer() -> None:
+    assert [str(ip) for ip in ask("peers.data", "A", HEADLESS, ONE, replace(TWO, refused="junk")).addresses] == [
+        "10.0.0.5"
+    ]
+
+
 def test_what_only_looks_like_a_service_of_the_cluster_is_headless_too() -> None:
     """Discovery does not say which registry a service is from."""
     entry = replace(HEADLESS, canonical=False, hostname="entry.data.svc.cluster.local")
