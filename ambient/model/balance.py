@@ -153,7 +153,7 @@ def prefer(balancing: LoadBalancing, targets: Sequence[Target], source: Workload
     if balancing.mode is LoadBalancingMode.STRICT:
         scopes = balancing.routing_preference
         return tuple(t for t in targets if all(_same(scope, t.workload, source) for scope in scopes))
-    if balancing.mode is LoadBalancingMode.FAILOVER and targets:
+    if balancing.mode is LoadBalancingMode.FAILOVER:
         ranks = [_rank(balancing.routing_preference, target.workload, source) for target in targets]
         return tuple(target for target, rank in zip(targets, ranks, strict=True) if rank == max(ranks))
     return tuple(targets)

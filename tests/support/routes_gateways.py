@@ -11,6 +11,7 @@ from ambient.model.workload import (
     Health,
     LoadBalancing,
     LoadBalancingMode,
+    Locality,
     NamespacedHostname,
     NetworkAddress,
     Scope,
@@ -116,6 +117,13 @@ GATEWAYS: dict[str, Case] = {
 NAMED = GatewayAddress(NamespacedHostname("default", "gw.example"))
 
 GATEWAY_ODDITIES: dict[str, Case] = {
+    "FAILOVER without NETWORK first knows no network": Case(
+        (
+            replace(GLOBAL, load_balancing=LoadBalancing(FAILOVER, (Scope.REGION, Scope.ZONE))),
+            *(replace(TWO[0], locality=Locality("r2", "z1")), split(locality=Locality("r1", "z9")), EAST_GW),
+        ),
+        *("10.96.0.1:80", (OVER,)),
+    ),
     "the port asked of the gateway is the service's": Case(
         (replace(service("web", "10.96.0.1", (8443, 9443)), subject_alt_names=SANS), split(), EAST_GW),
         *("10.96.0.1:8443", ("192.0.2.1:15008>>web.default.svc.cluster.local:8443",)),

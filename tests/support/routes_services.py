@@ -183,6 +183,9 @@ BALANCING: dict[str, Case] = {
     "FAILOVER by cluster": Case(
         (balanced(FAILOVER, Scope.CLUSTER), *FAR, *SAME_REGION), "10.96.0.1:80", only("10.0.1.3")
     ),
+    "preferences without a mode count for nothing": Case(
+        (balanced(LoadBalancingMode.STANDARD, Scope.NODE), *NEAR, *FAR), "10.96.0.1:80", (*only("10.0.1.4"), A)
+    ),
     "FAILOVER by nothing takes all": Case((balanced(FAILOVER), *NEAR, *FAR), "10.96.0.1:80", (*only("10.0.1.4"), A)),
     "STRICT by nothing takes all": Case((balanced(STRICT), *NEAR, *FAR), "10.96.0.1:80", (*only("10.0.1.4"), A)),
     "STRICT by zone": Case((balanced(STRICT, Scope.ZONE), *NEAR, *SAME_REGION), "10.96.0.1:80", (A,)),
