@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ambient.cli.dump import parse_dump
+from ambient.model.workload import Health, Port
 from tests.support.discovery import rich_policy, rich_service, rich_workload
 from ztunnel.admin import dump
 from ztunnel.ipc.messages import LiveConnection
@@ -79,3 +81,11 @@ def test_values_with_everything_set_survive_being_dumped_and_read() -> None:
     assert read.services[0].key == service.key
     assert read.services[0].addresses == service.addresses
     assert read.workloads[0].waypoint == workload.waypoint
+
+
+def test_an_endpoint_that_is_not_healthy_is_listed_with_its_status() -> None:
+    workload = replace(rich_workload(), status=Health.UNHEALTHY, services={rich_service().key: (Port(80, 8080),)})
+    (row,) = dump.services([rich_service()], [workload])
+    assert [(one["status"], one["port"]) for one in row["endpoints"].values()] == [("Unhealthy", {"80": 8080})]
+    other = replace(workload, services={"b/z": (), "a/y": ()})
+    assert dump.workload(other)["services"] == ["a/y", "b/z"]
