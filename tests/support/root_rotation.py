@@ -1,0 +1,113 @@
+"""The mesh changes its root under load, by the book: both are trusted before the new one signs, the old goes last."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from cryptography import x509
+
+from ambient.ca.roots import make_root
+from ambient.cli.reach import LabReach
+from ambient.model.address import ADMIN_PORT
+from tests.support.journey import Journey, journey
+from tests.support.lab import until
+from tests.support.load import Scene, peers
+from tests.support.load_restarts import Opening
+
+NODES: Final = ("n1", "n2")
+LIFE: Final = "60s"
+
+
+@contextmanager
+def short_lives(hint: str) -> Iterator[Journey]:
+    """The journeys' mesh with certificates that live a minute, and somebody to talk to."""
+    with journey(hint, env={"ztunnel:SECRET_TTL": LIFE}) as mesh, peers(mesh):
+        yield mesh
+
+
+class Roots:
+    """The files that the control plane signs with and every node trusts (the lab's nodes share them)."""
+
+    def __init__(self, mesh: Journey) -> None:
+        self._mesh = mesh
+        self._folder: Path = mesh.lab.names.credentials
+        self.old = (self._folder / "root-cert.pem").read_text()
+        self._old_key = (self._folder / "root-key.pem").read_text()
+        self.new, self._new_key = make_root(datetime.now(UTC))
+
+    def both_with_the_old_signing(self) -> None:
+        self._write(self.old + self.new, self._old_key)
+
+    def both_with_the_new_signing(self) -> None:
+        self._write(self.new + self.old, self._new_key)
+
+    def only_the_new(self) -> None:
+        self._write(self.new, self._new_key)
+
+    def _write(self, certificates: str, key: str) -> None:
+        # In between the key does not fit, and the control plane goes on with what it had.
+        for name, text in (("root-cert.pem", certificates), ("root-key.pem", key)):
+            fresh = self._folder / f"{name}.new"
+            fresh.write_text(text)
+            fresh.chmod(0o600)
+            fresh.replace(self._folder / name)
+
+    def everywhere(self, signer: str, *trusted: str) -> None:
+        """Until every certificate of every node is signed by `signer` and comes with exactly these roots."""
+        until("every node has taken it over", lambda: all(self._taken(node, signer, trusted) for node in NODES), 60)
+
+    def _taken(self, node: str, signer: str, trusted: tuple[str, ...]) -> bool:
+        dump = json.loads(LabReach(self._mesh.lab.name).ztunnel(node, "/config_dump", ADMIN_PORT).text)
+        found: list[dict[str, Any]] = dump["certificates"]
+        roots = {_of(root) for root in trusted}
+        return bool(found) and all(
+            one["state"] == "Available" and _issued(one, signer) and {*map(_read, one["rootCerts"])} == roots
+            for one in found
+        )
+
+
+def _issued(shown: dict[str, Any], signer: str) -> bool:
+    if not shown["certChain"]:
+        return False
+    leaf, root = _read(shown["certChain"][0]), _of(signer)
+    identifier = leaf.extensions.get_extension_for_class(x509.AuthorityKeyIdentifier).value.key_identifier
+    return identifier == x509.SubjectKeyIdentifier.from_public_key(root.public_key()).digest
+
+
+def _read(shown: dict[str, Any]) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(base64.b64decode(shown["pem"]))
+
+
+def _of(pem: str) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(pem.encode())
+
+
+def rotated(mesh: Journey, *, at_once: bool = False, per_second: float = 60.0) -> Scene:
+    """Change the root while connections are opened; `at_once`: from one to the other, as nobody should."""
+    scene = Scene("the root of the mesh is changed" + (" at once" if at_once else ""))
+    roots = Roots(mesh)
+    roots.everywhere(roots.old, roots.old)
+    with ExitStack() as stack:
+        opening = Opening(mesh, per_second)
+        stack.callback(opening.close)
+        until("connections are opened", lambda: opening.opened > per_second)
+        if not at_once:
+            roots.both_with_the_old_signing()
+            roots.everywhere(roots.old, roots.old, roots.new)
+            roots.both_with_the_new_signing()
+            roots.everywhere(roots.new, roots.old, roots.new)
+        roots.only_the_new()
+        roots.everywhere(roots.new, roots.new)
+        after = opening.opened
+        until("connections are opened under the new root", lambda: opening.opened > after + per_second)
+        said = opening.end()
+    scene.figures = {"new connections": said["opened"], "conversations": said["talked"], "p99 ms": said["p99_ms"]}
+    scene.broken = [f"a connection failed: {why}" for _, why in said["failed"][:10]]
+    scene.broken += [f"a conversation was cut {why}" for _, why in said["cut"][:10]]
+    return scene
