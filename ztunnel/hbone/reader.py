@@ -21,7 +21,7 @@ _ON_STREAM = frozenset({frames.HEADERS, frames.PRIORITY, frames.RST_STREAM, fram
 _ON_CONNECTION = frozenset({frames.SETTINGS, frames.PING, frames.GOAWAY})
 
 
-_WORK = {frames.HEADERS: 24, frames.CONTINUATION: 8}
+_WORK = {frames.HEADERS: 8, frames.CONTINUATION: 8}
 """What a frame costs beyond one that only brings octets: a request is a connection to an application."""
 
 

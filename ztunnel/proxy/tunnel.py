@@ -32,7 +32,7 @@ _UNREAD_LIMIT: Final = 16 << 20
 _FEED_AT: Final = Buffers.SIZE - 32_768
 SLICE_S: Final = 0.002
 """How long one tunnel may be worked on while others wait; a little more, as a piece is never divided."""
-WORK_AT_ONCE: Final = 384
+WORK_AT_ONCE: Final = 128
 """Frames of one tunnel that are gone through while others wait; requests count for more."""
 _NOTHING: Final = memoryview(b"")
 _FIRST_REACH: Final = 4_096

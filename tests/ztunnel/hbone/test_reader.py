@@ -255,7 +255,7 @@ def test_work_left_for_later_is_done_later_and_nothing_is_lost(step: int) -> Non
 
 def test_requests_are_more_work_than_octets() -> None:
     side = server()
-    side.core.work_at_once = 100
+    side.core.work_at_once = 30
     side.receive(b"".join(frames.header_frames(number, BLOCK, 99) for number in range(1, 41, 2)))
     assert len(side.requests) == 4
     side.receive(frame(frames.PING, 0, 0, b"12345678"))
