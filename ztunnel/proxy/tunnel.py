@@ -9,6 +9,7 @@ from __future__ import annotations
 import socket
 import ssl
 from functools import partial
+from time import thread_time
 from typing import TYPE_CHECKING, Final, Protocol
 
 from ambient.errors import MeshError, ProtocolError
@@ -38,6 +39,7 @@ _NOTHING: Final = memoryview(b"")
 _FIRST_REACH: Final = 4_096
 """Most handshakes need no more at a time."""
 _SMALLEST_REACH: Final = 512
+_LARGE_REACH: Final = 32_768
 
 
 class Waiting(Protocol):
@@ -237,7 +239,10 @@ class Tunnel(SocketEnd):
         A peer whose octets cost much (frames of one octet, requests by the hundred, messages of TLS that bring nothing)
         must not stand in the way of all.
         """
-        plain, clock, have = self._plain, self.plane.clock, 0
+        plain, have = self._plain, 0
+        # Of a large piece the time on the processor counts: the machine may have been busy with others meanwhile. That
+        # clock is a system call, so not for small ones.
+        clock = thread_time if self._reach > _LARGE_REACH else self.plane.clock
         receive, read_into, drained = self.core.receive, self.session.read_into, self.session.drained
         begin = before = clock()
         try:
