@@ -19,7 +19,10 @@ from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, Resource
 from ambient.xds.messages import DeltaRequest, DeltaResponse
 
 MOST_NAMES: Final = 200_000
-_MOST_BYTES: Final = 48 << 20
+MOST_BYTES: Final = 8 << 20
+"""Of a response, beside the first of a type: smaller ones leave more room for others in between."""
+_MOST_FIRST_BYTES: Final = 180 << 20
+"""A client takes the first response for the whole picture, so it is not cut as long as clients can take it."""
 _ORDER: Final = (AUTHORIZATION_TYPE, ADDRESS_TYPE, AUTHORIZATION_TYPE)
 """Policies to put, then addresses, then the removals of policies that waited for the addresses."""
 
@@ -54,8 +57,9 @@ class DeltaStream:
     `node`: the client's node; an on-demand client also gets that node's workloads without asking.
     """
 
-    def __init__(self, catalogue: Catalogue, *, node: str = "", prefix: str = "") -> None:
+    def __init__(self, catalogue: Catalogue, *, node: str = "", prefix: str = "", most_bytes: int = MOST_BYTES) -> None:
         self._catalogue = catalogue
+        self._most_bytes = most_bytes
         self._node = node
         self._prefix = prefix
         self._sequence = 0
@@ -157,7 +161,7 @@ class DeltaStream:
         initial = state.generation < 0
         names = self._due(url, state)
         put: list[Resource] = []
-        room = _MOST_BYTES
+        room = _MOST_FIRST_BYTES if initial else self._most_bytes
         for name in names:
             resource = resources.get(name)
             if resource is None:

@@ -273,3 +273,19 @@ def _touched(record: Record, mark: int) -> Record:
 
 def _is_broken(catalogue: Catalogue, name: str) -> bool:
     return catalogue.resources(ADDRESS_TYPE)[name].version == "bad"
+
+
+def test_the_first_response_is_whole_and_later_ones_are_cut() -> None:
+    catalogue = Catalogue()
+    many = [simple_workload(f"w{number}") for number in range(20)]
+    catalogue.update(many, 1)
+    peer = Peer(catalogue)
+    peer.stream = DeltaStream(catalogue, node="n1", most_bytes=300)
+    first = [response for response in peer.settle() if response.type_url == ADDRESS_TYPE]
+    assert [len(response.resources) for response in first] == [20]
+    catalogue.update([replace(one, workload_name="changed") for one in many], 2)
+    later = [response for response in peer.settle() if response.type_url == ADDRESS_TYPE]
+    assert len(later) > 3
+    assert sum(len(response.resources) for response in later) == 20
+    assert {record.workload_name for record in peer.view.values()} == {"changed"}  # type: ignore[union-attr]
+    assert peer.stream.acked == 2
