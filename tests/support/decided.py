@@ -54,11 +54,15 @@ class Decided:
 
     def change(self, *put: Value, gone: Sequence[tuple[Kind, str]] = ()) -> None:
         """What discovery says now: the worker forgets what it must and every pod gets its policy."""
-        changes = self.mesh.apply(put, gone)
-        self._answers.forget(changes, lambda _pid, message: self.here.director.send(message))
+        self.tell(*put, gone=gone)
         for served in self.here.pods.values():
             policy = pod_policy(self.mesh, SITE, _info(served.uid))
             self.here.director.send(m.PodUpdate(uid=served.uid, policy=policy))
+
+    def tell(self, *put: Value, gone: Sequence[tuple[Kind, str]] = ()) -> None:
+        """The same for routes alone: pods keep the policies that they have."""
+        changes = self.mesh.apply(put, gone)
+        self._answers.forget(changes, lambda _pid, message: self.here.director.send(message))
 
     async def dial(self, client: str, destination: str) -> bytes:
         """What comes back when the pod says hello to host:port; b"" when it is refused."""

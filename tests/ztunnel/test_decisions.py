@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from ipaddress import ip_address
 
+from ambient.model.address import HBONE_PORT
 from ambient.model.workload import (
     ApplicationTunnel,
     GatewayAddress,
     Health,
+    LoadBalancing,
+    LoadBalancingMode,
     NamespacedHostname,
     NetworkAddress,
     Port,
+    Scope,
     Service,
+    TunnelProtocol,
     Workload,
 )
 from tests.support.decided import Decided, decided
@@ -195,3 +201,64 @@ def test_registry_only_refuses_what_nobody_has_until_somebody_has_it() -> None:
                 await answered(here, "client", f"{VIP}:80", b"server")
 
     run(scenario)
+
+
+def test_another_network_takes_over_through_its_gateway_when_nobody_is_left_here() -> None:
+    async def scenario() -> None:
+        async with decided() as here:
+            client, near = await here.pod("client"), await here.pod("near")
+            gateway, far = await here.pod("gateway"), await here.pod("far")
+            beyond = (str(far.addresses[0]), HBONE_PORT)
+
+            async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+                """What a gateway does: octets to the far end's tunnel port and back."""
+                back, forth = await asyncio.open_connection(*beyond)
+                try:
+                    await asyncio.gather(_pump(reader, forth), _pump(back, writer))
+                finally:
+                    forth.transport.abort()
+                    writer.transport.abort()
+
+            async with (
+                application(str(near.addresses[0]), named(b"near")) as one,
+                application(str(far.addresses[0]), named(b"far")) as two,
+                application(str(gateway.addresses[0]), carry) as carrier,
+            ):
+                service = web(
+                    one,
+                    subject_alt_names=(str(far.identity),),
+                    load_balancing=LoadBalancing(LoadBalancingMode.FAILOVER, (Scope.NETWORK,)),
+                )
+                split = Workload(
+                    uid="east/SplitHorizonWorkload/x",
+                    name="split",
+                    namespace="test",
+                    network="east",
+                    tunnel_protocol=TunnelProtocol.HBONE,
+                    network_gateway=GatewayAddress(NetworkAddress("east", gateway.addresses[0])),
+                    services={service.key: (Port(80, 80),)},
+                )
+                end = behind(near, service, one)
+                here.change(client, service, end, split, replace(gateway, network="east"))
+                for name, port in (("gateway", carrier), ("far", two)):
+                    served = here.here.pods[name]
+                    here.here.update(served, service_ports=((service.hostname, 80, port),))
+                assert {await here.dial("client", f"{VIP}:80") for _ in range(8)} == {b"near"}
+                here.tell(replace(end, status=Health.UNHEALTHY))
+                await answered(here, "client", f"{VIP}:80", b"far")
+                here.tell(replace(service, subject_alt_names=(str(near.identity),)))
+                await answered(here, "client", f"{VIP}:80", b"")
+                here.tell(replace(service, subject_alt_names=()))
+                await answered(here, "client", f"{VIP}:80", b"")
+                await until(lambda: here.here.counter('outbound_refused{reason="no-gateway"}') >= 1)
+
+    run(scenario)
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while (data := await source.read(65_536)) and not sink.is_closing():
+            sink.write(data)
+            await sink.drain()
+        if not sink.is_closing():
+            sink.write_eof()
