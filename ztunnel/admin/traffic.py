@@ -7,7 +7,7 @@ from typing import Final
 
 from ztunnel.director.tally import Line
 from ztunnel.ipc.messages import Exemplar
-from ztunnel.telemetry.labels import TRAFFIC
+from ztunnel.telemetry.labels import FLAGS, TRAFFIC
 
 _COUNTERS: Final = (
     ("istio_tcp_connections_opened", "The total number of TCP connections opened."),
@@ -24,19 +24,18 @@ _EXEMPLAR_LIMIT: Final = 128
 
 def traffic_text(lines: Mapping[tuple[str, ...], Line], *, exemplars: bool) -> str:
     """OpenMetrics text without an end mark. `exemplars`: the last failure of a set goes with its failure counter."""
-    shown = [(_labels(labels), line) for labels, line in lines.items()]
+    shown = [(_labels(labels), len(labels) > FLAGS and labels[FLAGS] != "-", line) for labels, line in lines.items()]
     parts: list[str] = []
     for index, (name, help_) in enumerate(_COUNTERS):
         parts.append(f"# HELP {name} {help_}\n# TYPE {name} counter\n")
-        for labels, line in shown:
+        for labels, flagged, line in shown:
             amount = line.amounts[index]
-            if index == _FAILED:
-                # A counter appears with its first event, as Istio's do.
-                if amount:
-                    told = _exemplar(line.exemplar) if exemplars and line.exemplar is not None else ""
-                    parts.append(f"{name}_total{labels} {amount}{told}\n")
-            else:
-                parts.append(f"{name}_total{labels} {amount}\n")
+            # Under a flag connections only close and fail, without one they never fail: as with Istio a counter
+            # that cannot have counted is not there.
+            if not amount and (flagged or index == _FAILED):
+                continue
+            told = _exemplar(line.exemplar) if exemplars and index == _FAILED and line.exemplar is not None else ""
+            parts.append(f"{name}_total{labels} {amount}{told}\n")
     return "".join(parts)
 
 

@@ -65,3 +65,22 @@ def test_every_traffic_series_of_a_real_ztunnel_comes_out_as_the_same_text() -> 
     made = {labels: Line((v[0], v[1], v[2], v[3], v[4])) for labels, v in rows.items()}
     assert theirs
     assert set(theirs) <= set(traffic_text(made, exemplars=False).splitlines())
+
+
+def test_under_a_flag_only_what_counted_is_there_and_without_one_everything_but_failures() -> None:
+    clean = tuple("-" if name == "response_flags" else "x" for name in TRAFFIC)
+    denied = tuple("DENY" if name == "response_flags" else "x" for name in TRAFFIC)
+    text = traffic_text({clean: Line((1, 0, 0, 0, 0)), denied: Line((0, 2, 2, 0, 0))}, exemplars=False)
+    found = [
+        (line.partition("{")[0].removeprefix("istio_tcp_"), "DENY" in line, line.rpartition(" ")[2])
+        for line in text.splitlines()
+        if "{" in line
+    ]
+    assert found == [
+        ("connections_opened_total", False, "1"),
+        ("connections_closed_total", False, "0"),
+        ("connections_closed_total", True, "2"),
+        ("connections_failed_total", True, "2"),
+        ("received_bytes_total", False, "0"),
+        ("sent_bytes_total", False, "0"),
+    ]
