@@ -87,6 +87,13 @@ def test_what_cannot_be_is_refused_with_the_reason(cluster: Cluster, raw: dict[s
     assert cluster.objects == before
 
 
+def test_nothing_new_comes_into_a_namespace_that_is_going(cluster: Cluster) -> None:
+    going = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+    cluster.remember(parse_object(_raw("Namespace", "a", "", metadata=going), "t"))
+    with pytest.raises(Refused, match="is being deleted"):
+        _admit(cluster, _pod("x"))
+
+
 def test_no_two_objects_share_an_address(cluster: Cluster) -> None:
     annotations = {"annotations": {"ambient.mesh/pod-ips": "172.30.1.1"}}
     _admit(cluster, _pod("one", metadata=annotations))

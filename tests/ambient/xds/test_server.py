@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -16,7 +17,7 @@ from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, Record, name_of
 from ambient.xds.messages import (
     DeltaRequest,
 )
-from ambient.xds.server import DeltaStream
+from ambient.xds.server import MOST_NAMES, DeltaStream
 from tests.support.delta import Peer
 from tests.support.discovery import simple_policy, simple_workload
 
@@ -289,3 +290,11 @@ def test_the_first_response_is_whole_and_later_ones_are_cut() -> None:
     assert sum(len(response.resources) for response in later) == 20
     assert {record.workload_name for record in peer.view.values()} == {"changed"}  # type: ignore[union-attr]
     assert peer.stream.acked == 2
+
+
+@pytest.mark.parametrize(("names", "refused"), [(MOST_NAMES, False), (MOST_NAMES + 1, True)])
+def test_a_client_may_ask_for_so_many_names_and_no_more(names: int, refused: bool) -> None:
+    stream = DeltaStream(Catalogue())
+    wanted = DeltaRequest(type_url=ADDRESS_TYPE, subscribe=tuple(f"n{i}" for i in range(names)))
+    with pytest.raises(Refused, match="names") if refused else nullcontext():
+        stream.receive(wanted)
