@@ -6,7 +6,7 @@ done are one list.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -70,8 +70,9 @@ def consider(
     application tunnel need not declare the port. `gateway`: it is the way to another network, so that its endpoints
     may be of that.
     """
+    own, network = versions_of(source), None if gateway else source.network
     found = [
-        _considered(service, endpoint, port, source, wanted, waypoint=waypoint, gateway=gateway)
+        _considered(service, endpoint, port, own, wanted, waypoint=waypoint, network=network)
         for endpoint in mesh.endpoints(service.key)
     ]
     kept = {id(one) for one in prefer(service.load_balancing, [one for one in found if one.why is None], source)}
@@ -84,18 +85,18 @@ def _considered(
     service: Service,
     endpoint: ServiceEndpoint,
     port: int,
-    source: Workload,
+    own: Collection[int],
     wanted: IpAddress | None,
     *,
     waypoint: bool,
-    gateway: bool,
+    network: str | None,
 ) -> Target:
     workload = endpoint.workload
     target_port = port_of(service, endpoint, port)
     if target_port == 0 and waypoint and workload.application_tunnel is not None:
         target_port = port
-    remote = workload.network != source.network and not gateway
-    ip = address_of(workload, service.ip_families, source, wanted)
+    remote = network is not None and workload.network != network
+    ip = address_of(workload, service.ip_families, own, wanted)
     everybody = service.load_balancing.health_policy is HealthPolicy.ALLOW_ALL
     why = None
     if workload.refused:
@@ -129,14 +130,19 @@ def port_of(service: Service, endpoint: ServiceEndpoint, port: int) -> int:
     return 0
 
 
-def address_of(
-    workload: Workload, families: IpFamilies, source: Workload, wanted: IpAddress | None
-) -> IpAddress | None:
-    """The address of the family dialled if the service allows it, else the first that service and client allow.
+def versions_of(client: Workload) -> frozenset[int]:
+    """IP versions that the client has; one whose addresses are not known is taken to have both."""
+    return frozenset(ip.version for ip in client.addresses) or frozenset((4, 6))
 
-    A client whose addresses are not known is taken to have both families.
-    """
-    own = {ip.version for ip in source.addresses} or {4, 6}
+
+def address_of(
+    workload: Workload, families: IpFamilies, own: Collection[int], wanted: IpAddress | None
+) -> IpAddress | None:
+    """The address of the family dialled if the service allows it, else the first that the service allows and the client
+    (of which `own` are the IP versions) can reach."""
+    if len(workload.addresses) == 1:
+        (ip,) = workload.addresses
+        return ip if ip.version in own and _allowed(ip, families) else None
     allowed = [ip for ip in workload.addresses if _allowed(ip, families) and ip.version in own]
     same = [ip for ip in allowed if wanted is not None and ip.version == wanted.version]
     return next(iter(same or allowed), None)

@@ -17,7 +17,7 @@ from math import gcd, prod
 from typing import Final
 
 from ambient.model.address import HBONE_PORT, ZTUNNEL_PORTS, Endpoint
-from ambient.model.balance import Target, WhyNot, address_of, consider
+from ambient.model.balance import Target, WhyNot, address_of, consider, versions_of
 from ambient.model.mesh import Mesh, address_name, blocks_name, service_name, workload_name
 from ambient.model.outcome import Forward, Hop, NoRoute, Passthrough, PeerLabels, Plan, Refuse, ServiceLabels
 from ambient.model.waypoints import gateway_target, names_of, waypoints_of
@@ -258,8 +258,8 @@ class _Router:
             raise _Unroutable(NoRoute.UNKNOWN_WAYPOINT, f"unknown waypoint: {gateway.destination}")
 
         def near(target: Target) -> Hop:
-            hop = _located(target, _identities(target.workload, sans))
-            return replace(hop, authority=str(destination), through_waypoint=True)
+            expected = _identities(target.workload, sans)
+            return _located(target, expected, authority=str(destination), through_waypoint=True)
 
         def far(target: Target) -> tuple[Hop, ...]:
             if asked is None:
@@ -273,7 +273,7 @@ class _Router:
     def _at(self, workload: Workload, gateway: GatewayAddress) -> Target:
         """Where the workload is that a gateway address stands for."""
         named = gateway.destination.ip if isinstance(gateway.destination, NetworkAddress) else None
-        ip = named or address_of(workload, IpFamilies.AUTOMATIC, self._source, None)
+        ip = named or address_of(workload, IpFamilies.AUTOMATIC, versions_of(self._source), None)
         if ip is None and workload.addresses:
             raise _Unroutable(NoRoute.NO_HEALTHY_UPSTREAM, f"{workload.uid} has no address that the client can reach")
         return Target(workload, ip, gateway.hbone_port)
@@ -290,26 +290,32 @@ class _Router:
         )
 
 
-def _located(target: Target, expected: tuple[str, ...]) -> Hop:
-    """Where a target is, without what is asked of it."""
-    workload = target.workload
+def _located(
+    target: Target, expected: tuple[str, ...], *, port: int = 0, authority: str = "", through_waypoint: bool = False
+) -> Hop:
+    """A hop to where the target is, on its own port; on another `port` it is asked for its own there."""
+    workload, ip = target.workload, target.ip
+    text = "" if ip is None else str(ip)
+    if port:
+        host = workload.hostname if ip is None else f"[{text}]" if ip.version == 6 else text
+        authority = f"{host}:{target.port}"
     return Hop(
-        ip="" if target.ip is None else str(target.ip),
-        port=target.port,
+        ip=text,
+        port=port or target.port,
+        authority=authority,
         expected=expected,
         weight=max(1, workload.capacity),
         labels=peer_labels(workload),
-        hostname=workload.hostname if target.ip is None else "",
+        through_waypoint=through_waypoint,
+        hostname=workload.hostname if ip is None else "",
     )
 
 
 def _direct(target: Target, sans: tuple[str, ...]) -> Hop:
     """Straight to the endpoint: HBONE when it speaks it, else plain TCP."""
-    workload, ip = target.workload, target.ip
-    if workload.tunnel_protocol is TunnelProtocol.NONE:
+    if target.workload.tunnel_protocol is TunnelProtocol.NONE:
         return _located(target, ())
-    authority = f"{workload.hostname}:{target.port}" if ip is None else str(Endpoint(ip, target.port))
-    return replace(_located(target, _identities(workload, sans)), port=HBONE_PORT, authority=authority)
+    return _located(target, _identities(target.workload, sans), port=HBONE_PORT)
 
 
 def _identities(workload: Workload, sans: tuple[str, ...]) -> tuple[str, ...]:
