@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
+from ambient.model.identity import Identity
 from ambient.model.matching import principal_of
 from ambient.model.outcome import Connection
 from ambient.model.policy import Authorization, Match, Rule
@@ -14,7 +15,7 @@ from ambient.model.rule_index import Demand, Node, asked_by, facts_of, first_mat
 from ambient.model.rule_split import build
 from tests.support.builders import accounts, allow, connection, networks, rule, strings
 
-MANY = 2000
+MANY = 600
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,19 @@ FAMILIES = {
         lambda i: rule(Match(principals=strings(f"cluster.local/ns/n{i}-*"))),
         connection(peer="n7-x/x"),
         Demand.PRINCIPAL,
+    ),
+    "principals of a trust domain": Family(
+        lambda i: rule(Match(principals=strings(f"td{i}/*"))),
+        replace(connection(), peer=Identity("td7", "n", "s")),
+        Demand.PRINCIPAL,
+    ),
+    "principals by the beginning of a name": Family(
+        lambda i: rule(Match(principals=strings(f"cluster.local/ns/n/sa/s{i}-*"))),
+        connection(peer="n/s7-x"),
+        Demand.PRINCIPAL,
+    ),
+    "principals by the end of a namespace": Family(
+        lambda i: rule(Match(principals=strings(f"*-{i}/sa/s"))), connection(peer="n-7/s"), Demand.PRINCIPAL
     ),
     "principals of a namespace": Family(
         lambda i: rule(Match(principals=strings(f"cluster.local/ns/n{i}/*"))), connection(peer="n7/x"), Demand.NAMESPACE
@@ -184,3 +198,9 @@ def test_of_two_clauses_that_ask_for_the_same_the_narrower_is_looked_up(narrow_f
     rules = [rule(one, broad) if narrow_first else rule(broad, one) for one in narrow]
     root = build([allow(f"p{i}", each) for i, each in enumerate(rules)])
     assert (first(root, connection(peer="n7/x")), looked_at(root, connection(peer="n7/x"))) == (7, 1)
+
+
+def test_wildcards_for_whole_components_are_looked_up_by_the_component_alone() -> None:
+    forms = ("cluster.local/ns/n{}/*", "cluster.local/ns/n{}/sa/*", "*/sa/n{}", "*/n{}")
+    root = build([allow(f"p{i}", rule(Match(principals=strings(forms[i % 4].format(i))))) for i in range(MANY)])
+    assert asked_by(root) == 1 << Demand.NAMESPACE | 1 << Demand.NAME
