@@ -36,7 +36,7 @@ _CLOSED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
         "reason": (
             *(reason.value for reason in (*Reason, *NoRoute)),
             *("bad-request", "illegal-port", "ip-mismatch", "no-director", "no-service-address"),
-            *("unknown-workload", "unresolved-name"),
+            *("pod-budget", "unknown-workload", "unresolved-name"),
         ),
     }
 )
