@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from ambient.model.mesh import Value
-from ambient.model.waypoints import open_ports, waypoint_principals
+from ambient.model.waypoints import needs_of, open_ports, waypoint_principals
 from ambient.model.workload import (
     Workload,
 )
@@ -85,3 +85,13 @@ def test_what_cannot_be_judged_lets_nobody_in_and_what_cannot_be_dialled_keeps_n
 def test_what_stands_for_another_network_is_nobodys_waypoint() -> None:
     assert waypoint_principals(mesh(GUARDED, WP, WP_AWAY), TWO[0]) == ("",)
     assert waypoint_principals(mesh(GUARDED, WP, replace(WP_POD, refused="junk")), TWO[0]) == ("",)
+
+
+def test_what_that_rests_on_is_named_services_and_waypoints_alike() -> None:
+    by_name = {"service:default/web.default.svc.cluster.local", f"service:{WP.key}", f"hostname:{WP.hostname}"}
+    assert needs_of(mesh(GUARDED, WP), TWO[0]) == by_name
+    assert needs_of(mesh(), TWO[0]) == {"service:default/web.default.svc.cluster.local"}
+    own = replace(PEER, waypoint=BY_IP)
+    known, unknown = needs_of(mesh(WP_POD), own), needs_of(mesh(), own)
+    assert unknown == {"address:/10.0.9.1", "blocks:"}
+    assert known == {*unknown, f"workload:{WP_POD.uid}"}
