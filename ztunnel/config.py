@@ -70,6 +70,8 @@ class Config:
     ready_port: int = READY_PORT
     pod_name: str = ""
     pod_namespace: str = "ambient-system"
+    pod_namespace_given: bool = False
+    service_account: str = ""
     instance_ip: str = "1.1.1.1"
     metadata: tuple[tuple[str, Any], ...] = ()
     tuning: Tuning = field(default_factory=Tuning)
@@ -268,6 +270,8 @@ def read_config(env: Mapping[str, str]) -> Config:
         ready_port=reader.parsed("AMBIENT_READY_PORT", READY_PORT, _port),
         pod_name=reader.text("POD_NAME", ""),
         pod_namespace=reader.text("POD_NAMESPACE", "ambient-system"),
+        pod_namespace_given=bool(env.get("POD_NAMESPACE")),
+        service_account=reader.text("SERVICE_ACCOUNT", ""),
         instance_ip=reader.text("INSTANCE_IP", "1.1.1.1"),
         metadata=_metadata(env),
         tuning=read_tuning(reader),

@@ -55,13 +55,14 @@ DENY = Authorization(name="deny", namespace="shop", scope=PolicyScope.NAMESPACE,
 class World:
     """A folder with a director in it, one after the other."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **environment: str) -> None:
         self.config: Config = read_config(
             {
                 "NODE_NAME": "n1",
                 "AMBIENT_RUN_DIR": str(folder / "run"),
                 "AMBIENT_STATE_DIR": str(folder / "state"),
                 "XDS_ADDRESS": "https://127.0.0.1:1",
+                **environment,
             }
         )
         self.authority = Authority()

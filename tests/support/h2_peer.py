@@ -31,8 +31,9 @@ class Peer:
         self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True, header_encoding=None))
         self.events: list[h2.events.Event] = []
 
-    async def connect(self) -> None:
-        self.reader, self.writer = await asyncio.open_connection(*self._pod.hbone, ssl=self.context)
+    async def connect(self, source: str = "") -> None:
+        local = (source, 0) if source else None
+        self.reader, self.writer = await asyncio.open_connection(*self._pod.hbone, ssl=self.context, local_addr=local)
         self.h2.initiate_connection()
         self.writer.write(self.h2.data_to_send())
 

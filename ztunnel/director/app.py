@@ -156,6 +156,7 @@ class App:
         await self._until(lambda: heir.gone.is_set() or self._prepared())
         await heir.ask()
         taken = director.inherit(heir)
+        itself = asyncio.ensure_future(director.serve_itself())
         talking = asyncio.ensure_future(self._link.run())
         try:
             await self._until(lambda: heir.gone.is_set() or not self._pending())
@@ -163,6 +164,7 @@ class App:
             director.estate.listen()
             await talking
         finally:
+            itself.cancel()
             talking.cancel()
             heir.close()
 

@@ -24,6 +24,7 @@ from ztunnel.director.custody import Custody, Secret
 from ztunnel.director.discovery import Discovery, server_settings
 from ztunnel.director.greeting import settings_for
 from ztunnel.director.handover import Estate, Heir
+from ztunnel.director.itself import OWN_NETNS, own_pod
 from ztunnel.director.local import local_records
 from ztunnel.director.otlp import Exporter
 from ztunnel.director.pods import Pods, Rules
@@ -106,6 +107,7 @@ class Director:
             self.crew,
             Rules(
                 bind=bind or partial(listeners.bind, ipv6=config.ipv6, dns=config.dns),
+                bind_own=bind or partial(listeners.bind, ipv6=config.ipv6, dns=config.dns, captured=False),
                 adopt=adopt or partial(listeners.adopt, ipv6=config.ipv6, dns=config.dns),
                 identity=lambda pod: identity_of(mesh, self.site, pod),
                 # Part of a first answer is no policy at all: what is not there yet may be what refuses.
@@ -139,6 +141,15 @@ class Director:
         error = await adding
         self._reconcile_identities()
         return error
+
+    async def serve_itself(self) -> None:
+        """Serve our own pod, if we know who we are."""
+        pod = own_pod(self.config)
+        if pod is not None:
+            error = await self.pods.add(pod, os.open(OWN_NETNS, os.O_RDONLY | os.O_CLOEXEC))
+            if error:
+                _log.warning("our own pod is not served: %s", error)
+            self._reconcile_identities()
 
     def remove(self, uid: str) -> None:
         self.pods.remove(uid)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass, field
 
 from ambient.errors import InvalidInput, MeshError
+from ztunnel.director import itself
 from ztunnel.director.policies import PodInfo
 from ztunnel.director.shares import NO_ROW
 from ztunnel.director.workers import Crew, Worker
@@ -60,6 +61,8 @@ class Rules:
     dns: bool
     row: Callable[[str], int] = lambda _uid: NO_ROW
     """The pod's row in the workers' ledger."""
+    bind_own: Callable[[int], Listeners] | None = None
+    """As `bind`, for our own pod, where nothing is captured."""
     ready_timeout_s: float = 4.0
 
 
@@ -80,11 +83,13 @@ class Pods:
         return pod.info if pod else None
 
     def infos(self) -> list[PodInfo]:
-        return [pod.info for pod in self._pods.values()]
+        """The node's pods, without our own."""
+        return [pod.info for pod in self._pods.values() if pod.info.uid != itself.UID]
 
     def served(self) -> set[str]:
-        """Uids that are served or that a worker still serves from before our time."""
-        return self._pods.keys() | {uid for worker in self._crew.everyone() for uid in worker.pods}
+        """Uids that are served or that a worker still serves from before our time, without our own."""
+        claimed = {uid for worker in self._crew.everyone() for uid in worker.pods}
+        return (self._pods.keys() | claimed) - {itself.UID}
 
     def identities(self) -> set[str]:
         """Identities of every pod here."""
@@ -124,7 +129,8 @@ class Pods:
             rules = self._rules
             pod = LocalPod(info, netns, inode, rules.identity(info), rules.policy(info))
             self._pods[info.uid] = pod
-            self._started()
+            if info.uid != itself.UID:
+                self._started()
         return await self._serve(pod)
 
     async def retry(self) -> list[str]:
@@ -273,7 +279,8 @@ class Pods:
     async def _serve(self, pod: LocalPod) -> str:
         if pod.listeners is None:
             try:
-                pod.listeners = self._rules.bind(pod.netns)
+                own = self._rules.bind_own if pod.info.uid == itself.UID else None
+                pod.listeners = (own or self._rules.bind)(pod.netns)
             except MeshError as error:
                 pod.error = str(error)
                 _log.warning("pod %s/%s: %s", pod.info.namespace, pod.info.name, error)
@@ -298,6 +305,7 @@ class Pods:
             policy=pod.policy,
             dns=self._rules.dns,
             row=self._rules.row(info.uid),
+            own=info.uid == itself.UID,
         )
         worker.send(message, pod.listeners.fds)
 

@@ -90,15 +90,21 @@ def netns_inode(fd: int) -> int:
     return os.fstat(fd).st_ino
 
 
-def bind(netns: int, *, ipv6: bool, dns: bool) -> Listeners:
-    """Bind every socket of a pod; `netns` is owned by the result on success, by the caller on KernelError."""
+def bind(netns: int, *, ipv6: bool, dns: bool, captured: bool = True) -> Listeners:
+    """Bind every socket of a pod; `netns` is owned by the result on success, by the caller on KernelError.
+
+    Where nothing is `captured` only the tunnel port is for others: the rest listens on loopback, where nobody dials it.
+    """
     inode = netns_inode(netns)
     wildcard = "::" if ipv6 else "0.0.0.0"
+    within = wildcard if captured else "::1" if ipv6 else "127.0.0.1"
     plan: list[tuple[str, Callable[[], socket.socket]]] = [
-        (f"tcp {port}", lambda port=port: _tcp(wildcard, port, dual=ipv6))  # type: ignore[misc]
-        for port in (OUTBOUND_PORT, PLAINTEXT_PORT, HBONE_PORT)
+        (f"tcp {port}", lambda port=port: _tcp(within, port, dual=ipv6 and captured))  # type: ignore[misc]
+        for port in (OUTBOUND_PORT, PLAINTEXT_PORT)
     ]
-    for host in (("0.0.0.0", "::") if ipv6 else ("0.0.0.0",)) if dns else ():
+    plan.append((f"tcp {HBONE_PORT}", lambda: _tcp(wildcard, HBONE_PORT, dual=ipv6)))
+    names = ("0.0.0.0", "::") if captured else ("127.0.0.1", "::1")
+    for host in names[: 1 + ipv6] if dns else ():
         plan.append((f"udp {host} {DNS_PORT}", lambda host=host: _udp(host, DNS_PORT)))  # type: ignore[misc]
         plan.append((f"tcp {host} {DNS_PORT}", lambda host=host: _tcp(host, DNS_PORT, dual=False)))  # type: ignore[misc]
     with ExitStack() as undo, entered(netns):

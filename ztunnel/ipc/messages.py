@@ -213,6 +213,8 @@ class PodUp:
     dns: bool = True
     row: int = -1
     """In the ledger; -1: this worker counts for itself."""
+    own: bool = False
+    """It is ztunnel's own pod: nobody's address is put on there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

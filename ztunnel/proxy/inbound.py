@@ -214,7 +214,7 @@ class InboundStream:
             self._refuse(401, refused)
             return
         assert self._aim is not None
-        speak_for = self._tunnel.source if self._aim.dial == self._aim.judged else None
+        speak_for = self._tunnel.source if self._aim.dial == self._aim.judged and not pod.up.own else None
         self._dial = AppDial(pod, self._aim.dial, speak_for, self._connected)
         self._dial.begin()
 

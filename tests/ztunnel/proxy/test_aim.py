@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 import h2.events
@@ -259,6 +260,30 @@ def test_sabotage_without_the_tunnel_the_same_requests_lead_nowhere(policy: dict
             assert (await peer.ask(OTHER))[0] == 400
             assert (await peer.ask(f"{NAME}:80"))[0] == 503
             assert heard.header == b""
+            peer.close()
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_nobodys_address_is_put_on_in_ztunnels_own_pod(own: bool) -> None:
+    callers: list[str] = []
+
+    async def who(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        callers.append(writer.get_extra_info("peername")[0])
+        await echo(reader, writer)
+
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", who) as port:
+            pod = await here.pod("server", "127.0.0.12")
+            served = here.workers[0]._pods[pod.uid]
+            served.pod.up = replace(served.pod.up, own=own)
+            peer = Peer(here, pod)
+            await peer.connect("127.0.0.77")
+            assert (await peer.ask(f"127.0.0.12:{port}"))[0] == 200
+            await until(lambda: bool(callers))
+            tried = callers == ["127.0.0.77"] or here.counter("source_address_not_preserved") > 0
+            assert tried is not own
             peer.close()
 
     run(scenario)
