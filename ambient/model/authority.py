@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from ambient.errors import InvalidInput
 from ambient.model.address import Endpoint, IpAddress, parse_endpoint
-from ambient.model.mesh import Mesh, address_name, hostname_name, service_name, workload_name
+from ambient.model.mesh import Mesh, address_name, blocks_name, hostname_name, service_name, workload_name
 from ambient.model.waypoints import gateway_target, waypoints_of
 from ambient.model.workload import GatewayAddress, NetworkAddress, Service, Workload
 
@@ -52,7 +52,7 @@ def meaning_of(mesh: Mesh, pod: Workload, authority: str, network: str) -> Meani
 
 
 def _of_address(mesh: Mesh, pod: Workload, asked: Endpoint, network: str, depends: set[str]) -> Meaning:
-    depends.add(address_name(network, asked.ip))
+    depends |= {address_name(network, asked.ip), blocks_name(network)}
     gateways: list[GatewayAddress] = []
     workload = mesh.workload_by_address(network, asked.ip)
     if workload is not None and workload.waypoint is not None:

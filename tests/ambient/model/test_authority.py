@@ -109,6 +109,11 @@ CHANGES: dict[str, tuple[tuple[Value, ...], Value, str]] = {
     "a pod gets the waypoint": ((PEER, WP, POD), replace(PEER, waypoint=waypoint()), "10.0.0.2:80"),
     "the service appears at the address": ((WP, POD), GUARDED, "10.96.0.1:80"),
     "the service appears under the name": ((WP, POD), GUARDED, f"{HOST}:80"),
+    "a block of addresses appears around it": (
+        (WP, POD),
+        replace(GUARDED, addresses=(NetworkAddress("", ip_address("10.7.0.0"), 16),)),
+        "10.7.0.1:80",
+    ),
     "the service gets the port": ((replace(GUARDED, ports=()), WP, POD), GUARDED, f"{HOST}:80"),
 }
 
