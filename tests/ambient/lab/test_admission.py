@@ -76,6 +76,8 @@ def test_a_refused_pod_makes_no_node(cluster: Cluster) -> None:
         (_pod("x", metadata={"annotations": {"ambient.mesh/pod-ips": "10.192.0.99"}}), "range of nodes or services"),
         (_pod("x", metadata={"annotations": {"ambient.mesh/pod-ips": "10.1.1.1,10.1.1.2"}}), "one address of each"),
         (_pod("x", metadata={"annotations": {"ambient.mesh/pod-ips": "fe80::5"}}), "cannot be a pod's address"),
+        (_raw("Node", "n7", "", spec={"podCIDRs": ["10.128.7.0/24"]}), "given by the lab"),
+        (_raw("Node", "n7", "", spec={"podCIDR": "10.128.7.0/24"}), "given by the lab"),
         (_service("s", clusterIP="10.192.0.10"), "not a free address"),
         (_service("s", clusterIP="10.193.0.1"), "not a free address"),
     ],
