@@ -107,7 +107,7 @@ class _Router:
         if workload is not None:
             return self._to_workload(workload, destination)
         service = self._mesh.service_by_address(self._network, ip, self._source.namespace)
-        if service is None or ip not in {address.ip for address in service.addresses}:
+        if service is None or ip not in {vip.ip for vip in service.addresses if vip.prefix_length is None}:
             self._depends.add(blocks_name(self._network))
         if service is not None:
             return self._to_service(service, destination)
