@@ -48,6 +48,8 @@ def test_service_addresses_leave_the_first_ones_alone() -> None:
     first = plan.free_service_address(set())
     assert str(first.v4) == "10.192.1.0"
     assert plan.free_service_address({first.v4}).v4 == ip_address("10.192.1.1")
+    with pytest.raises(Refused, match="all Service addresses are taken"):
+        plan.free_service_address(set(plan.services.v4))
 
 
 def test_a_node_is_known_by_its_range() -> None:

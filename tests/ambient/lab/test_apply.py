@@ -85,6 +85,14 @@ def test_a_pods_wanted_addresses_may_not_change() -> None:
         merge(_stored(_pod()), new, "Pod")
 
 
+def test_a_node_keeps_its_range() -> None:
+    node: dict[str, Any] = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}, "spec": {}}
+    live = _stored(node, podCIDR="10.128.1.0/24", podCIDRs=["10.128.1.0/24"])
+    assert merge(live, node, "Node")["spec"] == live["spec"]
+    with pytest.raises(Refused, match="given by the lab"):
+        merge(live, {**node, "spec": {"podCIDR": "10.128.2.0/24"}}, "Node")
+
+
 def test_a_service_keeps_its_addresses() -> None:
     live = _stored(_service(), clusterIP="10.0.0.1", clusterIPs=["10.0.0.1"], ipFamilies=["IPv4"])
     merged = merge(live, _service(ports=[{"port": 81}]), "Service")
