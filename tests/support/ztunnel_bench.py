@@ -39,7 +39,7 @@ table ip amb {{
   }}
 }}
 """
-_OBJECTS = """
+OBJECTS = """
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
@@ -50,7 +50,7 @@ metadata: {name: web, namespace: shop}
 spec: {selector: {app: b}, clusterIP: 10.96.0.9, clusterIPs: [10.96.0.9], ports: [{port: 80, targetPort: 8080}]}
 ---
 """
-_POD = """
+POD = """
 apiVersion: v1
 kind: Pod
 metadata:
@@ -328,7 +328,7 @@ async def ztunnel_bench(folder: Path, prefix: str, number: int, **environment: s
     """`number` 1..99 makes addresses and ports of this bench its own."""
     with _pods(prefix, number) as (a, b):
         async with ControlBench(folder) as control:
-            control.apply(_OBJECTS + "".join(_POD.format(name=pod.name, ip=pod.ip) for pod in (a, b)))
+            control.apply(OBJECTS + "".join(POD.format(name=pod.name, ip=pod.ip) for pod in (a, b)))
             settings = control.client()
             agent = Agent(folder / "zds.sock", {a.uid: a, b.uid: b})
             keys = custody.Custody(time.time)
