@@ -11,7 +11,7 @@ import json
 import os
 import select
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -25,18 +25,19 @@ _RETRY_S: Final = 0.05
 Field = tuple[str, str | int]
 
 
+class Run(tuple[Field, ...]):
+    """Fields that are written together again and again; they know how they are written in the text form."""
+
+    shown: str
+
+
+Item = Field | Run
+
+
 class _Bare(str):
     """A text value that is written without quotes in the text form (addresses)."""
 
     __slots__ = ()
-
-
-class _Quoted(str):
-    """A text value that knows how it is written in the text form."""
-
-    __slots__ = ("shown",)
-
-    shown: str
 
 
 def bare(text: str) -> str:
@@ -44,11 +45,20 @@ def bare(text: str) -> str:
     return _Bare(text) if text.isprintable() and " " not in text else text
 
 
-def quoted(text: str) -> str:
-    """The value with its quoted form worked out once, for values that are written again and again."""
-    value = _Quoted(text)
-    value.shown = _quote(text)
+def together(*fields: Field) -> Run:
+    """These fields with their text form worked out once."""
+    value = Run(fields)
+    value.shown = _text_of(fields)
     return value
+
+
+def flat(items: Iterable[Item]) -> Iterator[Field]:
+    """Every field, those of runs as well."""
+    for item in items:
+        if isinstance(item, Run):
+            yield from item
+        else:
+            yield item
 
 
 @lru_cache(maxsize=2)
@@ -67,15 +77,17 @@ def _quote(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def text_line(now: float, level: str, scope: str, message: str, fields: list[Field]) -> str:
+def text_line(now: float, level: str, scope: str, message: str, fields: Sequence[Item]) -> str:
     """One line of the text form without line end."""
-    shown = [f"{key}={_show(value)}" for key, value in fields]
-    return f"{_time(now)}\t{level}\t{scope}\t{_one_line(message)}\t{' '.join(shown)}"
+    return f"{_time(now)}\t{level}\t{scope}\t{_one_line(message)}\t{_text_of(fields)}"
+
+
+def _text_of(items: Sequence[Item]) -> str:
+    shown = [item.shown if isinstance(item, Run) else f"{item[0]}={_show(item[1])}" for item in items if item]
+    return " ".join(shown)
 
 
 def _show(value: str | int) -> str | int:
-    if isinstance(value, _Quoted):
-        return value.shown
     return value if isinstance(value, (_Bare, int)) else _quote(value)
 
 
@@ -83,10 +95,10 @@ def _one_line(message: str) -> str:
     return message if message.isprintable() else _quote(message)[1:-1]
 
 
-def json_line(now: float, level: str, scope: str, message: str, fields: list[Field]) -> str:
+def json_line(now: float, level: str, scope: str, message: str, fields: Sequence[Item]) -> str:
     """One line of the JSON form without line end."""
     record: dict[str, str | int] = {"level": level, "time": _time(now), "scope": scope, "message": message}
-    record.update(fields)
+    record.update(flat(fields))
     return json.dumps(record, ensure_ascii=False, separators=(",", ":"))
 
 
@@ -149,7 +161,7 @@ class LogWriter:
             least = self._thresholds[scope] = self._filter.threshold(scope)
         return LEVELS.index(level) >= least
 
-    def log(self, level: str, scope: str, message: str, fields: list[Field] | None = None) -> None:
+    def log(self, level: str, scope: str, message: str, fields: Sequence[Item] | None = None) -> None:
         """Queue one line."""
         if not self.enabled(level, scope):
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from ambient.model.outcome import PeerLabels
-from ztunnel.telemetry.access_log import Field, quoted
+from ztunnel.telemetry.access_log import Run, together
 from ztunnel.telemetry.counters import Totals, TrafficCounters
 from ztunnel.telemetry.labels import is_overflow, traffic_labels
 from ztunnel.telemetry.record import ConnectionRecord
@@ -65,8 +65,8 @@ class Ends:
         )
 
 
-def _fields(*fields: tuple[str, str]) -> tuple[Field, ...]:
-    return tuple((key, quoted(value)) for key, value in fields if value)
+def _fields(*fields: tuple[str, str]) -> Run:
+    return together(*((key, value) for key, value in fields if value))
 
 
 class EndsCache:

@@ -9,9 +9,9 @@ from typing import Final
 from ambient.model.address import Endpoint, IpAddress
 from ztunnel.ipc.flows import FlowRecord, pack
 from ztunnel.ipc.messages import Exemplar, Flows, LiveConnection
-from ztunnel.telemetry.access_log import Field, LogWriter, bare
+from ztunnel.telemetry.access_log import Field, Item, LogWriter, bare
 from ztunnel.telemetry.counters import TrafficCounters
-from ztunnel.telemetry.ends import EndsCache
+from ztunnel.telemetry.ends import Ends, EndsCache
 from ztunnel.telemetry.labels import with_flags
 from ztunnel.telemetry.record import ConnectionRecord, Failure, Flag, shown
 
@@ -60,8 +60,8 @@ class Recorder:
         self.counters.touch(ends.totals)
         ends.totals.opened += 1
         if self.log.enabled("debug", "access"):
-            self.log.log("debug", "access", "connection opened", self._fields(record))
-        self._flow("opened", record, None)
+            self.log.log("debug", "access", "connection opened", self._fields(record, ends))
+        self._flow("opened", record, None, ends)
 
     def close(self, record: ConnectionRecord, failure: Failure | None = None) -> None:
         """End the record; every call after the first is ignored."""
@@ -82,8 +82,9 @@ class Recorder:
                 unix=self._wall(), reason=failure.reason, policy=failure.policy, trace_id=record.trace_id
             )
         totals.closed += 1
+        ends = self._ends.of(record)
         if self.log.enabled("error" if failure else "info", "access"):
-            fields = self._fields(record)
+            fields = self._fields(record, ends)
             received, sent = record.octets()
             mine, theirs = (sent, received) if record.inbound else (received, sent)
             fields.append(("bytes_sent", mine))
@@ -99,7 +100,7 @@ class Recorder:
                     fields.append(("detail", failure.detail))
             self.log.log("error" if failure else "info", "access", "connection complete", fields)
         event = "closed" if failure is None else "denied" if failure.flag is Flag.DENY else "failed"
-        self._flow(event, record, failure)
+        self._flow(event, record, failure, ends)
         record.meter = None
 
     def refused(self, source: Endpoint, destination: str, direction: str, error: str) -> None:
@@ -161,21 +162,19 @@ class Recorder:
         totals.sent += sent - record.counted_sent
         record.counted_received, record.counted_sent = received, sent
 
-    def _fields(self, record: ConnectionRecord) -> list[Field]:
-        ends = self._ends.of(record)
-        fields: list[Field] = [("src.addr", bare(record.source_text)), *ends.source_fields]
+    def _fields(self, record: ConnectionRecord, ends: Ends) -> list[Item]:
+        fields: list[Item] = [("src.addr", bare(record.source_text)), ends.source_fields]
         fields.append(("dst.addr", bare(shown(record.destination))))
         if record.hbone_target:
             fields.append(("dst.hbone_addr", bare(record.hbone_target)))
-        fields += ends.destination_fields
+        fields.append(ends.destination_fields)
         return fields
 
-    def _flow(self, event: str, record: ConnectionRecord, failure: Failure | None) -> None:
+    def _flow(self, event: str, record: ConnectionRecord, failure: Failure | None, ends: Ends) -> None:
         if len(self._flows) >= _FLOW_LIMIT:
             self._flows_lost += 1
             return
         received, sent = record.octets()
-        ends = self._ends.of(record)
         source, destination = ends.source, ends.destination
         self._flows.append(
             FlowRecord(

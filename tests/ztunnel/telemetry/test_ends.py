@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ambient.model.address import parse_endpoint
 from ambient.model.outcome import PeerLabels, ServiceLabels
-from ztunnel.telemetry.access_log import text_line
+from ztunnel.telemetry.access_log import json_line, text_line
 from ztunnel.telemetry.counters import TrafficCounters
 from ztunnel.telemetry.ends import EndsCache
 from ztunnel.telemetry.record import ConnectionRecord
@@ -47,4 +47,5 @@ def test_shared_fields_are_written_as_any_others() -> None:
     odd = PeerLabels(pod='a "b"\n', namespace="n")
     fields = EndsCache(TrafficCounters()).of(record(odd)).source_fields
     plain = [(key, str(value)) for key, value in fields]
-    assert text_line(0.0, "info", "s", "m", list(fields)) == text_line(0.0, "info", "s", "m", plain)
+    assert text_line(0.0, "info", "s", "m", [fields]) == text_line(0.0, "info", "s", "m", plain)
+    assert json_line(0.0, "info", "s", "m", [fields]) == json_line(0.0, "info", "s", "m", plain)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ambient.model.address import parse_endpoint
 from ambient.model.outcome import PeerLabels
 from ztunnel.ipc.flows import unpack
-from ztunnel.telemetry.access_log import LogWriter
+from ztunnel.telemetry.access_log import Item, LogWriter, flat
 from ztunnel.telemetry.labels import FLAGS
 from ztunnel.telemetry.record import ConnectionRecord, Failure, Flag
 from ztunnel.telemetry.recorder import Recorder
@@ -26,8 +27,8 @@ class Lines(LogWriter):
         super().__init__(1, soon=lambda _: None, later=lambda *_: None)
         self.lines: list[tuple[str, str, dict[str, str | int]]] = []
 
-    def log(self, level: str, scope: str, message: str, fields: list[tuple[str, str | int]] | None = None) -> None:
-        self.lines.append((level, message, dict(fields or [])))
+    def log(self, level: str, scope: str, message: str, fields: Sequence[Item] | None = None) -> None:
+        self.lines.append((level, message, dict(flat(fields or []))))
 
 
 def recorder() -> tuple[Recorder, Lines]:
