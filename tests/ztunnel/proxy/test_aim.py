@@ -9,6 +9,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 import h2.events
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ambient.model.address import Endpoint, parse_endpoint, parse_ip
 from ambient.model.policy import Action, Authorization, Match, PolicyScope
@@ -287,3 +289,44 @@ def test_nobodys_address_is_put_on_in_ztunnels_own_pod(own: bool) -> None:
             peer.close()
 
     run(scenario)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.one_of(
+        st.text(max_size=80),
+        st.builds("{}:{}".format, st.ip_addresses(), st.integers(-5, 70_000)),
+        st.builds("[{}]:{}".format, st.ip_addresses(v=6), st.integers(-5, 70_000)),
+        st.builds("{}:{}".format, st.from_regex(r"[a-z0-9.\-_]{0,40}", fullmatch=True), st.integers(-5, 70_000)),
+    ),
+    st.sampled_from([PLAIN, FRONT, ANY, PROXY, PROXY_ANY_PORT]),
+    st.one_of(st.none(), st.builds(answer, st.integers(0, 65_535), st.sampled_from([None, "10.96.0.1", "fd96::1"]))),
+)
+def test_whatever_is_asked_for_leads_to_a_port_of_the_pod_or_nowhere(
+    text: str, policy: PodPolicy, told: AuthorityAnswer | None
+) -> None:
+    found = take_aim(text, OWN, policy, told)
+    if isinstance(found, Aim):
+        assert found.judged.ip == OWN
+        assert 0 < found.judged.port < 65_536
+        assert found.judged.port not in (15001, 15006, 15008)
+        assert found.dial.port == found.judged.port
+        assert found.dial == found.judged or (policy.application_tunnel and found.dial.ip.is_loopback)
+        assert (found.said is not None) == (policy in (PROXY, PROXY_ANY_PORT))
+    else:
+        assert found is None or found.status in (400, 503)
+        assert found is not None or told is None
+
+
+endpoints = st.builds(lambda ip, port: Endpoint(parse_ip(str(ip)), port), st.ip_addresses(), st.integers(0, 65_535))
+
+
+@settings(max_examples=300, deadline=None)
+@given(endpoints, endpoints, st.text(st.characters(exclude_categories=["Cs"]), max_size=300))
+def test_a_proxy_header_says_what_it_was_told_whatever_that_is(
+    source: Endpoint, destination: Endpoint, identity: str
+) -> None:
+    heard_source, heard_destination, tlvs = parsed(proxy_header(source, destination, identity))
+    for heard, told in ((heard_source, source), (heard_destination, destination)):
+        assert (parse_ip(str(heard.ip)), heard.port) == (told.ip, told.port)
+    assert tlvs == ({0xD0: identity.encode()} if identity else {})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ambient.model.outcome import PeerLabels
 from ztunnel.telemetry.baggage import read_baggage
@@ -49,3 +51,8 @@ def test_octets_that_are_no_text_are_replaced_and_a_second_equals_sign_ends_the_
 
 def test_who_it_is_comes_from_nowhere_else() -> None:
     assert read_baggage(((b"baggage", b"principal=spiffe://td/ns/a/sa/b"),)).principal == ""
+
+
+@given(st.lists(st.binary(max_size=200), max_size=5))
+def test_any_octets_are_read_without_harm(values: list[bytes]) -> None:
+    assert read_baggage(tuple((b"baggage", value) for value in values)).principal == ""
