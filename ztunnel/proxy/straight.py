@@ -36,15 +36,16 @@ def socket_for(pod: Pod, target: Endpoint, speak_for: Endpoint | None) -> socket
     why = "every port tried leads to another connection"
     second_best: socket.socket | None = None
     for _ in range(_BIND_TRIES):
-        sock, port = pod.sockets.tcp(target.ip.version), next(pod.ports)
+        sock = pod.sockets.tcp(target.ip.version)
         try:
-            speak_as(sock, Endpoint(speak_for.ip, port))
+            speak_as(sock, Endpoint(speak_for.ip, next(pod.ports)))
         except OSError as error:
             sock.close()
             why = str(error)
             if error.errno != errno.EADDRINUSE:
                 break
             continue
+        port = sock.getsockname()[1]
         found = pod.sockets.found(target, Endpoint(speak_for.ip, port))
         if found is Found.NOTHING and port != speak_for.port:
             if second_best is not None:
