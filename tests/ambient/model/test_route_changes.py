@@ -56,6 +56,11 @@ CHANGES: dict[str, tuple[tuple[Value, ...], str, Value]] = {
     ),
     "a service gets the address": ((), "10.96.0.1:80", WEB),
     "a block appears around the address": ((), "10.8.0.1:443", cidr("10.8.0.0/16")),
+    "a narrower block appears around the first address of a block": (
+        (cidr("10.8.0.0/16"), *ends("a 10.0.1.1", of=cidr("10.8.0.0/16"))),
+        "10.8.0.0:443",
+        replace(cidr("10.8.0.0/24"), hostname="narrow.example"),
+    ),
     "a narrower block appears": (
         (cidr("10.8.0.0/16"), *ends("a 10.0.1.1", of=cidr("10.8.0.0/16"))),
         "10.8.0.1:443",
