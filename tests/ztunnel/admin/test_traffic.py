@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from hypothesis import given
+from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from ztunnel.admin.traffic import traffic_text
@@ -84,3 +86,14 @@ def test_under_a_flag_only_what_counted_is_there_and_without_one_everything_but_
         ("received_bytes_total", False, "0"),
         ("sent_bytes_total", False, "0"),
     ]
+
+
+@given(
+    st.text(st.characters(exclude_categories=["Cs"]), max_size=150), st.text(st.characters(exclude_categories=["Cs"]))
+)
+def test_whatever_is_in_a_label_or_a_policys_name_the_text_can_be_read(policy: str, label: str) -> None:
+    told = Exemplar(unix=1700000000.25, reason="denied-by", policy=policy, trace_id="ab" * 16)
+    text = traffic_text({("source", label): Line((0, 1, 1, 0, 0), told)}, exemplars=True)
+    (failed,) = [sample for family in parsed(text) for sample in family.samples if sample.name.endswith("failed_total")]  # type: ignore[attr-defined]
+    assert failed.labels["source_workload"] == label
+    assert failed.exemplar.labels.get("policy", policy) == policy

@@ -6,6 +6,8 @@ import random
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tests.support.otlp_receiver import read_request
 from ztunnel.director.spans import export_request, parse_traceparent, sampled, span_of
@@ -113,3 +115,14 @@ def test_both_ends_of_a_trace_are_sampled_alike_and_in_the_share_asked_for() -> 
         assert len(ends) == 1
         kept += ends == {True}
     assert 400 < kept < 600
+
+
+@given(
+    st.one_of(
+        st.text(max_size=60), st.from_regex(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}", fullmatch=True)
+    ),
+    st.text(),
+)
+def test_whatever_a_peer_sends_as_trace_context_the_span_is_one_a_receiver_takes(context: str, text: str) -> None:
+    one = span(record("inbound", traceparent=context, event="failed", detail=text, destination=text, policy=text))
+    assert (one.get("parentSpanId") is not None) is (parse_traceparent(context) is not None)
