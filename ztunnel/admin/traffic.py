@@ -56,10 +56,11 @@ def _escaped(value: str) -> str:
 
 
 def _exemplar(exemplar: Exemplar) -> str:
-    """The policy first, then trace and reason as far as they fit; what does not fit is left out whole."""
+    """The policy first, then trace and reason as far as they fit; what does not fit is left out whole, and what would
+    have to be escaped (no name has such characters, and not every reader understands it here)."""
     room, kept = _EXEMPLAR_LIMIT, []
     for name, value in (("policy", exemplar.policy), ("trace_id", exemplar.trace_id), ("reason", exemplar.reason)):
-        if value and len(name) + len(value) <= room:
+        if value and len(name) + len(value) <= room and not _special(value):
             room -= len(name) + len(value)
-            kept.append(f'{name}="{_escaped(value)}"')
+            kept.append(f'{name}="{value}"')
     return f" # {{{','.join(kept)}}} 1 {exemplar.unix:.3f}"
