@@ -48,7 +48,7 @@ def explain(policies: Iterable[Authorization], missing: Sequence[str], connectio
         case Reason.NO_ALLOW_MATCHED:
             allows = [p for p in listed if p.action is Action.ALLOW and not p.dry_run]
             return _nearest(verdict, allows[0], _near(allows, connection), dry)
-    decided = next(policy for policy in listed if policy.key == verdict.policy and not policy.dry_run)
+    decided = next(policy for policy in listed if policy.key == verdict.policy)
     return _decided(verdict, decided, connection, dry)
 
 

@@ -94,6 +94,8 @@ def test_the_ground_of_a_missing_policy_and_of_what_others_decide() -> None:
     assert ground(index, connection(), verdict).text == explain([], ("shop/secret",), connection()).text
     waypoint = Denied(Reason.NOT_ITS_WAYPOINT, detail="only wp may come in")
     assert ground(PolicyIndex(), connection(), waypoint).text == "denied: only wp may come in"
+    bare = Denied(Reason.NOT_ITS_WAYPOINT)
+    assert ground(PolicyIndex(), connection(), bare).text == "denied: not-its-waypoint"
 
 
 def test_the_ground_of_a_denial_looks_at_few_rules() -> None:
@@ -103,3 +105,10 @@ def test_the_ground_of_a_denial_looks_at_few_rules() -> None:
     verdict = Denied(Reason.NO_ALLOW_MATCHED, "default/many")
     assert ground(index, connection(), verdict).policy == "default/many"
     assert explain(index.policies, (), connection()).policy == "default/near"
+
+
+def test_the_policy_that_the_look_up_came_to_is_looked_at_once() -> None:
+    far = Match(destination_ports=(9,), namespaces=strings("x"))
+    some = allow("some", *(rule(replace(far, destination_ports=(i + 10_000,))) for i in range(LOOKED_AT - 1)))
+    index = PolicyIndex([some, allow("near", rule(ELSEWHERE))])
+    assert ground(index, connection(), Denied(Reason.NO_ALLOW_MATCHED, "default/some")).policy == "default/near"

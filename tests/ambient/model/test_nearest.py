@@ -42,6 +42,11 @@ NOBODY = "no identity (plaintext)"
         (Match(destination_ports=(80,)), KNOWN, "operation.ports: 8080 is not 80"),
         (Match(not_destination_ports=(8080,)), KNOWN, "operation.notPorts: 8080 is not other than 8080"),
         (
+            Match(destination_ports=(1, 2, 3, 4, 5, 6, 7, 8)),
+            KNOWN,
+            "operation.ports: 8080 is not one of 1, 2, 3, 4, 5, 6, 7, 8",
+        ),
+        (
             Match(destination_ports=tuple(range(1, 20))),
             KNOWN,
             "operation.ports: 8080 is not one of 1, 2, 3, 4, 5, 6, 7, 8, 11 more",
