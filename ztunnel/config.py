@@ -79,6 +79,7 @@ class Config:
     xds_headers: tuple[tuple[str, str], ...] = ()
     ca_headers: tuple[tuple[str, str], ...] = ()
     on_demand: bool = False
+    lax: bool = False
     crl_path: str = ""
     local_xds: str = ""
     local_xds_path: str = ""
@@ -281,5 +282,6 @@ def read_config(env: Mapping[str, str]) -> Config:
         crl_path=reader.text("CRL_PATH", ""),
         local_xds=reader.text("LOCAL_XDS", ""),
         local_xds_path=reader.text("LOCAL_XDS_PATH", ""),
+        lax=reader.parsed("AMBIENT_COMPAT", "strict", choice("strict", "istio")) == "istio",
         on_demand=reader.parsed("XDS_ON_DEMAND", False, _on_demand(reader)),
     )

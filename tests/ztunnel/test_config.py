@@ -43,6 +43,7 @@ def test_the_ca_is_where_discovery_is_unless_named() -> None:
         ("AMBIENT_ADMIN_PORT", "0"),
         ("AMBIENT_OUTBOUND", "NONE"),
         ("XDS_ON_DEMAND", "maybe"),
+        ("AMBIENT_COMPAT", "envoy"),
         ("XDS_ON_DEMAND", "true"),
         ("ISTIO_METAJSON_LABELS", "{"),
         ("XDS_HEADER_A B", "x"),
@@ -127,3 +128,8 @@ def test_json_metadata_and_headers_are_read() -> None:
 def test_discovery_on_demand_goes_only_without_the_dns_proxy() -> None:
     assert read_config({"XDS_ON_DEMAND": "true", "DNS_CAPTURE": "false"}).on_demand
     assert not read_config({}).on_demand
+
+
+def test_laxness_has_to_be_asked_for() -> None:
+    assert not read_config({}).lax
+    assert read_config({"AMBIENT_COMPAT": "istio"}).lax

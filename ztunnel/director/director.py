@@ -100,6 +100,7 @@ class Director:
             on_message=self.stats.discovery_message,
             on_save_failed=self.stats.snapshot_failures.inc,
             on_demand=config.on_demand,
+            lax=config.lax,
             local=partial(local_records, config) if local else None,
         )
         mesh = self.discovery.mesh

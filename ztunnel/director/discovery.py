@@ -50,10 +50,13 @@ class Discovery:
         on_message: OnMessage,
         on_save_failed: Callable[[], None],
         on_demand: bool = False,
+        lax: bool = False,
         local: Callable[[], Iterable[Record]] | None = None,
         debounce_s: float = DEBOUNCE_S,
     ) -> None:
-        """`local`: the records of a file that is all there is to know (`server` None then); raises InvalidInput."""
+        """`lax`: of what cannot be understood, do as Istio's ztunnel does (see `ambient.xds.client`).
+
+        `local`: the records of a file that is all there is to know (`server` None then); raises InvalidInput."""
         self.mesh = Mesh()
         self._node = node
         self._server = server
@@ -63,6 +66,7 @@ class Discovery:
         self._on_message = on_message
         self._on_save_failed = on_save_failed
         self._on_demand = on_demand
+        self._lax = lax
         self._local = local
         self._debounce_s = debounce_s
         self.core = self._client()
@@ -99,7 +103,7 @@ class Discovery:
         _log.info("started from %s", source)
 
     def _client(self, versions: Mapping[str, Mapping[str, str]] | None = None) -> DeltaClient:
-        core = DeltaClient(self._node, versions=versions, on_demand=self._on_demand)
+        core = DeltaClient(self._node, versions=versions, on_demand=self._on_demand, lax=self._lax)
         core.on_decided = self._decided
         return core
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ambient.model.mesh import Changes
-from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE
-from ambient.xds.messages import ztunnel_node
+from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, Resource
+from ambient.xds.messages import DeltaResponse, ztunnel_node
 from ambient.xds.steps import finish
 from ambient.xds.subscribe import StreamState
 from tests.support.control import ControlBench
@@ -37,7 +37,7 @@ status: {{phase: Running, podIPs: [{{ip: 10.0.1.{1}}}]}}
 
 
 class Follower:
-    def __init__(self, control: ControlBench, state: Path) -> None:
+    def __init__(self, control: ControlBench, state: Path, **how: bool) -> None:
         settings = control.client()
         self.changes: list[Changes] = []
         self.states: list[StreamState] = []
@@ -53,6 +53,7 @@ class Follower:
             on_message=lambda _url, _size: None,
             on_save_failed=self._failed,
             debounce_s=0.01,
+            **how,
         )
 
     def _failed(self) -> None:
@@ -167,5 +168,20 @@ def test_a_snapshot_that_cannot_be_used_is_named_and_started_without(
             assert one.discovery.core.versions() == {ADDRESS_TYPE: {}, AUTHORIZATION_TYPE: {}}
             async with following(control, tmp_path / "state") as two:
                 await eventually(lambda: len(two.names()) == 59)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("lax", [False, True])
+def test_a_policy_that_is_not_understood_closes_unless_laxness_is_asked_for(tmp_path: Path, lax: bool) -> None:
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as control:
+            one = Follower(control, tmp_path / "state", lax=lax)
+            bad = Resource(AUTHORIZATION_TYPE, "shop/new", "1", b"\xff")
+            batch, _ = one.discovery.core.receive(
+                DeltaResponse(type_url=AUTHORIZATION_TYPE, nonce="1", resources=(bad,))
+            )
+            one.discovery.apply(batch)
+            assert (one.discovery.mesh.policy("shop/new") is None) is lax
 
     asyncio.run(scenario())
