@@ -16,6 +16,8 @@ from ambient.errors import MeshError
 from bench import budgets, envoy, stranger
 from bench.arms import Arm, bare, ours
 from bench.cases import CASES, Case, Sample, run_case
+from bench.fair import fair
+from bench.fair import lines as fair_lines
 from bench.footprint import footprints, idle
 from bench.judging import judging
 from bench.judging import lines as judging_lines
@@ -26,9 +28,9 @@ from bench.scale import knowing
 from bench.world import World, world
 
 FEWEST_ROUNDS: Final = 7
-EXTRA: Final = ("memory", "judging", "mesh", "workloads")
+EXTRA: Final = ("memory", "judging", "mesh", "workloads", "fair")
 """Measured once and not in rounds: PSS of every process, judging many policies, a director and every process that
-knows many workloads."""
+knows many workloads; and what a pod that floods its node costs the others."""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -143,6 +145,11 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
                 table.append(f"| {one.arm} | {one.role} | {' | '.join(f'{kib / 1024:.1f}' for kib in figures)} |")
             lines += table
             say("\n".join(table))
+        if "fair" in wanted:
+            floods = fair(lab, options.rounds, options.seconds)
+            found["fair"] = asdict(floods)
+            lines += fair_lines(floods, options.workers)
+            say("\n".join(fair_lines(floods, options.workers)))
         if "workloads" in wanted:
             more = knowing(lab)
             found["workloads"] = more
