@@ -208,6 +208,13 @@ class Ztunnel:
         }
         self.process: subprocess.Popen[bytes] | None = None
 
+    def another(self, folder: Path, **environment: str) -> Ztunnel:
+        """A second one on the same node, not started yet: same ports, settings changed, a log in `folder`."""
+        folder.mkdir()
+        made = Ztunnel(folder, {**self._environment, **environment}, self.ports)
+        made.log.touch()
+        return made
+
     def start(self) -> None:
         with self.log.open("ab") as log:
             argv = [sys.executable, "-m", "ztunnel"]

@@ -160,6 +160,8 @@ class App:
         talking = asyncio.ensure_future(self._link.run())
         try:
             await self._until(lambda: heir.gone.is_set() or not self._pending())
+            if taken:
+                _log.info("took over %d pods", len(taken))
             heir.serving([uid for uid in taken if director.pods.up(uid)])
             director.estate.listen()
             await talking
