@@ -153,9 +153,10 @@ class Share:
             self._place(ledger, row)
 
     def close(self) -> None:
-        """The pod is gone; its row may become another's."""
-        self._mine = [0] * KINDS
+        """The pod is gone and its row may become another's: what still ends of it is counted nowhere."""
         self._wipe()
+        columns = self._ledger.columns
+        self._cells = [memoryview(bytearray(8 * columns)).cast("q") for _ in range(KINDS)]
 
     def _wipe(self) -> None:
         for cells in self._cells:
@@ -206,10 +207,13 @@ class Share:
 
     def pause_before_tunnel(self) -> float:
         """The same for a tunnel to the pod: it begins with a handshake."""
-        most = self.limits.handshakes
-        if most and self.total(HANDSHAKES) >= most:
-            return self._over("handshakes", f"{most} TLS handshakes at the same time", _PAUSE_S)
+        if self.shaking_too_many():
+            return self._over("handshakes", f"{self.limits.handshakes} TLS handshakes at the same time", _PAUSE_S)
         return self.pause_before_next()
+
+    def shaking_too_many(self) -> bool:
+        """As many handshakes are under way as may be."""
+        return bool(self.limits.handshakes) and self.total(HANDSHAKES) >= self.limits.handshakes
 
     def full(self) -> bool:
         """It has as many open connections as it may: refuse the next one."""

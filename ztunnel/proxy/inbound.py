@@ -19,7 +19,6 @@ from ztunnel.hbone.message import Answer, Request
 from ztunnel.hbone.stream import Sink, Stream
 from ztunnel.ipc.authorities import AuthorityAnswer
 from ztunnel.proxy.aim import Aim, Miss, proxy_header, take_aim
-from ztunnel.proxy.budget import HANDSHAKES
 from ztunnel.proxy.passthrough import UNKNOWN_WORKLOAD
 from ztunnel.proxy.relay import TunnelledEnd, lost_because
 from ztunnel.proxy.straight import AppDial
@@ -53,7 +52,7 @@ class InboundTunnel(Tunnel):
         self.peer: Identity | None = None
         self.peer_text = ""
         pod.tunnels.add(self)
-        pod.share.add(HANDSHAKES, 1)
+        pod.shakes(self)
         pod.plane.balance.add(1)
         pod.plane.peers.ask(source.ip, _ignore)
 
@@ -62,7 +61,7 @@ class InboundTunnel(Tunnel):
         self.peer_text = str(self.peer)
 
     def on_established(self) -> None:
-        self.pod.share.add(HANDSHAKES, -1)
+        self.pod.shook(self)
         if self.plane.draining or self.pod.closing:
             self.core.drain()
 
@@ -74,8 +73,7 @@ class InboundTunnel(Tunnel):
 
     def on_down(self, error: MeshError | OSError | None) -> None:
         self.pod.tunnels.discard(self)
-        if not self.established:
-            self.pod.share.add(HANDSHAKES, -1)
+        self.pod.shook(self)
         self.plane.balance.add(-1)
         if self.peer is None:
             why = str(error) if error else "connection closed during the TLS handshake"

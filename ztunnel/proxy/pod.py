@@ -6,13 +6,14 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
+from ambient.errors import ProtocolError
 from ambient.model.address import Endpoint, IpAddress, parse_ip
 from ambient.model.identity import parse_identity
 from ambient.model.outcome import PeerLabels
 from ztunnel.hbone.headers import request_prefix
 from ztunnel.ipc.messages import PodPolicy, PodUp
 from ztunnel.proxy.backlog import CountedChunks
-from ztunnel.proxy.budget import OPEN, WAITING, Share
+from ztunnel.proxy.budget import HANDSHAKES, OPEN, WAITING, Share
 from ztunnel.proxy.connections import LiveConnections
 from ztunnel.proxy.plane import Plane
 from ztunnel.proxy.pool import TunnelPool
@@ -22,6 +23,8 @@ from ztunnel.telemetry.record import Failure
 if TYPE_CHECKING:
     from ztunnel.proxy.inbound import InboundTunnel
 
+STALLED_S: Final = 1.0
+"""A handshake that takes longer gives way when there are too many: an honest one is a few round trips."""
 _PREFIX_LIMIT: Final = 4_096
 
 
@@ -38,6 +41,7 @@ class Pod:
     __slots__ = (
         "_known_waiters",
         "_prefixes",
+        "_shaking",
         "addresses",
         "baggage",
         "buffers",
@@ -84,6 +88,7 @@ class Pod:
         self.outbound: dict[Cuttable, None] = {}
         """Outbound connections of the pod."""
         self.tunnels: set[InboundTunnel] = set()
+        self._shaking: dict[InboundTunnel, None] = {}
         self.closing = False
         self._known_waiters: list[Callable[[], None]] = []
         self._take(up.policy)
@@ -121,6 +126,25 @@ class Pod:
         """It is over."""
         if self.outbound.pop(connection, self) is None:
             self.share.add(OPEN, -1)
+
+    def shakes(self, tunnel: InboundTunnel) -> None:
+        """The TLS handshake of a tunnel to the pod begins."""
+        self._shaking[tunnel] = None
+        self.share.add(HANDSHAKES, 1)
+
+    def shook(self, tunnel: InboundTunnel) -> None:
+        """It is complete, or never will be."""
+        if self._shaking.pop(tunnel, self) is None:
+            self.share.add(HANDSHAKES, -1)
+
+    def pause_before_tunnel(self) -> float:
+        """As the share says. Where handshakes are in the way the oldest has to go if it stalls: otherwise whoever begins
+        some and says no more would keep every honest peer out."""
+        if self.share.shaking_too_many():
+            oldest = next(iter(self._shaking), None)
+            if oldest is not None and self.plane.clock() - oldest.born > STALLED_S:
+                oldest.drop(ProtocolError("TLS handshake", "", "stalled, and others wait"))
+        return self.share.pause_before_tunnel()
 
     def update(self, policy: PodPolicy) -> int:
         """New policy state: judge the live connections again; returns how many were cut."""

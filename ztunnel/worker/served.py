@@ -55,7 +55,7 @@ class ServedPod:
             keep_alive(listener, sockets.tuning)  # whatever is accepted inherits it
         count = plane.recorder.counters.count
         share = self.pod.share
-        pauses = (share.pause_before_next, share.pause_before_next, share.pause_before_tunnel)
+        pauses = (share.pause_before_next, share.pause_before_next, self.pod.pause_before_tunnel)
         self._acceptors = [
             Acceptor(plane.poller, sock, taker, count, plane.crashed, pause, ahead)
             for sock, taker, pause, ahead in zip(listeners[:_TCP_LISTENERS], takers, pauses, aheads, strict=True)

@@ -154,6 +154,9 @@ def test_a_pod_that_goes_leaves_nothing_in_the_ledger() -> None:
     share.worked()
     share.close()
     assert not any(node.cells)
+    share.add(OPEN, -5)
+    share.worked()
+    assert not any(node.cells)
 
 
 def test_a_share_takes_its_counts_along_to_another_ledger() -> None:

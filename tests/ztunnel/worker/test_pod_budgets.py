@@ -98,3 +98,17 @@ def test_handshakes_that_go_nowhere_hold_back_more_of_them_and_not_the_pods_own_
             await until(lambda: share.total(HANDSHAKES) == 0)
 
     run(scenario)
+
+
+def test_handshakes_that_stall_give_way_to_honest_ones() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            await held_to(here, Budgets(handshakes=2))
+            client, server = await pair(here, port)
+            silent = [socket.create_connection(server.hbone) for _ in range(4)]
+            await until(lambda: here.log().count("stalled, and others wait") >= 2)
+            assert await talk(client.outbound) == b"hello"
+            for one in silent:
+                one.close()
+
+    run(scenario)
