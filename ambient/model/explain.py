@@ -87,9 +87,7 @@ def _near(policies: Iterable[Authorization], connection: Connection) -> Iterator
     principal = principal_of(connection)
     for policy in policies:
         for at, rule in enumerate(policy.rules):
-            misses = differences(rule, connection, principal)
-            if misses:
-                yield policy, at, misses
+            yield policy, at, differences(rule, connection, principal)
 
 
 def _nearest(verdict: Verdict, first: Authorization, ranked: Iterable[_Near], dry: tuple[DryRun, ...]) -> Explanation:

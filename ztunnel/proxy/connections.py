@@ -39,12 +39,10 @@ def _nobody(connection: Connection, verdict: Verdict, dry_runs: tuple[DryRun, ..
     """Hears nothing."""
 
 
-def denial(verdict: Denied, occasion: str = "rejection", ground: Explanation | None = None) -> Failure:
+def denial(verdict: Denied, occasion: str, ground: Explanation) -> Failure:
     """The verdict as record of failure, in Istio's words, with its ground in ours."""
     words = _WORDS.get(verdict.reason, "{reason}").format(policy=verdict.policy, reason=verdict.reason)
     text = f"connection closed due to policy {occasion}" + (f": {words}" if occasion == "rejection" else "")
-    if ground is None:
-        return Failure(Flag.DENY, text, str(verdict.reason), verdict.policy, verdict.detail or words)
     return Failure(Flag.DENY, text, str(verdict.reason), ground.policy, ground.text.removeprefix("denied: "))
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from ambient.model.address import parse_ip
 from ambient.model.decide import SharedIndexes
+from ambient.model.explain import Explanation
 from ambient.model.identity import Identity, parse_identity
 from ambient.model.outcome import Allowed, Connection, Denied, DryRun, Effect, Reason, Verdict
 from ambient.model.policy import Action, Authorization, Match, PolicyScope, StringMatch, StringMatchKind
@@ -97,7 +98,8 @@ def test_denials_speak_istios_words() -> None:
         Reason.NO_ALLOW_MATCHED: "connection closed due to policy rejection: allow policies exist, but none allowed",
     }
     for reason, text in words.items():
-        failure = denial(Denied(reason, "a/p"))
+        verdict = Denied(reason, "a/p")
+        failure = denial(verdict, "rejection", Explanation(verdict, "a/p"))
         assert (failure.text, failure.policy, failure.reason) == (text, "a/p", reason)
 
 
