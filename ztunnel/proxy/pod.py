@@ -138,7 +138,7 @@ class Pod:
             self.share.add(HANDSHAKES, -1)
 
     def pause_before_tunnel(self) -> float:
-        """As the share says. Where handshakes are in the way the oldest has to go if it stalls: otherwise whoever begins
+        """As the share says. Where handshakes are in the way the oldest has to go if it stalls: else whoever begins
         some and says no more would keep every honest peer out."""
         if self.share.shaking_too_many():
             oldest = next(iter(self._shaking), None)
