@@ -57,9 +57,10 @@ def _workload(wire: Any) -> Workload:
     for policy in wire.authorization_policies:
         if len(parts := policy.split("/")) != 2 or not all(parts):
             raise InvalidInput(f"authorization_policies names {policy!r}", why="expected namespace/name")
+    name = wire.name
     workload = Workload(
         uid=wire.uid,
-        name=wire.name,
+        name=name,
         namespace=intern(wire.namespace),
         addresses=tuple(read_ip(raw, "addresses") for raw in wire.addresses),
         network=intern(wire.network),
@@ -68,10 +69,10 @@ def _workload(wire: Any) -> Workload:
         service_account=intern(wire.service_account or "default"),
         waypoint=_gateway(wire.waypoint, "waypoint") if wire.HasField("waypoint") else None,
         node=intern(wire.node),
-        canonical_name=intern(wire.canonical_name),
+        canonical_name=_shared(wire.canonical_name, name),
         canonical_revision=intern(wire.canonical_revision),
         workload_type=read_enum(WorkloadType, wire.workload_type, "workload_type"),
-        workload_name=intern(wire.workload_name),
+        workload_name=_shared(wire.workload_name, name),
         native_tunnel=wire.native_tunnel,
         authorization_policies=tuple(intern(key) for key in wire.authorization_policies),
         status=read_enum(Health, wire.status, "status"),
@@ -89,6 +90,11 @@ def _workload(wire: Any) -> Workload:
     if workload.tunnel_protocol is TunnelProtocol.HBONE:
         _check_identity(workload.trust_domain, workload.namespace, workload.service_account)
     return workload
+
+
+def _shared(text: str, name: str) -> str:
+    """What the pods of an owner have in common is kept once; a pod without an owner is named after itself."""
+    return name if text == name else intern(text)
 
 
 @lru_cache(maxsize=8_192)
