@@ -122,6 +122,7 @@ def test_what_was_said_of_one_policy_is_not_said_of_the_next() -> None:
     live = Live()
     for number in range(300):
         assert connections.admit(Live(peer=Identity("td", "n", f"s{number}"))) is not None
+    assert len(connections._grounds) == 300 - 256, "begun anew when it was full"
     assert connections.admit(live) == connections.admit(live)
     connections.replace(PodPolicy(known=True, policies=(replace(DENY_80, numbers=(7,)),)))
     refused = connections.admit(live)

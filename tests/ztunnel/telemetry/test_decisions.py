@@ -42,6 +42,7 @@ def test_denials_and_dry_runs_are_counted_by_policy() -> None:
     assert counters.value('policy_denials{policy="shop/no",reason="denied-by"}') == 2
     assert counters.value('policy_dry_runs{policy="shop/soon",effect="would-deny"}') == 3
     assert counters.value('policy_dry_runs{policy="shop/then",effect="would-allow"}') == 3
+    assert counters.value('policy_denials{policy="shop/yes",reason="allowed-by"}') == 0
     assert told.lines == []
 
 
