@@ -9,14 +9,37 @@ from pathlib import Path
 import pytest
 
 from tests.support.features import unproven
+from ztunnel import compiled
 
 COUNTS = Path(__file__).with_name("counts.json")
+INTERPRETED_ONLY = (
+    "tests/ztunnel/proxy/test_backlog.py",
+    "tests/ztunnel/proxy/test_lookout.py",
+    "tests/ztunnel/proxy/test_socket_end.py",
+    "tests/ztunnel/proxy/test_relay.py::test_sabotage_when_nobody_looks",
+)
+"""Tests that derive from a class or replace a method, which compiled classes do not allow."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("ambient")
     group.addoption("--prove-counts", metavar="KIND", help="fail unless the count in counts.json is collected")
+    group.addoption("--compiled", action="store_true", help="run what a worker runs where there is a compiler")
     group.addoption("--write-counts", metavar="KIND", help="write the number of collected tests into counts.json")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--compiled"):
+        form = compiled.use({})
+        if not form.compiled:
+            raise pytest.UsageError(f"--compiled: {form}")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("--compiled"):
+        left = [item for item in items if item.nodeid.startswith(INTERPRETED_ONLY)]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

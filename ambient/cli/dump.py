@@ -42,6 +42,12 @@ class Dump:
         return config is not None and config.boolean("registryOnly")
 
     @property
+    def workers(self) -> str:
+        """What the ztunnel's workers run, in its own words; "" when it does not say."""
+        version = Fields(self.raw, f"config dump of {self.node}").nested("version")
+        return "" if version is None else version.text("workers", "")
+
+    @property
     def network(self) -> str:
         """The network that the node is on."""
         config = Fields(self.raw, f"config dump of {self.node}").nested("config")

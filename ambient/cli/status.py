@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Mapping
 
 from ambient.cli import health
@@ -54,8 +55,12 @@ def _node(reach: Reach, node: str, sync: Mapping[str, object] | None) -> dict[st
     try:
         dump = dump_of(reach, node)
     except MeshError:
-        return found | dict.fromkeys(("pods", "connections", "workloads", "services", "policies"))
+        return found | dict.fromkeys(("workers", "pods", "connections", "workloads", "services", "policies"))
+    # In short, one word for each form that runs.
+    forms = "+".join(dict.fromkeys(re.findall(r"(?:^|, )(compiled|interpreted)", dump.workers)))
     return found | {
+        "ztunnel": f"{ztunnel.detail}, {forms}" if forms else ztunnel.detail,
+        "workers": dump.workers,
         "pods": len(dump.states),
         "connections": sum(1 for _ in connections(dump)),
         "workloads": len(dump.workloads),

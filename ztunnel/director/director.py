@@ -361,6 +361,7 @@ class Director:
             "workload_manager_active_proxy_count": len(self.pods.infos()) - pending,
             "workload_manager_pending_proxy_count": pending,
             "ambient_workers": len(list(self.crew)),
+            "ambient_workers_compiled": sum(1 for worker in self.crew if worker.form.startswith("compiled")),
             "ambient_known_workloads": workloads,
             "ambient_known_services": services,
             "ambient_known_policies": policies,

@@ -42,6 +42,7 @@ async def config_dump(director: Director) -> bytes:
         director.certificates.show(),
         states,
         director.config,
+        [worker.form for worker in director.crew],
     )
 
 
@@ -74,6 +75,7 @@ def _render(
     certificates: Sequence[Shown],
     states: dict[str, Any],
     config: Config,
+    forms: Sequence[str],
 ) -> bytes:
     ordered = sorted(workloads, key=lambda one: one.uid)
     return dump.render(
@@ -93,7 +95,7 @@ def _render(
             "workloadState": states,
             "stagedServices": {},
             "staticConfig": _static(config, ordered, services, policies),
-            "version": _version(),
+            "version": _version(forms),
             "config": _config(config),
         }
     )
@@ -111,8 +113,10 @@ def _static(
     }
 
 
-def _version() -> dict[str, str]:
+def _version(forms: Sequence[str]) -> dict[str, str]:
+    """`workers`: what the workers run, see `ztunnel.compiled.Form`; the other keys are Istio's."""
     return {
+        "workers": ", ".join(dict.fromkeys(forms)),
         "version": VERSION,
         "gitRevision": "unknown",
         "rustVersion": "none",

@@ -30,6 +30,7 @@ class Worker:
         self._channel = channel
         self.slot = hello.slot
         self.pid = hello.pid
+        self.form = hello.form
         self.claims = frozenset(hello.pods)
         self.namespaces = dict(zip(hello.pods, hello.netns, strict=False))
         self.pods: dict[str, str] = dict.fromkeys(hello.pods, "")
@@ -139,7 +140,8 @@ class Crew:
             other.leaving = True
             other.send(Drain(deadline_s=300.0))
         self._workers.append(worker)
-        _log.info("worker %d (pid %d) joined, serving %d pods", worker.slot, worker.pid, len(worker.claims))
+        claims, form = len(worker.claims), worker.form or "of unknown form"
+        _log.info("worker %d (pid %d) joined, %s, serving %d pods", worker.slot, worker.pid, form, claims)
         self._owner.worker_joined(worker)
 
     def _leave(self, worker: Worker, why: str) -> None:

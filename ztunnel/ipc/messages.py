@@ -22,7 +22,7 @@ from ztunnel.ipc.settings import Settings as Settings
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hello:
     """First message of a connection. `pods`: uids that this worker already serves (empty on a fresh start), `netns`:
-    the inode of each one's namespace, in the same order.
+    the inode of each one's namespace, in the same order. `form`: what it runs, see `ztunnel.compiled.Form`.
 
     `counters` state is kept by the worker; after a reconnect it reports totals since ITS start (see Counters).
     """
@@ -32,6 +32,7 @@ class Hello:
     pods: tuple[str, ...] = ()
     identities: tuple[str, ...] = ()
     netns: tuple[int, ...] = ()
+    form: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

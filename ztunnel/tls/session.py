@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from typing import Final
 
 from ambient.errors import ProtocolError
@@ -24,7 +25,8 @@ class TlsSession:
         self._object = context.wrap_bio(self._incoming, self._outgoing, server_side=server)
         self.feed = self._incoming.write
         """Take octets from the wire."""
-        self._read = self._object.read
+        # With a buffer it returns a number, which its stub does not say.
+        self._read: Callable[[int, memoryview], int] = self._object.read  # type: ignore[assignment]
         self.write = self._object.write
         """Encrypt octets (all of them, at once); only after the handshake."""
 
@@ -65,7 +67,7 @@ class TlsSession:
         Raises ProtocolError when the stream is corrupt.
         """
         try:
-            return self._read(len(buffer), buffer) or -1  # type: ignore[return-value]
+            return self._read(len(buffer), buffer) or -1
         except ssl.SSLWantReadError:
             return 0
         except ssl.SSLZeroReturnError:

@@ -10,16 +10,19 @@ import sys
 
 import uvloop
 
-from ztunnel.worker.worker import Worker
+from ztunnel import compiled
 
 
-async def _serve(slot: int, path: str) -> None:
+async def _serve(slot: int, path: str, form: compiled.Form) -> None:
+    # Not before the compiled modules, if there are any, are the ones that are found.
+    from ztunnel.worker.worker import Worker
+
     loop = asyncio.get_running_loop()
     finished = asyncio.Event()
     # The supervisor ends us through the director's Drain; a terminal's signal must not come before it.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
     loop.add_signal_handler(signal.SIGTERM, finished.set)
-    Worker(loop, slot, path, finished.set).start()
+    Worker(loop, slot, path, finished.set, form=str(form)).start()
     gc.collect()
     gc.freeze()
     await finished.wait()
@@ -31,7 +34,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--slot", type=int, required=True, help="number of this worker, from 0")
     parser.add_argument("--socket", required=True, help="path of the director's socket")
     options = parser.parse_args(arguments)
-    uvloop.run(_serve(options.slot, options.socket))
+    uvloop.run(_serve(options.slot, options.socket, compiled.use()))
     return 0
 
 

@@ -26,7 +26,7 @@ TICK_S: Final = 1.0
 
 
 class Worker:
-    """`finished` is called after Drain when nothing is left to do."""
+    """`finished` is called after Drain when nothing is left to do. `form`: what is told about the modules it runs."""
 
     def __init__(
         self,
@@ -37,8 +37,10 @@ class Worker:
         *,
         log_fd: int = 1,
         make_sockets: MakeSockets = PodSockets,
+        form: str = "",
     ) -> None:
         self._loop = loop
+        self._form = form
         self._slot = slot
         self._finished = finished
         self._make_sockets = make_sockets
@@ -77,6 +79,7 @@ class Worker:
                 pods=tuple(self._pods),
                 identities=self.plane.wallet.identities,
                 netns=tuple(served.netns_inode for served in self._pods.values()),
+                form=self._form,
             )
         )
         self.plane.routes.director_back()
