@@ -14,7 +14,7 @@ from ztunnel import compiled
 COUNTS = Path(__file__).with_name("counts.json")
 INTERPRETED_ONLY = (
     "tests/ztunnel/proxy/test_backlog.py",
-    "tests/ztunnel/proxy/test_lookout.py",
+    "tests/ztunnel/proxy/test_poller.py::test_of_sockets_that_nobody_reads",
     "tests/ztunnel/proxy/test_socket_end.py",
     "tests/ztunnel/proxy/test_relay.py::test_sabotage_when_nobody_looks",
 )
