@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from ambient.errors import MeshError
 from bench import budgets, envoy, stranger
-from bench.arms import Arm, bare, ours
+from bench.arms import Arm, bare, interpreted, ours
 from bench.cases import CASES, Case, Sample, run_case
 from bench.fair import fair
 from bench.fair import lines as fair_lines
@@ -45,8 +45,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--against",
         default="envoy",
-        metavar="envoy|none|PATH",
-        help="PATH: a ztunnel that understands Istio's local configuration variables (default: envoy)",
+        metavar="envoy|interpreted|none|PATH",
+        help="interpreted: our own sources, not compiled; PATH: a ztunnel that understands Istio's local configuration "
+        "variables (default: envoy)",
     )
     parser.add_argument("--rounds", type=int, default=FEWEST_ROUNDS, help=f"alternations, at least {FEWEST_ROUNDS}")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of one measurement (default: 1)")
@@ -80,6 +81,9 @@ def peer(world: World, options: argparse.Namespace, folder: Path) -> Iterator[Ar
     elif options.against == "envoy":
         with envoy.running(world, options.workers, folder) as arm:
             yield arm
+    elif options.against == "interpreted":
+        with interpreted(options.workers, folder, options.env) as arm:
+            yield arm
     else:
         with stranger.running(world, options.workers, folder, Path(options.against).resolve()) as arm:
             yield arm
@@ -91,7 +95,7 @@ def alternate(world: World, arms: Sequence[Arm], case: Case, rounds: int, second
     for number in range(rounds):
         first = number % len(arms)
         for arm in (*arms[first:], *arms[:first]):
-            taken[arm.title].append(run_case(world, arm, case, seconds))
+            taken[arm.title].append(run_case(arm.lab or world, arm, case, seconds))
     return taken
 
 
@@ -103,7 +107,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
         "options": {key: getattr(options, key) for key in ("against", "rounds", "seconds", "workers")},
         "cases": {},
     }
-    if options.against not in ("none", "envoy"):
+    if options.against not in ("none", "envoy", "interpreted"):
         found["options"]["against"] = Path(options.against).name
     lines: list[str] = []
     if "judging" in wanted:
@@ -133,7 +137,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
         if done:
             lines += ["", *markdown(done)]
         if "memory" in wanted:
-            sizes = [one for arm, before in rested for one in footprints(lab, arm, before, options.seconds)]
+            sizes = [one for arm, before in rested for one in footprints(arm.lab or lab, arm, before, options.seconds)]
             found["memory"] = [asdict(one) for one in sizes]
             table = [
                 "",

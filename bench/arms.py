@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
 
-from bench.world import BARE, MESH, World
+from bench.world import BARE, MESH, World, world
+from ztunnel.compiled import SWITCH
 
 Reach = Callable[[str, int], tuple[str, int]]
 """(server "near" or "far", port) -> address and port that the client dials."""
@@ -13,12 +16,14 @@ Reach = Callable[[str, int], tuple[str, int]]
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """`pids`: all proxy processes of both ends. `title` is what tables call it."""
+    """`pids`: all proxy processes of both ends. `title` is what tables call it. `lab`: the one it is in, where that is
+    not the one of the other arms."""
 
     title: str
     client: str
     reach: Reach
     pids: Callable[[], list[int]]
+    lab: World | None = None
 
 
 def no_pids() -> list[int]:
@@ -29,6 +34,13 @@ def no_pids() -> list[int]:
 def ours(world: World) -> Arm:
     """eBPF capture and our ztunnel."""
     return Arm("ambient", f"{MESH}/client", lambda server, port: _pod(world, MESH, server, port), world.ztunnel_pids)
+
+
+@contextmanager
+def interpreted(workers: int, folder: Path, env: Sequence[str]) -> Iterator[Arm]:
+    """The same in a second lab, whose workers run the sources and nothing compiled from them."""
+    with world(workers, folder, [*env, f"ztunnel:{SWITCH}=never"], suffix="-plain") as lab:
+        yield replace(ours(lab), title="interpreted", lab=lab)
 
 
 def bare(world: World) -> Arm:

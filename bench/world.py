@@ -113,13 +113,13 @@ class World:
 
 
 @contextmanager
-def world(workers: int, folder: Path, env: Sequence[str] = ()) -> Iterator[World]:
-    """Build the load generator and the lab; it is down afterwards whatever happens."""
-    binary = folder / "load"
+def world(workers: int, folder: Path, env: Sequence[str] = (), suffix: str = "") -> Iterator[World]:
+    """Build the load generator and the lab; it is down afterwards whatever happens. `suffix` names a second one."""
+    binary = folder / f"load{suffix}"
     source = Path(__file__).with_name("load.c")
     compiler = next((name for name in ("cc", "clang", "gcc") if shutil.which(name)), "cc")
     run([compiler, "-O2", "-Wall", "-Wextra", "-o", str(binary), str(source)])
-    names = Names(lab_name(f"bench-{os.getpid()}"))
+    names = Names(lab_name(f"bench-{os.getpid()}{suffix}"))
     stage = Stage(names.lab)
     settings = [f"ztunnel:ZTUNNEL_WORKER_THREADS={workers}", *env]
     try:
