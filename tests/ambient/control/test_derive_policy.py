@@ -325,6 +325,12 @@ def test_an_invalid_policy_that_was_to_be_a_dry_run_closes_nothing() -> None:
         assert closing({**odd, "spec": spec})[0] is not None
 
 
+def test_what_is_refused_of_another_kind_is_not_a_policy() -> None:
+    refused = RefusedObject("PeerAuthentication", "default", "p", ERROR, {"spec": {}}, False)
+    result = policy_set(Records(refused=(refused,)), ROOT, dry_run=False)
+    assert (result.policies, result.conditions) == ({}, {})
+
+
 def test_selectors_are_found_by_any_label() -> None:
     index = ByLabel()
     index.add("ns", {"a": "1", "b": "2"}, "both")
