@@ -176,10 +176,6 @@ class Share:
         """With all workers of the node."""
         return sum(self._cells[kind])
 
-    def mine(self, kind: int) -> int:
-        """With this worker."""
-        return self._mine[kind]
-
     def worked(self) -> None:
         """A connection that the pod began has carried octets lately."""
         self._mine[BUSY] = int(self._clock())
