@@ -8,7 +8,7 @@ from typing import Final
 from ambient.settings import integer, size
 from ztunnel.tuning import Reader
 
-PER_WORKER: Final = 250
+PER_WORKER: Final = 100
 """New connections a second for every worker: a part of what it can do that leaves room for others."""
 KINDS: Final = 5
 """What is counted of each pod in the node's ledger: see ztunnel.proxy.budget."""
