@@ -255,3 +255,31 @@ def test_any_order_of_changes_gives_the_same_view() -> None:
             assert view.endpoints(key) == fresh.endpoints(key)
         assert view.service_by_address("", VIP, "x") == fresh.service_by_address("", VIP, "x")
         assert [view.workloads_on(node) for node in "ab"] == [fresh.workloads_on(node) for node in "ab"]
+
+
+def test_a_pod_is_found_by_its_own_name_among_others_of_its_node_and_namespace() -> None:
+    one, other = workload("one", "10.0.0.1"), workload("other", "10.0.0.2")
+    elsewhere = workload("one", "10.0.0.3", namespace="x")
+    view = mesh(other, elsewhere, one)
+    assert view.local_workload("default", "one", "n1") == one
+    assert view.local_workload("default", "other") == other
+    assert view.local_workload("default", "nobody", "n1") is None
+    assert view.local_workload("default", "one", "n2") is None
+
+
+def test_what_can_be_asked_for_by_name_is_known_when_it_is_there() -> None:
+    view = mesh(workload("one", "10.0.0.1"), service("web", "10.96.0.1"))
+    there = ["address:/10.0.0.1", "address:/10.96.0.1", "workload:Kubernetes//Pod/default/one"]
+    assert all(view.knows(name) for name in [*there, "service:default/web.default.svc.cluster.local"])
+    missing = ["address:/10.0.0.9", "address:east/10.0.0.1", "workload:nobody", "service:default/nobody.example"]
+    assert not any(view.knows(name) for name in missing)
+    assert view.knows("hostname:nobody.example")
+    assert view.knows("blocks:")
+
+
+def test_a_service_that_is_gone_has_no_name_left() -> None:
+    web = service("web", "10.96.0.1")
+    view = mesh(web)
+    view.apply(gone=[("service", web.key)])
+    assert view.service_by_hostname(web.hostname, "default") is None
+    assert view.services_by_hostname(web.hostname) == ()
