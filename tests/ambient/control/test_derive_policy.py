@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from ambient.control.derive import DeriveSettings, derive
 from ambient.control.derive_policy import policy_set
 from ambient.control.derive_rule import translate
 from ambient.control.derive_select import ByLabel
@@ -368,38 +367,3 @@ def test_rules_are_named_by_their_place_in_the_file_all_the_way_to_explain() -> 
     shown = read_policy(Fields(json.loads(json.dumps(dump_policy(received))), "dump"))
     assert explain([shown], (), connection()).text == "allowed: rule 4 of default/p matches"
     assert "nearest is rule 2 of" in explain([shown], (), connection(destination="10.0.0.1:9")).text
-
-
-@pytest.mark.parametrize(
-    ("written", "meant"),
-    [
-        (["td/ns/a/sa/b"], ["td/ns/a/sa/b", "new/ns/a/sa/b", "old/ns/a/sa/b"]),
-        (["old/ns/a/*"], ["old/ns/a/*", "new/ns/a/*", "td/ns/a/*"]),
-        (["other/ns/a/sa/b"], ["other/ns/a/sa/b"]),
-        (["*/ns/a/sa/b"], ["*/ns/a/sa/b"]),
-        (["td*"], ["td*"]),
-        (["*"], ["*"]),
-        (["td/ns/a/sa/b", "old/ns/a/sa/b"], ["td/ns/a/sa/b", "new/ns/a/sa/b", "old/ns/a/sa/b"]),
-    ],
-)
-def test_names_of_the_same_trust_domain_stand_for_each_other(written: list[str], meant: list[str]) -> None:
-    rules = [
-        source(principals=written),
-        source(notPrincipals=written),
-        when("source.principal", *written),
-        when("source.principal", notValues=written),
-    ]
-    wanted = [Match(principals=strings(*meant)), Match(not_principals=strings(*meant))] * 2
-    settings = DeriveSettings(trust_domain="td", trust_domain_aliases=frozenset({"old", "new"}))
-    derived = derive(records(policy({"rules": rules})), settings)
-    found = derived.policies["default/p"].rules
-    assert [[set(m.principals) | set(m.not_principals) for m in r[0]] for r in found] == [
-        [set(m.principals) | set(m.not_principals)] for m in wanted
-    ]
-    assert [bool(r[0][0].principals) for r in found] == [True, False] * 2
-    assert derive(records(policy({"rules": rules})), DeriveSettings(trust_domain="td")).policies["default/p"].rules == (
-        rule(Match(principals=strings(*written))),
-        rule(Match(not_principals=strings(*written))),
-        rule(Match(principals=strings(*written))),
-        rule(Match(not_principals=strings(*written))),
-    )
