@@ -301,7 +301,9 @@ def test_an_invalid_policy_of_the_root_namespace_closes_the_mesh() -> None:
 def test_a_selector_that_cannot_be_read_counts_as_everything() -> None:
     odd: list[Any] = [1, {"matchLabels": 1}, {"matchLabels": {"a": 1}}, {"matchLabels": {}}, {"matchLabel": {"a": "b"}}]
     for selector in odd:
-        assert closing({"spec": {"selector": selector}})[0].scope is PolicyScope.NAMESPACE
+        policy_, _, result = closing({"spec": {"selector": selector}})
+        assert policy_.scope is PolicyScope.NAMESPACE
+        assert result.selecting(pod()) == ()
 
 
 def test_where_the_last_good_version_stands_nothing_is_closed() -> None:
