@@ -139,6 +139,22 @@ def test_status_shows_every_node_and_the_revision() -> None:
     assert _row(ran.out, "n2")[1:4] == ["ready", "ready", "revision"]
 
 
+@pytest.mark.parametrize(
+    ("workers", "shown"),
+    [
+        ("compiled (46 modules, mypyc 2)", "ready, compiled"),
+        ("interpreted (stream.py is not what was compiled)", "ready, interpreted"),
+        ("compiled (46 modules, mypyc 2), interpreted (ZTUNNEL_COMPILED=never)", "ready, compiled+interpreted"),
+        ("", "ready"),
+    ],
+)
+def test_status_says_which_form_the_workers_run_and_in_full_why(workers: str, shown: str) -> None:
+    mesh = healthy("n1")
+    mesh.answers["n1/ztunnel", "/config_dump"] = {"version": {"workers": workers}}
+    (node,) = ambient(mesh, "status", "-o", "json").json["nodes"]
+    assert (node["ztunnel"], node["workers"]) == (shown, workers)
+
+
 def test_status_shows_a_part_that_does_not_answer_and_goes_on() -> None:
     mesh = healthy("n1", "n2")
     del mesh.answers["n1/ztunnel", "/config_dump"]
