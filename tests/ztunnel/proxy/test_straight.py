@@ -39,6 +39,13 @@ def test_the_target_sees_the_client_where_the_kernel_lets_us_and_never_itself() 
     run(scenario)
 
 
+class StandIn:
+    """In the place of a pod's sockets: keeps none ready, so there is nothing to give back."""
+
+    def tick(self) -> None:
+        return
+
+
 def test_a_taken_port_is_tried_again_and_at_last_our_own_address_is_used() -> None:
     tries: list[Endpoint | None] = []
 
@@ -52,7 +59,7 @@ def test_a_taken_port_is_tried_again_and_at_last_our_own_address_is_used() -> No
             pod = here.workers[0]._pods["uid-client"].pod
             done: list[tuple[socket.socket | None, OSError | None]] = []
 
-            class Sockets:
+            class Sockets(StandIn):
                 def tcp(self, version: int) -> socket.socket:
                     tries.append(dial._speak_for)
                     kind = socket.socket if dial._speak_for is None else Taken
@@ -86,7 +93,7 @@ class Stubborn(socket.socket):
         raise OSError(errno.EADDRNOTAVAIL, "not here")
 
 
-class StubbornSockets:
+class StubbornSockets(StandIn):
     def tcp(self, version: int) -> socket.socket:
         return Stubborn(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
@@ -132,7 +139,7 @@ def test_never_as_the_client_where_the_setting_says_so() -> None:
     run(scenario)
 
 
-class Dealt:
+class Dealt(StandIn):
     """Sockets whose port is not the kernel's choice; `real` asks the kernel what is connected."""
 
     def __init__(self, ports: Iterable[int], real: PodSockets | None) -> None:
