@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from ambient.cli.env import Usage
 from ambient.errors import InvalidInput, Refused
-from ambient.model.address import Endpoint, IpAddress, parse_ip
+from ambient.model.address import Endpoint, IpAddress, parse_ip, port_number
 from ambient.model.mesh import Mesh
 from ambient.model.names import wildcards
 from ambient.model.workload import IpFamilies, Service, TunnelProtocol, Workload
@@ -47,14 +47,15 @@ class Target:
 
 def split_port(text: str) -> tuple[str, int]:
     """("host", port) of "host:port" or "[ip6]:port"; raises Usage."""
-    host, separator, port = text.rpartition(":")
-    if not separator or not host or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536:
+    host, separator, digits = text.rpartition(":")
+    port = port_number(digits)
+    if not separator or not host or not port:
         raise Usage("not a destination", repr(text), "expected HOST:PORT, NAMESPACE/POD:PORT or [IP6]:PORT")
     if host.startswith("[") and host.endswith("]"):
-        return host[1:-1], int(port)
+        return host[1:-1], port
     if ":" in host:
         raise Usage("not a destination", repr(text), "an IPv6 address needs brackets")
-    return host, int(port)
+    return host, port
 
 
 def _address(text: str) -> IpAddress | None:

@@ -14,7 +14,7 @@ from ambient.kube import syntax
 from ambient.kube.metadata import Shape, read_common
 from ambient.kube.read import Field, Object
 from ambient.kube.records import Container, ContainerPort, EnvVar, HttpGet, Pod, Probe, TcpSocket
-from ambient.model.address import IpAddress, parse_ip
+from ambient.model.address import IpAddress, parse_ip, port_number
 
 SHAPE: Final = Shape(("v1",), True, syntax.dns_subdomain, ("spec",))
 POD_IPS: Final = "ambient.mesh/pod-ips"
@@ -194,7 +194,12 @@ def _probe_port(field: Field, named: Mapping[str, int]) -> int:
         if field.value not in named:
             raise field.refuse(f"no port of this container is called {field.value!r}")
         return named[field.value]
-    return Field(int(field.value), field.path, field.what).port() if isinstance(field.value, str) else field.port()
+    if isinstance(field.value, str):
+        number = port_number(field.value)
+        if not number:
+            raise field.refuse(f"{field.value[:40]} is not a port (1..65535)")
+        return number
+    return field.port()
 
 
 def _http_get(field: Field, named: Mapping[str, int]) -> HttpGet:

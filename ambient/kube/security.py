@@ -15,6 +15,7 @@ from ambient.kube.metadata import Shape, read_common
 from ambient.kube.policies import Operation, PeerMtls, PolicyRule, Source, TargetRef, When
 from ambient.kube.read import Field, Object
 from ambient.kube.records import AuthorizationPolicy, PeerAuthentication
+from ambient.model.address import port_number
 
 SHAPE: Final = Shape(("security.istio.io/v1", "security.istio.io/v1beta1"), True, syntax.dns_subdomain, ("spec",))
 ACTIONS: Final = ("ALLOW", "DENY", "AUDIT", "CUSTOM")
@@ -89,9 +90,10 @@ def _port_modes(field: Field) -> tuple[tuple[int, str], ...]:
     modes = {}
     for text, value in field.mapping().items():
         entry = Field(value, f"{field.path}[{text}]", field.what)
-        if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 65535 or text != str(int(text)):
+        port = port_number(text)
+        if not port or text != str(port):
             raise entry.refuse(f"{text!r} is not a port (1..65535)")
-        modes[int(text)] = _mode(entry)
+        modes[port] = _mode(entry)
     if not modes:
         raise field.refuse("must name at least one port")
     return tuple(sorted(modes.items()))
@@ -195,9 +197,7 @@ def _source(field: Field) -> Source:
 
 
 def _policy_port(value: str) -> str:
-    if value.isascii() and value.isdigit() and 1 <= int(value) <= 65535 and len(value) <= 5:
-        return ""
-    return f"{value!r} is not a port (1..65535)"
+    return "" if port_number(value) else f"{value!r} is not a port (1..65535)"
 
 
 def _operation(field: Field) -> Operation:

@@ -21,6 +21,9 @@ READY_PORT: Final = 15021
 DISCOVERY_PORT: Final = 15012
 CONTROL_HTTP_PORT: Final = 15014
 
+_LAST_PORT: Final = 65_535
+_PORT_DIGITS: Final = 5
+
 ZTUNNEL_PORTS: Final = frozenset({OUTBOUND_PORT, PLAINTEXT_PORT, HBONE_PORT})
 """Ports that no traffic may be aimed at through the proxy ("illegal ports")."""
 
@@ -57,10 +60,19 @@ class Endpoint:
         return f"[{self.ip}]:{self.port}" if self.ip.version == 6 else f"{self.ip}:{self.port}"
 
 
+def port_number(text: str) -> int:
+    """A port (1..65535) written in at most five digits; 0 for anything else, however long it is."""
+    if not text.isascii() or not text.isdigit() or len(text) > _PORT_DIGITS:
+        return 0
+    number = int(text)
+    return number if number <= _LAST_PORT else 0
+
+
 def parse_endpoint(text: str) -> Endpoint:
     """Read "ip:port" or "[ip6]:port"; raises InvalidInput."""
-    host, separator, port = text.rpartition(":")
-    if not separator or not port.isascii() or not port.isdigit() or not 0 < int(port) < 65536 or len(port) > 5:
+    host, separator, digits = text.rpartition(":")
+    port = port_number(digits)
+    if not separator or not port:
         raise InvalidInput("not an address and port", repr(text), "expected ip:port or [ip6]:port, port 1..65535")
     if host.startswith("[") and host.endswith("]"):
         address = parse_ip(host[1:-1])
@@ -68,4 +80,4 @@ def parse_endpoint(text: str) -> Endpoint:
         raise InvalidInput("not an address and port", repr(text), "an IPv6 address needs brackets")
     else:
         address = parse_ip(host)
-    return Endpoint(address, int(port))
+    return Endpoint(address, port)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ambient.errors import InvalidInput
-from ambient.model.address import Endpoint, IpAddress, parse_endpoint
+from ambient.model.address import Endpoint, IpAddress, parse_endpoint, port_number
 from ambient.model.mesh import Mesh, address_name, blocks_name, hostname_name, service_name, workload_name
 from ambient.model.waypoints import gateway_target, waypoints_of
 from ambient.model.workload import GatewayAddress, NetworkAddress, Service, Workload
@@ -67,17 +67,18 @@ def _of_address(mesh: Mesh, pod: Workload, asked: Endpoint, network: str, depend
 
 
 def _of_name(mesh: Mesh, pod: Workload, authority: str, network: str, depends: set[str]) -> Meaning:
-    host, _, port = authority.rpartition(":")
+    host, _, digits = authority.rpartition(":")
+    port = port_number(digits)
     depends.add(hostname_name(host))
     service = mesh.service_by_hostname(host, pod.namespace)
-    if service is None or not port.isdecimal():
+    if service is None or not port:
         return Meaning(depends=frozenset(depends))
     depends.add(service_name(service.key))
     ours = pod.application_tunnel is not None or service.key in pod.services
     if not ours and not any(_leads_to(mesh, gateway, pod, depends) for gateway in waypoints_of(service)):
         return Meaning(depends=frozenset(depends))
     own = pod.services.get(service.key, ())
-    targets = [p.target_port for ports in (own, service.ports) for p in ports if p.service_port == int(port)]
+    targets = [p.target_port for ports in (own, service.ports) for p in ports if p.service_port == port]
     target = next((target for target in targets if target), 0)
     return Meaning(target, _standing_for(service, network), frozenset(depends))
 

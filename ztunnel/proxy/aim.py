@@ -12,7 +12,7 @@ from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from ambient.errors import InvalidInput
-from ambient.model.address import ZTUNNEL_PORTS, Endpoint, IpAddress, parse_endpoint
+from ambient.model.address import ZTUNNEL_PORTS, Endpoint, IpAddress, parse_endpoint, port_number
 from ambient.model.workload import TunnelPreamble
 from ztunnel.ipc.authorities import AuthorityAnswer
 from ztunnel.ipc.messages import PodPolicy
@@ -62,8 +62,8 @@ def take_aim(
         port, said = asked.port, asked
     else:
         host, _, service_port = text.rpartition(":")
-        numeric = service_port.isascii() and service_port.isdigit() and len(service_port) <= 5
-        if not numeric or not 0 < int(service_port) < 65_536 or not _hostname(host):
+        number = port_number(service_port)
+        if not number or not _hostname(host):
             return _miss(400, f"authority not understood: {text!r}", "bad-request")
         port = 0 if proxied else _own_port(policy, host, service_port)
         if not port and (tunnel is not None or policy.fronts):
@@ -74,7 +74,7 @@ def take_aim(
             return _miss(503, f"no such service port here: {text}", "no-service-port")
         if proxied and (answer is None or answer.address is None):
             return _miss(503, f"no address stands for {host}", "no-service-address")
-        said = Endpoint(answer.address if answer is not None and answer.address else local, int(service_port))
+        said = Endpoint(answer.address if answer is not None and answer.address else local, number)
     if tunnel is not None and tunnel.port:
         port = tunnel.port
     if port in ZTUNNEL_PORTS:

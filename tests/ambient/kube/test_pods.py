@@ -104,6 +104,7 @@ RULES = [
     Bad(f"{PROBE}.exec", {"command": ["true"]}, "not supported; use httpGet or tcpSocket"),
     Bad(f"{PROBE}.grpc", {"port": 1}, "not supported; use httpGet or tcpSocket"),
     Bad(f"{PROBE}.httpGet", REMOVE, "exactly one of httpGet and tcpSocket", at="spec.containers[0].readinessProbe"),
+    Bad(f"{PROBE}.httpGet.port", "9" * 5_000, "is not a port"),
     Bad(f"{PROBE}.tcpSocket", {"port": 1}, "exactly one of", at="spec.containers[0].readinessProbe"),
     Bad(f"{PROBE}.httpGet.port", "https", "no port of this container is called 'https'"),
     Bad(f"{PROBE}.httpGet.port", 0, "0 is not a port"),

@@ -29,6 +29,7 @@ def test_endpoints_are_read_and_written(text: str, ip: str, port: int) -> None:
     [
         *("", "10.0.0.1", "10.0.0.1:", "10.0.0.1:0", "10.0.0.1:65536", "10.0.0.1:080000", "10.0.0.1:٣"),
         *("10.0.0.1:-1", "fd00::1:80", "[fd00::1]", "[fd00::1:80", "host:80", "10.0.0:80", ":80", "10.0.0.1:8 0"),
+        pytest.param(f"10.0.0.1:{'9' * 5_000}", id="more digits than int() reads"),
     ],
 )
 def test_what_is_no_endpoint_is_refused(text: str) -> None:

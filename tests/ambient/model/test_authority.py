@@ -83,6 +83,8 @@ ROWS: dict[str, tuple[tuple[Value, ...], Workload, str, tuple[int, str]]] = {
         *(behind(workload("a", "10.0.0.5"), WEB, ports=((80, 9090),)), f"{HOST}:80", (9090, "10.96.0.1")),
     ),
     "a name that is not": ((GUARDED, WP, POD), POD, "nobody.example:80", (0, "")),
+    "a port of more digits than a number may have": ((GUARDED, WP, POD), POD, f"{HOST}:{'9' * 5_000}", (0, "")),
+    "a port in the digits of another script": ((GUARDED, WP, POD), POD, f"{HOST}:\u0668\u0660", (0, "")),
     "no port": ((GUARDED, WP, POD), POD, HOST, (0, "")),
     "nothing": ((GUARDED, WP, POD), POD, "", (0, "")),
 }

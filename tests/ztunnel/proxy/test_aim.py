@@ -82,6 +82,7 @@ AIMS: dict[str, tuple[PodPolicy, str, AuthorityAnswer | None, Aim | int | None]]
     "a port of ztunnel through a name": (FRONT, f"{NAME}:80", answer(15001), 503),
     "nothing at all": (PROXY, "", None, 400),
     "a name of odd letters": (FRONT, "a_b:80", None, 400),
+    "a port of more digits than a number may have": (PLAIN, f"10.0.0.1:{'9' * 5_000}", None, 400),
     "port 0 of a name": (FRONT, f"{NAME}:0", None, 400),
 }
 
