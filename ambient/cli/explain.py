@@ -22,6 +22,7 @@ from ambient.cli.table import show as show_table
 from ambient.errors import Refused, Unavailable
 from ambient.model.address import Endpoint, parse_endpoint, parse_ip
 from ambient.model.balance import Target as Considered
+from ambient.model.balance import port_of
 from ambient.model.mesh import Mesh
 from ambient.model.outcome import Forward, Hop, Passthrough, Plan, Refuse
 from ambient.model.route import route
@@ -168,10 +169,10 @@ def _endpoints(view: Mesh, dialled: Target) -> list[Endpoint]:
         return [dialled.endpoint]
     found = []
     for endpoint in view.endpoints(dialled.service.key):
-        for port in endpoint.ports:
-            addresses = [ip for ip in endpoint.workload.addresses if ip.version == dialled.endpoint.ip.version]
-            if port.service_port == dialled.endpoint.port and addresses:
-                found.append(Endpoint(addresses[0], port.target_port))
+        port = port_of(dialled.service, endpoint, dialled.endpoint.port)
+        addresses = [ip for ip in endpoint.workload.addresses if ip.version == dialled.endpoint.ip.version]
+        if port and addresses:
+            found.append(Endpoint(addresses[0], port))
     return found
 
 

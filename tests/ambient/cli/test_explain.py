@@ -52,6 +52,14 @@ def test_strict_denies_who_is_not_in_the_mesh() -> None:
     assert explain("shop/web", "db.shop:80", dump_of([STRICT])).code == Exit.OK
 
 
+def test_who_is_not_in_the_mesh_finds_an_endpoint_by_the_port_of_the_service_too() -> None:
+    dump = dump_of([STRICT])
+    dump["services"][0]["endpoints"]["Kubernetes//Pod/shop/db"]["port"] = {}
+    ran = explain("shop/outside", "db.shop:80", dump)
+    assert "shop/db on n2  10.1.2.2:8080, plain TCP" in ran.out
+    assert "denied: rule 1 of istio-system/istio_converted_static_strict matches" in ran.out
+
+
 def test_an_address_that_nobody_has_is_a_source_without_identity() -> None:
     assert explain("203.0.113.7", "db.shop:80", dump_of([STRICT])).code == Exit.NEGATIVE
     assert explain("203.0.113.7", "db.shop:80", dump_of([])).code == Exit.OK
