@@ -12,7 +12,8 @@ def run(env: Env, args: argparse.Namespace) -> int:
     if args.rest in (["-h"], ["--help"]):
         env.line(
             f"usage: ambient {args.command}\n\nRuns the process in the foreground; every setting is an environment "
-            f"variable (names and defaults: ambient/{args.command}/settings.py).\n\nexamples:\n  ambient " + args.command
+            f"variable (names and defaults: ambient/{args.command}/settings.py).\n\nexamples:\n"
+            f"  ambient {args.command}"
         )
         return Exit.OK
     if args.rest:
