@@ -42,6 +42,12 @@ class Dump:
         return config is not None and config.boolean("registryOnly")
 
     @property
+    def only_waypoints(self) -> bool:
+        """The node keeps everybody but its waypoint from a pod; Istio's ztunnel, which says nothing of it, does not."""
+        config = Fields(self.raw, f"config dump of {self.node}").nested("config")
+        return config is None or config.boolean("onlyWaypoints")
+
+    @property
     def workers(self) -> str:
         """What the ztunnel's workers run, in its own words; "" when it does not say."""
         version = Fields(self.raw, f"config dump of {self.node}").nested("version")

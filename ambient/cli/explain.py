@@ -15,7 +15,7 @@ from typing import Any
 from ambient.cli.dump import Dump
 from ambient.cli.env import Env, Exit, Usage
 from ambient.cli.gather import chosen, dump_of
-from ambient.cli.judgement import Judgement, judge
+from ambient.cli.judgement import Judgement, Views, judge
 from ambient.cli.names import Source, Target, source, targets
 from ambient.cli.table import output_option
 from ambient.cli.table import show as show_table
@@ -73,11 +73,12 @@ def run(env: Env, args: argparse.Namespace) -> int:
     dumps = {node: dump for node in chosen(reach, None) for dump in [_dump(env, reach, node)] if dump}
     if not dumps:
         raise Unavailable("no ztunnel answers", reach.label)
-    views = {node: _mesh(dump) for node, dump in dumps.items()}
-    anywhere = next(iter(views))
-    client = source(views[anywhere], args.source, dumps[anywhere].network)
-    node = client.workload.node if client.workload and client.workload.node in views else anywhere
-    view, strict = views[node], dumps[node].registry_only
+    meshes = {node: _mesh(dump) for node, dump in dumps.items()}
+    views = Views(meshes, frozenset(node for node, dump in dumps.items() if not dump.only_waypoints))
+    anywhere = next(iter(meshes))
+    client = source(meshes[anywhere], args.source, dumps[anywhere].network)
+    node = client.workload.node if client.workload and client.workload.node in meshes else anywhere
+    view, strict = meshes[node], dumps[node].registry_only
     client = source(view, args.source, dumps[node].network)
     pairs = _pairs(client, targets(view, args.destination, client))
     sections = [_section(view, views, *pair, registry_only=strict) for pair in pairs]
@@ -105,7 +106,7 @@ def _pairs(client: Source, dialled: tuple[Target, ...]) -> list[tuple[Source, Ta
     return pairs
 
 
-def _section(view: Mesh, views: dict[str, Mesh], client: Source, dialled: Target, *, registry_only: bool) -> Section:
+def _section(view: Mesh, views: Views, client: Source, dialled: Target, *, registry_only: bool) -> Section:
     if not client.captured or client.workload is None:
         judgements, plan = _uncaptured(view, views, client, dialled)
         return Section(client, dialled, plan, tuple(judgements))
@@ -130,9 +131,7 @@ def _mesh(dump: Dump) -> Mesh:
     return mesh
 
 
-def _judgements(
-    view: Mesh, views: dict[str, Mesh], client: Source, dialled: Target, plan: Plan
-) -> tuple[list[Judgement], str]:
+def _judgements(view: Mesh, views: Views, client: Source, dialled: Target, plan: Plan) -> tuple[list[Judgement], str]:
     """The judgement at each possible endpoint, and the route in words."""
     match plan:
         case Refuse():
@@ -145,7 +144,7 @@ def _judgements(
             return judged, "mutual TLS through the mesh" if plan.hops[0].authority else "in clear to an endpoint"
 
 
-def _uncaptured(view: Mesh, views: dict[str, Mesh], client: Source, dialled: Target) -> tuple[list[Judgement], str]:
+def _uncaptured(view: Mesh, views: Views, client: Source, dialled: Target) -> tuple[list[Judgement], str]:
     """The same for a client that is not in the mesh: the cluster's own load balancing takes it anywhere."""
     finals = _endpoints(view, dialled)
     plain = [judge(view, views, client, Hop(str(final.ip), final.port), final) for final in finals]

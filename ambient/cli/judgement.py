@@ -62,7 +62,15 @@ class Judgement:
         }
 
 
-def judge(view: Mesh, views: Mapping[str, Mesh], client: Source, hop: Hop, final: Endpoint | None) -> Judgement:
+@dataclass(frozen=True, slots=True)
+class Views:
+    """The mesh as each node knows it. `lax`: nodes where policies alone say who may go past a waypoint."""
+
+    meshes: Mapping[str, Mesh]
+    lax: frozenset[str] = frozenset()
+
+
+def judge(view: Mesh, views: Views, client: Source, hop: Hop, final: Endpoint | None) -> Judgement:
     """Judge at the destination's own node; `view` stands in where that node does not answer. `final`: where the
     application is asked for; None where only the node itself will find out, by resolving a name."""
     network = client.workload.network if client.workload else ""
@@ -83,10 +91,10 @@ def judge(view: Mesh, views: Mapping[str, Mesh], client: Source, hop: Hop, final
     if workload.tunnel_protocol is not TunnelProtocol.HBONE:
         text = f"allowed: {workload.namespace}/{workload.name} is not in the mesh, nobody judges"
         return Judgement(hop, final, workload, True, "not-in-the-mesh", text)
-    there = views.get(workload.node, view)
+    there = views.meshes.get(workload.node, view)
     known = there.workload(workload.uid) or workload
     peer = client.workload.identity if hop.authority and client.workload else None
-    wanted = waypoint_principals(there, known)
+    wanted = () if workload.node in views.lax else waypoint_principals(there, known)
     if wanted and str(peer) not in wanted and final.port not in open_ports(there, known):
         text = f"denied: only its waypoint may connect ({', '.join(sorted(wanted))})"
         return Judgement(hop, final, known, False, Reason.NOT_ITS_WAYPOINT, text)

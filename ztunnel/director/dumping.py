@@ -165,4 +165,5 @@ def _config(config: Config) -> dict[str, Any]:
         "xdsOnDemand": config.on_demand,
         "metricsSeries": config.metrics_series,
         "registryOnly": config.registry_only,
+        "onlyWaypoints": config.only_waypoints,
     }

@@ -171,6 +171,15 @@ def test_a_service_behind_a_waypoint_is_routed_to_it_and_the_waypoint_decides() 
     assert "only its waypoint may connect" in past.out
 
 
+@pytest.mark.parametrize("config", [{"onlyWaypoints": False}, {}], ids=["ours, told so", "Istio's"])
+def test_a_node_that_leaves_waypoints_to_policies_lets_pass_who_goes_past_them(config: dict[str, bool]) -> None:
+    dump = dump_of([], waypoint={"destination": "shop/wp.shop.svc.cluster.local", "hboneMtlsPort": 15008})
+    dump["config"] = {"onlyWaypoints": True}
+    assert explain("shop/web", "shop/db:8080", dump).code == Exit.NEGATIVE
+    dump["config"] = config
+    assert explain("shop/web", "shop/db:8080", dump).code == Exit.OK
+
+
 def test_a_waypoint_that_is_not_there_is_refused_at_the_source() -> None:
     dump = dump_of([], waypoint={"destination": "shop/wp.shop.svc.cluster.local", "hboneMtlsPort": 15008})
     ran = explain("shop/web", "db.shop:80", dump)

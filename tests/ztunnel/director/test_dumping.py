@@ -83,7 +83,7 @@ async def test_the_settings_have_the_names_and_forms_of_a_real_dump_and_ours_sta
     async with world.director() as director:
         dump = json.loads(await config_dump(director))
     ours, theirs = dump["config"], golden["config"]
-    assert ours.keys() - theirs.keys() == {"trustDomain", "metricsSeries", "registryOnly"}
+    assert ours.keys() - theirs.keys() == {"trustDomain", "metricsSeries", "registryOnly", "onlyWaypoints"}
     for key in ours.keys() & theirs.keys():
         if None not in (ours[key], theirs[key]):
             assert type(ours[key]) is type(theirs[key]), key
