@@ -98,7 +98,7 @@ class Estate:
             sock, _ = listener.accept()
         except OSError:
             return
-        pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+        pid, uid = _other_end(sock)
         if uid != os.geteuid():
             _log.warning("a process of user %d tried to take over", uid)
             sock.close()
@@ -153,6 +153,11 @@ class Heir:
     def connect(self) -> bool:
         """Whether somebody is there to take over from."""
         sock = _connected(self._path)
+        if sock is not None and (uid := _other_end(sock)[1]) != os.geteuid():
+            # Keys, roots and sockets out of a stranger's hands would make it master of the node.
+            _log.warning("a process of user %d has put itself in the place of %s: not believed", uid, self._path)
+            sock.close()
+            sock = None
         if sock is None:
             self.gone.set()
             return False
@@ -204,6 +209,12 @@ def _connected(path: str | Path) -> socket.socket | None:
         sock.close()
         return None
     return sock
+
+
+def _other_end(sock: socket.socket) -> tuple[int, int]:
+    """Process and user that connected, or that listens."""
+    pid, uid, _ = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    return pid, uid
 
 
 def _answers(path: Path) -> bool:

@@ -1,7 +1,8 @@
 """Addresses of endpoints that discovery knows by host name only, found with the node's resolvers.
 
 One question of each family per name, from inside the asking pod's network namespace; answers are kept as long as they
-say (within limits), and longer when the resolvers have nothing better to say.
+say (within limits), and longer when the resolvers have nothing better to say. They are kept for that pod alone: who
+rules a namespace can answer there in the resolvers' name, and must not lead the others astray.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ DEADLINE_S: Final = 4.0
 SHORTEST_S: Final = 1.0
 LONGEST_S: Final = 300.0
 MOST: Final = 4_096
-"""Names kept, as many as Istio keeps."""
+"""Names kept, as many as Istio keeps; a name counts once for each pod that asked."""
 
 Done = Callable[[tuple[IpAddress, ...]], None]
 
@@ -42,16 +43,17 @@ class Hosts:
     def __init__(self, plane: Plane, resolvers: Resolvers) -> None:
         self._plane = plane
         self._resolvers = resolvers
-        self._known: OrderedDict[str, _Known] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], _Known] = OrderedDict()
+        """By uid of the pod and name."""
         self._under_way: dict[tuple[str, str], _Search] = {}
 
     def find(self, pod: Pod, name: str, done: Done) -> None:
         """Call back once with the name's addresses, maybe at once; with none when it has none or nobody answers."""
-        known = self._known.get(name)
+        key = (pod.uid, name)
+        known = self._known.get(key)
         if known is not None and known.until > self._plane.clock():
             done(known.addresses)
             return
-        key = (pod.uid, name)
         search = self._under_way.get(key)
         if search is not None:
             search.waiting.append(done)
@@ -62,14 +64,14 @@ class Hosts:
         search.begin(self._plane, self._resolvers, pod, name)
 
     def _over(self, key: tuple[str, str], addresses: tuple[IpAddress, ...], ttl: float) -> None:
-        search, name = self._under_way.pop(key), key[1]
+        search = self._under_way.pop(key)
         if not addresses:
             self._plane.recorder.counters.count("host_lookup_failures")
-            old = self._known.get(name)
+            old = self._known.get(key)
             addresses = old.addresses if old is not None else ()
         kept = min(max(ttl, SHORTEST_S), LONGEST_S)
-        self._known[name] = _Known(addresses, self._plane.clock() + kept)
-        self._known.move_to_end(name)
+        self._known[key] = _Known(addresses, self._plane.clock() + kept)
+        self._known.move_to_end(key)
         if len(self._known) > MOST:
             self._known.popitem(last=False)
         for done in search.waiting:

@@ -22,6 +22,9 @@ _SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
 _VERSION_2_PROXY: Final = 0x21
 _TCP4, _TCP6 = 0x11, 0x21
 _IDENTITY_TLV: Final = 0xD0
+_LONGEST_NAME: Final = 253
+"""Characters of a host name (RFC 1035 section 2.3.4). What is asked of the director is remembered, there and here: a
+peer must not choose how much that is."""
 _LOOPBACK: Final[dict[int, IpAddress]] = {4: IPv4Address("127.0.0.1"), 6: IPv6Address("::1")}
 
 
@@ -110,7 +113,7 @@ def _miss(status: int, text: str, reason: str) -> Miss:
 
 
 def _hostname(text: str) -> bool:
-    return text.isascii() and text.replace("-", "").replace(".", "").isalnum()
+    return len(text) <= _LONGEST_NAME and text.isascii() and text.replace("-", "").replace(".", "").isalnum()
 
 
 def _own_port(policy: PodPolicy, host: str, service_port: str) -> int:

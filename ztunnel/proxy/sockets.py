@@ -5,6 +5,7 @@ Also what an accepted socket says about itself: who dialled, and where to.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -85,17 +86,19 @@ def original_destination(sock: socket.socket) -> Endpoint:
 
 
 class PodSockets:
-    """Makes sockets in one pod's network namespace. Owns `netns_fd` until `close`; -1 is the namespace we are in.
+    """Makes sockets in one pod's network namespace. Owns `netns_fd` until `close`; -1 is the namespace we are in. Once
+    closed it makes none: they would be in ours, and speak for the pod from there.
 
     Entering a namespace costs system calls, so TCP sockets are made a few at a time and kept for the next use; a pod
     that stops connecting gives them back.
     """
 
-    __slots__ = ("_mark", "_netns_fd", "_quiet", "_spare", "_tuples", "tuning")
+    __slots__ = ("_closed", "_mark", "_netns_fd", "_quiet", "_spare", "_tuples", "tuning")
 
     def __init__(self, netns_fd: int, mark: int = PROXY_MARK) -> None:
         self.tuning = Tuning()
         self._netns_fd = netns_fd
+        self._closed = False
         self._mark = mark
         self._spare: dict[int, list[socket.socket]] = {}
         self._quiet = 0
@@ -158,6 +161,8 @@ class PodSockets:
         return True
 
     def _inside(self) -> AbstractContextManager[None]:
+        if self._closed:
+            raise OSError(errno.ENETDOWN, "the pod is gone")
         return nullcontext() if self._netns_fd < 0 else entered(self._netns_fd)
 
     def tick(self) -> None:
@@ -174,6 +179,7 @@ class PodSockets:
 
     def close(self) -> None:
         """Close what is kept and the namespace descriptor."""
+        self._closed = True
         self._give_back()
         if self._tuples is not None:
             self._tuples.close()

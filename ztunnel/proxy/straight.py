@@ -17,6 +17,8 @@ from ztunnel.proxy.tuples import Found
 from ztunnel.telemetry.record import ConnectionRecord, Failure, Flag
 
 if TYPE_CHECKING:
+    import asyncio
+
     from ztunnel.proxy.pod import Pod
 
 CONNECT_TIMEOUT_S: Final = 10.0
@@ -68,7 +70,7 @@ def socket_for(pod: Pod, target: Endpoint, speak_for: Endpoint | None) -> socket
 class AppDial:
     """Connects to the application, as the client if `speak_for` is given; tries again when a port was taken."""
 
-    __slots__ = ("_dial", "_done", "_pod", "_speak_for", "_target", "_tries", "sock")
+    __slots__ = ("_again", "_dial", "_done", "_pod", "_speak_for", "_target", "_tries", "sock")
 
     def __init__(
         self,
@@ -83,6 +85,7 @@ class AppDial:
         self._done = done
         self._tries = 0
         self._dial: Dial | None = None
+        self._again: asyncio.Handle | None = None
         self.sock: socket.socket | None = None
 
     def begin(self) -> None:
@@ -96,6 +99,8 @@ class AppDial:
 
     def cancel(self) -> None:
         """Forget it."""
+        if self._again is not None:
+            self._again.cancel()
         if self._dial is not None:
             self._dial.cancel()
         if self.sock is not None:
@@ -118,7 +123,7 @@ class AppDial:
                 # Better from our own address than not at all; it is counted.
                 self._speak_for = None
                 self._pod.plane.recorder.counters.count("source_address_not_preserved")
-            self._pod.plane.loop.call_soon(self.begin)
+            self._again = self._pod.plane.loop.call_soon(self.begin)
             return
         self._done(None, error)
 

@@ -20,6 +20,9 @@ _KEYS: Final = {
     "cloud.availability_zone": "zone",
 }
 
+_LONGEST: Final = 253
+"""Characters of a value: no name in Kubernetes has more. Each is kept in memory and goes out with every scrape."""
+
 
 def read_baggage(fields: Fields, principal: str = "") -> PeerLabels:
     """Labels from every `baggage` field; unknown keys and empty values are passed over. `principal` is what the
@@ -31,5 +34,5 @@ def read_baggage(fields: Fields, principal: str = "") -> PeerLabels:
                 key, _, rest = pair.partition("=")
                 label = _KEYS.get(key)
                 if label is not None and rest:
-                    found[label] = rest.partition("=")[0]
+                    found[label] = rest.partition("=")[0][:_LONGEST]
     return PeerLabels(principal=principal, **found)

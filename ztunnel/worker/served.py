@@ -133,6 +133,7 @@ class ServedPod:
 
     def close(self) -> None:
         """Cut what is left and release every descriptor."""
+        self.pod.closing = True
         self.stop_accepting()
         self.pod.live.cut_all(DRAINED)
         for connection in list(self.pod.outbound):

@@ -178,19 +178,24 @@ class Worker:
 
     def _update(self, message: m.PodUpdate) -> None:
         served = self._pods.get(message.uid)
-        if served is None:
-            return
+        if served is not None:
+            self._judge_anew(served, message.policy)
+
+    def _judge_anew(self, served: ServedPod, policy: m.PodPolicy) -> bool:
+        """Put a new policy into force. Whatever is wrong with it, the old one is void: then the pod takes nothing until
+        it comes again, and the director hears of it (False)."""
         try:
-            cut = served.pod.update(message.policy)
+            cut = served.pod.update(policy)
         except Exception as error:
-            # Whatever is wrong with the new policy, the old one is void: the pod takes nothing until it comes again.
-            del self._pods[message.uid]
+            uid = served.pod.uid
+            del self._pods[uid]
             served.close()
             self.plane.crashed("policy update", error)
-            self._link.send(m.PodReady(uid=message.uid, error=f"policy update failed: {error}"))
-            return
+            self._link.send(m.PodReady(uid=uid, error=f"policy update failed: {error}"))
+            return False
         if cut:
             self.recorder.counters.count("connections_cut_by_policy", cut)
+        return True
 
     def _pod_up(self, message: m.PodUp, fds: list[int]) -> bool:
         old = self._pods.get(message.uid)
@@ -202,10 +207,10 @@ class Worker:
         ):
             # The same pod once more: only what is known about it may be new.
             old.up = message
-            old.pod.update(message.policy)
-            if message.row >= 0:
-                old.pod.share.move(*self.plane.ledgers.place(message.row))
-            self._link.send(m.PodReady(uid=message.uid))
+            if self._judge_anew(old, message.policy):
+                if message.row >= 0:
+                    old.pod.share.move(*self.plane.ledgers.place(message.row))
+                self._link.send(m.PodReady(uid=message.uid))
             return False
         if old is not None:
             del self._pods[message.uid]

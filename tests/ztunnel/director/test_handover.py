@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -189,3 +190,19 @@ async def test_a_certificate_offered_twice_is_held_once(world: World) -> None:
         for _ in range(2):
             one.certificates.offer({IDENTITY: Secret(sealed("test", b"none"), "", 0.0)})
         assert len(os.listdir("/proc/self/fd")) == before + 1
+
+
+@scenario
+async def test_neither_side_believes_a_process_of_another_user(world: World) -> None:
+    async with leaving(world) as one, AsyncExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        patch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        stranger = Heir(world.config.handover_socket)
+        assert not stranger.connect(), "what listens there is no ztunnel of ours"
+        assert stranger.gone.is_set()
+        sock = socket.socket(socket.AF_UNIX)
+        sock.connect(world.config.handover_socket)
+        sock.setblocking(False)
+        assert await asyncio.get_running_loop().sock_recv(sock, 1) == b""
+        sock.close()
+        assert one.estate.taken is None

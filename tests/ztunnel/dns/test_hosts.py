@@ -76,9 +76,9 @@ async def zone() -> AsyncIterator[tuple[World, Zone, TestPod]]:
         transport.close()
 
 
-async def find(here: World, name: str) -> list[str]:
+async def find(here: World, name: str, uid: str = "uid-client") -> list[str]:
     found: asyncio.Future[tuple[IpAddress, ...]] = asyncio.get_running_loop().create_future()
-    pod = here.workers[0]._pods["uid-client"].pod
+    pod = here.workers[0]._pods[uid].pod
     here.workers[0].plane.hosts.find(pod, name, found.set_result)
     return sorted(str(ip) for ip in await found)
 
@@ -172,6 +172,21 @@ def test_many_at_once_ask_once() -> None:
     run(scenario)
 
 
+def test_what_one_pod_was_told_is_not_believed_for_another() -> None:
+    """A pod may rule its own network namespace, and answer there in the resolver's name."""
+
+    async def scenario() -> None:
+        async with zone() as (here, resolver, _):
+            await here.pod("neighbour", "127.0.0.12")
+            resolver.names["db.example"] = [("203.0.113.66", 300)]
+            assert await find(here, "db.example", "uid-neighbour") == ["203.0.113.66"]
+            resolver.names["db.example"] = [("192.0.2.1", 60)]
+            assert await find(here, "db.example") == ["192.0.2.1"]
+            assert await find(here, "db.example", "uid-neighbour") == ["203.0.113.66"], "each has its own"
+
+    run(scenario)
+
+
 def test_an_answer_that_does_not_fit_is_asked_for_over_tcp() -> None:
     async def scenario() -> None:
         async with zone() as (here, resolver, _):
@@ -221,7 +236,7 @@ def test_the_memory_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
                 await find(here, f"n{number}.example")
             hosts = here.workers[0].plane.hosts
             assert isinstance(hosts, Hosts)
-            assert list(hosts._known) == ["n3.example", "n4.example", "n5.example"]
+            assert [name for _, name in hosts._known] == ["n3.example", "n4.example", "n5.example"]
 
     run(scenario)
 

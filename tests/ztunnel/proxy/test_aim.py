@@ -77,6 +77,7 @@ AIMS: dict[str, tuple[PodPolicy, str, AuthorityAnswer | None, Aim | int | None]]
     ),
     "a name with a PROXY header and no address": (PROXY, f"{NAME}:80", answer(8080), 503),
     "a name with a PROXY header is always a question": (PROXY, f"{NAME}:80", None, None),
+    "a name longer than names are is no question": (FRONT, f"{'a' * 254}:80", None, 400),
     "a port of ztunnel": (PLAIN, "10.0.0.1:15008", None, 503),
     "a port of ztunnel that the tunnel replaces": (ANY, "10.0.0.1:15008", None, straight("10.0.0.1:15088")),
     "a port of ztunnel through a name": (FRONT, f"{NAME}:80", answer(15001), 503),

@@ -9,6 +9,7 @@ import pytest
 from ambient.errors import KernelError
 from ambient.model.address import parse_endpoint, parse_ip
 from ztunnel.proxy.sockets import PodSockets, endpoint_of, original_destination, ports_in_turn, speak_as, text_of
+from ztunnel.proxy.tuples import Found
 from ztunnel.tuning import Tuning
 
 
@@ -72,6 +73,18 @@ def test_sockets_are_ready_to_use_and_spare_ones_are_closed_with_the_pod() -> No
     sockets.close()
     assert all(one.fileno() == -1 for one in spare)
     made.close()
+
+
+def test_there_are_no_sockets_for_a_pod_that_is_gone_least_of_all_in_our_own_namespace() -> None:
+    sockets = PodSockets(-1, mark=0)
+    sockets.close()
+    with pytest.raises(KernelError, match="the pod is gone"):
+        sockets.tcp(4)
+    with pytest.raises(KernelError, match="the pod is gone"):
+        sockets.udp(4)
+    here = parse_endpoint("127.0.0.1:1")
+    assert sockets.found(here, here) is Found.NOTHING
+    assert not sockets.is_local(here.ip)
 
 
 def test_an_address_of_the_namespace_is_known_from_any_other() -> None:

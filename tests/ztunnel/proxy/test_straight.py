@@ -88,6 +88,46 @@ def test_a_taken_port_is_tried_again_and_at_last_our_own_address_is_used() -> No
     run(scenario)
 
 
+def test_what_was_cancelled_between_two_tries_is_not_tried_again() -> None:
+    class Taken(socket.socket):
+        def connect_ex(self, address: object) -> int:
+            return errno.EADDRNOTAVAIL
+
+    class Sockets:
+        made = 0
+
+        def tcp(self, version: int) -> socket.socket:
+            Sockets.made += 1
+            return Taken(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+
+        def found(self, local: Endpoint, remote: Endpoint) -> Found:
+            return Found.NOTHING
+
+    async def scenario() -> None:
+        async with world() as here:
+            await here.pod("client", "127.0.0.11")
+            pod = here.workers[0]._pods["uid-client"].pod
+            real, pod.sockets = pod.sockets, Sockets()
+            done: list[object] = []
+            dial = AppDial(
+                pod, parse_endpoint("127.0.0.12:9"), parse_endpoint("127.0.0.1:5"), lambda *o: done.append(o)
+            )
+            dial.begin()
+            for _ in range(1_000):
+                if here.counter("source_port_collisions"):
+                    break
+                await asyncio.sleep(0)  # one turn, so that the next try has been put off but not made
+            assert here.counter("source_port_collisions") == 1
+            dial.cancel()
+            made = Sockets.made
+            for _ in range(5):
+                await asyncio.sleep(0)
+            pod.sockets = real
+            assert (Sockets.made, done) == (made, [])
+
+    run(scenario)
+
+
 class Stubborn(socket.socket):
     def bind(self, address: object) -> None:
         raise OSError(errno.EADDRNOTAVAIL, "not here")

@@ -49,6 +49,10 @@ def test_octets_that_are_no_text_are_replaced_and_a_second_equals_sign_ends_the_
     assert read_baggage(((b"baggage", b"service.name=a=b"),)).canonical_service == "a"
 
 
+def test_a_value_is_no_longer_than_a_name_can_be() -> None:
+    assert read_baggage(((b"baggage", b"service.name=" + b"x" * 16_000),)).canonical_service == "x" * 253
+
+
 def test_who_it_is_comes_from_nowhere_else() -> None:
     assert read_baggage(((b"baggage", b"principal=spiffe://td/ns/a/sa/b"),)).principal == ""
 

@@ -263,6 +263,43 @@ def test_messages_that_make_no_sense_are_refused_and_counted() -> None:
     run(scenario)
 
 
+@pytest.mark.parametrize("offered", [False, True], ids=["told", "offered once more"])
+def test_with_a_policy_that_cannot_be_used_the_one_before_it_is_void_too(offered: bool) -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client, server = await pair(here, port)
+            assert await talk(client.outbound) == b"hello"
+            here.crashes = 1
+            server.policy = replace(server.policy, addresses=("no address",))
+            if offered:
+                here.send_up(server)
+            else:
+                here.update(server)
+            await until(lambda: any("policy update failed" in one.error for one in here.director.of(m.PodReady)))
+            assert server.uid not in here.workers[0]._pods
+            assert await talk(client.outbound) == b""
+
+    run(scenario)
+
+
+def test_a_tunnel_that_waits_for_a_certificate_ends_with_its_pod() -> None:
+    async def scenario() -> None:
+        async with world() as here:
+            server = await here.pod("server", "127.0.0.12", certificate=False)
+            reader, writer = await asyncio.open_connection(*server.hbone)
+            plane = here.workers[0].plane
+            await until(lambda: bool(plane.wallet._waiting))
+            here.director.send(m.PodDown(uid=server.uid))
+            await until(lambda: not here.workers[0]._pods)
+            here.certificate(server.identity)
+            await until(lambda: bool(plane.wallet.identities))
+            assert not plane.tunnels, "nobody is there to be reached"
+            assert await reader.read() == b""
+            writer.close()
+
+    run(scenario)
+
+
 def test_the_dump_lists_open_connections_with_both_ends() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
