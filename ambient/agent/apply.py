@@ -253,9 +253,9 @@ class Applier:
         self._drop_rows(entry, keep=pod.addresses)
         log.info("pod %s: row changed: %s", pod, pod.capture)
 
-    async def release(self, uid: str) -> None:
+    async def release(self, uid: str, let_go: Callable[[], None] = lambda: None) -> None:
         """Let the pod go on without the mesh: new connections directly, proxied ones until they end or the drain is
-        over; then take everything out."""
+        over; then take everything out. `let_go` is called once new connections go directly."""
         entry = self._journal.get(uid)
         if entry is None:
             return
@@ -270,6 +270,7 @@ class Applier:
                     self._kernel.put_row(ip, replace(row, flags=Flag.HBONE_IN))
             self._checkpoint(uid, "after release ROW")
             log.info("pod %s: released, letting its proxied connections end", entry.pod)
+            let_go()
             await self._drain(netns)
         await self.take_out(uid)
         log.info("pod %s: out of the mesh", entry.pod)

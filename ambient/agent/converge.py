@@ -34,12 +34,13 @@ class State(StrEnum):
 
 @dataclass(slots=True)
 class Tracked:
-    """A pod on its way in or out, or in. `problem` is why the last attempt failed, `since` when the first of an
-    unbroken row did (loop time)."""
+    """A pod on its way in or out, or in. `let_go`: of one that is being released, new connections go directly.
+    `problem` is why the last attempt failed, `failing_since` when the first of an unbroken row did (loop time)."""
 
     pod: PodTarget
     state: State
     task: asyncio.Task[None] | None = None
+    let_go: bool = False
     problem: str = ""
     failing_since: float | None = None
 
@@ -73,7 +74,7 @@ class Convergence:
         """Go on with the adopted pods that no action has claimed."""
         for uid, tracked in self._tracked.items():
             if tracked.state is State.RELEASING and tracked.task is None:
-                self._begin(uid, tracked, State.RELEASING, self._applier.release, uid)
+                self._begin(uid, tracked, State.RELEASING, self._release, uid)
 
     def act(self, actions: Iterable[Action]) -> None:
         """Start these; returns at once."""
@@ -90,7 +91,7 @@ class Convergence:
                     self._begin(pod.uid, tracked, State.WAITING, work, pod)
                 case Release(uid, why):
                     log.info("pod %s: leaves the mesh: %s", self._tracked[uid].pod, why)
-                    self._begin(uid, self._tracked[uid], State.RELEASING, self._applier.release, uid)
+                    self._begin(uid, self._tracked[uid], State.RELEASING, self._release, uid)
                 case Gone(uid, why):
                     log.info("pod %s: %s", self._tracked[uid].pod, why)
                     self._begin(uid, self._tracked[uid], State.LEAVING, self._applier.take_out, uid)
@@ -99,7 +100,8 @@ class Convergence:
         """Every pod is where the plan wants it; those that fail for long do not count."""
         now = asyncio.get_running_loop().time()
         return all(
-            t.state in (State.ENROLLED, State.RELEASING)
+            t.state is State.ENROLLED
+            or (t.state is State.RELEASING and t.let_go)
             or (t.failing_since is not None and now - t.failing_since > GIVE_UP_WAITING_S)
             for t in self._tracked.values()
         )
@@ -115,7 +117,7 @@ class Convergence:
         self, uid: str, tracked: Tracked, state: State, work: Callable[[Any], Coroutine[Any, Any, None]], argument: Any
     ) -> None:
         before = tracked.task
-        tracked.state = state
+        tracked.state, tracked.let_go = state, False
         tracked.problem, tracked.failing_since = "", None
         tracked.task = asyncio.create_task(
             self._try(uid, tracked, before, work, argument), name=f"{state} {tracked.pod}"
@@ -170,6 +172,15 @@ class Convergence:
     async def _update(self, pod: PodTarget) -> None:
         await self._addresses_free(pod)
         await self._applier.update(pod)
+
+    async def _release(self, uid: str) -> None:
+        tracked = self._tracked[uid]
+
+        def let_go() -> None:
+            tracked.let_go = True
+            self._changed()
+
+        await self._applier.release(uid, let_go)
 
     async def _addresses_free(self, pod: PodTarget) -> None:
         """Wait for pods that are leaving and had one of these addresses: their rows must not outlive this point."""

@@ -16,6 +16,8 @@ from ambient.lab.sync import control_get
 
 def status(lab: Lab) -> dict[str, Any]:
     """Everything, JSON-ready. Keys: lab, mesh, revision, supervisor, control, nodes, pods, services, refused."""
+    # Processes first: a pod that starts meanwhile must not be shown running with what was known of it before.
+    running = {pod.uid: _pids(lab.names.pod_cgroup(pod.node_name, pod.uid)) for pod in lab.records().of(Pod)}
     records = lab.records()
     parts = [_component(component) for component in components(lab.settings, records)]
     return {
@@ -25,7 +27,7 @@ def status(lab: Lab) -> dict[str, Any]:
         "supervisor": {"pids": _pids(lab.names.cgroup("supervisor"))},
         "control": _control(lab, parts),
         "nodes": [_node(lab, node, parts, records) for node in records.of(Node)],
-        "pods": [_pod(lab, pod, records) for pod in records.of(Pod)],
+        "pods": [_pod(lab, pod, records, running.get(pod.uid, [])) for pod in records.of(Pod)],
         "services": [_service(service) for service in records.of(Service)],
         "conditions": _conditions(records),
         "refused": [_refused(refused) for refused in records.refused],
@@ -78,7 +80,7 @@ def _observed(records: Records, part: dict[str, Any], node: str) -> dict[str, An
     return {"observed": state.observed} if state is not None else {}
 
 
-def _pod(lab: Lab, pod: Pod, records: Records) -> dict[str, Any]:
+def _pod(lab: Lab, pod: Pod, records: Records, pids: list[int]) -> dict[str, Any]:
     raw = pod.raw.get("status") or {}
     containers = raw.get("containerStatuses") or []
     return {
@@ -95,7 +97,7 @@ def _pod(lab: Lab, pod: Pod, records: Records) -> dict[str, Any]:
         "containers": containers,
         "message": raw.get("message", ""),
         "netns": lab.names.node(pod.node_name) if pod.host_network else lab.names.pod(pod.namespace, pod.name),
-        "pids": _pids(lab.names.pod_cgroup(pod.node_name, pod.uid)),
+        "pids": pids,
     }
 
 

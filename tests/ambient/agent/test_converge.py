@@ -50,9 +50,25 @@ def test_a_wish_is_carried_out_and_counted_as_held_meanwhile(node: Node) -> None
         assert moves.count == 1
         moves.convergence.act([Release("uid-web", NotEnrolled.NOT_LABELLED)])
         assert moves.convergence.held() == {"uid-web": Held(target(), releasing=True)}
-        assert moves.convergence.settled()
+        assert not moves.convergence.settled(), "nothing was done yet"
+        await until(moves.convergence.settled)
         await until(lambda: moves.state() is None)
         assert node.kernel.untouched
+
+    asyncio.run(body())
+
+
+def test_a_pod_that_drains_is_settled_once_new_connections_go_directly(node: Node) -> None:
+    async def body() -> None:
+        moves = Moves(node)
+        moves.convergence.act([Enrol(target())])
+        await until(lambda: moves.state() is State.ENROLLED)
+        node.kernel.proxied_connections = 1
+        moves.convergence.act([Release("uid-web", NotEnrolled.NOT_LABELLED)])
+        await until(moves.convergence.settled)
+        assert moves.state() is State.RELEASING
+        assert node.said["uid-web"] is None
+        await moves.convergence.close()
 
     asyncio.run(body())
 
