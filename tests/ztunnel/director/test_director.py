@@ -11,6 +11,7 @@ import pytest
 
 from ambient.errors import Unavailable
 from ambient.model.outcome import Forward, NoRoute, Passthrough, Refuse
+from ambient.model.workload import TunnelProtocol
 from ambient.xds.client import Batch
 from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE
 from ambient.xds.messages import DeltaResponse
@@ -341,6 +342,21 @@ async def test_a_changed_trust_domain_gives_the_pod_another_identity(world: Worl
         await director.add(ALICE, own_netns())
         director.discovery.apply(Batch(ADDRESS_TYPE, (replace(ALICE_WORKLOAD, trust_domain="other.example"),)))
         assert (await worker.hears(ipc.PodUp, 2)).identity == "spiffe://other.example/ns/shop/sa/alice-sa"
+
+
+@scenario
+async def test_the_nodes_workloads_have_certificates_ahead_of_their_pods_until_the_last_is_gone(world: World) -> None:
+    native = replace(ALICE_WORKLOAD, tunnel_protocol=TunnelProtocol.NONE, native_tunnel=True)
+    plain = replace(ALICE_WORKLOAD, uid="p", service_account="plain", tunnel_protocol=TunnelProtocol.NONE)
+    twin = replace(native, uid="twin")
+    async with world.director() as director:
+        director.snapshot_done()
+        director.discovery.apply(Batch(ADDRESS_TYPE, (native, twin, plain, BOB_WORKLOAD)))
+        await eventually(lambda: [identity for identity, _ in director.certificates.held()] == [IDENTITY])
+        director.discovery.apply(Batch(ADDRESS_TYPE, gone=(("workload", twin.uid),)))
+        assert len(director.certificates.show()) == 1
+        director.discovery.apply(Batch(ADDRESS_TYPE, gone=(("workload", native.uid),)))
+        assert not director.certificates.show()
 
 
 @scenario

@@ -216,3 +216,20 @@ def test_an_application_that_refuses_is_reported_as_503() -> None:
             assert 'error="connect to 127.0.0.12:1: Connection refused"' in here.log()
 
     run(scenario)
+
+
+def test_an_answer_other_than_200_ends_the_client_by_reset() -> None:
+    async def scenario() -> None:
+        async with world() as here:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, 1)
+            # Nothing is said: octets that nobody has read would make a reset of any end.
+            reader, writer = await asyncio.open_connection(*client.outbound)
+            try:
+                with pytest.raises(ConnectionResetError):
+                    await reader.read()
+            finally:
+                writer.close()
+
+    run(scenario)
