@@ -71,9 +71,11 @@ async def zone() -> AsyncIterator[tuple[World, Zone, TestPod]]:
         here.director.send(settings)
         await until(lambda: bool(here.workers[0].plane.settings.upstream_resolvers))
         client = await here.pod("client", "127.0.0.11")
-        yield here, resolver, client
-        server.close()
-        transport.close()
+        try:
+            yield here, resolver, client
+        finally:
+            server.close()
+            transport.close()
 
 
 async def find(here: World, name: str, uid: str = "uid-client") -> list[str]:
