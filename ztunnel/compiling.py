@@ -35,7 +35,7 @@ LEFT: Final = MappingProxyType(
     {
         "ztunnel/proxy/sockets.py": "system calls are all it does, and stand-ins derive from it",
         "ztunnel/telemetry/counters.py": "its totals are referred to weakly",
-        "ztunnel/telemetry/access_log.py": "its text values derive from str",
+        "ztunnel/telemetry/fields.py": "its values derive from str and tuple",
         "ztunnel/tls/contexts.py": "runs once per certificate",
     }
 )

@@ -16,33 +16,12 @@ from functools import lru_cache
 from typing import Final
 
 from ambient.errors import InvalidInput
-from ztunnel.telemetry.log_filter import LEVELS, LogFilter, parse_filter
+from ztunnel.telemetry.fields import Bare, Field, Item, Run
+from ztunnel.telemetry.log_filter import RANKS, LogFilter, parse_filter
 
 _ATOMIC: Final = 4_096
 _QUEUE_LIMIT: Final = 1 << 20
 _RETRY_S: Final = 0.05
-
-Field = tuple[str, str | int]
-
-
-class Run(tuple[Field, ...]):
-    """Fields that are written together again and again; they know how they are written in the text form."""
-
-    shown: str
-
-
-Item = Field | Run
-
-
-class _Bare(str):
-    """A text value that is written without quotes in the text form (addresses)."""
-
-    __slots__ = ()
-
-
-def bare(text: str) -> str:
-    """Mark a value to be written without quotes in the text form, if it can be mistaken for nothing else then."""
-    return _Bare(text) if text.isprintable() and " " not in text else text
 
 
 def together(*fields: Field) -> Run:
@@ -88,7 +67,7 @@ def _text_of(items: Sequence[Item]) -> str:
 
 
 def _show(value: str | int) -> str | int:
-    return value if isinstance(value, (_Bare, int)) else _quote(value)
+    return value if isinstance(value, (Bare, int)) else _quote(value)
 
 
 def _one_line(message: str) -> str:
@@ -159,7 +138,7 @@ class LogWriter:
         least = self._thresholds.get(scope)
         if least is None:
             least = self._thresholds[scope] = self._filter.threshold(scope)
-        return LEVELS.index(level) >= least
+        return RANKS[level] >= least
 
     def log(self, level: str, scope: str, message: str, fields: Sequence[Item] | None = None) -> None:
         """Queue one line."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ambient.model.outcome import Connection, Denied, DryRun, Effect, Verdict
-from ztunnel.telemetry.access_log import Field, bare
+from ztunnel.telemetry.fields import Field, bare
 from ztunnel.telemetry.recorder import Recorder
 
 SCOPE: Final = "rbac"

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from ambient.model.outcome import PeerLabels
-from ztunnel.telemetry.access_log import Run, together
+from ztunnel.telemetry.access_log import together
 from ztunnel.telemetry.counters import Totals, TrafficCounters
+from ztunnel.telemetry.fields import Run
 from ztunnel.telemetry.labels import is_overflow, traffic_labels
 from ztunnel.telemetry.record import ConnectionRecord
 

@@ -13,6 +13,8 @@ from typing import Final
 from ambient.errors import InvalidInput
 
 LEVELS: Final = ("trace", "debug", "info", "warn", "error", "off")
+RANKS: Final = MappingProxyType({level: rank for rank, level in enumerate(LEVELS)})
+"""The index of each level in LEVELS."""
 _OFF: Final = LEVELS.index("off")
 _BY_NUMBER: Final = MappingProxyType({str(number): level for number, level in enumerate(reversed(LEVELS))})
 """Behind a target a level may be a number as well, and in capitals."""

@@ -9,9 +9,10 @@ from typing import Final
 from ambient.model.address import Endpoint, IpAddress
 from ztunnel.ipc.flows import FlowRecord, pack
 from ztunnel.ipc.messages import Exemplar, Flows, LiveConnection
-from ztunnel.telemetry.access_log import Field, Item, LogWriter, bare
+from ztunnel.telemetry.access_log import LogWriter
 from ztunnel.telemetry.counters import TrafficCounters
 from ztunnel.telemetry.ends import Ends, EndsCache
+from ztunnel.telemetry.fields import Field, Item, bare
 from ztunnel.telemetry.labels import with_flags
 from ztunnel.telemetry.record import ConnectionRecord, Failure, Flag, shown
 

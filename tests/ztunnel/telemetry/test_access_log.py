@@ -6,7 +6,8 @@ import json
 import os
 from collections.abc import Callable
 
-from ztunnel.telemetry.access_log import LogWriter, bare, json_line, text_line
+from ztunnel.telemetry.access_log import LogWriter, json_line, text_line
+from ztunnel.telemetry.fields import bare
 
 FIELDS: list[tuple[str, str | int]] = [
     ("src.addr", bare("10.244.1.5:55836")),

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from ambient.model.address import parse_endpoint
 from ambient.model.outcome import PeerLabels
 from ztunnel.ipc.flows import unpack
-from ztunnel.telemetry.access_log import Item, LogWriter, flat
+from ztunnel.telemetry.access_log import LogWriter, flat
+from ztunnel.telemetry.fields import Item
 from ztunnel.telemetry.labels import FLAGS
 from ztunnel.telemetry.record import ConnectionRecord, Failure, Flag
 from ztunnel.telemetry.recorder import Recorder
