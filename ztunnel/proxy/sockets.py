@@ -205,7 +205,8 @@ def speak_as(sock: socket.socket, source: Endpoint) -> None:
     With port 0 the kernel chooses one here and now, not when connecting: ports chosen then were measured to meet those
     in TIME_WAIT. A port that is given may be shared with sockets that go elsewhere. Either way it may be shared after.
     """
-    if sock.family == socket.AF_INET:
+    # The socket is of the address's family; asked for its own it makes an enum of it each time.
+    if source.ip.version == 4:
         sock.setsockopt(socket.SOL_IP, _IP_TRANSPARENT, 1)
     else:
         sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)

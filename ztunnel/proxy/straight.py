@@ -39,17 +39,17 @@ def socket_for(pod: Pod, target: Endpoint, speak_for: Endpoint | None) -> socket
     second_best: socket.socket | None = None
     for _ in range(_BIND_TRIES):
         sock = pod.sockets.tcp(target.ip.version)
+        client = Endpoint(speak_for.ip, next(pod.ports))
         try:
-            speak_as(sock, Endpoint(speak_for.ip, next(pod.ports)))
+            speak_as(sock, client)
         except OSError as error:
             sock.close()
             why = str(error)
             if error.errno != errno.EADDRINUSE:
                 break
             continue
-        port = sock.getsockname()[1]
-        found = pod.sockets.found(target, Endpoint(speak_for.ip, port))
-        if found is Found.NOTHING and port != speak_for.port:
+        found = pod.sockets.found(target, client)
+        if found is Found.NOTHING and client.port != speak_for.port:
             if second_best is not None:
                 second_best.close()
             return sock

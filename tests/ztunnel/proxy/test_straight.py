@@ -14,6 +14,7 @@ import pytest
 from ambient.model.address import Endpoint, parse_endpoint
 from tests.support.tunnel import application, echo, run, until, world
 from ztunnel.proxy import straight
+from ztunnel.proxy.pod import Pod
 from ztunnel.proxy.sockets import PodSockets
 from ztunnel.proxy.straight import AppDial, socket_for
 from ztunnel.proxy.tuples import Found
@@ -180,21 +181,14 @@ def test_never_as_the_client_where_the_setting_says_so() -> None:
 
 
 class Dealt(StandIn):
-    """Sockets whose port is not the kernel's choice; `real` asks the kernel what is connected."""
+    """Sockets of a pod that speaks from `ports`; `real` asks the kernel what is connected."""
 
-    def __init__(self, ports: Iterable[int], real: PodSockets | None) -> None:
-        self._ports = iter(ports)
+    def __init__(self, pod: Pod, ports: Iterable[int], real: PodSockets | None) -> None:
+        pod.ports = iter(ports)
         self._real = real
 
     def tcp(self, version: int) -> socket.socket:
-        ports = self._ports
-
-        class Chosen(socket.socket):
-            def bind(self, address: tuple[str, int]) -> None:
-                self.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                super().bind((address[0], next(ports)))
-
-        return Chosen(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        return socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
 
     def found(self, local: Endpoint, remote: Endpoint) -> Found:
         return self._real.found(local, remote) if self._real is not None else Found.NOTHING
@@ -215,7 +209,7 @@ def test_a_port_that_leads_to_another_connection_is_not_used(asks: bool, taken: 
                     sock.bind(("127.0.0.77", 0))
                 other.connect(("127.0.0.12", port))
                 own, live, last = 31_999, other.getsockname()[1], free.getsockname()[1]
-                pod.sockets = Dealt((own, live, last), real if asks else None)
+                pod.sockets = Dealt(pod, (own, live, last), real if asks else None)
                 with socket_for(pod, target, Endpoint(parse_endpoint("127.0.0.77:1").ip, own)) as found:
                     assert found.getsockname() == ("127.0.0.77", last if asks else live)
             pod.sockets = real
@@ -239,7 +233,7 @@ def test_a_port_in_time_wait_is_used_only_when_there_is_no_better_one() -> None:
 
             real = pod.sockets
             for dealt, chosen in (((remains, live, clear), clear), ((live, remains, *[live] * 6), remains)):
-                pod.sockets = Known(dealt, None)
+                pod.sockets = Known(pod, dealt, None)
                 with socket_for(pod, target, client) as found:
                     assert found.getsockname() == ("127.0.0.77", chosen)
             pod.sockets = real
