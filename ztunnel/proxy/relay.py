@@ -108,11 +108,12 @@ class TunnelledEnd(SocketEnd):
             self.taken += size
             tunnel.gathered.put(stream.fill(space, size))
             return
-        self.stop_reading()
         self._read_done = True
         stream.end()
         if self._write_done:
             self._complete(None)
+        else:
+            self.stop_reading()
 
     def on_room(self) -> None:
         """There is room in the stream or the tunnel again."""
@@ -138,7 +139,12 @@ class TunnelledEnd(SocketEnd):
         self.stream.consumed(owed)
 
     def on_end(self) -> None:
-        self.end_writing()
+        if self._read_done and not self.backlog_size and not self.closed:
+            # Both directions are over: closing says so, as everything the application sent was read.
+            self._write_done = True
+            self._complete(None)
+        else:
+            self.end_writing()
 
     def on_written_end(self) -> None:
         self._write_done = True
