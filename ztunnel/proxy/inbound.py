@@ -130,7 +130,6 @@ class InboundStream:
         trace = request.first(b"traceparent")
         if trace and len(trace) == TRACEPARENT_LENGTH:
             record.traceparent = trace.decode("ascii", "replace")
-        self.connection = Connection(tunnel.source.ip, tunnel.local.ip, 0, tunnel.peer)
         self.closed = False
         self._early = bytearray()
         self._early_end = False
