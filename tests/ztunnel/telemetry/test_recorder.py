@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import os
 from dataclasses import dataclass
 
 from ambient.model.address import parse_endpoint
 from ambient.model.outcome import PeerLabels
 from ztunnel.ipc.flows import unpack
-from ztunnel.telemetry.access_log import LogWriter, flat
-from ztunnel.telemetry.fields import Item
+from ztunnel.telemetry.access_log import LogWriter
 from ztunnel.telemetry.labels import FLAGS
 from ztunnel.telemetry.record import ConnectionRecord, Failure, Flag
 from ztunnel.telemetry.recorder import Recorder
@@ -23,18 +23,28 @@ class Meter:
     given: int = 0
 
 
-class Lines(LogWriter):
-    def __init__(self) -> None:
-        super().__init__(1, soon=lambda _: None, later=lambda *_: None)
-        self.lines: list[tuple[str, str, dict[str, str | int]]] = []
+class Lines:
+    """What a writer of JSON lines wrote: level, message and the other fields of each."""
 
-    def log(self, level: str, scope: str, message: str, fields: Sequence[Item] | None = None) -> None:
-        self.lines.append((level, message, dict(flat(fields or []))))
+    def __init__(self) -> None:
+        self._fd = os.memfd_create("lines")
+        self.writer = LogWriter(self._fd, soon=lambda flush: flush(), later=lambda *_: None, clock=lambda: 0.0)
+        self.writer.configure("json", "info")
+
+    def __del__(self) -> None:
+        os.close(self._fd)
+
+    @property
+    def lines(self) -> list[tuple[str, str, dict[str, str | int]]]:
+        written = os.pread(self._fd, os.fstat(self._fd).st_size, 0)
+        found = [json.loads(line) for line in written.splitlines()]
+        rest = ({key: one[key] for key in one if key not in ("level", "time", "scope", "message")} for one in found)
+        return [(one["level"], one["message"], fields) for one, fields in zip(found, rest, strict=True)]
 
 
 def recorder() -> tuple[Recorder, Lines]:
     lines = Lines()
-    return Recorder(lines, clock=lambda: 5.0, wall=lambda: 100.0), lines
+    return Recorder(lines.writer, clock=lambda: 5.0, wall=lambda: 100.0), lines
 
 
 def totals(made: Recorder) -> dict[str, tuple[int, int, int, int, int]]:
@@ -152,7 +162,7 @@ def test_coming_in_the_dump_shows_the_service_the_client_dialled_and_where_it_le
 def test_an_opening_is_a_line_only_at_debug() -> None:
     for level, told in (("info", 0), ("access=debug", 1), ("debug,access=info", 0)):
         made, lines = recorder()
-        lines.set_level(level)
+        lines.writer.set_level(level)
         relayed(made, inbound=False)
         assert [line[:2] for line in lines.lines] == [("debug", "connection opened")] * told
 
