@@ -30,7 +30,7 @@ from ztunnel.compiled import FOLDER, ROOT, abi, digest
 
 HOT: Final = ("ztunnel/hbone", "ztunnel/proxy", "ztunnel/telemetry", "ztunnel/tls")
 """Folders whose modules are compiled."""
-ALSO: Final = ("ambient/model/matching.py", "ambient/model/rule_index.py")
+ALSO: Final = ("ambient/model/matching.py", "ambient/model/rule_index.py", "ztunnel/dns/stream.py")
 LEFT: Final = MappingProxyType(
     {
         "ztunnel/proxy/sockets.py": "system calls are all it does, and stand-ins derive from it",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 
@@ -21,6 +22,38 @@ def test_every_module_of_the_hot_folders_is_compiled_or_left_for_a_reason() -> N
     assert all(LEFT.values())
 
 
+def test_what_derives_from_a_compiled_class_is_compiled_too() -> None:
+    """An interpreted class cannot: making one of it fails, at run time only."""
+    hot = modules()
+    trees = {path: ast.parse((ROOT / path).read_text()) for path in hot}
+    classes = {
+        (path.removesuffix(".py").replace("/", "."), node.name)
+        for path, tree in trees.items()
+        for node in tree.body
+        if isinstance(node, ast.ClassDef) and not any(_base(base) == "Protocol" for base in node.bases)
+    }
+    assert ("ztunnel.proxy.socket_end", "SocketEnd") in classes
+    for path in (ROOT / "ztunnel").rglob("*.py"):
+        name = path.relative_to(ROOT).as_posix()
+        if name in hot or "_compiled" in name:
+            continue
+        tree = ast.parse(path.read_text())
+        taken = {
+            alias.asname or alias.name
+            for node in tree.body
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+            if (node.module, alias.name) in classes
+        }
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef):
+                assert not taken & {_base(base) for base in node.bases}, f"{name}: {node.name}"
+
+
+def _base(base: ast.expr) -> str:
+    return base.id if isinstance(base, ast.Name) else ""
+
+
 def _tree(root: Path) -> None:
     files = {
         "ztunnel/__init__.py": "",
@@ -34,6 +67,7 @@ def _tree(root: Path) -> None:
         "ambient/model/deep.py": "",
         "ambient/model/matching.py": "",
         "ambient/model/rule_index.py": "",
+        "ztunnel/dns/stream.py": "",
         "ambient/other.py": "",
     }
     for name, text in files.items():

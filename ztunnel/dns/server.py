@@ -13,7 +13,8 @@ from ambient.errors import InvalidInput, MeshError
 from ambient.model.address import Endpoint
 from ztunnel.dns.measure import asked, dns_labels
 from ztunnel.dns.message import AAAA, IN, A, Query, read_query, write_answer, write_failure
-from ztunnel.dns.upstream import MessageEnd, Resolvers
+from ztunnel.dns.stream import MessageEnd
+from ztunnel.dns.upstream import Resolvers
 from ztunnel.ipc.messages import NameAnswer
 from ztunnel.proxy.accept import Acceptor
 from ztunnel.proxy.plane import Plane
