@@ -17,14 +17,13 @@ from ztunnel.proxy.budget import HANDSHAKES, OPEN, WAITING, Share
 from ztunnel.proxy.connections import LiveConnections
 from ztunnel.proxy.plane import Plane
 from ztunnel.proxy.pool import TunnelPool
+from ztunnel.proxy.shaking import Shaking
 from ztunnel.proxy.sockets import PodSockets, ports_in_turn
 from ztunnel.telemetry.record import Failure
 
 if TYPE_CHECKING:
     from ztunnel.proxy.inbound import InboundTunnel
 
-STALLED_S: Final = 1.0
-"""A handshake that takes longer gives way when there are too many: an honest one is a few round trips."""
 _PREFIX_LIMIT: Final = 4_096
 
 
@@ -88,7 +87,7 @@ class Pod:
         self.outbound: dict[Cuttable, None] = {}
         """Outbound connections of the pod."""
         self.tunnels: set[InboundTunnel] = set()
-        self._shaking: dict[InboundTunnel, None] = {}
+        self._shaking: Shaking[InboundTunnel] = Shaking()
         self.closing = False
         self._known_waiters: list[Callable[[], None]] = []
         self._take(up.policy)
@@ -129,21 +128,21 @@ class Pod:
 
     def shakes(self, tunnel: InboundTunnel) -> None:
         """The TLS handshake of a tunnel to the pod begins."""
-        self._shaking[tunnel] = None
+        self._shaking.add(tunnel)
         self.share.add(HANDSHAKES, 1)
 
     def shook(self, tunnel: InboundTunnel) -> None:
         """It is complete, or never will be."""
-        if self._shaking.pop(tunnel, self) is None:
+        if self._shaking.remove(tunnel):
             self.share.add(HANDSHAKES, -1)
 
     def pause_before_tunnel(self) -> float:
-        """As the share says. Where handshakes are in the way the oldest has to go if it stalls: else whoever begins
-        some and says no more would keep every honest peer out."""
+        """As the share says. Where handshakes are in the way one that stalls has to go: else whoever begins some and
+        says no more would keep every honest peer out."""
         if self.share.shaking_too_many():
-            oldest = next(iter(self._shaking), None)
-            if oldest is not None and self.plane.clock() - oldest.born > STALLED_S:
-                oldest.drop(ProtocolError("TLS handshake", "", "stalled, and others wait"))
+            stalled = self._shaking.stalled(self.plane.clock())
+            if stalled is not None:
+                stalled.drop(ProtocolError("TLS handshake", "", "stalled, and others wait"))
         return self.share.pause_before_tunnel()
 
     def update(self, policy: PodPolicy) -> int:

@@ -6,6 +6,8 @@ import asyncio
 import os
 import socket
 
+import pytest
+
 from tests.support.tunnel import World, application, echo, run, talk, until, world
 from tests.ztunnel.worker.test_worker import pair
 from ztunnel.budgets import KINDS, Budgets
@@ -110,5 +112,27 @@ def test_handshakes_that_stall_give_way_to_honest_ones() -> None:
             assert await talk(client.outbound) == b"hello"
             for one in silent:
                 one.close()
+
+    run(scenario)
+
+
+def test_a_crowd_of_one_address_makes_way_for_itself_and_not_a_quiet_peer_that_began_before_it() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            await held_to(here, Budgets(handshakes=16))
+            client, server = await pair(here, port)
+            with socket.create_connection(server.hbone, source_address=("127.0.0.77", 0)) as quiet:
+                share = here.workers[0]._pods[server.uid].pod.share
+                await until(lambda: share.total(HANDSHAKES) == 1)
+                crowd = [socket.create_connection(server.hbone, source_address=("127.0.0.78", 0)) for _ in range(40)]
+                await until(lambda: here.log().count("stalled, and others wait") >= 25)
+                assert share.total(HANDSHAKES) <= 16
+                assert "127.0.0.77" not in here.log()
+                assert await talk(client.outbound) == b"hello"
+                quiet.setblocking(False)
+                with pytest.raises(BlockingIOError):
+                    quiet.recv(1)
+                for one in crowd:
+                    one.close()
 
     run(scenario)
