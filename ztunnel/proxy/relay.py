@@ -74,6 +74,7 @@ class TunnelledEnd(SocketEnd):
         crashed: Callable[[str, BaseException], None],
     ) -> None:
         super().__init__(poller, sock, APP_HIGH_WATER, crashed, buffers.chunks)
+        self.guard()
         self.tunnel = tunnel
         self.stream = stream
         self.flow = flow
@@ -196,6 +197,7 @@ class PlainEnd(SocketEnd):
         crashed: Callable[[str, BaseException], None],
     ) -> None:
         super().__init__(poller, sock, APP_HIGH_WATER, crashed, buffers.chunks)
+        self.guard()
         self.flow = flow
         self.other = self
         self.taken = 0

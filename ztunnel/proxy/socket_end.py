@@ -20,6 +20,7 @@ from ztunnel.proxy.backlog import Backlog, Chunks
 from ztunnel.proxy.poller import BROKEN, READ, WRITE, Poller
 
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_END_ON_CLOSE: Final = struct.pack("ii", 0, 0)
 _TO_READ: Final = READ | BROKEN
 
 
@@ -59,6 +60,7 @@ class SocketEnd:
         "_backlog",
         "_crashed",
         "_ending",
+        "_guarded",
         "_high",
         "_recv_into",
         "_send",
@@ -90,6 +92,7 @@ class SocketEnd:
         self._high = high
         self._writing = False
         self._ending = False
+        self._guarded = False
         self._recv_into = sock.recv_into
         self._send = sock.send
         self._crashed = crashed
@@ -117,6 +120,13 @@ class SocketEnd:
     def backlog_size(self) -> int:
         """Octets that wait for the kernel."""
         return self._backlog.size
+
+    def guard(self) -> None:
+        """From now on only `close` is an orderly end: when the process dies the kernel closes with RST, and nobody
+        takes what was sent until then for all there is."""
+        with contextlib.suppress(OSError):
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            self._guarded = True
 
     def start_reading(self) -> None:
         if not self.reading and not self.closed:
@@ -167,13 +177,16 @@ class SocketEnd:
             self.reading = self._writing = False
             self.poller.forget(self.fd)
             self._backlog.clear()
+            if self._guarded:
+                with contextlib.suppress(OSError):
+                    self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _END_ON_CLOSE)
             self.sock.close()
 
     def abort(self) -> None:
         """Close with RST, so that the peer cannot take it for an orderly end."""
         if not self.closed:
-            with contextlib.suppress(OSError):
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            self.guard()
+            self._guarded = False
             self.close()
 
     def fail(self, error: OSError | None) -> None:

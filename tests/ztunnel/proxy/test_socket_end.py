@@ -118,3 +118,27 @@ def test_a_crash_while_reading_aborts_this_socket() -> None:
         far.close()
 
     run(scenario)
+
+
+def test_who_dies_with_a_guarded_connection_resets_it_and_who_closes_it_ends_it() -> None:
+    async def scenario() -> None:
+        for guarded, dies, seen in ((True, True, "reset"), (True, False, "end"), (False, True, "end")):
+            near, far = tcp_pair()
+            end = End(near)
+            if guarded:
+                end.guard()
+            end.push(b"some of it")
+            assert far.recv(100) == b"some of it"
+            if dies:
+                end.closed = True
+                socket.close(near.detach())  # what the kernel does with what a dead process had open
+            else:
+                end.close()
+            try:
+                found = "end" if far.recv(100) == b"" else "more"
+            except ConnectionResetError:
+                found = "reset"
+            assert found == seen, (guarded, dies)
+            far.close()
+
+    run(scenario)
