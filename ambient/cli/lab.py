@@ -12,7 +12,9 @@ from ambient.cli import lab_read
 from ambient.cli.env import Env, Exit, Usage
 from ambient.cli.lab_read import read_manifests
 from ambient.errors import InvalidInput, MeshError, Unavailable
-from ambient.kube.objects import Node
+from ambient.kube.objects import Node, Pod
+from ambient.kube.records import Record
+from ambient.lab.apply import shown
 from ambient.lab.lab import Lab, Outcome, require_root
 from ambient.lab.names import DEFAULT_LAB, Names, lab_name
 from ambient.lab.sync import wait_acknowledged, wait_gone
@@ -130,6 +132,16 @@ def _print(env: Env, outcomes: Iterable[Outcome]) -> bool:
     return good
 
 
+def _warn(env: Env, lab: Lab, applied: Iterable[Record]) -> None:
+    """What the mesh says of these objects that is not "accepted": an enforced policy may be less than was meant."""
+    known = lab.records().by_key
+    for record in applied:
+        found = known.get(record.key)
+        for condition in () if found is None or isinstance(found, Pod) else found.conditions:
+            if condition.status == "False" or condition.reason == "UnsupportedValue":
+                env.complain(f"warning: {shown(record)}: {condition.message or condition.reason}")
+
+
 def _wait(env: Env, lab: Lab, args: argparse.Namespace) -> bool:
     if args.no_wait:
         return True
@@ -152,6 +164,7 @@ def up(env: Env, args: argparse.Namespace) -> int:
         raise MeshError(f"lab {args.names.lab!r} is up with other settings", why="take it down first")
     good = _print(env, lab.apply(records))
     good = _wait(env, lab, args) and good
+    _warn(env, lab, records)
     nodes = len(lab.records().of(Node))
     env.line(f"lab {args.names.lab} is up{' already' if exists else ''}: {nodes} node{'s' if nodes != 1 else ''}")
     return Exit.OK if good else Exit.FAILURE
@@ -161,7 +174,9 @@ def apply(env: Env, args: argparse.Namespace) -> int:
     lab = Lab(args.names)
     records = read_manifests(args.files)
     good = _print(env, lab.apply(records))
-    return Exit.OK if _wait(env, lab, args) and good else Exit.FAILURE
+    good = _wait(env, lab, args) and good
+    _warn(env, lab, records)
+    return Exit.OK if good else Exit.FAILURE
 
 
 def delete(env: Env, args: argparse.Namespace) -> int:

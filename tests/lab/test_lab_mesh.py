@@ -12,7 +12,15 @@ import pytest
 
 from ambient.lab.names import BPFFS
 from ambient.lab.teardown import remains
-from tests.support.lab import SLEEP, LabUnderTest, lab_under_test, namespace_yaml, object_yaml, pod_yaml, until
+from tests.support.lab import (
+    SLEEP,
+    LabUnderTest,
+    lab_under_test,
+    namespace_yaml,
+    object_yaml,
+    pod_yaml,
+    until,
+)
 
 _MESH = {"istio.io/dataplane-mode": "ambient"}
 _WEB = ["python3", "-m", "http.server", "8080", "--bind", "::", "-d", "/usr/share/doc"]
@@ -54,6 +62,21 @@ def test_the_labels_effect_is_there_when_the_command_returns(mesh: LabUnderTest)
     mesh.label("late", "istio.io/dataplane-mode-")
     assert mesh.status_of("late/x")["mesh"] == "out"
     mesh.delete(namespace_yaml("late"))
+
+
+def test_apply_warns_of_a_policy_that_is_enforced_as_less_than_it_says(mesh: LabUnderTest) -> None:
+    def deny(**operation: list[str]) -> str:
+        rules = [{"to": [{"operation": operation}]}]
+        spec = {"selector": {"matchLabels": {"app": "nobody"}}, "action": "DENY", "rules": rules}
+        return object_yaml("security.istio.io/v1", "AuthorizationPolicy", "half", "in", spec=spec)
+
+    said = mesh.run("apply", "-f", "-", text=deny(methods=["DELETE"]))
+    assert said.returncode == 0
+    assert "warning: authorizationpolicy.security.istio.io/half: " in said.stderr
+    assert "will have no effect" in said.stderr
+    said = mesh.run("apply", "-f", "-", text=deny(ports=["80"]))
+    assert (said.returncode, said.stderr) == (0, "")
+    mesh.delete(deny(ports=["80"]))
 
 
 def test_a_mesh_pod_starts_only_when_it_is_captured(mesh: LabUnderTest) -> None:
