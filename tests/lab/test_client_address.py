@@ -1,7 +1,7 @@
 """Thousands of connections one after the other, each seen under its client's address, none of them held up.
 
 The proxy speaks as the client from a port of its own. A port that leads to another connection, or to what is left of
-one, would cost a second or more: that is what is looked for here, whoever ends the connections.
+one, would cost a second or more, many times: that is what is looked for here, whoever ends the connections.
 """
 
 from __future__ import annotations
@@ -44,7 +44,8 @@ for _ in range(times):
         failures.append(str(error))
     took.append(time.monotonic() - began)
 took.sort()
-print(json.dumps(dict(seen=seen, failures=failures, slowest=took[-1], median=took[len(took) // 2])))
+held = sum(one > 0.9 for one in took)
+print(json.dumps(dict(seen=seen, failures=failures, held=held, slowest=took[-1], median=took[len(took) // 2])))
 """
 
 
@@ -67,7 +68,7 @@ def mesh() -> Iterator[LabUnderTest]:
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("ends", ["client", "server"])
 @pytest.mark.parametrize("client", ["in/client", "out/client"])
-def test_none_of_many_connections_is_slow_and_each_keeps_its_address(
+def test_many_connections_are_not_held_up_and_each_keeps_its_address(
     mesh: LabUnderTest, client: str, ends: str, version: int
 ) -> None:
     times = CONNECTIONS if version == 4 else CONNECTIONS // 3
@@ -78,4 +79,5 @@ def test_none_of_many_connections_is_slow_and_each_keeps_its_address(
     print(client, ends, version, result)
     assert result["failures"] == []
     assert result["seen"] == {mesh.ip(client, version): times}
-    assert result["slowest"] < 1.0
+    # A SYN that is lost on a busy machine costs a second, too; ports that are taken cost it again and again.
+    assert result["held"] <= times // 1_000
