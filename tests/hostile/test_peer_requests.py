@@ -77,7 +77,7 @@ AUTHORITIES: Mapping[str, tuple[Callable[[Arena], str], int, str]] = MappingProx
         "a port that its service lacks": (_text(f"{_HOST}:81"), 503, "no such service port here"),
         "a name outside": (_text("example.org:8080"), 503, "no such service port here"),
         "localhost": (_text("localhost:8080"), 503, "no such service port here"),
-        "a name of 4000 letters": (_text("a" * 4000 + ":8080"), 503, "no such service port here"),
+        "a name of 4000 letters": (_text("a" * 4000 + ":8080"), 400, _NOT_UNDERSTOOD),
     }
 )
 
