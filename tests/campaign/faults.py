@@ -8,18 +8,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from ambient.errors import MeshError
+from tests.support.campaign_record import keep
 from tests.support.faults import CRASHES, STATE, Fault, deal
 from tests.support.faults_clock import CLOCKS, shiftable_clocks
 from tests.support.faults_node import SURROUNDINGS
@@ -116,17 +115,7 @@ def run(faults: Iterable[Fault], times: int, report: Path, rows: dict[str, Row],
 def write(report: Path, rows: Iterable[Row]) -> None:
     """The JSON, and beside it the same as a table in Markdown."""
     rows = list(rows)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    about = {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "commit": commit.stdout.strip(),
-        "kernel": platform.release(),
-        "cores": os.cpu_count(),
-        "load": round(os.getloadavg()[2], 1),
-    }
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(json.dumps({**about, "rows": [asdict(row) for row in rows]}, indent=1) + "\n")
-    report.with_suffix(".md").write_text(markdown(about, rows))
+    keep(report, "rows", rows, lambda about: markdown(about, rows), load=round(os.getloadavg()[2], 1))
 
 
 def markdown(about: dict[str, Any], rows: Sequence[Row]) -> str:

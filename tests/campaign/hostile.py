@@ -7,20 +7,17 @@ the 99th percentile with them, divided by the one without, must stay below 2 (me
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import os
-import platform
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from tests.support.arena import Arena, arena
+from tests.support.campaign_record import keep
 from tests.support.hostile_families import FAMILIES, swarm
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -88,17 +85,7 @@ def _middle(rounds: Sequence[tuple[float, float, float]]) -> tuple[float, float,
 
 def write(report: Path, found: Sequence[Figures], per_second: float) -> None:
     """The JSON, and beside it the same as Markdown."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    about = {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "commit": commit.stdout.strip(),
-        "kernel": platform.release(),
-        "cores": os.cpu_count(),
-        "per_second": per_second,
-    }
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(json.dumps({**about, "families": [asdict(one) for one in found]}, indent=1) + "\n")
-    report.with_suffix(".md").write_text(markdown(about, found))
+    keep(report, "families", found, lambda about: markdown(about, found), per_second=per_second)
 
 
 def markdown(about: dict[str, object], found: Sequence[Figures]) -> str:

@@ -6,19 +6,16 @@ A scene that cannot be carried through counts as broken, and the next one gets a
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 from ambient.errors import MeshError
+from tests.support.campaign_record import keep
 from tests.support.journey import FAR, NEAR, Journey, journey
 from tests.support.load import Scene, crowd, peers, resets, sequence, stall, trickle, warm
 from tests.support.load_joining import ORDERS, changes_under_load, two_namespaces
@@ -91,17 +88,8 @@ RULES: Final = (
 
 def write(report: Path, scenes: Iterable[Scene], name: str = "load", rules: str = RULES) -> None:
     """The JSON, and beside it the same as Markdown. `name`: the campaign's; `rules`: what the verdicts stand for."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    about = {
-        "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "commit": commit.stdout.strip(),
-        "kernel": platform.release(),
-        "cores": os.cpu_count(),
-    }
     scenes = list(scenes)
-    report.parent.mkdir(parents=True, exist_ok=True)
-    report.write_text(json.dumps({**about, "scenes": [asdict(scene) for scene in scenes]}, indent=1) + "\n")
-    report.with_suffix(".md").write_text(markdown(about, scenes, name, rules))
+    keep(report, "scenes", scenes, lambda about: markdown(about, scenes, name, rules))
 
 
 def markdown(about: dict[str, Any], scenes: Sequence[Scene], name: str, rules: str) -> str:
