@@ -19,7 +19,7 @@ from ztunnel.admin.metrics import Stats
 from ztunnel.config import Config
 from ztunnel.director.answers import Answers
 from ztunnel.director.certificates import Certificates, Sign
-from ztunnel.director.crl import RevocationLists
+from ztunnel.director.crl import Keys, revocation_lists
 from ztunnel.director.custody import Custody, Secret
 from ztunnel.director.discovery import Discovery, server_settings
 from ztunnel.director.greeting import settings_for
@@ -67,9 +67,7 @@ class Director:
         self.reports = Reports(self.crew)
         self.shares = Shares(config.workers)
         self.certificates = Certificates(sign, self)
-        self.revoked = (
-            RevocationLists(config.crl_path, self.certificates.authorities, self._revoked) if config.crl_path else None
-        )
+        self.revoked = revocation_lists(config, self.certificates.authorities, self._revoked)
         self.custody = (
             Custody(config.custody_uds, self.certificates.held, self.certificates.offer) if config.custody_uds else None
         )
@@ -188,7 +186,7 @@ class Director:
         self.answers.joined(worker.pid)
         worker.send(settings_for(self.config, self.log_level))
         if self.revoked is not None:
-            worker.send(ipc.Revocations(keys=self.revoked.keys))
+            worker.send(_revocations(self.revoked.keys))
         ledger = self.shares.join(worker.pid)
         if ledger is not None:
             worker.send(ledger, (self.shares.fd,))
@@ -240,6 +238,8 @@ class Director:
 
     def certificate_ready(self, identity: str, secret: Secret) -> None:
         self.stats.certificates.labels(result="issued").inc()
+        if self.revoked is not None:
+            self.revoked.authorities_changed()
         for worker in self.crew.everyone():
             worker.send(_certificate(identity, secret), (secret.fd,))
         self._custody_changed(identity)
@@ -254,9 +254,9 @@ class Director:
             worker.send(ipc.CertificateGone(identity=identity))
         self._custody_changed(identity)
 
-    def _revoked(self, keys: tuple[bytes, ...]) -> None:
+    def _revoked(self, keys: Keys | None) -> None:
         for worker in self.crew.everyone():
-            worker.send(ipc.Revocations(keys=keys))
+            worker.send(_revocations(keys))
 
     # --- for the admin pages
 
@@ -382,3 +382,7 @@ class Director:
 
 def _certificate(identity: str, secret: Secret) -> ipc.Certificate:
     return ipc.Certificate(identity=identity, roots=secret.roots, not_after_unix=secret.not_after)
+
+
+def _revocations(keys: Keys | None) -> ipc.Revocations:
+    return ipc.Revocations(unknown=True) if keys is None else ipc.Revocations(keys=keys)

@@ -266,9 +266,11 @@ class CertificateGone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revocations:
-    """Everything that is revoked now, as `ztunnel.tls.revocation.revocation_key` writes it."""
+    """Everything that is revoked now, as `ztunnel.tls.revocation.revocation_key` writes it. `unknown`: nobody can say
+    what is, so that no peer can be believed."""
 
     keys: tuple[bytes, ...] = ()
+    unknown: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -132,9 +132,10 @@ class Plane:
                 self.crashed("tick", error)
                 tunnel.fail(None)
 
-    def revoke(self, keys: Iterable[bytes]) -> None:
-        """These certificates (`ztunnel.tls.revocation`) and no others are revoked: who lives on one of them ends."""
-        self.revocations.replace(keys)
+    def revoke(self, keys: Iterable[bytes], *, unknown: bool = False) -> None:
+        """These certificates (`ztunnel.tls.revocation`) and no others are revoked: who lives on one of them ends.
+        `unknown`: nobody can say which are, and every tunnel ends."""
+        self.revocations.replace(keys, unknown=unknown)
         for tunnel in list(self.tunnels):
             tunnel.end_if_revoked()
 

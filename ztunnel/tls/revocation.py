@@ -65,17 +65,23 @@ def _element(der: bytes, at: int, wanted: int) -> tuple[int, int, int]:
 class Revocations:
     """What is revoked now. Empty costs nothing: `refuse_revoked` does not even look at the chain."""
 
-    __slots__ = ("_keys",)
+    __slots__ = ("_keys", "_unknown")
 
     def __init__(self) -> None:
         self._keys: frozenset[bytes] = frozenset()
+        self._unknown = False
 
-    def replace(self, keys: Iterable[bytes]) -> None:
+    def replace(self, keys: Iterable[bytes], *, unknown: bool = False) -> None:
+        """`unknown`: nobody can say what is revoked, so nobody is believed."""
         self._keys = frozenset(keys)
+        self._unknown = unknown
 
     def refuse_revoked(self, chain: Callable[[], Sequence[bytes]]) -> None:
         """Raises PeerRevoked when one of a peer's verified chain (DER, leaf first) is revoked, ProtocolError when the
-        chain cannot be read: while something is revoked, nobody may hide."""
+        chain cannot be read: while something is revoked, nobody may hide. Raises Refused while what is revoked is
+        unknown."""
+        if self._unknown:
+            raise Refused("peer certificate", why="the revocation lists cannot be used, so that it may be revoked")
         if not self._keys:
             return
         certificates = chain()

@@ -140,7 +140,7 @@ class Worker:
             case m.CertificateFailed():
                 plane.wallet.fail(message.identity, message.why)
             case m.Revocations():
-                plane.revoke(message.keys)
+                plane.revoke(message.keys, unknown=message.unknown)
             case m.AskListeners():
                 self._give_listeners(message.uid)
             case m.ReportAsk():

@@ -17,7 +17,7 @@ from ambient.errors import InvalidInput
 from tests.support.authority import Authority
 from tests.support.director_world import World, scenario
 from tests.support.waiting import eventually
-from ztunnel.director.crl import Keys, RevocationLists, read_lists
+from ztunnel.director.crl import Keys, Lists, RevocationLists, read_lists
 from ztunnel.ipc import messages as ipc
 from ztunnel.tls.revocation import revocation_key
 
@@ -47,13 +47,13 @@ def test_every_list_of_a_file_counts() -> None:
     other = Authority("another root")
     pem = b"# comment\n" + listed(1, 2) + listed(3, authority=other)
     found = read_lists(pem, [OURS.root, other.root], time.time())
-    assert found == (*keys(1, 2), *keys(3, authority=other))
-    assert read_lists(listed(), [OURS.root], time.time()) == ()
+    assert found == Lists((*keys(1, 2), *keys(3, authority=other)), checked=True)
+    assert read_lists(listed(), [OURS.root], time.time()) == Lists((), checked=True)
 
 
 def test_a_list_that_is_past_its_time_or_of_somebody_unknown_still_counts() -> None:
-    assert read_lists(listed(1, until_s=-60), [OURS.root], time.time()) == keys(1)
-    assert read_lists(listed(1), [], time.time()) == keys(1)
+    assert read_lists(listed(1, until_s=-60), [OURS.root], time.time()) == Lists(keys(1), checked=True)
+    assert read_lists(listed(1), [], time.time()) == Lists(keys(1), checked=False)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_a_file_with_one_bad_list_is_refused_whole(pem: bytes, why: str) -> None
 def test_a_file_is_followed_and_no_accident_undoes_a_revocation(tmp_path: Path) -> None:
     async def scenario() -> None:
         path = tmp_path / "ca-crl.pem"
-        heard: list[Keys] = []
+        heard: list[Keys | None] = []
         lists = RevocationLists(str(path), lambda: [OURS.root], heard.append, look_s=0.001)
         lists.load()
         assert lists.keys == ()
@@ -95,6 +95,111 @@ def test_a_file_is_followed_and_no_accident_undoes_a_revocation(tmp_path: Path) 
         await asyncio.gather(running, return_exceptions=True)
 
     asyncio.run(scenario())
+
+
+class Folder:
+    """A file of lists, the authorities that are known, and what was heard."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path, self.kept = folder / "ca-crl.pem", folder / "state.pem"
+        self.known: list[x509.Certificate] = []
+        self.heard: list[Keys | None] = []
+
+    def started(self) -> RevocationLists:
+        lists = RevocationLists(str(self.path), lambda: self.known, self.heard.append, kept=self.kept)
+        lists.load()
+        return lists
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+FORGED = listed(9, authority=Authority("mallory"), named=OURS)
+
+
+@pytest.mark.parametrize("bad", [b"half a", FORGED])
+def test_a_file_that_is_unusable_at_the_start_counts_as_the_last_good_one_or_nobody_is_believed(
+    folder: Folder, bad: bytes
+) -> None:
+    folder.known = [OURS.root]
+    folder.path.write_bytes(bad)
+    lists = folder.started()
+    assert (lists.keys, folder.heard) == (None, [None])
+    folder.path.write_bytes(listed(1))
+    lists.load()
+    assert folder.heard == [None, keys(1)]
+    folder.path.write_bytes(bad)
+    assert folder.started().keys == keys(1)
+
+
+def test_a_file_that_is_not_there_revokes_nothing_until_there_was_one(folder: Folder) -> None:
+    folder.known = [OURS.root]
+    assert folder.started().keys == ()
+    folder.path.write_bytes(listed(1))
+    folder.started()
+    folder.path.unlink()
+    assert folder.started().keys == keys(1)
+
+
+def test_a_list_that_came_before_its_issuer_is_checked_as_soon_as_that_is_known(folder: Folder) -> None:
+    folder.path.write_bytes(listed(1))
+    lists = folder.started()
+    assert lists.keys == keys(1)
+    assert not folder.kept.exists()
+    folder.known = [OURS.root]
+    lists.authorities_changed()
+    assert folder.heard == [keys(1)]
+    assert folder.kept.read_bytes() == folder.path.read_bytes()
+
+
+def test_a_forged_list_that_came_before_its_issuer_does_not_stay_in_force(folder: Folder) -> None:
+    folder.path.write_bytes(FORGED)
+    lists = folder.started()
+    assert lists.keys == keys(9)
+    folder.known = [OURS.root]
+    lists.authorities_changed()
+    assert lists.keys is None
+
+
+def test_after_a_forged_list_the_last_good_one_counts(folder: Folder) -> None:
+    folder.known = [OURS.root]
+    folder.path.write_bytes(listed(1))
+    folder.started()
+    folder.known = []
+    folder.path.write_bytes(FORGED)
+    lists = folder.started()
+    folder.known = [OURS.root]
+    lists.authorities_changed()
+    assert lists.keys == keys(1)
+
+
+def test_an_authority_that_is_known_later_than_another_is_asked_too(folder: Folder) -> None:
+    async def scenario() -> None:
+        other = Authority("another root")
+        folder.known = [other.root]
+        folder.path.write_bytes(FORGED)
+        lists = folder.started()
+        running = asyncio.create_task(lists.run())
+        folder.known = [other.root, OURS.root]
+        lists.authorities_changed()
+        await eventually(lambda: lists.keys is None)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+    asyncio.run(scenario())
+
+
+@scenario
+async def test_workers_hear_that_nobody_knows_what_is_revoked(world: World) -> None:
+    path = Path(world.config.run_dir).parent / "crl.pem"
+    world.config = replace(world.config, crl_path=str(path))
+    path.write_bytes(b"rubbish")
+    async with world.director() as director:
+        assert director.revoked is not None
+        director.revoked.load()
+        assert (await world.worker().hears(ipc.Revocations)).unknown
 
 
 @scenario

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ambient.errors import InvalidInput, ProtocolError
+from ambient.errors import InvalidInput, ProtocolError, Refused
 from tests.support.tunnel_certs import Authority
 from ztunnel.telemetry.record import Flag
 from ztunnel.tls.revocation import PeerRevoked, Revocations, certificate_key, revocation_key
@@ -51,6 +51,15 @@ def test_while_nothing_is_revoked_the_chain_is_not_even_looked_at() -> None:
         raise AssertionError("looked")
 
     Revocations().refuse_revoked(never)
+
+
+def test_while_what_is_revoked_is_unknown_nobody_is_believed() -> None:
+    revocations = Revocations()
+    revocations.replace([], unknown=True)
+    with pytest.raises(Refused, match="may be revoked"):
+        revocations.refuse_revoked(lambda: [DER])
+    revocations.replace([])
+    revocations.refuse_revoked(lambda: [DER])
 
 
 def test_while_something_is_revoked_a_chain_that_cannot_be_read_is_refused() -> None:

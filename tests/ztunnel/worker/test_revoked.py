@@ -102,3 +102,21 @@ def test_what_is_no_longer_on_a_list_is_accepted_again() -> None:
             assert await talk(client.outbound, b"back") == b"back"
 
     run(scenario)
+
+
+def test_while_nobody_knows_what_is_revoked_no_tunnel_lives_and_none_is_made() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await pair(here, port)
+            reader, writer = await asyncio.open_connection(*client.outbound)
+            writer.write(b"alive")
+            assert await reader.readexactly(5) == b"alive"
+            here.director.send(m.Revocations(unknown=True))
+            with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+                await reader.readexactly(1)
+            writer.close()
+            assert await refused(client)
+            revoke(here)
+            assert await talk(client.outbound, b"back") == b"back"
+
+    run(scenario)
