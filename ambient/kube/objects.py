@@ -17,6 +17,7 @@ from ambient.kube.read import Field, Object
 from ambient.kube.records import (
     AuthorizationPolicy,
     Condition,
+    ConfigMap,
     Container,
     ContainerPort,
     EnvVar,
@@ -42,6 +43,7 @@ __all__ = [
     "KINDS",
     "AuthorizationPolicy",
     "Condition",
+    "ConfigMap",
     "Container",
     "ContainerPort",
     "EnvVar",
@@ -67,6 +69,7 @@ _NAMESPACE: Final = Shape(("v1",), False, syntax.dns_label, ("spec",))
 _ACCOUNT: Final = Shape(
     ("v1",), True, syntax.dns_subdomain, ("automountServiceAccountToken", "imagePullSecrets", "secrets")
 )
+_CONFIG_MAP: Final = Shape(("v1",), True, syntax.dns_subdomain, ("data", "binaryData", "immutable"))
 _NODE: Final = Shape(("v1",), False, syntax.dns_subdomain, ("spec",))
 
 
@@ -78,6 +81,13 @@ def _namespace(top: Object, raw: Mapping[str, Any]) -> Namespace:
 
 def _account(top: Object, raw: Mapping[str, Any]) -> ServiceAccount:
     return ServiceAccount(**read_common(top, _ACCOUNT, raw))
+
+
+def _config_map(top: Object, raw: Mapping[str, Any]) -> ConfigMap:
+    return ConfigMap(
+        **read_common(top, _CONFIG_MAP, raw),
+        data=MappingProxyType(top.text_map("data", lambda k, _: syntax.file_key(k))),
+    )
 
 
 def _node(top: Object, raw: Mapping[str, Any]) -> Node:
@@ -98,6 +108,7 @@ _PARSERS: Final[Mapping[str, tuple[Shape, Callable[[Object, Mapping[str, Any]], 
     {
         "Namespace": (_NAMESPACE, _namespace),
         "ServiceAccount": (_ACCOUNT, _account),
+        "ConfigMap": (_CONFIG_MAP, _config_map),
         "Node": (_NODE, _node),
         "Pod": (pods.SHAPE, pods.parse_pod),
         "Service": (services.SHAPE, services.parse_service),

@@ -68,6 +68,14 @@ class ServiceAccount(Record):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConfigMap(Record):
+    """Texts by name, for the lab's pods to mount."""
+
+    kind: ClassVar[str] = "ConfigMap"
+    data: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Node(Record):
     """A machine. Only its labels (locality), addresses and pod ranges interest us."""
 

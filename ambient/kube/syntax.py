@@ -10,6 +10,7 @@ _LABEL: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
 _LABEL_1035: Final = re.compile(r"[a-z]([-a-z0-9]*[a-z0-9])?")
 _QUALIFIED: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _PORT_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?")
+_FILE_KEY: Final = re.compile(r"[-._a-zA-Z0-9]+")
 _ENV_NAME: Final = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 _HEADER_NAME: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]+")
 
@@ -67,6 +68,13 @@ def label(key: str, value: str) -> str:
 
 def annotation(key: str, value: str) -> str:
     return qualified_name(key.lower())
+
+
+def file_key(value: str) -> str:
+    """Key of a ConfigMap: what can be a file's name."""
+    if _FILE_KEY.fullmatch(value) and len(value) <= 253 and value != "." and not value.startswith(".."):
+        return ""
+    return f"{value!r} is not a key (1..253 of letters, digits, '-', '_' and '.')"
 
 
 def port_name(value: str) -> str:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 from ambient.errors import Refused
 from ambient.kube.objects import Pod, Record, Service, parse_object
+from ambient.lab import volumes
 
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
 _SERVER_METADATA: Final = frozenset(
@@ -162,8 +164,10 @@ def labelled(live: Mapping[str, Any], record: Record, changes: Iterable[str]) ->
 
 
 def check_pod(pod: Pod) -> None:
-    """Raises Refused for what a lab cannot run."""
+    """Raises Refused or InvalidInput for what a lab cannot run."""
     spec = pod.raw["spec"]
+    for container in pod.containers:
+        volumes.mounts(pod, container.name, Path())
     for field in ("initContainers", "ephemeralContainers"):
         if spec.get(field):
             raise Refused(f"spec.{field}", why="not supported: the lab runs containers only")

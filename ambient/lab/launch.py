@@ -15,10 +15,12 @@ from typing import Any, Final
 from ambient.errors import InvalidInput
 from ambient.kube.objects import Container, Pod
 from ambient.lab.names import NETNS_DIR
+from ambient.lab.volumes import Mount
 
 _ENTER_CGROUP: Final = 'echo $$ > "$1/cgroup.procs" && shift && exec "$@"'
 
-# $1 folder of the pod, $2 host name, $3 working directory, $4 "privileged" or "".
+# $1 folder of the pod, $2 host name, $3 working directory, $4 "privileged" or "", then pairs of folder and mount path
+# up to "--".
 # /sys must show the pod's own devices and neither cgroups nor pins; /proc/sys is read-only as in any container
 # runtime; the lab's keys are hidden. The order matters: the folder lies below what is hidden last.
 # In a chroot "/" is no mount: entering the namespace we are in takes one mount command to its true root.
@@ -28,13 +30,20 @@ mount --make-rslave / 2>/dev/null || nsenter --mount=/proc/self/ns/mnt -- mount 
 mount --bind "$1/resolv.conf" "$(readlink -f /etc/resolv.conf)"
 if [ -e /etc/hosts ]; then mount --bind "$1/hosts" "$(readlink -f /etc/hosts)"; fi
 echo "$2" > /proc/sys/kernel/hostname
-if [ -z "$4" ]; then
+directory=$3 privileged=$4
+shift 4
+while [ "$1" != -- ]; do
+  [ -d "$2" ] || { echo "mountPath $2: no such folder on this machine" >&2; exit 1; }
+  mount --bind -o ro "$1" "$2"
+  shift 2
+done
+shift
+if [ -z "$privileged" ]; then
   mount -t sysfs -o ro,nosuid,nodev,noexec sysfs /sys
   mount -o bind,ro /proc/sys /proc/sys
   mount -t tmpfs -o ro,size=4k,mode=0 tmpfs /run/ambient
 fi
-cd "$3"
-shift 4
+cd "$directory"
 exec "$@"
 """
 
@@ -113,6 +122,7 @@ class Place:
     hostname: str
     working_dir: str = "/"
     confinement: Confinement = field(default_factory=Confinement)
+    mounts: tuple[Mount, ...] = ()
 
 
 def in_pod(place: Place, argv: Sequence[str]) -> list[str]:
@@ -120,6 +130,8 @@ def in_pod(place: Place, argv: Sequence[str]) -> list[str]:
     prepared = [
         *("sh", "-c", _PREPARE, "sh", str(place.folder), place.hostname, place.working_dir),
         "privileged" if place.confinement.privileged else "",
+        *(part for mount in place.mounts for part in (str(mount.source), mount.path)),
+        "--",
         *place.confinement.argv(),
         *argv,
     ]

@@ -7,6 +7,7 @@ Everything is redone safely after a kubelet was killed at any point: what is fin
 from __future__ import annotations
 
 import asyncio
+import shutil
 import signal
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -17,7 +18,7 @@ from typing import Final
 from ambient.errors import MeshError
 from ambient.kube.objects import Condition, Container, Pod, Records
 from ambient.kube.status import StatusWriter
-from ambient.lab import cgroup, launch, network
+from ambient.lab import cgroup, launch, network, volumes
 from ambient.lab.kubelet.container import ContainerRunner, Work
 from ambient.lab.kubelet.names import DOMAIN
 from ambient.lab.mesh import is_enrolled, wants_mesh
@@ -73,6 +74,7 @@ def place_of(pod: Pod, container: Container, settings: LabSettings) -> launch.Pl
         pod.node_name if pod.host_network else pod.hostname or pod.name,
         container.working_dir or "/",
         launch.confinement(pod, container.name),
+        volumes.mounts(pod, container.name, settings.names.pod_folder(pod.uid)),
     )
 
 
@@ -122,6 +124,7 @@ class PodRunner:
                 self._settle()
                 await asyncio.sleep(_RETRY_S)
         if not (self._folder / "started").exists():
+            await self._fill_volumes()
             await self._until_enrolled()
             write_atomically(self._folder / "started", "")
         self._wait_reason("")
@@ -150,6 +153,20 @@ class PodRunner:
         write_atomically(self._folder / "hosts", hosts(pod))
         self._network = True
         self._report()
+
+    async def _fill_volumes(self) -> None:
+        """The files of the pod's volumes, once their ConfigMaps are there."""
+
+        def complete(records: Records) -> bool:
+            absent = volumes.missing(self.pod, records)
+            if absent:
+                self._wait_reason(f"waits for ConfigMap {', '.join(absent)}")
+                self._settle()
+                return False
+            volumes.write(self.pod, records, self._folder)
+            return True
+
+        await self._host.until(complete)
 
     async def _until_enrolled(self) -> None:
         """Until the agent captures the pod, or it no longer shall be in the mesh."""
@@ -235,8 +252,6 @@ class PodRunner:
 
 
 def remove_files(folder: Path) -> None:
-    """A flat folder and its files; nothing happens when it is not there."""
+    """A folder and its files; nothing happens when it is not there."""
     with suppress(FileNotFoundError):
-        for path in folder.iterdir():
-            path.unlink(missing_ok=True)
-        folder.rmdir()
+        shutil.rmtree(folder)

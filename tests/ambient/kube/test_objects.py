@@ -175,7 +175,8 @@ def test_a_snapshot_gives_records_by_kind_in_order_of_key() -> None:
 
 def test_the_supported_kinds_are_those_of_the_lab() -> None:
     assert set(KINDS) == {
-        *("Namespace", "ServiceAccount", "Node", "Pod", "Service", "AuthorizationPolicy", "PeerAuthentication")
+        *("Namespace", "ServiceAccount", "ConfigMap", "Node", "Pod", "Service"),
+        *("AuthorizationPolicy", "PeerAuthentication"),
     }
 
 
