@@ -14,9 +14,8 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ambient.agent import custody as custody_server
 from ambient.agent.apply import Applier
@@ -37,8 +36,8 @@ from ambient.agent.ztunnels import Ztunnels
 from ambient.datapath import cgroups, programs
 from ambient.datapath.maps import Maps
 from ambient.errors import KernelError, MeshError, Unavailable
-from ambient.kube.folder import ObjectFolder
 from ambient.kube.records import Namespace, Pod, Records
+from ambient.kube.source import open_source
 from ambient.xds.channel import ServerSettings
 from ambient.zds.packet import Peer
 
@@ -63,22 +62,14 @@ def only_one(state: Path) -> Iterator[None]:
         os.close(fd)
 
 
-def concerns(node: str, kind: str, content: Mapping[str, Any]) -> bool:
-    """What an agent has to know of the cluster's objects: namespaces, and the pods of its own node."""
-    if kind != "Pod":
-        return kind == "Namespace"
-    spec = content.get("spec")
-    return not isinstance(spec, Mapping) or spec.get("nodeName") == node
-
-
 class Agent:
     """One node's agent. `run` until cancelled; `checkpoint` is for tests that end it in the middle of a step."""
 
     def __init__(self, settings: AgentSettings, tables: Maps, *, checkpoint: object = None) -> None:
         self._settings = settings
         self._tables = tables
-        self._folder = ObjectFolder(settings.objects, keep=partial(concerns, settings.node))
-        self._status = self._folder.status(f"agent-{settings.node}")
+        self._source = open_source(settings.objects, os.environ, node=settings.node)
+        self._status = self._source.status(f"agent-{settings.node}")
         self._rules = Rules(
             node=settings.node,
             mesh_namespace=settings.mesh_namespace,
@@ -146,6 +137,7 @@ class Agent:
                 self._convergence.adopt(entry.pod)
                 await self._applier.resume(entry)
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._source.run())
                 tasks.create_task(self._follow_objects(tasks))
                 tasks.create_task(self._act())
                 tasks.create_task(self._look_after_older())
@@ -166,7 +158,7 @@ class Agent:
 
     async def _follow_objects(self, tasks: asyncio.TaskGroup) -> None:
         serving = False
-        async for records in self._folder.changes():
+        async for records in self._source.changes():
             if records.revision == 0 and not records.by_key:
                 continue  # nothing was ever stored here: not the same as "every pod is gone"
             self._records = records
@@ -276,7 +268,7 @@ class Agent:
     # --- what is shown
 
     def _unready(self) -> str:
-        return "" if self._planned.is_set() else "no objects were read yet"
+        return "" if self._planned.is_set() else self._source.waiting() or "no objects were read yet"
 
     def _not_enrolled(self) -> Mapping[str, tuple[str, NotEnrolled]]:
         return {

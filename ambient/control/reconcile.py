@@ -16,9 +16,8 @@ from ambient.control.certificates import Certificates
 from ambient.control.derive import Derived
 from ambient.control.discovery import Discovery
 from ambient.control.metrics import ControlMetrics
-from ambient.kube.folder import ObjectFolder
 from ambient.kube.objects import Condition, Pod, Record, Records
-from ambient.kube.status import StatusWriter
+from ambient.kube.source import ObjectSource, StatusSink
 from ambient.xds.catalogue import Catalogue
 from ambient.xds.codec import TYPES
 
@@ -46,7 +45,7 @@ class Reconciler:
         catalogue: Catalogue,
         discovery: Discovery,
         certificates: Certificates,
-        status: StatusWriter,
+        status: StatusSink,
         metrics: ControlMetrics,
     ) -> None:
         self._derive = derive
@@ -61,9 +60,9 @@ class Reconciler:
         self.failure = ""
         self.writers: dict[str, int] = {}
 
-    async def run(self, folder: ObjectFolder) -> None:
+    async def run(self, source: ObjectSource) -> None:
         """Until cancelled."""
-        async for records in folder.changes():
+        async for records in source.changes():
             await self.step(records)
 
     async def step(self, records: Records) -> None:

@@ -34,8 +34,8 @@ from ambient.control.settings import ControlSettings, read_control_settings
 from ambient.control.sync import sync_page, syncz_page
 from ambient.control.tls import ServerCertificate
 from ambient.errors import MeshError, Unavailable
-from ambient.kube.folder import ObjectFolder
 from ambient.kube.objects import Records
+from ambient.kube.source import open_source
 from ambient.xds.catalogue import Catalogue
 
 GRACE_S: Final = 1.0
@@ -91,13 +91,13 @@ class ControlPlane:
             longest_ttl_s=settings.longest_ttl_s,
             patience_s=settings.news_patience_s,
         )
-        self._folder = ObjectFolder(settings.objects)
+        self._source = open_source(settings.objects, os.environ)
         self.reconciler = Reconciler(
             derivation(settings),
             self.catalogue,
             self.discovery,
             self.certificates,
-            self._folder.status(WRITER),
+            self._source.status(WRITER),
             self.metrics,
         )
         self._tls = ServerCertificate(
@@ -138,7 +138,8 @@ class ControlPlane:
     async def run(self) -> None:
         """Until cancelled, or until a part fails."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self.reconciler.run(self._folder))
+            group.create_task(self._source.run())
+            group.create_task(self.reconciler.run(self._source))
             group.create_task(self._keep_certificates())
 
     async def stop(self) -> None:
@@ -168,7 +169,7 @@ class ControlPlane:
 
     def _ready(self) -> Page:
         if self.reconciler.observed < 0 or self.reconciler.failure:
-            why = self.reconciler.failure or "objects were not read yet"
+            why = self.reconciler.failure or self._source.waiting() or "objects were not read yet"
             return Page(f"{why}\n".encode(), status=HTTPStatus.SERVICE_UNAVAILABLE)
         return Page(b"ok\n")
 

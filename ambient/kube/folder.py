@@ -54,6 +54,13 @@ class ObjectFolder:
         """The whole content, status merged in. Waits while another process is in the middle of a change."""
         return self._records(wait=True)
 
+    async def run(self) -> None:
+        """Nothing has to be done beside `changes` (as `ObjectSource` asks)."""
+
+    def waiting(self) -> str:
+        """A folder is read at once, or what is wrong with it is among what is refused."""
+        return ""
+
     async def changes(self) -> AsyncIterator[Records]:
         """The content now, then again after every change (several quick changes may come as one)."""
         wake = asyncio.Event()

@@ -37,6 +37,7 @@ from ambient.kube.records import (
     WriterState,
     record_key,
 )
+from ambient.kube.resource import Resource
 from ambient.model.address import parse_ip
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "WriterState",
     "parse_object",
     "record_key",
+    "resources",
 ]
 
 _NAMESPACE: Final = Shape(("v1",), False, syntax.dns_label, ("spec",))
@@ -104,20 +106,27 @@ def _node(top: Object, raw: Mapping[str, Any]) -> Node:
     return Node(**common, addresses=tuple(parse_ip(field.checked(syntax.ip)) for field in texts), pod_cidrs=cidrs)
 
 
-_PARSERS: Final[Mapping[str, tuple[Shape, Callable[[Object, Mapping[str, Any]], Record]]]] = MappingProxyType(
+_PARSERS: Final[Mapping[str, tuple[Shape, Callable[[Object, Mapping[str, Any]], Record], str]]] = MappingProxyType(
     {
-        "Namespace": (_NAMESPACE, _namespace),
-        "ServiceAccount": (_ACCOUNT, _account),
-        "ConfigMap": (_CONFIG_MAP, _config_map),
-        "Node": (_NODE, _node),
-        "Pod": (pods.SHAPE, pods.parse_pod),
-        "Service": (services.SHAPE, services.parse_service),
-        "AuthorizationPolicy": (security.SHAPE, security.parse_authorization_policy),
-        "PeerAuthentication": (security.SHAPE, security.parse_peer_authentication),
+        "Namespace": (_NAMESPACE, _namespace, "namespaces"),
+        "ServiceAccount": (_ACCOUNT, _account, "serviceaccounts"),
+        "ConfigMap": (_CONFIG_MAP, _config_map, "configmaps"),
+        "Node": (_NODE, _node, "nodes"),
+        "Pod": (pods.SHAPE, pods.parse_pod, "pods"),
+        "Service": (services.SHAPE, services.parse_service, "services"),
+        "AuthorizationPolicy": (security.SHAPE, security.parse_authorization_policy, "authorizationpolicies"),
+        "PeerAuthentication": (security.SHAPE, security.parse_peer_authentication, "peerauthentications"),
     }
 )
+"""Of each kind its shape, its parser and its plural, the name it has in the API's paths."""
 
 KINDS: Final = tuple(_PARSERS)
+
+
+def resources(kind: str) -> tuple[Resource, ...]:
+    """Where the API has objects of this kind: one per version that we read, the preferred one first."""
+    shape, _, plural = _PARSERS[kind]
+    return tuple(Resource(version, plural, shape.namespaced) for version in shape.versions)
 
 
 def parse_object(raw: object, where: str, *, observed: bool = False) -> Record:
@@ -133,7 +142,7 @@ def parse_object(raw: object, where: str, *, observed: bool = False) -> Record:
     kind = anonymous.need("kind").text()
     if kind not in _PARSERS:
         raise anonymous.need("kind").refuse(f"{kind!r} is not supported; supported are {', '.join(KINDS)}")
-    shape, parser = _PARSERS[kind]
+    shape, parser, _ = _PARSERS[kind]
     version = anonymous.need("apiVersion").text()
     if version not in shape.versions:
         raise anonymous.need("apiVersion").refuse(

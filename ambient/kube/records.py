@@ -264,12 +264,17 @@ class WriterState:
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """One consistent snapshot of all objects, status merged in. `revision` counts changes of the objects."""
+    """One consistent snapshot of all objects, status merged in. `revision` counts changes of the objects.
+
+    `changed`: keys of all that is new, different or gone (valid or refused) since the snapshot that the same source
+    gave before this one; None when it does not know (the first, too).
+    """
 
     revision: int = 0
     by_key: Mapping[str, Record] = field(default_factory=lambda: MappingProxyType({}))
     refused: tuple[RefusedObject, ...] = ()
     writers: Mapping[str, WriterState] = field(default_factory=lambda: MappingProxyType({}))
+    changed: frozenset[str] | None = field(default=None, compare=False)
 
     def of(self, kind: type[R]) -> list[R]:
         """All records of a kind, ordered by key."""
