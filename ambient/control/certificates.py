@@ -84,10 +84,13 @@ class Certificates:
         self._metrics.csrs.inc()
         who = peer_of(context)
         try:
-            caller = self._gate.caller(context.invocation_metadata())
+            caller = await self._gate.caller(context.invocation_metadata())
         except Refused as error:
             self._metrics.authentication_failures.inc()
             await self._abort(context, grpc.StatusCode.UNAUTHENTICATED, error, who)
+            raise
+        except Unavailable as error:
+            await self._abort(context, grpc.StatusCode.UNAVAILABLE, error, who)
             raise
         who = f"{caller.name} ({who})"
         try:

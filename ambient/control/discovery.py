@@ -21,7 +21,7 @@ from ambient.ca.token import Caller
 from ambient.control.access import Gate, peer_of
 from ambient.control.log import LogLimit
 from ambient.control.metrics import ControlMetrics
-from ambient.errors import MeshError, ProtocolError, Refused
+from ambient.errors import MeshError, ProtocolError, Refused, Unavailable
 from ambient.xds.catalogue import Catalogue
 from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE
 from ambient.xds.messages import METHOD, DeltaRequest, decode_request, encode_response
@@ -104,10 +104,13 @@ class Discovery:
     async def _serve(self, requests: AsyncIterator[bytes], context: Any) -> None:
         peer = peer_of(context)
         try:
-            client = self._admit(context, peer)
+            client = await self._admit(context, peer)
         except Refused as error:
             code = grpc.StatusCode.UNAUTHENTICATED if error.what == "token" else grpc.StatusCode.RESOURCE_EXHAUSTED
             await self._abort(context, code, error, peer)
+            return
+        except Unavailable as error:
+            await self._abort(context, grpc.StatusCode.UNAVAILABLE, error, peer)
             return
         self._clients[client] = None
         self._metrics.streams.set(len(self._clients))
@@ -123,8 +126,8 @@ class Discovery:
             self._metrics.streams.set(len(self._clients))
             _log.info("%s (%s) stream ended: %s", client.caller.name, peer, why)
 
-    def _admit(self, context: Any, peer: str) -> Client:
-        caller = self._gate.caller(context.invocation_metadata())
+    async def _admit(self, context: Any, peer: str) -> Client:
+        caller = await self._gate.caller(context.invocation_metadata())
         own = sum(client.caller.name == caller.name for client in self._clients)
         if own >= MOST_STREAMS_PER_CLIENT:
             raise Refused("streams", caller.name, f"has {own} open")

@@ -31,6 +31,7 @@ from ambient.control.log import set_up_logging
 from ambient.control.metrics import ControlMetrics
 from ambient.control.reconcile import WRITER, Reconciler
 from ambient.control.settings import ControlSettings, read_control_settings
+from ambient.control.signed_tokens import SignedTokens
 from ambient.control.sync import sync_page, syncz_page
 from ambient.control.tls import ServerCertificate
 from ambient.errors import MeshError, Unavailable
@@ -66,9 +67,7 @@ class ControlPlane:
         self._settings = settings
         self._ca = CaFolder(settings.ca_dir, trust_domain=settings.trust_domain, create=settings.create_root)
         gate = Gate(
-            settings.token_key,
-            issuer=settings.token_issuer,
-            audience=settings.token_audience,
+            SignedTokens(settings.token_key, issuer=settings.token_issuer, audience=settings.token_audience),
             accounts=settings.client_accounts,
         )
         self.metrics = ControlMetrics()

@@ -1,77 +1,62 @@
-"""The gate: keys from a file that may change, and callers that must be clients."""
+"""The gate: exactly one bearer token, and callers that must be clients."""
 
 from __future__ import annotations
 
-import os
-import time
-from pathlib import Path
+import asyncio
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 
-from ambient.ca.token import Caller, issue_token
+from ambient.ca.token import Caller
 from ambient.control.access import Gate, peer_of
-from ambient.errors import InvalidInput, Refused, Unavailable
-from tests.support.control import pem_of, public_pem
+from ambient.errors import Refused, Unavailable
 
 CALLER = Caller("n1", "ambient-system", "ztunnel", "uid")
-KEY, NEXT = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
 
 
-def gate(file: Path) -> Gate:
-    return Gate(file, issuer="lab", audience="istio-ca", accounts={"ambient-system/ztunnel"})
+class Knows:
+    """Knows one token; of "later" it cannot tell."""
+
+    async def verify(self, token: str) -> Caller:
+        if token == "later":
+            raise Unavailable("token", why="nobody can be asked")
+        if token != "good":
+            raise Refused("token", why="unknown")
+        return CALLER
 
 
-def header(key: ec.EllipticCurvePrivateKey = KEY, scheme: str = "Bearer") -> list[tuple[str, str]]:
-    token = issue_token(pem_of(key), CALLER, time.time(), 60, issuer="lab")
-    return [("clusterid", "x"), ("authorization", f"{scheme} {token}")]
+def caller(*metadata: tuple[str, str | bytes], account: str = "ambient-system/ztunnel") -> Caller:
+    return asyncio.run(Gate(Knows(), accounts={account}).caller(metadata))
 
 
-def write(file: Path, text: str, mark: int) -> None:
-    file.write_text(text)
-    os.utime(file, ns=(mark, mark))
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
+def test_a_bearer_token_of_a_client_passes(scheme: str) -> None:
+    assert caller(("clusterid", "x"), ("authorization", f"{scheme} good")) == CALLER
 
 
-def test_a_token_of_the_key_in_the_file_passes(tmp_path: Path) -> None:
-    file = tmp_path / "keys.pem"
-    file.write_text(public_pem(KEY))
-    assert gate(file).caller(header()) == CALLER
-    assert gate(file).caller(header(scheme="bearer")) == CALLER
+@pytest.mark.parametrize(
+    ("metadata", "reason"),
+    [
+        ([], "no bearer token"),
+        ([("authorization", "Bearer good"), ("authorization", "Bearer good")], "more than one"),
+        ([("authorization", b"Bearer good")], "more than one"),
+        ([("authorization", "Basic good")], "not a bearer token"),
+        ([("authorization", "Bearer ")], "not a bearer token"),
+        ([("authorization", "Bearer bad")], "unknown"),
+    ],
+)
+def test_anything_else_is_refused_with_its_reason(metadata: list[tuple[str, str | bytes]], reason: str) -> None:
+    with pytest.raises(Refused, match=reason):
+        caller(*metadata)
 
 
-def test_a_new_key_in_the_file_is_taken_up_and_the_old_one_is_out(tmp_path: Path) -> None:
-    file = tmp_path / "keys.pem"
-    write(file, public_pem(KEY), 1)
-    door = gate(file)
-    write(file, public_pem(NEXT), 2)
-    assert door.caller(header(NEXT)) == CALLER
-    with pytest.raises(Refused, match="not signed by a key we trust"):
-        door.caller(header(KEY))
+def test_an_account_that_is_no_client_is_refused_by_name() -> None:
+    with pytest.raises(Refused, match="ambient-system/ztunnel: is no client"):
+        caller(("authorization", "Bearer good"), account="istio-system/ztunnel")
 
 
-def test_a_broken_or_missing_file_leaves_the_keys_in_force(tmp_path: Path) -> None:
-    file = tmp_path / "keys.pem"
-    write(file, public_pem(KEY), 1)
-    door = gate(file)
-    write(file, "rubbish", 2)
-    assert door.caller(header()) == CALLER
-    file.unlink()
-    assert door.caller(header()) == CALLER
-
-
-def test_there_is_no_start_without_a_usable_key(tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="token key"):
-        gate(tmp_path / "missing.pem")
-    (tmp_path / "bad.pem").write_text("rubbish")
-    with pytest.raises(InvalidInput, match="token key"):
-        gate(tmp_path / "bad.pem")
-
-
-def test_binary_metadata_is_no_token(tmp_path: Path) -> None:
-    file = tmp_path / "keys.pem"
-    file.write_text(public_pem(KEY))
-    with pytest.raises(Refused, match="more than one"):
-        gate(file).caller([("authorization", b"Bearer x")])
+def test_what_cannot_be_told_is_not_a_refusal() -> None:
+    with pytest.raises(Unavailable):
+        caller(("authorization", "Bearer later"))
 
 
 @pytest.mark.parametrize(
