@@ -18,6 +18,8 @@ KUBERNETES: Final = Path("kubernetes")
 """The value of AMBIENT_OBJECTS that means the API server (a folder of this name is `./kubernetes`)."""
 NODE_KINDS: Final = ("Namespace", "Pod")
 """What an agent reads."""
+MESH_KINDS: Final = tuple(kind for kind in KINDS if kind != "ConfigMap")
+"""What a control plane reads: all but what only the lab's pods need."""
 
 
 class StatusSink(Protocol):
@@ -62,7 +64,7 @@ def concerns(node: str, kind: str, content: Mapping[str, Any]) -> bool:
 
 
 def open_source(
-    objects: Path, environment: Mapping[str, str], *, node: str = "", kinds: Collection[str] = KINDS
+    objects: Path, environment: Mapping[str, str], *, node: str = "", kinds: Collection[str] = MESH_KINDS
 ) -> ObjectSource:
     """The source that the setting AMBIENT_OBJECTS names. `node`: only what an agent on that node needs.
 
