@@ -10,12 +10,14 @@ PATIENCE_S = 20.0
 _PAUSE_S = 0.003
 
 
-def until(condition: Callable[[], object], what: str = "") -> None:
-    """Return when `condition()` is true; AssertionError after 20 s."""
-    deadline = time.monotonic() + PATIENCE_S
+def until(
+    condition: Callable[[], object], what: str = "", *, patience_s: float = PATIENCE_S, pause_s: float = _PAUSE_S
+) -> None:
+    """Return when `condition()` is true; AssertionError after `patience_s`."""
+    deadline = time.monotonic() + patience_s
     while not condition():
         assert time.monotonic() < deadline, f"waited too long {what}"
-        time.sleep(_PAUSE_S)
+        time.sleep(pause_s)
 
 
 async def eventually(condition: Callable[[], object], what: str = "") -> None:

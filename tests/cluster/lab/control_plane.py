@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tests.cluster.lab import credentials, programs
 from tests.cluster.lab.plan import API_PORT, Plan
-from tests.cluster.lab.processes import alive, end, run, start, wait
+from tests.cluster.lab.processes import alive, end, inside, run, start, wait
 
 ORDER = ("etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
 
@@ -23,7 +23,7 @@ def join_bridge(plan: Plan, part: str, address: str) -> None:
         ("link", "set", "eth0", "up"),
         ("route", "add", "default", "via", plan.machine_address),
     ):
-        run("ip", "-n", netns, *words)
+        run(*inside(netns, "ip", *words))
 
 
 def leave_bridge(plan: Plan, part: str) -> None:
@@ -41,7 +41,7 @@ def up(plan: Plan) -> None:
     if not Path("/run/netns", plan.netns("control")).exists():
         join_bridge(plan, "control", plan.api_address)
         # A webhook is reached at its Service's address, which node 1 knows how to find.
-        run("ip", "-n", plan.netns("control"), "route", "add", plan.services, "via", plan.node_address(1))
+        run(*inside(plan.netns("control"), "ip", "route", "add", plan.services, "via", plan.node_address(1)))
     for name in ORDER[:2]:
         _start(plan, name)
     wait(lambda: ready(plan) or _dead(plan, "kube-apiserver"), "ready API server", 120)
@@ -76,8 +76,8 @@ def _last(log: Path) -> str:
 def _start(plan: Plan, name: str) -> None:
     mark = plan.folder / "run" / name
     if alive(mark) is None:
-        inside = ("ip", "netns", "exec", plan.netns("control"), programs.BIN / name)
-        start(mark, plan.logs / f"{name}.log", [*inside, *_options(plan, name)])
+        argv = inside(plan.netns("control"), programs.BIN / name, *_options(plan, name))
+        start(mark, plan.logs / f"{name}.log", argv)
 
 
 def _options(plan: Plan, name: str) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Final
 from tests.cluster.lab import configuration, credentials, programs
 from tests.cluster.lab.control_plane import join_bridge, leave_bridge
 from tests.cluster.lab.plan import Plan
-from tests.cluster.lab.processes import alive, end, run, start, wait
+from tests.cluster.lab.processes import alive, end, inside, run, start, wait
 
 CNI_PLUGINS: Final = ("bridge", "host-local", "loopback", "portmap", "ptp")
 _CGROUPS: Final = Path("/sys/fs/cgroup")
@@ -61,10 +61,11 @@ def up(plan: Plan, node: int, images: Sequence[Path]) -> None:
         "CGROUP": "2" if _unified() else "1",
     }
     joined = " && ".join(f"echo $$ >{group}/cgroup.procs" for group in _groups(plan, node))
-    inside = f"ip netns exec {plan.netns(f'n{node}')} unshare --mount --pid --fork --uts --ipc --cgroup --kill-child"
+    separate = "unshare --mount --pid --fork --uts --ipc --cgroup --kill-child"
+    apart = f"nsenter --net=/run/netns/{plan.netns(f'n{node}')} {separate}"
     script = Path(__file__).with_name("node.sh")
     words = [f"{name}={value}" for name, value in environment.items()]
-    argv = ["sh", "-c", f'{joined} && exec {inside} env -i "$@" sh {script}', "node", *words]
+    argv = ["sh", "-c", f'{joined} && exec {apart} env -i "$@" sh {script}', "node", *words]
     start(_mark(plan, node), folder / "log" / "node.log", argv)
 
 
@@ -114,14 +115,13 @@ def _connect(plan: Plan, node: int) -> None:
     leave_bridge(plan, part)
     join_bridge(plan, part, plan.node_address(node))
     netns = plan.netns(part)
-    run("ip", "netns", "exec", netns, "sysctl", "-qw", *_SETTINGS)
+    # /proc/sys/net is that of whoever opens it: no /sys is needed.
+    run(*inside(netns, "sysctl", "-qw", *_SETTINGS))
     for other in range(1, 10):
         if other != node:
-            run("ip", "-n", netns, "route", "add", plan.node_pods(other), "via", plan.node_address(other))
-    run(
-        *("ip", "-n", plan.netns("control"), "route", "replace"),
-        *(plan.node_pods(node), "via", plan.node_address(node)),
-    )
+            run(*inside(netns, "ip", "route", "add", plan.node_pods(other), "via", plan.node_address(other)))
+    route = (plan.node_pods(node), "via", plan.node_address(node))
+    run(*inside(plan.netns("control"), "ip", "route", "replace", *route))
 
 
 def _unified() -> bool:

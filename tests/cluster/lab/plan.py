@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-STATE: Final = Path(os.environ.get("AMBIENT_CLUSTER_STATE", "/var/tmp/ambient-cluster"))
+STATE: Final = Path(os.environ.get("AMBIENT_CLUSTER_STATE", "/var/tmp/mesh-cluster"))
 """Everything that is built or run. Not below /run or /var/log, which nodes replace by their own."""
 LABS: Final = STATE / "labs"
 MOST_LABS: Final = 40

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+
+from tests.support.waiting import until
 
 
 def run(*argv: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -61,8 +62,12 @@ def end(mark: Path, *, first: int = signal.SIGTERM, grace_s: float = 5.0) -> Non
 
 def wait(done: Callable[[], bool], what: str, patience_s: float) -> None:
     """Until `done`; raises TimeoutError saying what was waited for."""
-    deadline = time.monotonic() + patience_s
-    while not done():
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"cluster: no {what} in {patience_s:.0f} s")
-        time.sleep(0.1)
+    try:
+        until(done, patience_s=patience_s, pause_s=0.1)
+    except AssertionError:
+        raise TimeoutError(f"cluster: no {what} in {patience_s:.0f} s") from None
+
+
+def inside(netns: str, *argv: str | Path) -> list[str | Path]:
+    """The command line that runs `argv` in a named network namespace."""
+    return ["nsenter", f"--net=/run/netns/{netns}", *argv]
