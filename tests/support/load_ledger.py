@@ -32,10 +32,9 @@ SLACK_FDS: Final = 4
 """Per part of a node: a page being read, a tunnel that came or went between two looks."""
 REST_S: Final = 7.0
 """Longer than a worker keeps what it has ready for a pod's next connections."""
-SLACK_KB: Final = 32_768
-"""A worker keeps the marks that its busiest turn reached (OpenSSL's buffer of a tunnel has been seen to keep 20 MB, the
-heap as much), and which worker has reached them before depends on how the connections fell to them. What grows for
-good grows beyond."""
+SLACK_KB: Final = 8_192
+"""A worker keeps the marks that its busiest turn reached, and which worker has reached them before depends on how the
+connections fell to them. What grows for good grows beyond."""
 _PARTS: Final = ("ztunnel.worker", "ztunnel.director")
 Pair = tuple[str, str, str]
 """Of a tunnel: the client's namespace, its address, its peer's."""

@@ -143,18 +143,23 @@ class SocketEnd:
 
     def push(self, data: bytes | memoryview) -> None:
         """Write; what cannot be written now is copied. A failure is told through `on_lost` before this returns."""
+        error = self.put(data)
+        if error is not None:
+            self.fail(error)
+
+    def put(self, data: bytes | memoryview) -> OSError | None:
+        """Like `push`, but a failure is returned, for the caller to `fail` with it when nobody is in between."""
         if self.closed:
-            return
+            return None
         if not self._backlog.size:
             try:
                 sent = self._send(data)
             except (BlockingIOError, InterruptedError):
                 sent = 0
             except OSError as error:
-                self.fail(error)
-                return
+                return error
             if sent == len(data):
-                return
+                return None
             data = data[sent:]
         self._backlog.append(data)
         if not self._writing:
@@ -162,6 +167,7 @@ class SocketEnd:
             self._watch()
         if self._backlog.size > self._high or self._backlog.source.crowded():
             self.congested = True
+        return None
 
     def end_writing(self) -> None:
         """Send FIN once everything is written."""

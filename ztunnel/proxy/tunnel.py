@@ -174,8 +174,15 @@ class Tunnel(SocketEnd):
     # --- octets out
 
     def _encrypt(self, data: memoryview) -> None:
-        if not self.closed:
-            self.session.write(data)
+        """Encrypted octets leave OpenSSL at once: what its buffer held in the busiest turn it keeps for good. What the
+        kernel does not take waits in pages that are given back, and stops those who write."""
+        if self.closed:
+            return
+        self.session.write(data)
+        error = self.put(self.session.pending())
+        if error is not None:
+            # Whoever is writing must not find the tunnel gone under it.
+            self.poller.at_end(partial(self.fail, error))
 
     def _flush_soon(self) -> None:
         if not self._dirty:
@@ -189,9 +196,9 @@ class Tunnel(SocketEnd):
         data = self.session.pending()
         if data:
             self.push(data)
-            if self.backlog_size > _UNREAD_LIMIT:
-                self.plane.recorder.counters.count(violated("unread_output"))
-                self.fail(None)
+        if self.backlog_size > _UNREAD_LIMIT:
+            self.plane.recorder.counters.count(violated("unread_output"))
+            self.fail(None)
 
     # --- octets in
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 
 import h2.events
 import pytest
@@ -13,10 +14,19 @@ from tests.support.tunnel import application, echo, run, talk, until, world
 from ztunnel.hbone import frames
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.limits import Violation
+from ztunnel.proxy.backlog import CHUNK
 from ztunnel.proxy.inbound import InboundTunnel
 from ztunnel.proxy.pool import ClientTunnel
 from ztunnel.proxy.socket_end import Buffers
-from ztunnel.proxy.tunnel import _SMALLEST_REACH, HANDSHAKE_TIMEOUT_S, SLICE_S, WORK_AT_ONCE, Tunnel, violated
+from ztunnel.proxy.tunnel import (
+    _SMALLEST_REACH,
+    HANDSHAKE_TIMEOUT_S,
+    SLICE_S,
+    TUNNEL_HIGH_WATER,
+    WORK_AT_ONCE,
+    Tunnel,
+    violated,
+)
 
 
 def test_a_handshake_that_never_comes_is_given_up() -> None:
@@ -167,5 +177,38 @@ def test_a_tunnel_in_the_middle_of_its_pieces_lets_others_go_first() -> None:
             plane.loop.call_soon(turn)
             assert await talk(client.outbound, bytes(20_000)) == bytes(20_000)
             assert len(set(seen)) > 10, "every piece in a turn of its own"
+
+    run(scenario)
+
+
+def test_what_is_written_in_one_turn_waits_in_pages_of_ours_and_not_in_the_buffer_of_openssl() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client, server = await here.pod("client", "127.0.0.11"), await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            assert await talk(client.outbound) == b"hello"
+            (peer,) = [one for one in here.workers[0].plane.tunnels if isinstance(one, ClientTunnel)]
+            for _ in range(64):
+                peer.write(bytes(CHUNK))
+                assert len(peer.session.pending()) < 2 * CHUNK
+            assert peer.congested
+            assert peer.backlog_size > TUNNEL_HIGH_WATER
+            peer.drop()
+
+    run(scenario)
+
+
+def test_a_tunnel_that_breaks_while_it_is_written_to_is_there_until_the_end_of_the_turn() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client, server = await here.pod("client", "127.0.0.11"), await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            assert await talk(client.outbound) == b"hello"
+            (peer,) = [one for one in here.workers[0].plane.tunnels if isinstance(one, ClientTunnel)]
+            peer.sock.shutdown(socket.SHUT_WR)
+            peer.write(bytes(2 * CHUNK))
+            assert not peer.closed
+            await until(lambda: peer.closed)
+            assert isinstance(peer.death, BrokenPipeError)
 
     run(scenario)
