@@ -37,12 +37,16 @@ class Common(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """What is particular to a kind: its apiVersions, whether it lives in a namespace, how it may be named."""
+    """What is particular to a kind: its apiVersions, whether it lives in a namespace, how it may be named.
+
+    `strict`: every field is refused that we do not know, even in what a live API server shows us.
+    """
 
     versions: tuple[str, ...]
     namespaced: bool
     name: Callable[[str], str]
     parts: tuple[str, ...]
+    strict: bool = False
 
 
 def timestamp(value: str) -> str:

@@ -1,8 +1,7 @@
 """The border: one decoded Kubernetes object in, one valid record out, or InvalidInput and nothing.
 
-Kinds that are not in `KINDS` are refused by name. Of Pod, Service and Node the Kubernetes fields that we do not use
-are tolerated when they are in a known list; of the security.istio.io kinds every field is understood, so any
-other is refused.
+Kinds that are not in `KINDS` are refused by name. Of Kubernetes' own kinds the fields that we do not use are tolerated
+when they are in a known list; of Istio's kinds every field is understood, so any other is refused.
 """
 
 from __future__ import annotations
@@ -11,8 +10,18 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from ambient.kube import pods, security, services, syntax
+from ambient.kube import entries, gateways, pods, security, services, slices, syntax, traffic
 from ambient.kube.metadata import Shape, read_common
+from ambient.kube.networking import (
+    DestinationRule,
+    EndpointSlice,
+    Gateway,
+    GatewayClass,
+    RequestAuthentication,
+    ServiceEntry,
+    WorkloadEntry,
+    WorkloadGroup,
+)
 from ambient.kube.read import Field, Object
 from ambient.kube.records import (
     AuthorizationPolicy,
@@ -47,7 +56,11 @@ __all__ = [
     "ConfigMap",
     "Container",
     "ContainerPort",
+    "DestinationRule",
+    "EndpointSlice",
     "EnvVar",
+    "Gateway",
+    "GatewayClass",
     "HttpGet",
     "Namespace",
     "Node",
@@ -57,10 +70,14 @@ __all__ = [
     "Record",
     "Records",
     "RefusedObject",
+    "RequestAuthentication",
     "Service",
     "ServiceAccount",
+    "ServiceEntry",
     "ServicePort",
     "TcpSocket",
+    "WorkloadEntry",
+    "WorkloadGroup",
     "WriterState",
     "parse_object",
     "record_key",
@@ -101,8 +118,8 @@ def _node(top: Object, raw: Mapping[str, Any]) -> Node:
         cidrs = spec.each("podCIDRs", lambda field: field.checked(syntax.ip_block))
         cidrs = cidrs or tuple(c for c in (spec.read("podCIDR", lambda f: f.checked(syntax.ip_block), ""),) if c)
     status = top.read("status", Field.open_object, None)
-    entries = status.each("addresses", Field.open_object) if status is not None else ()
-    texts = [entry.need("address") for entry in entries if entry.text("type") in ("InternalIP", "ExternalIP")]
+    listed = status.each("addresses", Field.open_object) if status is not None else ()
+    texts = [entry.need("address") for entry in listed if entry.text("type") in ("InternalIP", "ExternalIP")]
     return Node(**common, addresses=tuple(parse_ip(field.checked(syntax.ip)) for field in texts), pod_cidrs=cidrs)
 
 
@@ -116,6 +133,14 @@ _PARSERS: Final[Mapping[str, tuple[Shape, Callable[[Object, Mapping[str, Any]], 
         "Service": (services.SHAPE, services.parse_service, "services"),
         "AuthorizationPolicy": (security.SHAPE, security.parse_authorization_policy, "authorizationpolicies"),
         "PeerAuthentication": (security.SHAPE, security.parse_peer_authentication, "peerauthentications"),
+        "RequestAuthentication": (security.SHAPE, traffic.parse_request_authentication, "requestauthentications"),
+        "EndpointSlice": (slices.SHAPE, slices.parse_endpoint_slice, "endpointslices"),
+        "ServiceEntry": (entries.SHAPE, entries.parse_service_entry, "serviceentries"),
+        "WorkloadEntry": (entries.SHAPE, entries.parse_workload_entry, "workloadentries"),
+        "WorkloadGroup": (entries.SHAPE, entries.parse_workload_group, "workloadgroups"),
+        "DestinationRule": (entries.SHAPE, traffic.parse_destination_rule, "destinationrules"),
+        "Gateway": (gateways.SHAPE, gateways.parse_gateway, "gateways"),
+        "GatewayClass": (gateways.CLASS_SHAPE, gateways.parse_gateway_class, "gatewayclasses"),
     }
 )
 """Of each kind its shape, its parser and its plural, the name it has in the API's paths."""
@@ -132,7 +157,7 @@ def resources(kind: str) -> tuple[Resource, ...]:
 def parse_object(raw: object, where: str, *, observed: bool = False) -> Record:
     """One object of a known kind from decoded JSON or YAML. `where` says where it came from ("pods.yaml: document 2").
 
-    `observed`: it was read from a live API server, which may know more fields than we do (security.istio.io kinds
+    `observed`: it was read from a live API server, which may know more fields than we do (Istio's kinds
     are strict all the same: a field that is passed over could be the one that restricts).
 
     Raises InvalidInput: what = `where` and the object's kind and name, where = field path, why = the reason.
@@ -153,5 +178,5 @@ def parse_object(raw: object, where: str, *, observed: bool = False) -> Record:
     namespace = metadata.text("namespace", "default") if shape.namespaced else ""
     title = f"{where}: {kind} {namespace}/{name}" if namespace else f"{where}: {kind} {name}"
     assert isinstance(raw, Mapping)
-    observed = observed and shape is not security.SHAPE
+    observed = observed and not shape.strict
     return parser(Object(Field(raw, "", title, observed)), raw)

@@ -17,7 +17,9 @@ from ambient.kube.read import Field, Object
 from ambient.kube.records import AuthorizationPolicy, PeerAuthentication
 from ambient.model.address import port_number
 
-SHAPE: Final = Shape(("security.istio.io/v1", "security.istio.io/v1beta1"), True, syntax.dns_subdomain, ("spec",))
+SHAPE: Final = Shape(
+    ("security.istio.io/v1", "security.istio.io/v1beta1"), True, syntax.dns_subdomain, ("spec",), strict=True
+)
 ACTIONS: Final = ("ALLOW", "DENY", "AUDIT", "CUSTOM")
 MODES: Final = ("UNSET", "DISABLE", "PERMISSIVE", "STRICT")
 
@@ -46,13 +48,7 @@ def parse_authorization_policy(top: Object, raw: Mapping[str, Any]) -> Authoriza
     )
     if spec is None:
         return AuthorizationPolicy(**common)
-    choice = spec.present("selector", "targetRef", "targetRefs")
-    if len(choice) > 1:
-        raise spec.need(choice[1]).refuse(f"may not stand beside {choice[0]}")
-    refs = spec.each("targetRefs", _target_ref)
-    if len(refs) > _MAX_REFS:
-        raise spec.need("targetRefs").refuse(f"at most {_MAX_REFS} entries")
-    single = spec.get("targetRef")
+    selector, refs = read_targets(spec)
     action = spec.read("action", lambda field: field.one_of(ACTIONS), "ALLOW")
     provider = spec.read("provider", lambda field: field.object(("name",)).need("name").text(), "")
     if action == "CUSTOM" and not provider:
@@ -61,8 +57,8 @@ def parse_authorization_policy(top: Object, raw: Mapping[str, Any]) -> Authoriza
         raise spec.need("provider").refuse("only the action CUSTOM has a provider")
     return AuthorizationPolicy(
         **common,
-        selector=_selector(spec),
-        target_refs=(_target_ref(single),) if single else refs,
+        selector=selector,
+        target_refs=refs,
         action=action,
         provider=provider,
         rules=spec.each("rules", _rule),
@@ -80,6 +76,18 @@ def parse_peer_authentication(top: Object, raw: Mapping[str, Any]) -> PeerAuthen
     if ports and selector is None:
         raise spec.need("portLevelMtls").refuse("needs a selector with labels")
     return PeerAuthentication(**common, selector=selector, mtls=PeerMtls(spec.read("mtls", _mode, "UNSET"), ports))
+
+
+def read_targets(spec: Object) -> tuple[Mapping[str, str] | None, tuple[TargetRef, ...]]:
+    """What a policy is for: labels of workloads, or what its targetRefs name; one excludes the other."""
+    choice = spec.present("selector", "targetRef", "targetRefs")
+    if len(choice) > 1:
+        raise spec.need(choice[1]).refuse(f"may not stand beside {choice[0]}")
+    refs = spec.each("targetRefs", _target_ref)
+    if len(refs) > _MAX_REFS:
+        raise spec.need("targetRefs").refuse(f"at most {_MAX_REFS} entries")
+    single = spec.get("targetRef")
+    return _selector(spec), (_target_ref(single),) if single else refs
 
 
 def _mode(field: Field) -> str:

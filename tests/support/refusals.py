@@ -60,6 +60,14 @@ def field(path: str) -> str:
     return text
 
 
+def refused_exactly(base: Mapping[str, Any], bad: Bad) -> None:
+    """As `refused`, and `why` is the whole reason."""
+    refused(base, bad)
+    with pytest.raises(InvalidInput) as caught:
+        parse_object(changed(base, bad.path, bad.value), "file.yaml: document 1")
+    assert caught.value.why == bad.why
+
+
 def refused(base: Mapping[str, Any], bad: Bad) -> None:
     """The base is accepted, the changed one refused where and why the row says."""
     parse_object(base, "file.yaml: document 1")

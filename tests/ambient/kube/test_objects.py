@@ -173,10 +173,12 @@ def test_a_snapshot_gives_records_by_kind_in_order_of_key() -> None:
     assert Records().of(Namespace) == []
 
 
-def test_the_supported_kinds_are_those_of_the_lab() -> None:
+def test_the_supported_kinds() -> None:
     assert set(KINDS) == {
         *("Namespace", "ServiceAccount", "ConfigMap", "Node", "Pod", "Service"),
-        *("AuthorizationPolicy", "PeerAuthentication"),
+        *("AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"),
+        *("EndpointSlice", "ServiceEntry", "WorkloadEntry", "WorkloadGroup", "DestinationRule"),
+        *("Gateway", "GatewayClass"),
     }
 
 

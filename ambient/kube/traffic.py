@@ -1,0 +1,136 @@
+"""DestinationRule and RequestAuthentication: layer 7's, so only what makes them valid is read; ztunnels get neither."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from ambient.kube import security, syntax
+from ambient.kube.entries import SHAPE, exported
+from ambient.kube.metadata import read_common
+from ambient.kube.networking import DestinationRule, RequestAuthentication, Subset
+from ambient.kube.read import Field, Object
+
+_POLICY: Final = syntax.words(
+    "loadBalancer connectionPool outlierDetection tls portLevelSettings tunnel proxyProtocol retryBudget"
+)
+_BALANCER: Final = syntax.words("simple consistentHash localityLbSetting warmup warmupDurationSecs")
+_SIMPLE: Final = syntax.words("UNSPECIFIED LEAST_CONN RANDOM PASSTHROUGH ROUND_ROBIN LEAST_REQUEST")
+_TLS: Final = syntax.words(
+    "mode clientCertificate privateKey caCertificates credentialName subjectAltNames sni insecureSkipVerify caCrl"
+)
+_TLS_MODES: Final = syntax.words("DISABLE SIMPLE MUTUAL ISTIO_MUTUAL")
+_JWT: Final = syntax.words(
+    "issuer audiences jwksUri jwks jwks_uri fromHeaders fromParams fromCookies outputPayloadToHeader"
+    " forwardOriginalToken outputClaimToHeaders timeout spaceDelimitedClaims"
+)
+
+
+def parse_destination_rule(top: Object, raw: Mapping[str, Any]) -> DestinationRule:
+    """Raises InvalidInput; every rule has its row in the tests."""
+    common = read_common(top, SHAPE, raw)
+    spec = top.need("spec").object(("host", "exportTo", "workloadSelector", "trafficPolicy", "subsets"))
+    subsets = spec.each("subsets", _subset)
+    names = [subset.name for subset in subsets]
+    for name in names:
+        if names.count(name) > 1:
+            raise spec.need("subsets").refuse(f"two subsets are called {name!r}")
+    return DestinationRule(
+        **common,
+        host=spec.need("host").checked(_host),
+        export_to=exported(spec),
+        selector=spec.read("workloadSelector", _selector, None),
+        traffic=spec.read("trafficPolicy", _traffic, MappingProxyType({})),
+        subsets=subsets,
+    )
+
+
+def parse_request_authentication(top: Object, raw: Mapping[str, Any]) -> RequestAuthentication:
+    """Raises InvalidInput; every rule has its row in the tests."""
+    common = read_common(top, security.SHAPE, raw)
+    spec = top.read("spec", lambda field: field.object(("selector", "targetRef", "targetRefs", "jwtRules")), None)
+    if spec is None:
+        return RequestAuthentication(**common)
+    selector, refs = security.read_targets(spec)
+    return RequestAuthentication(**common, selector=selector, target_refs=refs, rules=spec.each("jwtRules", _jwt_rule))
+
+
+def _host(value: str) -> str:
+    return "" if value == "*" else syntax.dns_subdomain(value.removeprefix("*.").lower())
+
+
+def _selector(field: Field) -> Mapping[str, str]:
+    return MappingProxyType(field.object(("matchLabels",)).text_map("matchLabels", syntax.label))
+
+
+def _subset(field: Field) -> Subset:
+    entry = field.object(("name", "labels", "trafficPolicy"))
+    return Subset(
+        entry.need("name").checked(syntax.dns_label),
+        MappingProxyType(entry.text_map("labels", syntax.label)),
+        entry.read("trafficPolicy", _traffic, MappingProxyType({})),
+    )
+
+
+def _traffic(field: Field) -> Mapping[str, Any]:
+    entry = field.object(_POLICY)
+    if not entry.present(*_POLICY):
+        raise field.refuse("needs at least one field")
+    _settings(entry)
+    entry.each("portLevelSettings", _port_settings)
+    return MappingProxyType(dict(field.mapping()))
+
+
+def _port_settings(field: Field) -> None:
+    entry = field.object(("port", "loadBalancer", "connectionPool", "outlierDetection", "tls"))
+    entry.need("port").object(("number",)).need("number").port()
+    _settings(entry)
+
+
+def _settings(entry: Object) -> None:
+    balancer = entry.read("loadBalancer", lambda f: f.object(_BALANCER), None)
+    if balancer is not None:
+        if len(balancer.present("simple", "consistentHash")) > 1:
+            raise balancer.need("consistentHash").refuse("may not stand beside simple")
+        balancer.read("simple", lambda f: f.one_of(_SIMPLE), "")
+    tls = entry.read("tls", lambda f: f.object(_TLS), None)
+    if tls is not None:
+        tls.read("mode", lambda f: f.one_of(_TLS_MODES), "DISABLE")
+
+
+def _jwt_rule(field: Field) -> Mapping[str, Any]:
+    entry = field.object(_JWT)
+    if not entry.need("issuer").text():
+        raise entry.need("issuer").refuse("an empty issuer matches nothing")
+    sources = entry.present("jwks", "jwksUri", "jwks_uri")
+    if len(sources) > 1:
+        raise entry.need(sources[1]).refuse(f"may not stand beside {sources[0]}")
+    entry.read("jwksUri", lambda f: f.checked(_url), "")
+    entry.read("jwks", lambda f: f.checked(_key_set), "")
+    entry.each("audiences", lambda f: f.checked(lambda text: "" if text else "an empty audience matches nothing"))
+    entry.each("fromHeaders", lambda f: f.object(("name", "prefix")).need("name").checked(syntax.header_name))
+    entry.each("fromParams", Field.text)
+    entry.each("fromCookies", Field.text)
+    entry.each("outputClaimToHeaders", _claim_header)
+    entry.flag("forwardOriginalToken")
+    return MappingProxyType(dict(field.mapping()))
+
+
+def _claim_header(field: Field) -> None:
+    entry = field.object(("header", "claim"))
+    entry.need("header").checked(syntax.header_name)
+    entry.need("claim").text()
+
+
+def _url(value: str) -> str:
+    return "" if value.startswith(("https://", "http://")) else f"{value!r} is not an http or https URL"
+
+
+def _key_set(value: str) -> str:
+    try:
+        decoded = json.loads(value)
+    except ValueError:
+        return "is not JSON"
+    return "" if isinstance(decoded, dict) and isinstance(decoded.get("keys"), list) else "is not a set of keys"
