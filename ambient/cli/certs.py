@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(env: Env, args: argparse.Namespace) -> int:
-    reach = env.reach(args.name)
+    reach = env.reach(args)
     rows: list[dict[str, object]] = []
     document = []
     for node in chosen(reach, args.node):

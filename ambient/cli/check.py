@@ -17,7 +17,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(env: Env, args: argparse.Namespace) -> int:
-    findings = list(examine(env.reach(args.name)))
+    findings = list(examine(env.reach(args)))
     rows = [{"PART": f.part, "HEALTH": _WORDS[f.healthy], "DETAIL": f.detail} for f in findings]
     show(env, args.output, ("PART", "HEALTH", "DETAIL"), rows, [asdict(finding) for finding in findings])
     return Exit.OK if all(finding.healthy for finding in findings) else Exit.NEGATIVE

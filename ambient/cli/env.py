@@ -5,6 +5,7 @@ Tests give a command an `Env` of their own; `real()` is the only place that know
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NoReturn, TextIO
 
-from ambient.cli.reach import Reach, reach
+from ambient.cli.reach import Reach
 from ambient.errors import MeshError
 
 
@@ -40,8 +41,8 @@ class Env:
     """Seconds since the epoch."""
     wait: Callable[[float], None]
     """Let so many seconds pass."""
-    reach: Callable[[str | None], Reach]
-    """The nodes of a lab by its name, or with None the default lab, or this machine where there is no lab."""
+    reach: Callable[[argparse.Namespace], Reach]
+    """The mesh that a command's options name (`ambient.cli.which`)."""
     become: Callable[[Sequence[str]], NoReturn]
     """Replace this process by another command."""
 
@@ -60,4 +61,6 @@ def _become(argv: Sequence[str]) -> NoReturn:
 
 def real() -> Env:
     """The environment of this process."""
+    from ambient.cli.which import reach  # it raises Usage, which is here
+
     return Env(sys.stdout, sys.stderr, os.environ, time.time, time.sleep, reach, _become)

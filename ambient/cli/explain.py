@@ -69,7 +69,7 @@ def run(env: Env, args: argparse.Namespace) -> int:
 
     The JSON is the first family's, with `allowed` for all of them and each of them under `families`.
     """
-    reach = env.reach(args.name)
+    reach = env.reach(args)
     dumps = {node: dump for node in chosen(reach, None) for dump in [_dump(env, reach, node)] if dump}
     if not dumps:
         raise Unavailable("no ztunnel answers", reach.label)

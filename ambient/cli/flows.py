@@ -63,7 +63,7 @@ def run(env: Env, args: argparse.Namespace) -> int:
         wanted = parse_query(args.terms)
     except InvalidInput as error:
         raise Usage(error.what, error.where, error.why) from None
-    reach = env.reach(args.name)
+    reach = env.reach(args)
     for term in args.terms:
         _check(term, reach)
     if args.last < 0:

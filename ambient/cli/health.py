@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,18 +25,22 @@ class Finding:
     detail: str
 
 
-def sync_of(reach: Reach) -> Json:
-    """The control plane's `/sync`; raises Unavailable, InvalidInput."""
-    value: Json = read_json(reach.control("/sync"), "control plane")
-    return value
+def syncs_of(reach: Reach) -> list[Json]:
+    """`/sync` of every replica of the control plane; raises Unavailable, InvalidInput."""
+    return [read_json(answer, "control plane") for answer in reach.controls("/sync")]
 
 
 def control(reach: Reach) -> Finding:
+    """Healthy while one replica is ready: any of them serves."""
     try:
-        answer = reach.control("/ready")
+        answers = reach.controls("/ready")
     except MeshError as error:
         return Finding("control", False, error.why)
-    return Finding("control", answer.status == 200, "ready" if answer.status == 200 else answer.text)
+    waiting = [answer.text for answer in answers if answer.status != 200]
+    if len(answers) == 1:
+        return Finding("control", not waiting, waiting[0] if waiting else "ready")
+    detail = f"{len(answers) - len(waiting)} of {len(answers)} ready"
+    return Finding("control", len(waiting) < len(answers), "; ".join([detail, *waiting]))
 
 
 def ztunnel(reach: Reach, node: str) -> Finding:
@@ -63,21 +67,25 @@ def _why(answer: Answer) -> str:
         return answer.text
 
 
-def synced(sync: Json | None, node: str) -> Finding:
-    """Whether both clients of a node have acknowledged the newest revision and refused nothing."""
+def synced(syncs: Sequence[Json] | None, node: str) -> Finding:
+    """Whether both clients of a node have acknowledged the newest revision of their replica and refused nothing."""
     part = f"{node}/sync"
-    if sync is None:
+    if syncs is None:
         return Finding(part, None, "the control plane does not answer")
-    newest = sync.get("observed", 0)
-    clients = {name: state for name, state in (sync.get("clients") or {}).items() if name.partition("/")[0] == node}
+    clients: dict[str, tuple[int, Json]] = {}
+    for sync in syncs:
+        newest = sync.get("observed", 0)
+        for name, state in (sync.get("clients") or {}).items():
+            if name.partition("/")[0] == node:
+                clients[name] = newest, state
     if not clients:
         return Finding(part, False, "not connected to the control plane")
-    for name, state in sorted(clients.items()):
+    for name, (newest, state) in sorted(clients.items()):
         if state.get("nack"):
             return Finding(part, False, f"{name} refused {state['nack']}")
         if state.get("acked", -1) < newest:
             return Finding(part, False, f"{name} is at {state.get('acked')} of {newest}")
-    return Finding(part, True, f"revision {newest}")
+    return Finding(part, True, f"revision {max(newest for newest, _ in clients.values())}")
 
 
 def certificates(dump: Dump) -> Finding:
@@ -103,16 +111,16 @@ def pods(dump: Dump) -> Finding:
 
 def examine(reach: Reach) -> Iterator[Finding]:
     """Every part of the mesh."""
-    sync = None
+    syncs = None
     yield control(reach)
     try:
-        sync = sync_of(reach)
+        syncs = syncs_of(reach)
     except MeshError as error:
         yield Finding("control/sync", False, str(error))
     for node in reach.nodes():
         yield agent(reach, node)
         yield ztunnel(reach, node)
-        yield synced(sync, node)
+        yield synced(syncs, node)
         try:
             dump = dump_of(reach, node)
         except MeshError as error:

@@ -15,6 +15,7 @@ from types import MappingProxyType, ModuleType
 from typing import Final
 
 from ambient.cli.env import Env, Exit, Usage, real
+from ambient.cli.which import mesh_options
 from ambient.errors import MeshError
 
 
@@ -29,13 +30,15 @@ class Command:
     summary: str
     examples: tuple[str, ...]
     raw: bool = False
-    lab: bool = True
-    """Whether it takes --name."""
+    mesh: bool = True
+    """Whether it takes the options that name a mesh."""
 
 
 COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
     {
-        "status": Command("status", "every node at a glance", ("ambient status", "ambient status --name demo -o json")),
+        "status": Command(
+            "status", "every node at a glance", ("ambient status", "ambient status --context prod -o json")
+        ),
         "check": Command(
             "check", "is every part healthy? exit code 3 if not", ("ambient check", "ambient check -o json")
         ),
@@ -60,14 +63,17 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
             ("ambient explain shop/web shop/db:5432", "ambient explain 10.1.2.3 db.shop.svc.cluster.local:5432"),
         ),
         "lab": Command("lab", "the one-machine lab", ("ambient lab up", "ambient lab apply -f app.yaml"), raw=True),
-        "demo": Command("demo", "tell and prove the story in a lab of its own", ("ambient demo --keep",), lab=False),
+        "demo": Command("demo", "tell and prove the story in a lab of its own", ("ambient demo --keep",), mesh=False),
         "agent": Command("process", "run the node agent (set up by its environment)", ("ambient agent",), raw=True),
         "control": Command("process", "run the control plane", ("ambient control",), raw=True),
         "completion": Command(
-            "completion", "shell completion", ('eval "$(ambient completion bash)"', "ambient completion zsh"), lab=False
+            "completion",
+            "shell completion",
+            ('eval "$(ambient completion bash)"', "ambient completion zsh"),
+            mesh=False,
         ),
         "version": Command(
-            "version", "versions of this program and its parts", ("ambient version -o json",), lab=False
+            "version", "versions of this program and its parts", ("ambient version -o json",), mesh=False
         ),
     }
 )
@@ -83,8 +89,8 @@ def parser_of(name: str) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    if command.lab:
-        parser.add_argument("--name", metavar="LAB", help="the lab to ask (default: lab, or this node if none runs)")
+    if command.mesh:
+        mesh_options(parser)
     arguments: Callable[[argparse.ArgumentParser], None] = _module(command).arguments
     arguments(parser)
     return parser
@@ -98,7 +104,7 @@ def usage() -> str:
     width = max(len(name) for name in COMMANDS)
     rows = "\n".join(f"  {name.ljust(width)}  {command.summary}" for name, command in COMMANDS.items())
     return (
-        f"usage: ambient COMMAND [--name LAB] ...\n\n{rows}\n\n"
+        f"usage: ambient COMMAND [--name LAB | --context CONTEXT] ...\n\n{rows}\n\n"
         "ambient COMMAND --help shows arguments and examples.\n"
         "exit codes: 0 it worked, 1 it failed, 2 wrong usage, 3 it worked and the answer is no"
     )

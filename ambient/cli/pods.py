@@ -28,7 +28,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(env: Env, args: argparse.Namespace) -> int:
-    reach = env.reach(args.name)
+    reach = env.reach(args)
     if args.cut is not None:
         return _cut(env, reach, args)
     entries = [

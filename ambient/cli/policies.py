@@ -19,7 +19,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(env: Env, args: argparse.Namespace) -> int:
-    reach = env.reach(args.name)
+    reach = env.reach(args)
     entries = in_namespace(merged(reach, args.node, "policies", ("namespace", "name")), args.namespace)
     selects: dict[str, int] = {}
     for node in chosen(reach, args.node)[:1]:

@@ -1,4 +1,5 @@
 """How a command reaches the parts of the mesh: HTTP on loopback of each node, in a lab inside the node's namespace.
+A real cluster's parts are reached by `ambient.cli.cluster`.
 
 Only reads, but for `Reach.cut`. A part that does not answer is `Unavailable`, naming part, node and address.
 """
@@ -8,15 +9,15 @@ from __future__ import annotations
 import http.client
 import os
 import socket
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import quote
 
-from ambient.errors import InvalidInput, Refused, Unavailable
-from ambient.lab.names import DEFAULT_LAB, NETNS_DIR, Names, lab_name
+from ambient.errors import Refused, Unavailable
+from ambient.lab.names import NETNS_DIR, Names
 from ambient.lab.settings import load
 from ambient.model.address import ADMIN_PORT, CONTROL_HTTP_PORT
 from ambient.netns import entered
@@ -63,49 +64,64 @@ class Reach(Protocol):
         Unavailable."""
         ...
 
-    def control(self, path: str) -> Answer:
-        """GET from the control plane; raises Unavailable."""
+    def controls(self, path: str) -> Sequence[Answer]:
+        """GET from every replica of the control plane, at least one; raises Unavailable."""
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dial:
+    """A way to a part: `where` names it for people, `opened` is a connection that is closed at the end."""
+
+    where: str
+    opened: Callable[[], AbstractContextManager[socket.socket]]
+
+
+def here(netns: Path | None, host: str, port: int) -> Dial:
+    """TCP from a network namespace (None: where we are)."""
+
+    @contextmanager
+    def opened() -> Iterator[socket.socket]:
+        with _socket(netns, socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
+            sock.settimeout(_TIMEOUT_S)
+            sock.connect((host, port))
+            yield sock
+
+    return Dial(f"{host}:{port}", opened)
 
 
 @contextmanager
 def _opened(
-    part: str, netns: Path | None, host: str, port: int, path: str, timeout_s: float, method: str = "GET"
+    part: str, dial: Dial, path: str, timeout_s: float, method: str = "GET"
 ) -> Iterator[http.client.HTTPResponse]:
-    connection = http.client.HTTPConnection(host, port, timeout=timeout_s)
+    connection = http.client.HTTPConnection("localhost", timeout=timeout_s)
     try:
-        sock = _socket(netns, socket.AF_INET6 if ":" in host else socket.AF_INET)
-        sock.settimeout(timeout_s)
-        connection.sock = sock
-        sock.connect((host, port))
-        connection.request(method, path)
-        yield connection.getresponse()
+        with dial.opened() as sock:
+            sock.settimeout(timeout_s)
+            connection.sock = sock
+            connection.request(method, path)
+            yield connection.getresponse()
     except (OSError, http.client.HTTPException) as error:
         why = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error) or repr(error)
-        raise Unavailable(f"{part} does not answer", f"{host}:{port}{path}", why) from None
+        raise Unavailable(f"{part} does not answer", f"{dial.where}{path}", why) from None
     finally:
         connection.close()
 
 
-def get(part: str, netns: Path | None, host: str, port: int, path: str) -> Answer:
-    """One GET over a socket made in `netns` (None: where we are). Raises Unavailable when nobody answers."""
-    with _opened(part, netns, host, port, path, _TIMEOUT_S) as response:
+def ask(part: str, dial: Dial, path: str, method: str = "GET") -> Answer:
+    """One request without a body. Raises Unavailable when nobody answers."""
+    with _opened(part, dial, path, _TIMEOUT_S, method) as response:
         return Answer(response.status, response.read())
 
 
-def post(part: str, netns: Path | None, host: str, port: int, path: str) -> Answer:
-    """As `get`, but a POST without a body."""
-    with _opened(part, netns, host, port, path, _TIMEOUT_S, "POST") as response:
-        return Answer(response.status, response.read())
-
-
-def _cut(pod: str) -> str:
+def cut_path(pod: str) -> str:
+    """What an agent is asked with POST to end the older connections of NAMESPACE/POD."""
     return f"/cut?pod={quote(pod, safe='')}"
 
 
-def stream(part: str, netns: Path | None, host: str, port: int, path: str) -> Iterator[bytes]:
-    """As `get`, line by line; a silence of a minute counts as gone."""
-    with _opened(part, netns, host, port, path, _SILENCE_S) as response:
+def stream(part: str, dial: Dial, path: str) -> Iterator[bytes]:
+    """As `ask`, line by line; a silence of a minute counts as gone."""
+    with _opened(part, dial, path, _SILENCE_S) as response:
         if response.status != 200:
             raise Unavailable(
                 part, f"HTTP status {response.status}", response.read(200).decode(errors="replace").strip()
@@ -147,21 +163,21 @@ class LabReach:
         return place
 
     def ztunnel(self, node: str, path: str, port: int = ADMIN_PORT) -> Answer:
-        return get(f"ztunnel of node {node}", self._node(node), "127.0.0.1", port, path)
+        return ask(f"ztunnel of node {node}", here(self._node(node), "127.0.0.1", port), path)
 
     def lines(self, node: str, path: str) -> Iterator[bytes]:
-        return stream(f"ztunnel of node {node}", self._node(node), "127.0.0.1", ADMIN_PORT, path)
+        return stream(f"ztunnel of node {node}", here(self._node(node), "127.0.0.1", ADMIN_PORT), path)
 
     def agent(self, node: str, path: str) -> Answer:
-        return get(f"agent of node {node}", self._node(node), "127.0.0.1", AGENT_PORT, path)
+        return ask(f"agent of node {node}", here(self._node(node), "127.0.0.1", AGENT_PORT), path)
 
     def cut(self, node: str, pod: str) -> Answer:
-        return post(f"agent of node {node}", self._node(node), "127.0.0.1", AGENT_PORT, _cut(pod))
+        return ask(f"agent of node {node}", here(self._node(node), "127.0.0.1", AGENT_PORT), cut_path(pod), "POST")
 
-    def control(self, path: str) -> Answer:
+    def controls(self, path: str) -> Sequence[Answer]:
         names = Names(self.lab)
         host = str(load(names).plan.control.v4)
-        return get("control plane", NETNS_DIR / names.control, host, CONTROL_HTTP_PORT, path)
+        return [ask("control plane", here(NETNS_DIR / names.control, host, CONTROL_HTTP_PORT), path)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,35 +195,23 @@ class HostReach:
 
     def ztunnel(self, node: str, path: str, port: int = ADMIN_PORT) -> Answer:
         self._mine(node)
-        return get("ztunnel", None, "127.0.0.1", port, path)
+        return ask("ztunnel", here(None, "127.0.0.1", port), path)
 
     def lines(self, node: str, path: str) -> Iterator[bytes]:
         self._mine(node)
-        return stream("ztunnel", None, "127.0.0.1", ADMIN_PORT, path)
+        return stream("ztunnel", here(None, "127.0.0.1", ADMIN_PORT), path)
 
     def agent(self, node: str, path: str) -> Answer:
         self._mine(node)
-        return get("agent", None, "127.0.0.1", AGENT_PORT, path)
+        return ask("agent", here(None, "127.0.0.1", AGENT_PORT), path)
 
     def cut(self, node: str, pod: str) -> Answer:
         self._mine(node)
-        return post("agent", None, "127.0.0.1", AGENT_PORT, _cut(pod))
+        return ask("agent", here(None, "127.0.0.1", AGENT_PORT), cut_path(pod), "POST")
 
-    def control(self, path: str) -> Answer:
-        return get("control plane", None, "127.0.0.1", CONTROL_HTTP_PORT, path)
+    def controls(self, path: str) -> Sequence[Answer]:
+        return [ask("control plane", here(None, "127.0.0.1", CONTROL_HTTP_PORT), path)]
 
     def _mine(self, node: str) -> None:
         if node != self.node:
             raise Refused(f"no node {node!r}", self.label, f"this is {self.node}; for a lab give --name")
-
-
-def reach(name: str | None) -> Reach:
-    """The lab called `name`; with None the default lab if it runs, else this machine. Raises InvalidInput, Refused."""
-    if name is None:
-        if Names(DEFAULT_LAB).folder.exists():
-            return LabReach(DEFAULT_LAB)
-        return HostReach(os.environ.get("NODE_NAME", socket.gethostname()))
-    lab = Names(lab_name(name))
-    if not lab.folder.exists():
-        raise InvalidInput(f"no lab {name!r} runs here", "--name", "start one with: ambient lab up --name " + name)
-    return LabReach(name)

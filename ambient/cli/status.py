@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from ambient.cli import health
 from ambient.cli.connections import connections
@@ -23,28 +23,26 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(env: Env, args: argparse.Namespace) -> int:
-    reach = env.reach(args.name)
+    reach = env.reach(args)
     control = health.control(reach)
-    sync = None
-    if control.healthy:
-        sync = health.sync_of(reach)
-    nodes = [_node(reach, node, sync) for node in chosen(reach, args.node)]
+    syncs = health.syncs_of(reach) if control.healthy else None
+    nodes = [_node(reach, node, syncs) for node in chosen(reach, args.node)]
     if args.output == "table":
         state = "ready" if control.healthy else f"NOT READY ({control.detail})"
-        revision = f", revision {sync.get('observed')}" if sync else ""
+        revision = f", revision {' '.join(str(sync.get('observed')) for sync in syncs)}" if syncs else ""
         env.line(f"{reach.label}: control plane {state}{revision}")
     rows = [{title: node[title.lower()] for title in TITLES} for node in nodes]
     document = {
         "mesh": reach.label,
-        "control": {"ready": control.healthy, "detail": control.detail, "sync": sync},
+        "control": {"ready": control.healthy, "detail": control.detail, "sync": syncs},
         "nodes": nodes,
     }
     show(env, args.output, TITLES, rows, document)
     return Exit.OK
 
 
-def _node(reach: Reach, node: str, sync: Mapping[str, object] | None) -> dict[str, object]:
-    agent, ztunnel, synced = health.agent(reach, node), health.ztunnel(reach, node), health.synced(sync, node)
+def _node(reach: Reach, node: str, syncs: Sequence[Mapping[str, object]] | None) -> dict[str, object]:
+    agent, ztunnel, synced = health.agent(reach, node), health.ztunnel(reach, node), health.synced(syncs, node)
     found: dict[str, object] = {
         "node": node,
         "agent": agent.detail,

@@ -18,7 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(env: Env, args: argparse.Namespace) -> int:
-    reach = env.reach(args.name)
+    reach = env.reach(args)
     entries = in_namespace(merged(reach, args.node, "workloads", ("namespace", "name", "uid")), args.namespace)
     rows = [
         {

@@ -18,7 +18,7 @@ from ambient.cli.demo.remains import remains
 from ambient.cli.demo.stage import Broken, Stage, manifest
 from ambient.cli.demo.telling import Telling
 from ambient.cli.env import Env
-from ambient.cli.reach import reach
+from ambient.cli.which import reach
 from tests.support.lab import LabUnderTest, lab_under_test
 
 

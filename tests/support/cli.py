@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -47,8 +48,8 @@ class FakeMesh:
     def cut(self, node: str, pod: str) -> Answer:
         return self._answer(f"{node}/agent", f"POST /cut {pod}")
 
-    def control(self, path: str) -> Answer:
-        return self._answer("control", path)
+    def controls(self, path: str) -> Sequence[Answer]:
+        return [self._answer("control", path)]
 
     def _answer(self, part: str, path: str) -> Answer:
         value = self.answers.get((part, path), self.answers.get((part, path.partition("?")[0])))
@@ -109,7 +110,7 @@ def ambient(mesh: FakeMesh, *argv: str, environ: Mapping[str, str] | None = None
     def nothing(_: float) -> None:
         return
 
-    reach: Callable[[str | None], FakeMesh] = lambda _: mesh  # noqa: E731
+    reach: Callable[[argparse.Namespace], FakeMesh] = lambda _: mesh  # noqa: E731
     env = Env(out, err, environ or {}, lambda: now, nothing, reach, become)
     code = dispatch(env, argv)
     return Ran(code, out.getvalue(), err.getvalue(), tuple(became))

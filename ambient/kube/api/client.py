@@ -193,6 +193,34 @@ class ApiClient:
             yield response.content
 
     @asynccontextmanager
+    async def websocket(
+        self, path: str, *, query: Mapping[str, str], protocol: str
+    ) -> AsyncGenerator[aiohttp.ClientWebSocketResponse, None]:
+        """A WebSocket that speaks `protocol` (port-forward, exec). Raises as the other requests do."""
+        request = f"GET {path}"
+        identity = await self.access.credentials.identity()
+        try:
+            async with self._opened().ws_connect(
+                self.access.server + path,
+                params=dict(query),
+                protocols=(protocol,),
+                headers={**self._headers(identity, ""), "Accept": "*/*"},
+                ssl=identity.context if identity.context is not None else True,
+                server_hostname=self.access.server_name or None,
+                proxy=self.access.proxy or None,
+                max_msg_size=0,
+            ) as connection:
+                if connection.protocol != protocol:
+                    raise unreachable(request, f"the server does not speak {protocol}")
+                yield connection
+        except aiohttp.WSServerHandshakeError as error:
+            if error.status == 401:
+                self.access.credentials.refused()
+            raise failure(error.status, request, b"") from None
+        except aiohttp.ClientError as error:
+            raise unreachable(request, f"{type(error).__name__}: {error}", uncertain=False) from None
+
+    @asynccontextmanager
     async def _request(
         self,
         method: str,

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from ambient.cli.reach import HostReach, get, reach, stream
-from ambient.errors import InvalidInput, Refused, Unavailable
+from ambient.cli.reach import HostReach, ask, here, stream
+from ambient.errors import Refused, Unavailable
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
@@ -39,36 +39,25 @@ def _serving() -> Iterator[int]:
 
 def test_an_answer_has_status_and_body() -> None:
     with _serving() as port:
-        assert get("it", None, "127.0.0.1", port, "/x").text == "one\ntwo"
-        assert get("it", None, "127.0.0.1", port, "/busy").status == 503
+        assert ask("it", here(None, "127.0.0.1", port), "/x").text == "one\ntwo"
+        assert ask("it", here(None, "127.0.0.1", port), "/busy").status == 503
 
 
 def test_a_stream_comes_line_by_line() -> None:
     with _serving() as port:
-        assert list(stream("it", None, "127.0.0.1", port, "/x")) == [b"one\n", b"two\n"]
+        assert list(stream("it", here(None, "127.0.0.1", port), "/x")) == [b"one\n", b"two\n"]
 
 
 def test_a_stream_that_is_refused_is_unavailable() -> None:
     with _serving() as port, pytest.raises(Unavailable, match="503"):
-        list(stream("it", None, "127.0.0.1", port, "/busy"))
+        list(stream("it", here(None, "127.0.0.1", port), "/busy"))
 
 
 def test_nobody_there_is_unavailable_and_says_where() -> None:
     with socket.create_server(("127.0.0.1", 0)) as closed:
         port = closed.getsockname()[1]
     with pytest.raises(Unavailable, match=f"it does not answer: 127.0.0.1:{port}/x: Connection refused"):
-        get("it", None, "127.0.0.1", port, "/x")
-
-
-def test_a_lab_that_does_not_run_is_refused_with_what_to_do() -> None:
-    with pytest.raises(InvalidInput, match="ambient lab up --name nowhere-at-all"):
-        reach("nowhere-at-all")
-
-
-@pytest.mark.parametrize("name", ["UPPER", "a/b", "..", ""])
-def test_what_cannot_be_a_lab_is_refused(name: str) -> None:
-    with pytest.raises(InvalidInput):
-        reach(name)
+        ask("it", here(None, "127.0.0.1", port), "/x")
 
 
 def test_on_a_node_only_that_node_can_be_asked() -> None:
