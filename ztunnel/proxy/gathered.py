@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from ztunnel.proxy.backlog import CHUNK, Chunks
+from ztunnel.proxy.backlog import Chunks
 
+FULL: Final = 14 * 16_384
+"""Octets that are encrypted in one go at most: whole records of TLS, which together the other end reads and hands on at
+a time."""
 LEAST: Final = 65_536
 """Octets that `space` has at least."""
 
@@ -30,13 +33,13 @@ class Gathered:
 
     def space(self) -> memoryview:
         """Where the next octets may be put, and told with `put`; not valid after anything else."""
-        if self._filled > CHUNK - LEAST:
+        if self._filled > FULL - LEAST:
             self.seal()
         out = self._out
         if out is None:
             out = self._out = self._chunks.take()
             self._soon()
-        return out[self._filled :] if self._filled else out
+        return out[self._filled : FULL]
 
     def put(self, size: int) -> None:
         """So many octets were put at the beginning of `space()`."""

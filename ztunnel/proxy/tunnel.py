@@ -68,6 +68,7 @@ class Tunnel(SocketEnd):
         "_plain",
         "_reach",
         "_relief",
+        "_slow",
         "born",
         "core",
         "death",
@@ -99,6 +100,8 @@ class Tunnel(SocketEnd):
         self._plain = plane.buffers.plain
         self._reach = _FIRST_REACH
         """How many octets are read, and how many decrypted ones handed on, at a time."""
+        self._slow = False
+        """The last piece was large and took long, by the clock on the wall."""
         self._dirty = False
         self._relief: list[Waiting] = []
         plane.tunnels.add(self)
@@ -248,8 +251,8 @@ class Tunnel(SocketEnd):
         """
         plain, have = self._plain, 0
         # Of a large piece the time on the processor counts: the machine may have been busy with others meanwhile. That
-        # clock is a system call, so not for small ones.
-        clock = thread_time if self._reach > _LARGE_REACH else self.plane.clock
+        # clock is a system call, so it is asked only after a piece took long by the other.
+        clock = thread_time if self._slow else self.plane.clock
         receive, read_into, drained = self.core.receive, self.session.read_into, self.session.drained
         begin = before = clock()
         try:
@@ -290,8 +293,12 @@ class Tunnel(SocketEnd):
     def _weigh(self, size: int, spent: float) -> None:
         """A piece of `size` octets took so many seconds: the next may be larger, or has to be smaller."""
         if spent > SLICE_S:
-            self._reach = max(_SMALLEST_REACH, self._reach >> 1)
-        elif size >= self._reach >> 3 and spent < SLICE_S / 2 and self._reach < Buffers.SIZE:
+            if self._slow or self._reach <= _LARGE_REACH:
+                self._reach = max(_SMALLEST_REACH, self._reach >> 1)
+            self._slow = self._reach > _LARGE_REACH
+            return
+        self._slow = False
+        if size >= self._reach >> 3 and spent < SLICE_S / 2 and self._reach < Buffers.SIZE:
             self._reach <<= 1
 
     def _finish(self) -> None:
