@@ -25,22 +25,23 @@ def _parser() -> argparse.ArgumentParser:
         ("programs", "have kubectl, helm and the cluster's programs, and say where"),
     ):
         made = verbs.add_parser(verb, help=about, description=about)
-        made.add_argument("--name", default="lab", help="which cluster (lab)")
+        made.add_argument("--name", default="lab", help="which cluster (lab); right after the verb")
         if verb == "up":
             made.add_argument("--nodes", type=int, default=2)
         if verb in ("node", "crash", "back", "restart"):
             made.add_argument("number", type=int, help="1 for n1")
         if verb == "restart":
             made.add_argument("program", nargs="?", default="kubelet", choices=("kubelet", "containerd", "kube-proxy"))
-        if verb in ("kubectl", "node"):
-            made.add_argument("argv", nargs=argparse.REMAINDER)
         if verb == "load":
             made.add_argument("archives", nargs="+", type=Path)
     return parser
 
 
 def main(given: list[str]) -> int:
-    arguments = _parser().parse_args(given)
+    # What kubectl or a command in a node is told is not ours to read: "--name" right after the verb is.
+    passed = given[:1] in (["kubectl"], ["node"])
+    ours = (3 if given[1:2] == ["--name"] else 1) + (given[0] == "node") if passed else len(given)
+    arguments, argv = _parser().parse_args(given[:ours]), given[ours:]
     name = arguments.name
     match arguments.verb:
         case "up":
@@ -48,9 +49,9 @@ def main(given: list[str]) -> int:
         case "down":
             cluster.down(name)
         case "kubectl":
-            cluster.run_kubectl(cluster.existing(name), arguments.argv)
+            cluster.run_kubectl(cluster.existing(name), argv)
         case "node":
-            cluster.run_inside(cluster.existing(name), arguments.number, arguments.argv or ["bash"])
+            cluster.run_inside(cluster.existing(name), arguments.number, argv or ["bash"])
         case "status":
             print(cluster.status(cluster.existing(name)))
         case "load":
