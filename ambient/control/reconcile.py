@@ -55,7 +55,7 @@ class Reconciler:
         self._status = status
         self._metrics = metrics
         self._seen: object = None
-        self._said: dict[str, tuple[str, tuple[Condition, ...]]] = {}
+        self._said: dict[str, tuple[str, int, tuple[Condition, ...]]] = {}
         self.observed = -1
         self.failure = ""
         self.writers: dict[str, int] = {}
@@ -110,10 +110,11 @@ class Reconciler:
             self._metrics.resources.labels(url.rpartition(".")[2]).set(len(self._catalogue.resources(url)))
 
     def _write_status(self, records: Records, conditions: Mapping[str, Sequence[Condition]]) -> None:
-        said: dict[str, tuple[str, tuple[Condition, ...]]] = {}
+        said: dict[str, tuple[str, int, tuple[Condition, ...]]] = {}
         for key, wanted in conditions.items():
             record = records.by_key.get(key)
-            said[key] = (record.uid if record is not None else "", tuple(wanted))
+            uid, generation = (record.uid, record.generation) if record is not None else ("", 0)
+            said[key] = (uid, generation, tuple(wanted))
             if self._said.get(key) != said[key]:
                 self._say(record if record is not None else key, wanted)
         for key in self._said.keys() - said.keys():

@@ -11,6 +11,8 @@ import json
 import logging
 import os
 import signal
+import socket
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -35,6 +37,7 @@ from ambient.control.signed_tokens import SignedTokens
 from ambient.control.sync import sync_page, syncz_page
 from ambient.control.tls import ServerCertificate
 from ambient.errors import MeshError, Unavailable
+from ambient.kube.api.lease import Seat
 from ambient.kube.objects import Records
 from ambient.kube.source import open_source
 from ambient.xds.catalogue import Catalogue
@@ -90,7 +93,7 @@ class ControlPlane:
             longest_ttl_s=settings.longest_ttl_s,
             patience_s=settings.news_patience_s,
         )
-        self._source = open_source(settings.objects, os.environ)
+        self._source = open_source(settings.objects, os.environ, seat=_seat(settings))
         self.reconciler = Reconciler(
             derivation(settings),
             self.catalogue,
@@ -185,6 +188,12 @@ def derivation(settings: ControlSettings) -> Callable[[Records], Derived]:
         trust_domain_aliases=settings.trust_domain_aliases,
     )
     return lambda records: derive(records, wanted)
+
+
+def _seat(settings: ControlSettings) -> Seat:
+    """The lease of these replicas. A name that is never used again, so that nobody takes a predecessor for us."""
+    identity = f"{settings.replica or socket.gethostname()}_{uuid.uuid4()}"
+    return Seat(namespace=settings.namespace, name=settings.lease, identity=identity)
 
 
 def _json(value: Any) -> Page:

@@ -57,6 +57,10 @@ class ObjectFolder:
     async def run(self) -> None:
         """Nothing has to be done beside `changes` (as `ObjectSource` asks)."""
 
+    def leading(self) -> bool:
+        """There is one control plane for a folder."""
+        return True
+
     def waiting(self) -> str:
         """A folder is read at once, or what is wrong with it is among what is refused."""
         return ""

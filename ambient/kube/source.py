@@ -10,16 +10,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from ambient.errors import InvalidInput
+from ambient.kube.api.client import ApiClient
+from ambient.kube.api.lease import Seat
+from ambient.kube.api.source import ApiSource
 from ambient.kube.folder import ObjectFolder
 from ambient.kube.objects import KINDS, Condition, Record, Records
 
 KUBERNETES: Final = Path("kubernetes")
 """The value of AMBIENT_OBJECTS that means the API server (a folder of this name is `./kubernetes`)."""
+MESH_KINDS: Final = tuple(kind for kind in KINDS if kind != "ConfigMap")
+"""What the control plane reads. The mesh derives nothing from ConfigMaps, and there may be very many."""
 NODE_KINDS: Final = ("Namespace", "Pod")
 """What an agent reads."""
-MESH_KINDS: Final = tuple(kind for kind in KINDS if kind != "ConfigMap")
-"""What a control plane reads: all but what only the lab's pods need."""
 
 
 class StatusSink(Protocol):
@@ -51,6 +53,9 @@ class ObjectSource(Protocol):
     def status(self, writer: str) -> StatusSink:
         """The sink of this process. Its name must be used by no other."""
 
+    def leading(self) -> bool:
+        """Whether we are the one of several replicas that writes."""
+
     def waiting(self) -> str:
         """Why `changes` has not begun, or what it cannot read now; "" when all is well."""
 
@@ -64,12 +69,18 @@ def concerns(node: str, kind: str, content: Mapping[str, Any]) -> bool:
 
 
 def open_source(
-    objects: Path, environment: Mapping[str, str], *, node: str = "", kinds: Collection[str] = MESH_KINDS
+    objects: Path,
+    environment: Mapping[str, str],
+    *,
+    node: str = "",
+    kinds: Collection[str] = MESH_KINDS,
+    seat: Seat | None = None,
 ) -> ObjectSource:
-    """The source that the setting AMBIENT_OBJECTS names. `node`: only what an agent on that node needs.
+    """The source that the setting AMBIENT_OBJECTS names. `node`: only what an agent on that node needs; `seat`: the
+    lease whose holder alone writes (a folder has one control plane).
 
     Raises InvalidInput when it is the API server and `environment` does not say where that is.
     """
     if objects != KUBERNETES:
         return ObjectFolder(objects, keep=partial(concerns, node) if node else None)
-    raise InvalidInput("AMBIENT_OBJECTS", "kubernetes", f"no API source for {', '.join(kinds)} yet")
+    return ApiSource(ApiClient.open(environment), kinds=NODE_KINDS if node else tuple(kinds), node=node, seat=seat)

@@ -92,7 +92,9 @@ class FakeApi:
     async def __aenter__(self) -> Self:
         app = web.Application(client_max_size=8 << 20)
         app.router.add_route("*", "/{path:.*}", self._handle)
-        self._runner = web.AppRunner(app, handle_signals=False, shutdown_timeout=0.1, access_log=None)
+        self._runner = web.AppRunner(
+            app, handle_signals=False, shutdown_timeout=0.1, access_log=None, handler_cancellation=True
+        )
         await self._runner.setup()
         await self.listen()
         return self
@@ -329,6 +331,9 @@ class FakeApi:
         wanted = (body.get("metadata") or {}).get("resourceVersion")
         if current is not None and wanted not in (None, current["metadata"]["resourceVersion"]):
             return _failure(409, "Conflict", "the object has been modified")
+        claimed = (body.get("metadata") or {}).get("uid")
+        if current is not None and claimed not in (None, current["metadata"]["uid"]):
+            return _failure(409, "Conflict", "Precondition failed: UID in precondition")
         merged = body if request.method == "PUT" else _merge(current or {}, body)
         if part == "status" and current is not None:
             merged = {**current, "status": merged.get("status")}

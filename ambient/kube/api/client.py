@@ -10,6 +10,7 @@ whether a request may be sent twice is for the caller to know (`ApiUnavailable.u
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
@@ -184,13 +185,21 @@ class ApiClient:
         return b"".join(parts)
 
     @asynccontextmanager
-    async def stream(
-        self, path: str, *, query: Mapping[str, str], idle_s: float
-    ) -> AsyncGenerator[aiohttp.StreamReader, None]:
-        """The body of a GET that goes on (a watch). It raises ApiUnavailable when nothing comes for `idle_s`."""
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S, sock_read=idle_s)
-        async with self._request("GET", path, None, query, limits, "application/json") as response:
-            yield response.content
+    async def stream(self, path: str, *, query: Mapping[str, str]) -> AsyncGenerator[aiohttp.StreamReader, None]:
+        """The body of a GET that goes on (a watch). How long it may say nothing is for the reader to decide; what
+        breaks it raises ApiUnavailable where the body is read."""
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_S)
+        opened = False
+        try:
+            async with asyncio.timeout(self._timeout_s) as deadline:
+                async with self._request("GET", path, None, query, limits, "application/json") as response:
+                    deadline.reschedule(None)
+                    opened = True
+                    yield response.content
+        except TimeoutError:
+            if opened:
+                raise
+            raise unreachable(f"GET {path}", "no answer in time") from None
 
     @asynccontextmanager
     async def websocket(

@@ -1,0 +1,257 @@
+"""Annotations and conditions written to objects that others own, through a bounded queue that keeps only the newest.
+
+An annotation is a merge patch bound to the object's uid. Conditions go to the status subresource: what is there is
+read, our types in it are replaced, everybody else's stay, and the result is written only if nothing has changed since
+(custom resources keep conditions in a plain list, so a patch of a single one does not exist for all of them). What
+somebody writes over ours is left so until we have something new to say: two writers that correct each other never end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ambient.errors import MeshError
+from ambient.kube.api.client import FIELD_MANAGER, ApiClient
+from ambient.kube.api.failure import ApiUnavailable, Conflict, NotThere
+from ambient.kube.records import Condition, Record
+from ambient.kube.resource import Resource
+
+OWN_TYPES: Final = frozenset(
+    {
+        *("ZtunnelAccepted", "WaypointAccepted", "ambient.mesh/Enforced"),
+        *("istio.io/WaypointBound", "istio.io/WaypointMissing", "istio.io/VisibilityApplied"),
+    }
+)
+"""Condition types that this project writes (Istio's, and one of its own); of any other nothing is ever changed."""
+RATE: Final = 50.0
+"""Writes a second."""
+_TEXTUAL: Final = ".istio.io"
+"""Kinds of these groups have observedGeneration as text (64 bits in the JSON of protocol buffers)."""
+_ATTEMPTS: Final = 6
+_LONGEST_S: Final = 30.0
+
+_log = logging.getLogger("ambient.kube.api.status")
+
+
+@dataclass(slots=True)
+class _Words:
+    """What is to be said of one object. `conditions` None: nothing was ever said of them."""
+
+    uid: str
+    generation: int = 0
+    annotations: dict[str, str | None] = field(default_factory=dict)
+    conditions: tuple[Condition, ...] | None = None
+
+
+class ApiSink:
+    """`look(key)`: the object as it is known; `place(kind)`: where the API has it; `allowed()`: whether we are the one
+    who writes. `run` writes; `resume` when `allowed` may have become true."""
+
+    def __init__(
+        self,
+        client: ApiClient,
+        look: Callable[[str], Record | None],
+        place: Callable[[str], Resource],
+        allowed: Callable[[], bool],
+        *,
+        rate: float = RATE,
+    ) -> None:
+        self._client = client
+        self._look = look
+        self._place = place
+        self._allowed = allowed
+        self._pause_s = 1 / rate
+        self._words: dict[str, _Words] = {}
+        self._queue: dict[str, None] = {}
+        self._wake = asyncio.Event()
+        self.written = 0
+        self.failed = 0
+
+    # --- what is to be said (StatusSink)
+
+    def annotate(self, target: Record | str, annotations: Mapping[str, str | None]) -> None:
+        key, words = self._about(target)
+        words.annotations.update(annotations)
+        self._enqueue(key)
+
+    def conditions(self, target: Record | str, conditions: Iterable[Condition]) -> None:
+        key, words = self._about(target)
+        words.conditions = tuple(conditions)
+        self._enqueue(key)
+
+    def forget(self, target: Record | str) -> None:
+        key, words = self._about(target)
+        words.annotations = dict.fromkeys(words.annotations)
+        words.conditions = ()
+        self._enqueue(key)
+
+    def observed(self, revision: int) -> None:
+        """Nobody asks an API server how far we are: `/sync` tells."""
+
+    def resume(self) -> None:
+        """Look again whether what is to be said is said: we may write now."""
+        self._queue.update(dict.fromkeys(self._words))
+        self._wake.set()
+
+    @property
+    def waiting(self) -> int:
+        """How many objects wait to be written."""
+        return len(self._queue)
+
+    def _about(self, target: Record | str) -> tuple[str, _Words]:
+        key = target if isinstance(target, str) else target.key
+        record = self._look(key) if isinstance(target, str) else target
+        uid = record.uid if record is not None else ""
+        words = self._words.get(key)
+        if words is None or (uid and words.uid != uid):
+            words = self._words[key] = _Words(uid)
+        if record is not None:
+            words.generation = record.generation
+        return key, words
+
+    def _enqueue(self, key: str) -> None:
+        self._queue[key] = None
+        self._wake.set()
+
+    # --- saying it
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            while self._queue and self._allowed():
+                key = next(iter(self._queue))
+                del self._queue[key]
+                if await self._say(key):
+                    await asyncio.sleep(self._pause_s)
+
+    async def _say(self, key: str) -> bool:
+        """Write what is not yet so; gives whether the server was asked. Errors end here."""
+        asked = False
+        for attempt in range(_ATTEMPTS):
+            words = self._words.get(key)
+            if words is None or not self._allowed():
+                return asked
+            try:
+                asked = await self._write(key, words) or asked
+            except NotThere:
+                self._words.pop(key, None)
+                return True
+            except Conflict as error:
+                asked = True
+                if not self._same_object(key, words):
+                    return True
+                if attempt + 1 == _ATTEMPTS:
+                    self._give_up(key, error)
+                await asyncio.sleep(self._pause_s)
+            except ApiUnavailable as error:
+                if attempt + 1 == _ATTEMPTS:
+                    self._give_up(key, error)
+                    self._enqueue(key)
+                await asyncio.sleep(max(min(0.2 * 2.0**attempt, _LONGEST_S), min(error.retry_after_s, _LONGEST_S)))
+            except MeshError as error:
+                self._give_up(key, error)
+                return True
+            else:
+                record = self._look(key)
+                if record is None:
+                    self._words.pop(key, None)
+                return asked
+        return asked
+
+    def _same_object(self, key: str, words: _Words) -> bool:
+        record = self._look(key)
+        return record is not None and record.uid == words.uid and self._words.get(key) is words
+
+    def _give_up(self, key: str, error: MeshError) -> None:
+        self.failed += 1
+        _log.error("cannot write the status of %s: %s", key, error)
+
+    async def _write(self, key: str, words: _Words) -> bool:
+        kind, namespace, name = key.split("/", 2)
+        where = "" if namespace == "_" else namespace
+        place, record = self._place(kind), self._look(key)
+        wrote = False
+        current = record.annotations if record is not None else {}
+        news = {n: v for n, v in words.annotations.items() if record is None or current.get(n) != v}
+        if news:
+            # The API server refuses (409) when the object of that name is another one by now.
+            bound = {"uid": words.uid} if words.uid else {}
+            await self._client.patch(place, name, {"metadata": {**bound, "annotations": news}}, where)
+            wrote = True
+        if words.conditions is not None and not _said(record, words.conditions):
+            await self._write_conditions(place, name, where, words)
+            wrote = True
+        self.written += wrote
+        return wrote
+
+    async def _write_conditions(self, place: Resource, name: str, namespace: str, words: _Words) -> None:
+        content = await self._client.get(place, name, namespace)
+        metadata = content.get("metadata") or {}
+        if words.uid and metadata.get("uid") != words.uid:
+            return
+        status = content.get("status") or {}
+        listed = [entry for entry in status.get("conditions") or [] if isinstance(entry, dict)]
+        wanted = words.conditions or ()
+        if not wanted and not _ours(metadata):
+            return
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        generation = words.generation
+        after = merged_conditions(
+            listed, wanted, str(generation) if place.group.endswith(_TEXTUAL) else generation, now
+        )
+        if after != listed:
+            body = {
+                "metadata": {"resourceVersion": metadata.get("resourceVersion")},
+                "status": {"conditions": after},
+            }
+            await self._client.patch(place, name, body, namespace, subresource="status")
+
+
+def merged_conditions(
+    listed: list[dict[str, Any]], wanted: tuple[Condition, ...], generation: int | str, now: str
+) -> list[dict[str, Any]]:
+    """`listed` with our types replaced by `wanted`; the time of transition is kept where the status stays.
+
+    `generation`: that of the object we speak about, as the kind wants it; 0 when it has none.
+    """
+    known = {entry.get("type"): entry for entry in listed}
+    ours = []
+    for condition in wanted:
+        before = known.get(condition.type, {})
+        entry: dict[str, Any] = {
+            "type": condition.type,
+            "status": condition.status,
+            "reason": condition.reason or "Unknown",
+            "message": condition.message,
+            "lastTransitionTime": before.get("lastTransitionTime", now)
+            if before.get("status") == condition.status
+            else now,
+        }
+        if generation not in (0, "0"):
+            entry["observedGeneration"] = generation
+        ours.append(entry)
+    return [entry for entry in listed if entry.get("type") not in OWN_TYPES] + ours
+
+
+def _said(record: Record | None, conditions: tuple[Condition, ...]) -> bool:
+    """Whether the object says this already, and nothing else of our types."""
+    if record is None:
+        return not conditions
+    ours = {c.type: c for c in record.conditions if c.type in OWN_TYPES}
+    return ours == {c.type: c for c in conditions}
+
+
+def _ours(metadata: Mapping[str, Any]) -> bool:
+    """Whether we have ever written this object's status."""
+    fields = metadata.get("managedFields")
+    return isinstance(fields, list) and any(
+        isinstance(entry, dict) and entry.get("manager") == FIELD_MANAGER and entry.get("subresource") == "status"
+        for entry in fields
+    )

@@ -1,0 +1,198 @@
+"""The objects of an API server as `Records`: every kind is followed by itself, and what they give is shown as one.
+
+Nothing is shown before every kind was listed once (a kind that is not installed has no objects). After that the last
+known state stays whatever becomes of the server; a relist shows differences only.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, Final
+
+from ambient.errors import InvalidInput
+from ambient.kube.api.client import ApiClient
+from ambient.kube.api.follow import Follower
+from ambient.kube.api.lease import Election, Seat
+from ambient.kube.api.listwatch import Change, ListWatch, Pace
+from ambient.kube.api.sink import OWN_TYPES, ApiSink
+from ambient.kube.api.slim import slim
+from ambient.kube.objects import Record, Records, RefusedObject, parse_object, resources
+from ambient.kube.resource import Resource
+
+_NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+_log = logging.getLogger("ambient.kube.api")
+
+
+class ApiSource:
+    """Objects of `kinds`; with `node` only the pods on it. `run` beside `changes`. `followers` by kind, for metrics.
+
+    `seat`: the lease that whoever writes has to hold; None: nobody else writes what we write.
+    """
+
+    def __init__(
+        self,
+        client: ApiClient,
+        *,
+        kinds: Collection[str],
+        node: str = "",
+        seat: Seat | None = None,
+        pace: Pace | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.client = client
+        self.election = Election(client, seat, self._resume) if seat is not None else None
+        self.sink = ApiSink(client, self._look, self._place, self.leading)
+        self._records: dict[str, Record] = {}
+        self._refused: dict[str, RefusedObject] = {}
+        self._changed: set[str] = set()
+        self._revision = 0
+        self._wake = asyncio.Event()
+        self._ready = False
+        self._said: dict[str, str] = {}
+        self.followers = {
+            kind: Follower(
+                client,
+                ListWatch(
+                    kind,
+                    resources(kind),
+                    fields=f"spec.nodeName={node}" if node and kind == "Pod" else "",
+                    pace=pace or Pace(),
+                    random=chance,
+                ),
+                self._take,
+                self._settled,
+            )
+            for kind in kinds
+        }
+
+    async def run(self) -> None:
+        """Follow every kind until cancelled; then the connections are closed."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                for follower in self.followers.values():
+                    group.create_task(follower.run())
+                group.create_task(self.sink.run())
+                if self.election is not None:
+                    group.create_task(self.election.run())
+        finally:
+            await self.client.close()
+
+    async def changes(self) -> AsyncIterator[Records]:
+        """See `ObjectSource`. The revision counts what was yielded; it means nothing to anybody else."""
+        first = True
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            if not self._all_listed() or (not self._changed and not first):
+                continue
+            changed, self._changed = frozenset(self._changed), set()
+            self._revision += 1
+            yield Records(
+                self._revision,
+                MappingProxyType(self._records.copy()),
+                tuple(self._refused.values()),
+                changed=None if first else changed,
+            )
+            first = False
+
+    def waiting(self) -> str:
+        """Why there are no records yet: the kinds that were not listed, and what the server says to that."""
+        if self._all_listed():
+            return ""
+        missing = [f.core for f in self.followers.values() if not f.core.synced]
+        return "waiting for " + "; ".join(f"{core.kind} ({core.trouble or 'being listed'})" for core in missing)
+
+    def status(self, writer: str) -> ApiSink:
+        """The sink; field managers tell writers apart, not names."""
+        return self.sink
+
+    def leading(self) -> bool:
+        return self.election is None or self.election.held
+
+    def _resume(self) -> None:
+        if self.leading():
+            self.sink.resume()
+
+    def _look(self, key: str) -> Record | None:
+        return self._records.get(key)
+
+    def _place(self, kind: str) -> Resource:
+        follower = self.followers.get(kind)
+        return follower.core.place if follower is not None else resources(kind)[0]
+
+    @property
+    def stale_s(self) -> float:
+        """Seconds since the least recently heard watch was heard."""
+        return time.monotonic() - min((f.alive_at for f in self.followers.values()), default=time.monotonic())
+
+    def _all_listed(self) -> bool:
+        self._ready = self._ready or all(follower.core.synced for follower in self.followers.values())
+        return self._ready
+
+    def _settled(self) -> None:
+        for kind, follower in self.followers.items():
+            core = follower.core
+            now = f"{kind} is not installed: waiting for it" if core.absent else core.trouble
+            # Said when it begins and when it ends, not at every attempt.
+            if now != self._said.get(kind, "") and now != "not asked yet":
+                self._tell(kind, now, forbidden=core.forbidden)
+        if self._changed or not self._revision:
+            self._wake.set()
+
+    def _tell(self, kind: str, now: str, *, forbidden: bool) -> None:
+        before = self._said.get(kind, "")
+        self._said[kind] = now
+        if not now:
+            _log.info("%s is read again" if self._ready else "%s is read", kind)
+        elif forbidden:
+            _log.error("%s cannot be read, give our service account list and watch: %s", kind, now)
+        elif "not installed" in now:
+            _log.info("%s", now)
+        elif not before:
+            _log.warning("%s cannot be read now, what is known stays: %s", kind, now)
+
+    def _take(self, change: Change) -> None:
+        """Turn one change into a record; what is refused leaves the last good version of the same object."""
+        key, known = change.key, self._records.get(change.key)
+        if change.content is None:
+            refused = self._refused.pop(key, None)
+            if self._records.pop(key, None) is not None or refused is not None:
+                self._changed.add(key)
+            return
+        kind, namespace, name = key.split("/", 2)
+        content = slim(kind, change.content)
+        try:
+            record = parse_object(content, "the Kubernetes API", observed=True)
+            if record.key != key:
+                raise InvalidInput("the Kubernetes API", key, f"the object calls itself {record.key}")
+        except InvalidInput as error:
+            if known is not None and known.uid != _uid(content):
+                # Another object of that name: the good version was one of an object that is gone.
+                del self._records[key]
+                known = None
+            where = "" if namespace == "_" else namespace
+            self._refused[key] = RefusedObject(kind, where, name, error, content, stands=known is not None)
+            self._changed.add(key)
+            _log.warning("refused, %s: %s", "its last good version stays" if known else "it has no effect", error)
+            return
+        was_refused = self._refused.pop(key, None) is not None
+        if was_refused or record != known:
+            record = self._records[key] = replace(record, raw=_NOTHING)
+            if was_refused or known is None or _without_own(record) != _without_own(known):
+                self._changed.add(key)
+
+
+def _without_own(record: Record) -> Record:
+    """What we ourselves wrote is no news."""
+    return replace(record, conditions=tuple(c for c in record.conditions if c.type not in OWN_TYPES))
+
+
+def _uid(content: Mapping[str, Any]) -> str:
+    metadata = content.get("metadata")
+    return str(metadata.get("uid", "")) if isinstance(metadata, Mapping) else ""
