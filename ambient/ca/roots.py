@@ -33,16 +33,13 @@ FILES: Final = ("root-cert.pem", "root-key.pem", "ca-cert.pem", "ca-key.pem", "c
 @dataclass(frozen=True, slots=True)
 class Authority:
     """`certificate` and `key` sign. `chain`: PEM of the signer and what leads to a root, empty when a root signs.
-    `roots`: PEM of every trusted root, in one text."""
+    `roots`: PEM of every trusted root, in one text. `not_after`: when the first certificate of the chain ends."""
 
     certificate: x509.Certificate
     key: SigningKey
     chain: tuple[str, ...]
     roots: str
-
-    @property
-    def not_after(self) -> datetime:
-        return self.certificate.not_valid_after_utc
+    not_after: datetime
 
 
 def make_root(
@@ -80,7 +77,11 @@ def make_root(
 
 
 def load_authority(files: Mapping[str, bytes], now: datetime) -> Authority:
-    """Build the authority from the content of a CA folder (names in `FILES`); raises InvalidInput naming the file."""
+    """Build the authority from the content of a CA folder (names in `FILES`); raises InvalidInput naming the file.
+
+    A chain in which a certificate may have fewer authorities below it than it has (pathLenConstraint, RFC 5280
+    4.2.1.9), or one that may not sign certificates, is refused: nobody would accept what it issues.
+    """
     plugged = "ca-key.pem" in files
     signer_file, key_file = ("ca-cert.pem", "ca-key.pem") if plugged else ("root-cert.pem", "root-key.pem")
     key = _load_key(files, key_file)
@@ -91,13 +92,18 @@ def load_authority(files: Mapping[str, bytes], now: datetime) -> Authority:
     if signer is None:
         raise InvalidInput("certificate authority", signer_file, f"no certificate in it belongs to {key_file}")
     _check_authority(signer, signer_file, now)
+    # A further root that has ended is of the past: it must not keep us from starting.
+    roots = [root for root in roots if root.not_valid_after_utc > now]
     for root in roots:
         _check_authority(root, "root-cert.pem", now)
     chain: tuple[x509.Certificate, ...] = ()
     if plugged and signer not in roots:
         chain = (signer, *(c for c in _optional_chain(files) if c != signer and c not in roots))
+        for one in chain:
+            _check_authority(one, "cert-chain.pem", now)
         _check_chain(chain, roots)
-    return Authority(signer, key, tuple(_pem(c) for c in chain), "".join(_pem(c) for c in roots))
+    ends = min(c.not_valid_after_utc for c in (signer, *chain))
+    return Authority(signer, key, tuple(_pem(c) for c in chain), "".join(_pem(c) for c in roots), ends)
 
 
 def _optional_chain(files: Mapping[str, bytes]) -> list[x509.Certificate]:
@@ -137,19 +143,33 @@ def _check_authority(certificate: x509.Certificate, file: str, now: datetime) ->
         may_sign = False
     if not may_sign:
         raise InvalidInput("certificate authority", file, f"{subject!r} is not a CA certificate")
+    try:
+        usage = certificate.extensions.get_extension_for_class(x509.KeyUsage).value
+    except x509.ExtensionNotFound:
+        usage = None
+    if usage is not None and not usage.key_cert_sign:
+        raise InvalidInput("certificate authority", file, f"{subject!r} may not sign certificates (key usage)")
     if certificate.not_valid_after_utc <= now:
         raise InvalidInput("certificate authority", file, f"{subject!r} ended {certificate.not_valid_after_utc}")
 
 
 def _check_chain(chain: tuple[x509.Certificate, ...], roots: list[x509.Certificate]) -> None:
     for child, parent in itertools.pairwise(chain):
-        if not _issued_by(child, parent):
+        if not issued_by(child, parent):
             raise InvalidInput("certificate authority", "cert-chain.pem", "is not in order from the signer to the root")
-    if not any(_issued_by(chain[-1], root) for root in roots):
+    above = [root for root in roots if issued_by(chain[-1], root)]
+    if not above:
         raise InvalidInput("certificate authority", "cert-chain.pem", "does not lead to a root in root-cert.pem")
+    for below, certificate in enumerate((*chain, above[0])):
+        allowed = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.path_length
+        if allowed is not None and allowed < below:
+            subject = certificate.subject.rfc4514_string()
+            why = f"{subject!r} allows {allowed} authorities below it, there are {below}"
+            raise InvalidInput("certificate authority", "cert-chain.pem", why)
 
 
-def _issued_by(child: x509.Certificate, parent: x509.Certificate) -> bool:
+def issued_by(child: x509.Certificate, parent: x509.Certificate) -> bool:
+    """Whether `parent` signed `child`, by name and signature."""
     try:
         child.verify_directly_issued_by(parent)
     except (ValueError, TypeError, InvalidSignature):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection
-from datetime import UTC, datetime, timedelta
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 import grpc
@@ -17,10 +18,9 @@ from google.protobuf.message import DecodeError
 
 from ambient.ca.csr import SigningRequest, parse_csr
 from ambient.ca.entitle import Tenancy, entitle
-from ambient.ca.issue import issue
-from ambient.ca.roots import Authority
 from ambient.ca.token import Caller
 from ambient.control.access import Gate, peer_of
+from ambient.control.issuers import Issuer
 from ambient.control.log import LogLimit
 from ambient.control.metrics import ControlMetrics
 from ambient.errors import InvalidInput, MeshError, Refused, Unavailable
@@ -39,29 +39,37 @@ _CODES: Final = {
 _log = logging.getLogger("ambient.control.certificates")
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A request as it came: `csr` in PEM, `ttl` (0 = not said), `signer` by name ("" = not said)."""
+
+    request: SigningRequest
+    csr: str
+    ttl: timedelta
+    signer: str
+
+
 class Certificates:
-    """The service. `authority` gives the signer of the moment; call `tenancies_changed` when pods came or went."""
+    """The service. Call `tenancies_changed` when pods came or went."""
 
     def __init__(
         self,
         gate: Gate,
-        authority: Callable[[], Authority],
+        issuer: Issuer,
         metrics: ControlMetrics,
         *,
         trust_domain: str,
         node_accounts: Collection[str],
-        default_ttl_s: float,
         longest_ttl_s: float,
         patience_s: float,
     ) -> None:
         """`patience_s`: how long a request waits when its account has no pod on the node: the pod may be news that we
         have yet to read."""
         self._gate = gate
-        self._authority = authority
+        self._issuer = issuer
         self._metrics = metrics
         self._trust_domain = trust_domain
         self._node_accounts = frozenset(node_accounts)
-        self._default = timedelta(seconds=default_ttl_s)
         self._longest = timedelta(seconds=longest_ttl_s)
         self._tenancies: frozenset[Tenancy] = frozenset()
         self._news = asyncio.Condition()
@@ -100,16 +108,10 @@ class Certificates:
             raise
 
     async def _issue(self, caller: Caller, data: bytes) -> bytes:
-        request, wanted_ttl = self._parse(data)
+        wanted = self._parse(data)
+        request = wanted.request
         await self._entitled(caller, request)
-        issued = issue(
-            self._authority(),
-            request,
-            datetime.now(UTC),
-            wanted_ttl,
-            default=self._default,
-            longest=self._longest,
-        )
+        issued = await self._issuer.issue(request, wanted.csr, wanted.ttl, wanted.signer)
         self._metrics.issued.inc()
         _log.info(
             "%s got a certificate for %s, serial %x, until %s",
@@ -117,7 +119,7 @@ class Certificates:
         )  # fmt: skip
         return bytes(message("istio.v1.auth.IstioCertificateResponse")(cert_chain=issued.chain).SerializeToString())
 
-    def _parse(self, data: bytes) -> tuple[SigningRequest, timedelta]:
+    def _parse(self, data: bytes) -> _Wanted:
         if len(data) > MOST_BYTES:
             raise InvalidInput("certificate request", why=f"{len(data)} bytes, at most {MOST_BYTES}")
         try:
@@ -126,14 +128,13 @@ class Certificates:
             raise InvalidInput("certificate request", why="bytes are not that message") from None
         request = parse_csr(wire.csr)
         fields = wire.metadata.fields
-        if "CertSigner" in fields:
-            raise InvalidInput("certificate request", "CertSigner", "there are no external signers here")
         if "ImpersonatedIdentity" in fields:
             named = parse_identity(fields["ImpersonatedIdentity"].string_value)
             if named != request.identity:
                 raise InvalidInput("certificate request", str(named), f"its CSR is for {request.identity}")
         seconds = min(max(wire.validity_duration, 0), int(self._longest.total_seconds()))
-        return request, timedelta(seconds=seconds)
+        signer = fields["CertSigner"].string_value if "CertSigner" in fields else ""
+        return _Wanted(request, wire.csr, timedelta(seconds=seconds), signer)
 
     async def _entitled(self, caller: Caller, request: SigningRequest) -> None:
         """Raise Refused unless the caller may have the identity; wait a little for a pod that is not known yet."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import time
+from datetime import datetime
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -43,9 +45,24 @@ class ControlMetrics:
             "Certificate requests without a valid token.",
             registry=registry,
         )
-        self.root_expiry = Gauge(
+        self._root_end = 0.0
+        root_expiry = Gauge(
             "citadel_server_root_cert_expiry_timestamp",
             "End of the signing certificate, unix seconds.",
+            registry=registry,
+        )
+        root_expiry.set_function(lambda: self._root_end)
+        root_left = Gauge(
+            "citadel_server_root_cert_expiry_seconds",
+            "Seconds until the signing certificate ends.",
+            registry=registry,
+        )
+        root_left.set_function(lambda: self._root_end - time.time())
+        self.roots = Gauge("ambient_control_trusted_roots", "Roots that are trusted.", registry=registry)
+        self.identity_refusals = Counter(
+            "ambient_control_identity_refusals",
+            "Certificates refused to a node because of the identity, by reason.",
+            ["reason"],
             registry=registry,
         )
         self.revision = Gauge("ambient_control_revision", "Objects revision acted upon.", registry=registry)
@@ -59,6 +76,11 @@ class ControlMetrics:
         self.refused_objects = Gauge(
             "ambient_control_refused_objects", "Stored objects that are invalid.", registry=registry
         )
+
+    def authority(self, ends: datetime, roots: int) -> None:
+        """What signs now: the end of the signing certificate, and how many roots are trusted."""
+        self._root_end = ends.timestamp()
+        self.roots.set(roots)
 
     def render(self) -> bytes:
         """The text exposition. Counters that istiod has bear its names, which have no `_total`."""

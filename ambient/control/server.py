@@ -16,15 +16,12 @@ import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Any, Final
 
 import grpc
 import grpc.aio
 
-from ambient.control.access import Gate
-from ambient.control.authority import CaFolder
 from ambient.control.certificates import Certificates
 from ambient.control.derive import Derived, DeriveSettings, derive
 from ambient.control.discovery import Discovery
@@ -33,9 +30,8 @@ from ambient.control.log import set_up_logging
 from ambient.control.metrics import ControlMetrics
 from ambient.control.reconcile import WRITER, Reconciler
 from ambient.control.settings import ControlSettings, read_control_settings
-from ambient.control.signed_tokens import SignedTokens
 from ambient.control.sync import sync_page, syncz_page
-from ambient.control.tls import ServerCertificate
+from ambient.control.trust import Trust
 from ambient.errors import MeshError, Unavailable
 from ambient.kube.api.lease import Seat
 from ambient.kube.objects import Records
@@ -43,7 +39,6 @@ from ambient.kube.source import open_source
 from ambient.xds.catalogue import Catalogue
 
 GRACE_S: Final = 1.0
-CA_CHECK_S: Final = 2.0
 _OPTIONS: Final = (
     # Two control planes on one port would each serve half of the clients.
     ("grpc.so_reuseport", 0),
@@ -66,30 +61,24 @@ class ControlPlane:
     """All parts of one control plane. `start`, then `run` until cancelled, then `stop`."""
 
     def __init__(self, settings: ControlSettings) -> None:
-        now = datetime.now(UTC)
         self._settings = settings
-        self._ca = CaFolder(settings.ca_dir, trust_domain=settings.trust_domain, create=settings.create_root)
-        gate = Gate(
-            SignedTokens(settings.token_key, issuer=settings.token_issuer, audience=settings.token_audience),
-            accounts=settings.client_accounts,
-        )
         self.metrics = ControlMetrics()
+        self.trust = Trust(settings, os.environ, self.metrics)
         self.catalogue = Catalogue()
         self.discovery = Discovery(
             self.catalogue,
-            gate,
+            self.trust.gate,
             self.metrics,
             most_streams=settings.most_streams,
             stream_age_s=settings.stream_age_s,
             patience_s=settings.patience_s,
         )
         self.certificates = Certificates(
-            gate,
-            lambda: self._ca.authority,
+            self.trust.gate,
+            self.trust.issuer,
             self.metrics,
             trust_domain=settings.trust_domain,
             node_accounts=settings.node_accounts,
-            default_ttl_s=settings.default_ttl_s,
             longest_ttl_s=settings.longest_ttl_s,
             patience_s=settings.news_patience_s,
         )
@@ -102,10 +91,6 @@ class ControlPlane:
             self._source.status(WRITER),
             self.metrics,
         )
-        self._tls = ServerCertificate(
-            lambda: self._ca.authority, settings.server_names, settings.xds_listen.ip, now=now
-        )
-        self.metrics.root_expiry.set(self._ca.authority.not_after.timestamp())
         self._http = HttpServer(
             {
                 "/ready": self._ready,
@@ -122,11 +107,12 @@ class ControlPlane:
 
     async def start(self) -> None:
         """Listen; raises Unavailable when an address cannot be had. The ports are in `xds_port` and `http_port`."""
+        await self.trust.start()
         server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=self._settings.most_streams + 256)
         server.add_generic_rpc_handlers((self.discovery.handler(), self.certificates.handler()))
         listen = self._settings.xds_listen
         try:
-            self.xds_port = server.add_secure_port(str(listen), self._tls.credentials())
+            self.xds_port = server.add_secure_port(str(listen), self.trust.tls.credentials())
         except RuntimeError:
             self.xds_port = 0
         if not self.xds_port:
@@ -142,7 +128,7 @@ class ControlPlane:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._source.run())
             group.create_task(self.reconciler.run(self._source))
-            group.create_task(self._keep_certificates())
+            group.create_task(self.trust.run())
 
     async def stop(self) -> None:
         """End open streams after a short grace; clients reconnect to whoever comes next."""
@@ -150,24 +136,7 @@ class ControlPlane:
         self.discovery.stop()
         if self._grpc is not None:
             await self._grpc.stop(GRACE_S)
-
-    async def _keep_certificates(self) -> None:
-        while True:
-            await asyncio.sleep(CA_CHECK_S)
-            self.follow_authority()
-
-    def follow_authority(self) -> None:
-        """Take up changes of the CA folder and renew our own certificate when due; a failure leaves what is in use."""
-        now = datetime.now(UTC)
-        changed = self._ca.refresh()
-        if changed:
-            self.metrics.root_expiry.set(self._ca.authority.not_after.timestamp())
-            _log.warning("the certificate authority changed")
-        if changed or self._tls.due(now):
-            try:
-                self._tls.renew(now)
-            except MeshError as error:
-                _log.error("server certificate not renewed: %s", error)
+        await self.trust.stop()
 
     def _ready(self) -> Page:
         if self.reconciler.observed < 0 or self.reconciler.failure:

@@ -14,6 +14,7 @@ from ambient.settings import (
     duration,
     endpoint,
     integer,
+    optional_path,
     path,
     read_settings,
     setting,
@@ -45,8 +46,27 @@ class ControlSettings:
     """What `python -m ambient.control` is told through its environment; times are seconds."""
 
     objects: Path = setting("AMBIENT_OBJECTS", path)
-    ca_dir: Path = setting("AMBIENT_CA_DIR", path)
-    token_key: Path = setting("AMBIENT_TOKEN_KEY", path)
+    issuer: str = setting("AMBIENT_ISSUER", choice("own", "kubernetes", "none"), "own")
+    """Who signs: we, a signer of the cluster (CertificateSigningRequest), or somebody to whom clients go themselves."""
+    ca_dir: Path | None = setting("AMBIENT_CA_DIR", optional_path, "none")
+    """Where an authority is plugged in, or (lab) our own is kept. None: our own is kept in `ca_secret`."""
+    ca_secret: str = setting("AMBIENT_CA_SECRET", text, "ambient-ca-root")
+    root_lifetime_s: float = setting("CITADEL_SELF_SIGNED_CA_CERT_TTL", duration, "3650d")
+    root_announce_s: float = setting("AMBIENT_ROOT_ANNOUNCE", duration, "24h")
+    """How long a new root is trusted before it signs: longer than clients take to learn of it."""
+    root_retire_s: float = setting("AMBIENT_ROOT_RETIRE", duration, "90d")
+    """How long an old root is trusted after its last signature: longer than any certificate lives."""
+    signer: str = setting("AMBIENT_SIGNER", text, "")
+    signer_domain: str = setting("AMBIENT_SIGNER_DOMAIN", text, "")
+    signer_approve: bool = setting("AMBIENT_SIGNER_APPROVE", boolean, "true")
+    roots: Path | None = setting("AMBIENT_ROOTS", optional_path, "none")
+    """PEM of the roots of a signer outside."""
+    serving_dir: Path | None = setting("AMBIENT_SERVING_DIR", optional_path, "none")
+    """Our server certificate (tls.crt, tls.key) where nobody issues one to us."""
+    token_key: Path | None = setting("AMBIENT_TOKEN_KEY", optional_path, "none")
+    """Public keys of tokens that we believe without asking (lab). None: the API server is asked."""
+    token_stale_s: float = setting("AMBIENT_TOKEN_STALE", duration, "1h")
+    """How long a token that was accepted goes on while the API server cannot be asked."""
     token_issuer: str = setting("AMBIENT_TOKEN_ISSUER", text, "ambient-lab")
     token_audience: str = setting("TOKEN_AUDIENCE", text, "istio-ca")
     xds_listen: Endpoint = setting("AMBIENT_XDS_LISTEN", endpoint, ":15012")
@@ -66,7 +86,8 @@ class ControlSettings:
     client_accounts: frozenset[str] = setting(
         "AMBIENT_CLIENT_ACCOUNTS",
         _words,
-        "ambient-system/ztunnel,ambient-system/agent,istio-system/ztunnel,istio-system/istio-cni",
+        "ambient-system/ztunnel,ambient-system/agent,ambient-system/ambient-agent,"
+        "istio-system/ztunnel,istio-system/istio-cni",
     )
     server_names: frozenset[str] = setting(
         "AMBIENT_SERVER_NAMES",

@@ -30,6 +30,18 @@ PLURALS: Final = {
     **{kind: resources(kind)[0].plural for kind in KINDS},
     "Lease": "leases",
     "Event": "events",
+    "ConfigMap": "configmaps",
+    "Secret": "secrets",
+    "CertificateSigningRequest": "certificatesigningrequests",
+    "ValidatingWebhookConfiguration": "validatingwebhookconfigurations",
+}
+GROUPS: Final = {
+    "Lease": "coordination.k8s.io/v1",
+    "Event": "events.k8s.io/v1",
+    "ConfigMap": "v1",
+    "Secret": "v1",
+    "CertificateSigningRequest": "certificates.k8s.io/v1",
+    "ValidatingWebhookConfiguration": "admissionregistration.k8s.io/v1",
 }
 KIND_OF: Final = {plural: kind for kind, plural in PLURALS.items()}
 
@@ -155,8 +167,7 @@ class FakeApi:
         return self._objects.get(self.collection(kind), {}).get((namespace, name))
 
     def collection(self, kind: str) -> str:
-        group_version = {"Lease": "coordination.k8s.io/v1", "Event": "events.k8s.io/v1", "ConfigMap": "v1"}.get(kind)
-        group_version = group_version or resources(kind)[0].group_version
+        group_version = GROUPS.get(kind) or resources(kind)[0].group_version
         return f"{'/apis' if '/' in group_version else '/api'}/{group_version}/{PLURALS[kind]}"
 
     def _collection_of(self, content: Mapping[str, Any]) -> str:

@@ -150,3 +150,90 @@ def test_a_broken_key_is_not_quoted_in_the_error() -> None:
     with pytest.raises(InvalidInput) as caught:
         load_authority({"root-cert.pem": certificate, "root-key.pem": damaged}, NOW)
     assert key.splitlines()[1].decode()[:20] not in str(caught.value)
+
+
+Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
+
+
+def authority_below(
+    parent: tuple[bytes, bytes],
+    key: Key,
+    *,
+    depth: int | None,
+    signs: bool = True,
+) -> tuple[bytes, bytes]:
+    """A CA certificate for `key` with pathLenConstraint `depth`, as openssl makes them for `cacerts`."""
+    issuer = x509.load_pem_x509_certificate(parent[0])
+    issuer_key = serialization.load_pem_private_key(parent[1], None)
+    assert isinstance(issuer_key, Key)
+    unused = "content_commitment key_encipherment data_encipherment key_agreement encipher_only decipher_only"
+    no = dict.fromkeys(unused.split(), False)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "Intermediate CA")]))
+        .issuer_name(issuer.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(NOW)
+        .not_valid_after(NOW + timedelta(days=50))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=depth), critical=True)
+        .add_extension(x509.KeyUsage(digital_signature=True, key_cert_sign=signs, crl_sign=True, **no), critical=True)
+        .sign(issuer_key, hashes.SHA256())
+    )
+    form = serialization.PrivateFormat.TraditionalOpenSSL
+    pem = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
+    return certificate.public_bytes(serialization.Encoding.PEM), pem
+
+
+@pytest.mark.parametrize(
+    "key", [rsa.generate_private_key(65537, 2048), ec.generate_private_key(ec.SECP384R1())], ids=["rsa", "p384"]
+)
+def test_a_cacerts_of_rsa_or_a_longer_curve_signs(key: Key) -> None:
+    top = root()
+    low = authority_below(top, key, depth=0)
+    files = {"ca-cert.pem": low[0], "ca-key.pem": low[1], "cert-chain.pem": low[0] + top[0], "root-cert.pem": top[0]}
+    chain = issue(load_authority(files, NOW), parse_csr(make_csr(IDENTITY)), NOW, None).chain
+    assert len(chain) == 3
+    leaf, signer = (x509.load_pem_x509_certificate(part.encode()) for part in chain[:2])
+    leaf.verify_directly_issued_by(signer)
+
+
+@pytest.mark.parametrize(("upper", "allowed"), [(None, True), (1, True), (0, False)])
+def test_a_chain_longer_than_one_of_its_authorities_allows_is_refused(upper: int | None, allowed: bool) -> None:
+    top = root()
+    middle = authority_below(top, ec.generate_private_key(ec.SECP256R1()), depth=upper)
+    low = authority_below(middle, ec.generate_private_key(ec.SECP256R1()), depth=0)
+    files = {
+        "ca-cert.pem": low[0],
+        "ca-key.pem": low[1],
+        "cert-chain.pem": low[0] + middle[0],
+        "root-cert.pem": top[0],
+    }
+    if allowed:
+        assert len(load_authority(files, NOW).chain) == 2
+        return
+    with pytest.raises(InvalidInput, match="allows 0 authorities below it, there are 1"):
+        load_authority(files, NOW)
+
+
+def test_an_authority_that_may_not_sign_certificates_is_refused() -> None:
+    top = root()
+    low = authority_below(top, ec.generate_private_key(ec.SECP256R1()), depth=0, signs=False)
+    with pytest.raises(InvalidInput, match="may not sign certificates"):
+        load_authority({"ca-cert.pem": low[0], "ca-key.pem": low[1], "root-cert.pem": top[0]}, NOW)
+
+
+def test_no_certificate_lives_longer_than_any_of_its_chain() -> None:
+    top = root()
+    middle = signed("middle", top, now=NOW - timedelta(days=49))
+    low = signed("low", middle)
+    files = {"ca-cert.pem": low[0], "ca-key.pem": low[1], "cert-chain.pem": middle[0], "root-cert.pem": top[0]}
+    issued = issue(load_authority(files, NOW), parse_csr(make_csr(IDENTITY)), NOW, timedelta(days=10))
+    assert issued.not_after == NOW + timedelta(days=1)
+
+
+def test_a_further_root_that_has_ended_is_left_out() -> None:
+    certificate, key = root()
+    ended, _ = root(timedelta(days=1), NOW - timedelta(days=3))
+    authority = load_authority({"root-cert.pem": certificate + ended, "root-key.pem": key}, NOW)
+    assert authority.roots.encode() == certificate

@@ -101,6 +101,7 @@ def test_bytes_that_are_no_request_or_too_many_are_refused(tmp_path: Path, data:
 def test_external_signers_are_refused_by_name(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with ControlBench(tmp_path) as bench:
+            bench.apply(PODS)
             request = message("istio.v1.auth.IstioCertificateRequest")(csr=make_csr(identity("web")))
             request.metadata.update({"CertSigner": "clusterissuers.cert-manager.io/x"})
             with pytest.raises(grpc.aio.AioRpcError, match="no external signers"):

@@ -236,7 +236,7 @@ def test_a_new_root_is_used_without_a_restart_and_both_roots_are_given_out(tmp_p
             bench.apply(SHOP + WEB)
             old = (bench.ca / "root-cert.pem").read_text()
             bench.new_root()
-            bench.plane.follow_authority()
+            await bench.plane.trust.follow()
             identity = "spiffe://cluster.local/ns/shop/sa/web"
             chain = await create_certificate(bench.client("n1"), make_csr(identity), identity)
             roots = x509.load_pem_x509_certificates(chain[-1].encode())
@@ -254,7 +254,7 @@ def test_a_broken_ca_folder_leaves_the_old_authority_at_work(tmp_path: Path) -> 
             settings = bench.client("n1")
             good = (bench.ca / "root-cert.pem").read_text()
             (bench.ca / "root-cert.pem").write_text("rubbish")
-            bench.plane.follow_authority()
+            await bench.plane.trust.follow()
             (bench.ca / "root-cert.pem").write_text(good)
             identity = "spiffe://cluster.local/ns/shop/sa/web"
             assert len(await create_certificate(settings, make_csr(identity), identity)) == 2

@@ -1,0 +1,187 @@
+"""Everything that says who is who, put together from the settings: who may call, who signs, what proves that we are we.
+
+`start` before anything is served, `run` beside it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from cryptography import x509
+
+from ambient.ca.rotation import Pace
+from ambient.control.access import Gate, Verifier
+from ambient.control.authority import SigningAuthority
+from ambient.control.ca_store import CaStore, FolderStore, PluggedStore, SecretStore
+from ambient.control.issuers import Issuer, NoIssuer, OwnIssuer
+from ambient.control.kubernetes_signer import KubernetesSigner
+from ambient.control.metrics import ControlMetrics
+from ambient.control.serving_files import ServingFiles
+from ambient.control.settings import ControlSettings
+from ambient.control.signed_tokens import SignedTokens
+from ambient.control.tls import ServerCertificate
+from ambient.control.token_review import TokenReviews
+from ambient.errors import InvalidInput, MeshError, Unavailable
+from ambient.kube.api.client import ApiClient
+from ambient.kube.source import KUBERNETES
+
+LOOK_S: Final = 2.0
+_FIRST_WAIT_S: Final = 0.5
+_LONGEST_WAIT_S: Final = 10.0
+
+_log = logging.getLogger("ambient.control.trust")
+
+
+class Trust:
+    """`gate`, `issuer` and `tls` are for the servers. `roots_changed` is called when other roots are trusted."""
+
+    def __init__(self, settings: ControlSettings, environment: Mapping[str, str], metrics: ControlMetrics) -> None:
+        """Raises InvalidInput for settings that do not go together."""
+        self._settings = settings
+        self._metrics = metrics
+        self.api = ApiClient.open(environment) if settings.objects == KUBERNETES else None
+        self.gate = Gate(self._verifier(), accounts=settings.client_accounts)
+        self.authority = self._authority() if settings.issuer == "own" else None
+        self.issuer = self._issuer()
+        self.tls = ServerCertificate(self.issuer, settings.server_names, settings.xds_listen.ip)
+        self.roots_changed: Callable[[], None] = lambda: None
+        self._roots = ""
+        self._failing = False
+
+    async def start(self) -> None:
+        """Have an authority and a server certificate, and wait until they are to be had. Raises InvalidInput."""
+        wait_s = _FIRST_WAIT_S
+        while True:
+            try:
+                if self.authority is not None:
+                    await self.authority.load()
+                await self.tls.renew(datetime.now(UTC))
+            except Unavailable as error:
+                if self.api is None:
+                    raise
+                _log.error("nothing can be served yet: %s", error)
+                await asyncio.sleep(wait_s)
+                wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
+            else:
+                self._changed()
+                return
+
+    async def run(self) -> None:
+        """Follow changes, for ever."""
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self.follow()
+
+    async def follow(self) -> None:
+        """Take up changes of the authority, and renew our own certificate when due; a failure leaves what is in use."""
+        changed = await self.authority.follow() if self.authority is not None else False
+        if changed:
+            _log.warning("the certificate authority changed")
+        try:
+            if changed or self.tls.due(datetime.now(UTC)):
+                await self.tls.renew(datetime.now(UTC))
+            self._changed()
+            self._failing = False
+        except MeshError as error:
+            if not self._failing:
+                _log.error("server certificate not renewed: %s", error)
+            self._failing = True
+
+    async def stop(self) -> None:
+        if self.api is not None:
+            await self.api.close()
+
+    def _changed(self) -> None:
+        roots = self.issuer.roots
+        if roots == self._roots:
+            return
+        self._roots = roots
+        ends = [one.not_valid_after_utc for one in x509.load_pem_x509_certificates(roots.encode())]
+        signer = self.authority.authority.not_after if self.authority is not None else min(ends)
+        self._metrics.authority(signer, len(ends))
+        self.roots_changed()
+
+    def _verifier(self) -> Verifier:
+        settings = self._settings
+        if settings.token_key is not None:
+            return SignedTokens(settings.token_key, issuer=settings.token_issuer, audience=settings.token_audience)
+        return TokenReviews(
+            self._needed_api("AMBIENT_TOKEN_KEY"), audience=settings.token_audience, stale_s=settings.token_stale_s
+        )
+
+    def _authority(self) -> SigningAuthority:
+        settings = self._settings
+        store: CaStore
+        folder = FolderStore(settings.ca_dir) if settings.ca_dir is not None else None
+        if self.api is None:
+            if folder is None:
+                raise InvalidInput("missing setting", "AMBIENT_CA_DIR")
+            store = folder
+        else:
+            store = SecretStore(self.api, settings.namespace, settings.ca_secret)
+            if folder is not None:
+                store = PluggedStore(folder, store)
+        pace = Pace(timedelta(seconds=settings.root_announce_s), timedelta(seconds=settings.root_retire_s))
+        return SigningAuthority(
+            store,
+            trust_domain=settings.trust_domain,
+            create=settings.create_root,
+            pace=pace,
+            staged=self.api is not None,
+            lifetime=timedelta(seconds=settings.root_lifetime_s),
+        )
+
+    def _issuer(self) -> Issuer:
+        settings = self._settings
+        default, longest = timedelta(seconds=settings.default_ttl_s), timedelta(seconds=settings.longest_ttl_s)
+        authority = self.authority
+        if authority is not None:
+            return OwnIssuer(lambda: authority.authority, default=default, longest=longest)
+        if settings.roots is None:
+            raise InvalidInput("missing setting", "AMBIENT_ROOTS", f"AMBIENT_ISSUER={settings.issuer} needs it")
+        roots = RootsFile(settings.roots).read
+        if settings.issuer == "none":
+            if settings.serving_dir is None:
+                raise InvalidInput("missing setting", "AMBIENT_SERVING_DIR", "AMBIENT_ISSUER=none needs it")
+            return NoIssuer(roots, ServingFiles(settings.serving_dir).serving)
+        if not settings.signer:
+            raise InvalidInput("missing setting", "AMBIENT_SIGNER", "AMBIENT_ISSUER=kubernetes needs it")
+        return KubernetesSigner(
+            self._needed_api("AMBIENT_ISSUER"),
+            settings.signer,
+            roots,
+            default=default,
+            longest=longest,
+            domain=settings.signer_domain,
+            approve=settings.signer_approve,
+        )
+
+    def _needed_api(self, variable: str) -> ApiClient:
+        if self.api is None:
+            raise InvalidInput("setting", variable, "needs a Kubernetes API server (AMBIENT_OBJECTS=kubernetes)")
+        return self.api
+
+
+class RootsFile:
+    """PEM of roots in a file that may change; a broken or missing one leaves the last good one in force."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._good = ""
+
+    def read(self) -> str:
+        """Raises Unavailable when there never was a good one."""
+        try:
+            pem = self._file.read_text()
+            x509.load_pem_x509_certificates(pem.encode())
+        except (OSError, ValueError) as error:
+            if not self._good:
+                raise Unavailable("roots", str(self._file), str(error)) from None
+        else:
+            self._good = pem
+        return self._good

@@ -1,0 +1,136 @@
+"""What the settings put together: who signs, who is asked about tokens, and what does not go together."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from ambient.ca.csr import parse_csr
+from ambient.ca.roots import make_root
+from ambient.control.issuers import NoIssuer, OwnIssuer
+from ambient.control.kubernetes_signer import KubernetesSigner
+from ambient.control.metrics import ControlMetrics
+from ambient.control.settings import read_control_settings
+from ambient.control.trust import RootsFile, Trust
+from ambient.errors import InvalidInput, Refused, Unavailable
+from ambient.lab.credentials import make_token_key
+from tests.ambient.control import test_serving_files
+from tests.support.control import make_csr
+from tests.support.kube_api import FakeApi
+
+KUBE = """
+apiVersion: v1
+kind: Config
+clusters: [{name: c, cluster: {server: '%s'}}]
+users: [{name: u, user: {}}]
+contexts: [{name: x, context: {cluster: c, user: u}}]
+current-context: x
+"""
+
+
+def trust(folder: Path, server: str = "", **environment: str) -> Trust:
+    (folder / "config").write_text(KUBE % (server or "http://127.0.0.1:1"))
+    objects = {"AMBIENT_OBJECTS": "kubernetes"} if server else {"AMBIENT_OBJECTS": str(folder)}
+    settings = read_control_settings({**objects, "AMBIENT_XDS_LISTEN": "127.0.0.1:15012", **environment})
+    return Trust(settings, {"KUBECONFIG": str(folder / "config")}, ControlMetrics())
+
+
+def test_in_a_cluster_the_root_is_kept_in_a_secret_and_the_server_certificate_comes_from_it(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeApi() as server:
+            made = trust(tmp_path, server.url)
+            assert isinstance(made.issuer, OwnIssuer)
+            heard = []
+            made.roots_changed = lambda: heard.append(made.issuer.roots)
+            await made.start()
+            assert server.stored("Secret", "ambient-ca-root", "ambient-system") is not None
+            assert heard == [made.issuer.roots]
+            await made.follow()
+            assert len(heard) == 1
+            await made.stop()
+
+    asyncio.run(scenario())
+
+
+def test_without_an_api_server_nothing_is_served_until_it_is_there(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeApi() as server:
+            made = trust(tmp_path, server.url)
+            port = await server.go_away()
+            starting = asyncio.create_task(made.start())
+            await asyncio.wait({starting}, timeout=0.1)
+            assert not starting.done()
+            await server.listen(port)
+            await starting
+            await made.stop()
+
+    asyncio.run(scenario())
+
+
+def test_certificates_that_are_issued_elsewhere_are_refused_here_with_the_place_to_look(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        test_serving_files.write(tmp_path)
+        roots = tmp_path / "roots.pem"
+        roots.write_text(make_root(datetime.now(UTC))[0])
+        make_token_key(tmp_path)
+        made = trust(
+            tmp_path,
+            AMBIENT_ISSUER="none",
+            AMBIENT_ROOTS=str(roots),
+            AMBIENT_SERVING_DIR=str(tmp_path),
+            AMBIENT_TOKEN_KEY=str(tmp_path / "token-public.pem"),
+        )
+        assert isinstance(made.issuer, NoIssuer)
+        await made.start()
+        csr = make_csr("spiffe://cluster.local/ns/a/sa/b")
+        with pytest.raises(Refused, match="CA_ADDRESS"):
+            await made.issuer.issue(parse_csr(csr), csr, None)
+        before = made.tls.not_after
+        test_serving_files.write(tmp_path)
+        await made.follow()
+        assert made.tls.not_after is not None
+        assert before is not None
+
+    asyncio.run(scenario())
+
+
+def test_a_signer_of_the_cluster_is_taken_where_one_is_named(tmp_path: Path) -> None:
+    roots = str(tmp_path / "roots.pem")
+    made = trust(
+        tmp_path, "http://127.0.0.1:1", AMBIENT_ISSUER="kubernetes", AMBIENT_SIGNER="a.b/c", AMBIENT_ROOTS=roots
+    )
+    assert isinstance(made.issuer, KubernetesSigner)
+
+
+@pytest.mark.parametrize(
+    ("server", "environment", "variable"),
+    [
+        ("", {}, "AMBIENT_TOKEN_KEY"),
+        ("", {"AMBIENT_TOKEN_KEY": "{keys}"}, "AMBIENT_CA_DIR"),
+        ("http://127.0.0.1:1", {"AMBIENT_ISSUER": "kubernetes"}, "AMBIENT_ROOTS"),
+        ("http://127.0.0.1:1", {"AMBIENT_ISSUER": "kubernetes", "AMBIENT_ROOTS": "/r"}, "AMBIENT_SIGNER"),
+        ("http://127.0.0.1:1", {"AMBIENT_ISSUER": "none", "AMBIENT_ROOTS": "/r"}, "AMBIENT_SERVING_DIR"),
+        ("http://127.0.0.1:1", {"AMBIENT_ISSUER": "none"}, "AMBIENT_ROOTS"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused_by_name(
+    tmp_path: Path, server: str, environment: dict[str, str], variable: str
+) -> None:
+    make_token_key(tmp_path)
+    given = {name: value.format(keys=tmp_path / "token-public.pem") for name, value in environment.items()}
+    with pytest.raises(InvalidInput, match=variable):
+        trust(tmp_path, server, **given)
+
+
+def test_roots_in_a_file_outlive_its_damage(tmp_path: Path) -> None:
+    file = RootsFile(tmp_path / "roots.pem")
+    with pytest.raises(Unavailable, match="roots"):
+        file.read()
+    good = make_root(datetime.now(UTC))[0]
+    (tmp_path / "roots.pem").write_text(good)
+    assert file.read() == good
+    (tmp_path / "roots.pem").write_text("rubbish")
+    assert file.read() == good
