@@ -5,6 +5,8 @@
  * any other leaves as before, so that connections older than the enrolment are not touched. */
 #include "include/dialect.h"
 #include "include/packet.h"
+#include "include/policy.h"
+#include "include/reset.h"
 #include "include/senders.h"
 #include "include/sockets.h"
 #include "maps/looped.h"
@@ -73,6 +75,10 @@ INLINE int leaving(struct __sk_buff *skb, struct packet *packet, struct pod_row 
 	if ((row->flags & POD_DNS) && packet->destination_port == bpf_htons(NAME_SERVICE_PORT) &&
 	    has_listener(skb, packet, DNS_PORT))
 		return capture(skb, COUNT_DNS_TCP);
+	if (is_denied(&packet->source, DENY_OUT, &packet->destination, packet->destination_port)) {
+		count(COUNT_REFUSED_POLICY_OUT);
+		return reset(skb, packet, BACK_TO_THE_POD);
+	}
 	if (has_listener(skb, packet, OUTBOUND_PORT))
 		return capture(skb, COUNT_REDIRECTED_OUT);
 	if (row->fail_out == FAIL_CLOSED)

@@ -3,7 +3,10 @@
  * here. */
 #include "include/dialect.h"
 #include "include/packet.h"
+#include "include/policy.h"
+#include "include/reset.h"
 #include "include/sockets.h"
+#include "maps/config.h"
 #include "maps/pods.h"
 #include "maps/probes.h"
 
@@ -21,6 +24,12 @@ INLINE int is_inner_port(__u16 port)
 	return port == bpf_htons(OUTBOUND_PORT) || port == bpf_htons(PLAINTEXT_PORT) || port == bpf_htons(DNS_PORT);
 }
 
+INLINE int denied(struct __sk_buff *skb, struct packet *packet, enum counter reason)
+{
+	count(reason);
+	return options() & OPTION_SILENT_IN ? TC_ACT_SHOT : reset(skb, packet, BACK_TO_THE_NETWORK);
+}
+
 INLINE int arriving(struct __sk_buff *skb, struct packet *packet, struct pod_row *row)
 {
 	int hbone = (row->flags & POD_HBONE_IN) && packet->destination_port == bpf_htons(HBONE_PORT);
@@ -32,6 +41,10 @@ INLINE int arriving(struct __sk_buff *skb, struct packet *packet, struct pod_row
 		return is_inner_port(packet->destination_port) ? refuse(COUNT_REFUSED_PROXY_PORT) : PASS;
 	if (packet->oddity)
 		return refuse(packet->oddity);
+	if (hbone && tunnel_is_denied(&packet->destination, &packet->source))
+		return denied(skb, packet, COUNT_REFUSED_POLICY_TUNNEL);
+	if (!hbone && is_denied(&packet->destination, DENY_IN, &packet->source, packet->destination_port))
+		return denied(skb, packet, COUNT_REFUSED_POLICY_IN);
 	socket = find_listener(skb, packet, hbone ? HBONE_PORT : PLAINTEXT_PORT);
 	if (socket)
 		return assign_opening(skb, packet, socket, hbone ? COUNT_HBONE_IN : COUNT_REDIRECTED_IN);

@@ -11,7 +11,7 @@ import errno
 import os
 import platform
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -21,12 +21,14 @@ from ambient.errors import KernelError
 _SYSCALL: Final = {"x86_64": 321, "aarch64": 280}
 _ATTR_SIZE: Final = 152
 
+MAP_CREATE: Final = 0
 MAP_LOOKUP: Final = 1
 MAP_UPDATE: Final = 2
 MAP_DELETE: Final = 3
 MAP_NEXT_KEY: Final = 4
 OBJ_PIN: Final = 6
 OBJ_GET: Final = 7
+PROG_TEST_RUN: Final = 10
 INFO_BY_FD: Final = 15
 BTF_BY_ID: Final = 19
 LINK_CREATE: Final = 28
@@ -34,6 +36,8 @@ LINK_UPDATE: Final = 29
 LINK_DETACH: Final = 34
 
 _BEFORE_ALL: Final = 1 << 3
+_LPM_TRIE: Final = 11
+_NO_PREALLOC: Final = 1
 
 _PROG_INFO_SIZE: Final = 232
 _PROG_BTF_ID: Final = 128
@@ -160,6 +164,66 @@ class Map:
                 return
             key = following.raw
             yield key
+
+
+def make_trie(key_size: int, value_size: int, entries: int, items: Iterable[tuple[bytes, bytes]], name: str) -> int:
+    """A new trie (BPF_MAP_TYPE_LPM_TRIE) that holds `items`; gives its descriptor. Raises KernelError, also when there
+    are more than `entries`."""
+    request = struct.pack(
+        "IIIIIII16s", _LPM_TRIE, key_size, value_size, entries, _NO_PREALLOC, 0, 0, name.encode()[:15]
+    )
+    try:
+        trie = _call(MAP_CREATE, request, "create map", name)
+    except OSError as error:
+        raise _refused(error, "the kernel makes no map", name) from error
+    libc = ctypes.CDLL(None, use_errno=True)
+    key, value = ctypes.create_string_buffer(key_size), ctypes.create_string_buffer(value_size)
+    attributes = struct.pack("IIQQQ", trie, 0, ctypes.addressof(key), ctypes.addressof(value), 0)
+    block = ctypes.create_string_buffer(attributes, _ATTR_SIZE)
+    number = _SYSCALL[platform.machine()]
+    for one, its in items:
+        key.raw, value.raw = one, its
+        if libc.syscall(number, MAP_UPDATE, block, _ATTR_SIZE) < 0:
+            os.close(trie)
+            code = ctypes.get_errno()
+            raise _refused(OSError(code, os.strerror(code)), "the kernel refuses a map operation", name)
+    return trie
+
+
+def run_once(program: int, packet: bytes, *, mark: int = 0) -> tuple[int, bytes]:
+    """Run a packet program once on a frame; gives its verdict and the frame as it left it. Raises KernelError.
+
+    The frame appears on lo of the current network namespace.
+    """
+    frame, result = ctypes.create_string_buffer(packet, len(packet)), ctypes.create_string_buffer(len(packet) + 256)
+    context = ctypes.create_string_buffer(struct.pack("III", 0, 0, mark), 192)
+    request = ctypes.create_string_buffer(
+        struct.pack(
+            "IIIIQQIIIIQQIII",
+            program,
+            0,
+            len(packet),
+            len(result),
+            ctypes.addressof(frame),
+            ctypes.addressof(result),
+            1,
+            0,
+            len(context),
+            0,
+            ctypes.addressof(context),
+            0,
+            0,
+            0,
+            0,
+        ),
+        _ATTR_SIZE,
+    )
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(_SYSCALL[platform.machine()], PROG_TEST_RUN, request, _ATTR_SIZE) < 0:
+        code = ctypes.get_errno()
+        raise _refused(OSError(code, os.strerror(code)), "cannot run a program on a frame", f"{len(packet)} bytes")
+    _, verdict, _, size = struct.unpack_from("IiII", request)
+    return int(verdict), result.raw[:size]
 
 
 def _info(descriptor: int, size: int, where: str) -> bytes:

@@ -15,6 +15,7 @@ from types import MappingProxyType
 from typing import Final
 
 from ambient.model.address import IpAddress, canonical
+from ambient.model.deny import Bits
 
 
 class Flag(IntFlag):
@@ -44,6 +45,16 @@ class Option(IntFlag):
     """enum config_option."""
 
     MARK_ALONE = 1
+    SILENT_IN = 2
+
+
+class Side(IntEnum):
+    """enum deny_side."""
+
+    OUT = 0
+    IN = 1
+    SHADOW_OUT = 2
+    SHADOW_IN = 3
 
 
 class Counter(IntEnum):
@@ -74,6 +85,9 @@ class Counter(IntEnum):
     REFUSED_PROXY_PORT = 22
     REFUSED_ASSIGN = 23
     FORGED_MARK = 24
+    REFUSED_POLICY_OUT = 25
+    REFUSED_POLICY_IN = 26
+    REFUSED_POLICY_TUNNEL = 27
 
 
 class address(ctypes.Structure):
@@ -99,7 +113,27 @@ class flow(ctypes.Structure):
     )
 
 
-MIRRORS: Final[tuple[type[ctypes.Structure], ...]] = (address, pod_row, flow)
+class deny_table(ctypes.Structure):
+    _fields_ = (("pod", address), ("side", ctypes.c_uint32))
+
+
+class deny_key(ctypes.Structure):
+    _fields_ = (("prefix", ctypes.c_uint32), ("port", ctypes.c_uint32), ("peer", address))
+
+
+class deny_row(ctypes.Structure):
+    _fields_ = (
+        ("bits", ctypes.c_uint32),
+        ("rule", ctypes.c_uint32),
+        ("allows", ctypes.c_uint32),
+        ("unmatched", ctypes.c_uint32),
+    )
+
+
+MIRRORS: Final[tuple[type[ctypes.Structure], ...]] = (address, pod_row, flow, deny_table, deny_key, deny_row)
+
+DENY_KEY_SIZE: Final = ctypes.sizeof(deny_key)
+DENY_ROW_SIZE: Final = ctypes.sizeof(deny_row)
 
 ENUMERATIONS: Final[Mapping[str, tuple[str, type[IntEnum] | type[IntFlag]]]] = MappingProxyType(
     {
@@ -107,6 +141,8 @@ ENUMERATIONS: Final[Mapping[str, tuple[str, type[IntEnum] | type[IntFlag]]]] = M
         "fail_mode": ("FAIL_", FailMode),
         "owner_role": ("OWNER_", Role),
         "config_option": ("OPTION_", Option),
+        "deny_side": ("DENY_", Side),
+        "deny_bit": ("DENY_BIT_", Bits),
     }
 )
 """C enumeration -> (prefix of its names in C, mirror)."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import struct
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,12 +12,15 @@ from typing import Final, Self
 from ambient.datapath import bpfsys, layout
 from ambient.datapath.cgroups import cgroup_id as cgroup_id
 from ambient.datapath.cgroups import cgroup_id_of as cgroup_id_of
+from ambient.datapath.deny import DenyTables as DenyTables
+from ambient.datapath.deny import Shadow as Shadow
 from ambient.datapath.layout import Counter as Counter
 from ambient.datapath.layout import FailMode as FailMode
 from ambient.datapath.layout import Flag as Flag
 from ambient.datapath.layout import Option as Option
 from ambient.datapath.layout import PodRow as PodRow
 from ambient.datapath.layout import Role as Role
+from ambient.datapath.layout import Side as Side
 from ambient.errors import Unavailable
 from ambient.model.address import IpAddress
 
@@ -112,7 +116,7 @@ class Counters:
 class Maps:
     """All maps of one node. Use as a context manager or call `close`."""
 
-    __slots__ = ("_open", "config", "counters", "owners", "pods")
+    __slots__ = ("_open", "config", "counters", "deny", "owners", "pods", "shadow")
 
     def __init__(self, bpffs: Path) -> None:
         """Raises Unavailable when nothing is loaded there, KernelError when what is there has another layout."""
@@ -131,6 +135,8 @@ class Maps:
             self.owners = Owners(open_map("owners", 8, 4))
             self.config = Config(open_map("config", 4, 4))
             self.counters = Counters(open_map("counters", 4, 8 * cpus), cpus)
+            self.deny = DenyTables(open_map("deny", ctypes.sizeof(layout.deny_table), 4))
+            self.shadow = Shadow(open_map("shadow", 4, 8 * cpus), cpus)
             self._open = stack.pop_all()
 
     @classmethod

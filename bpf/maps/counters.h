@@ -38,6 +38,9 @@ enum counter {
 	COUNT_REFUSED_PROXY_PORT,      /* from the network straight to a port of ztunnel that is not open to it */
 	COUNT_REFUSED_ASSIGN,          /* the kernel would not give the packet to the listener */
 	COUNT_FORGED_MARK,             /* PROXY_MARK on a packet of somebody else; it was captured like any other */
+	COUNT_REFUSED_POLICY_OUT,      /* policy of the destination on this node refuses: connect() was answered by a reset */
+	COUNT_REFUSED_POLICY_IN,       /* policy refuses plain text from there */
+	COUNT_REFUSED_POLICY_TUNNEL,   /* policy refuses whatever a tunnel from there could ask for */
 	COUNTERS_USED,
 };
 

@@ -9,6 +9,7 @@ import pytest
 
 from ambient.datapath import layout, sources
 from ambient.datapath.layout import Counter, FailMode, Flag, PodRow
+from ambient.model import deny
 
 
 def enumerators(text: str, name: str) -> dict[str, int]:
@@ -19,7 +20,7 @@ def enumerators(text: str, name: str) -> dict[str, int]:
     for entry in re.sub(r"/\*.*?\*/", "", body[1], flags=re.DOTALL).split(","):
         key, _, value = entry.strip().partition(" = ")
         if key:
-            found[key] = int(value) if value else max(found.values(), default=-1) + 1
+            found[key] = int(value, 0) if value else max(found.values(), default=-1) + 1
     return found
 
 
@@ -40,6 +41,12 @@ def test_an_enumeration_has_the_names_and_values_of_the_header(
 def test_the_last_counter_is_the_headers_count_of_used_ones() -> None:
     text = sources.flatten(sources.source_directory() / sources.MAIN)
     assert enumerators(text, "counter")["COUNTERS_USED"] == len(Counter)
+
+
+def test_the_ports_that_are_none_are_those_of_the_header() -> None:
+    text = sources.flatten(sources.source_directory() / sources.MAIN)
+    wanted = {"DENY_OTHER_PORT": deny.OTHER_PORT, "DENY_ANY_PORT": deny.ANY_PORT, "DENY_TUNNEL": deny.TUNNEL}
+    assert enumerators(text, "deny_port") == wanted
 
 
 def test_a_row_survives_packing() -> None:

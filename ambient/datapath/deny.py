@@ -1,0 +1,101 @@
+"""deny.h and shadow.h: what policy is known to refuse per pod address, and how often dry-run policies matched.
+
+A table is replaced as a whole: its rows are written into a new trie, which then takes the place of the old one in one
+step. What cannot be written leaves the old one where it is.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
+
+from ambient.datapath import bpfsys, layout
+from ambient.datapath.layout import Side
+from ambient.errors import KernelError
+from ambient.model.address import IpAddress
+from ambient.model.deny import Bits
+
+MOST_ROWS: Final = 131_072
+"""Of one table. A trie takes about 100 bytes for each."""
+_KEY: Final = struct.Struct("=II")
+_ROW: Final = struct.Struct("=IIII")
+_PORT_BITS: Final = 32
+
+
+class DenyRow(NamedTuple):
+    """A row as deny.h has it. `block`: first address as a number of 128 bits, and its length."""
+
+    port: int
+    block: tuple[int, int]
+    bits: Bits = Bits(0)
+    rule: int = 0
+    allows: int = 0
+    unmatched: int = 0
+
+
+class DenyTables:
+    """deny.h: tables by pod address and side."""
+
+    __slots__ = ("_most", "_outer")
+
+    def __init__(self, outer: bpfsys.Map, most: int = MOST_ROWS) -> None:
+        self._outer = outer
+        self._most = most
+
+    def replace(self, pod: IpAddress, side: Side, rows: Sequence[DenyRow]) -> None:
+        """These rows instead of those that were there, in one step. Raises KernelError; then nothing has changed."""
+        if len(rows) > self._most:
+            raise KernelError("too many rows of policy", f"{side.name} of {pod}", f"{len(rows)} of {self._most}")
+        trie = bpfsys.make_trie(
+            layout.DENY_KEY_SIZE, layout.DENY_ROW_SIZE, max(1, len(rows)), _items(rows), f"deny_{side.name.lower()}"
+        )
+        try:
+            self._outer.put(_table(pod, side), struct.pack("=I", trie))
+        finally:
+            os.close(trie)
+
+    def delete(self, pod: IpAddress, side: Side) -> bool:
+        """Nothing is known any more about this; False: nothing was."""
+        return self._outer.delete(_table(pod, side))
+
+    def tables(self) -> list[tuple[IpAddress, Side]]:
+        """Those that are there."""
+        return [(layout.unpack_address(key[:16]), Side(struct.unpack("=I", key[16:])[0])) for key in self._outer.walk()]
+
+
+class Shadow:
+    """shadow.h: matches of sets of dry-run policies, by number."""
+
+    __slots__ = ("_cpus", "_map")
+
+    def __init__(self, table: bpfsys.Map, cpus: int) -> None:
+        self._map = table
+        self._cpus = cpus
+
+    def make(self, number: int) -> None:
+        """Count this set from now on, from 0. Raises KernelError, also when the map is full."""
+        self._map.put(struct.pack("=I", number), bytes(8 * self._cpus))
+
+    def clear(self) -> None:
+        for key in list(self._map.walk()):
+            self._map.delete(key)
+
+    def items(self) -> dict[int, int]:
+        found = {}
+        for key in self._map.walk():
+            data = self._map.get(key)
+            if data is not None:
+                found[int(struct.unpack("=I", key)[0])] = sum(struct.unpack(f"={self._cpus}Q", data))
+        return found
+
+
+def _table(pod: IpAddress, side: Side) -> bytes:
+    return layout.pack_address(pod) + struct.pack("=I", side)
+
+
+def _items(rows: Iterable[DenyRow]) -> Iterator[tuple[bytes, bytes]]:
+    for port, (number, length), bits, rule, allows, unmatched in rows:
+        key = _KEY.pack(_PORT_BITS + length, port) + number.to_bytes(16, "big")
+        yield key, _ROW.pack(bits, rule, allows, unmatched)

@@ -1,0 +1,98 @@
+/* What policy is known to refuse of an opening packet. The rows are made of the same policies by the agent; whatever
+ * they do not decide is ztunnel's to judge. */
+#ifndef AMBIENT_POLICY_H
+#define AMBIENT_POLICY_H
+
+#include "contract.h"
+#include "../maps/deny.h"
+#include "../maps/shadow.h"
+
+/* What the rows of any port and of this port say together. */
+struct judgement {
+	__u32 bits;
+	__u32 rule;
+};
+
+INLINE int denies(struct judgement *judged)
+{
+	if (judged->bits & DENY_BIT_REFUSES)
+		return 1;
+	return (judged->bits & DENY_BIT_NEEDS_ALLOW) && !(judged->bits & DENY_BIT_ALLOWS);
+}
+
+INLINE struct deny_row *row_of_port(void *rows, __u16 port, struct address *peer)
+{
+	struct deny_row *row = deny_row_of(rows, port, peer);
+
+	return row ? row : deny_row_of(rows, DENY_OTHER_PORT, peer);
+}
+
+/* The dry-run policies: each set that matches is counted as the definition (dry_run_naive) tells them. */
+INLINE void shade(struct deny_table *table, struct address *peer, __u16 port, struct judgement *judged)
+{
+	void *rows = deny_rows_of(table);
+	struct deny_row *any, *own;
+	__u32 allows = 0;
+
+	if (!rows)
+		return;
+	any = deny_row_of(rows, DENY_ANY_PORT, peer);
+	if (!any)
+		return;
+	own = row_of_port(rows, port, peer);
+	if (own) {
+		count_set(own->rule);
+		allows = own->allows;
+	}
+	if (judged->bits & DENY_BIT_REFUSES)
+		return;
+	count_set(allows);
+	if (!allows && !(judged->bits & DENY_BIT_NEEDS_ALLOW))
+		count_set(any->unmatched);
+}
+
+/* Is a connection of this pod, to or from this peer, known to be refused? `port`: the destination's, network order. */
+INLINE int is_denied(struct address *pod, enum deny_side side, struct address *peer, __u16 port)
+{
+	struct deny_table table = {};
+	struct judgement judged = {};
+	struct deny_row *any, *own;
+	void *rows;
+
+	table.pod = *pod;
+	table.side = side;
+	port = bpf_ntohs(port);
+	rows = deny_rows_of(&table);
+	if (!rows)
+		return 0;
+	any = deny_row_of(rows, DENY_ANY_PORT, peer);
+	if (!any)
+		return 0;
+	judged.bits = any->bits;
+	judged.rule = any->rule;
+	own = row_of_port(rows, port, peer);
+	if (own) {
+		if (!(judged.bits & DENY_BIT_REFUSES))
+			judged.rule = own->rule;
+		judged.bits |= own->bits;
+	}
+	table.side = side == DENY_OUT ? DENY_SHADOW_OUT : DENY_SHADOW_IN;
+	shade(&table, peer, port, &judged);
+	return denies(&judged);
+}
+
+/* Would every connection be refused that this peer could ask for in a tunnel? */
+INLINE int tunnel_is_denied(struct address *pod, struct address *peer)
+{
+	struct deny_table table = {};
+	struct deny_row *row;
+	void *rows;
+
+	table.pod = *pod;
+	table.side = DENY_IN;
+	rows = deny_rows_of(&table);
+	row = rows ? deny_row_of(rows, DENY_TUNNEL, peer) : 0;
+	return row && (row->bits & DENY_BIT_REFUSES);
+}
+
+#endif
