@@ -14,6 +14,7 @@ from ambient.agent.server import only_one, serve
 from ambient.agent.settings import AgentSettings
 from ambient.agent.uninstall import uninstall
 from ambient.errors import MeshError
+from ambient.netns import join_cgroup_namespace
 from ambient.settings import read_settings
 
 
@@ -42,6 +43,8 @@ def main(arguments: Sequence[str]) -> int:
         stream=sys.stderr,
     )
     try:
+        if settings.on_kubernetes:
+            join_cgroup_namespace("/proc/1/ns/cgroup")
         if arguments:
             with only_one(settings.state):
                 uninstall(settings)

@@ -6,8 +6,8 @@ carried out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
@@ -37,9 +37,12 @@ class NotEnrolled(StrEnum):
     NO_ADDRESS = "has-no-address-yet"
     ADDRESS_TAKEN = "address-is-held-by-another-pod"
     UNREADABLE = "its-object-or-namespace-is-invalid"
+    NO_SANDBOX = "its-sandbox-was-taken-down"
 
 
 _LEFT_AS_IT_IS: Final = frozenset({NotEnrolled.NO_ADDRESS, NotEnrolled.UNREADABLE})
+_OVER: Final = frozenset({NotEnrolled.TERMINAL, NotEnrolled.NO_SANDBOX})
+NO_SANDBOXES: Final[Mapping[str, tuple[IpAddress, ...]]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,13 +181,18 @@ def plan(
     rules: Rules,
     policies_apply: Mapping[str, bool],
     unreadable: frozenset[str] = frozenset(),
+    *,
+    sandboxes: Mapping[str, tuple[IpAddress, ...]] = NO_SANDBOXES,
+    ended: Collection[str] = frozenset(),
 ) -> Plan:
     """The actions that lead from `held` (by uid) to what the objects ask for.
 
     `policies_apply` by pod uid; a pod that is not in it counts as selected. `unreadable` holds the record keys of
     objects that are stored but invalid: what we cannot read neither joins nor leaves the mesh. Pods that are gone come
     first, so that their addresses are free for the pods that enrol; of two living pods with one address the one that is
-    held keeps it. A held pod whose status shows no address for a moment stays as it is.
+    held keeps it. `sandboxes` are the addresses that the runtime gave pods at their start: they count before those of
+    a pod's status, which comes later and may still be of the sandbox before. A held pod that has neither for a moment
+    keeps those it is held with. A pod in `ended` has no sandbox until another one starts.
     """
     out: dict[str, NotEnrolled] = {}
     targets: dict[str, PodTarget] = {}
@@ -195,19 +203,26 @@ def plan(
         if pod.uid in out or _namespace_key(pod.namespace) in unreadable:
             out[pod.uid] = NotEnrolled.UNREADABLE
             continue
+        if pod.uid in ended:
+            out[pod.uid] = NotEnrolled.NO_SANDBOX
+            continue
+        if pod.uid in sandboxes:
+            pod = replace(pod, ips=sandboxes[pod.uid])
+        elif not pod.ips and pod.uid in held:
+            pod = replace(pod, ips=held[pod.uid].pod.addresses)
         answer = target(pod, namespaces.get(pod.namespace), rules, policies_apply=policies_apply.get(pod.uid, True))
         if isinstance(answer, PodTarget):
             targets[pod.uid] = answer
         elif answer is not NotEnrolled.OTHER_NODE:
             out[pod.uid] = answer
-    gone = [uid for uid in held if uid not in targets and out.get(uid, NotEnrolled.TERMINAL) is NotEnrolled.TERMINAL]
+    gone = [uid for uid in held if uid not in targets and out.get(uid, NotEnrolled.TERMINAL) in _OVER]
     release = [
         uid
         for uid in held
         if uid in out and out[uid] not in _LEFT_AS_IT_IS and uid not in gone and not held[uid].releasing
     ]
     owners = {ip: uid for uid in held if uid not in gone for ip in held[uid].pod.addresses}
-    actions: list[Action] = [Gone(uid, "has-ended" if uid in out else "was-deleted") for uid in gone]
+    actions: list[Action] = [Gone(uid, out[uid].value if uid in out else "was-deleted") for uid in gone]
     actions += [Release(uid, out[uid]) for uid in release]
     for uid, wanted in sorted(targets.items(), key=lambda item: (item[1].namespace, item[1].name, item[0])):
         if any(owners.get(ip, uid) != uid for ip in wanted.addresses):

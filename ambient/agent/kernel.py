@@ -17,6 +17,7 @@ from typing import Any, Final, Protocol
 from ambient.agent import podns
 from ambient.agent.enrol import PodTarget
 from ambient.agent.journal import OlderConnection
+from ambient.agent.locate import Locator
 from ambient.agent.older import count_proxied
 from ambient.datapath import pod_net, programs
 from ambient.datapath.holding import Holding
@@ -55,10 +56,10 @@ class Kernel(Protocol):
 class NodeKernel:
     """The real one. `veth` is "auto" (found through the pod's eth0) or a template of the host-side name."""
 
-    def __init__(self, bpffs: Path, tables: Maps, pod_netns: str, veth: str) -> None:
+    def __init__(self, bpffs: Path, tables: Maps, locator: Locator, veth: str) -> None:
         self._bpffs = bpffs
         self._tables = tables
-        self._pod_netns = pod_netns
+        self._locator = locator
         self._veth = veth
         self._host = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._holding = Holding(bpffs)
@@ -75,7 +76,7 @@ class NodeKernel:
         return len(self._holding.restore())
 
     def open_netns(self, pod: PodTarget) -> podns.PodNetns:
-        return podns.open_netns(self._pod_netns.format(namespace=pod.namespace, name=pod.name, uid=pod.uid))
+        return self._locator.open(pod.uid, pod.namespace, pod.name)
 
     def absent_addresses(self, netns: podns.PodNetns, addresses: Iterable[IpAddress]) -> list[IpAddress]:
         return podns.absent_addresses(netns.fd, addresses)

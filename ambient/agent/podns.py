@@ -33,6 +33,11 @@ class PodNetns:
     cookie: int
     path: str
 
+    def identity(self) -> tuple[int, int]:
+        """Device and inode."""
+        found = os.fstat(self.fd)
+        return found.st_dev, found.st_ino
+
     def close(self) -> None:
         os.close(self.fd)
 
@@ -46,6 +51,11 @@ def open_netns(path: str) -> PodNetns:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError as error:
         raise Unavailable("pod network namespace", path, error.strerror or str(error)) from error
+    return adopt_netns(fd, path)
+
+
+def adopt_netns(fd: int, path: str) -> PodNetns:
+    """The same for a descriptor that is open already, and is closed when this raises."""
     try:
         if os.fstat(fd).st_ino == os.stat("/proc/thread-self/ns/net").st_ino:
             raise Unavailable("pod network namespace", path, "is the node's own")

@@ -17,18 +17,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
+from ambient.agent import cni
 from ambient.agent import custody as custody_server
 from ambient.agent.apply import Applier
+from ambient.agent.cni import PodStarts
 from ambient.agent.converge import Convergence, State
 from ambient.agent.custody import Custody
 from ambient.agent.discovery import Policies
 from ambient.agent.enrol import Enrol, Gone, NotEnrolled, Rules, plan
+from ambient.agent.fresh import FromApi, FromFolder
+from ambient.agent.host import admit_kubelet, installation, locator, node_root
 from ambient.agent.http import listen
 from ambient.agent.journal import Journal
 from ambient.agent.kernel import NodeKernel
 from ambient.agent.metrics import Tally
+from ambient.agent.node import Starting, same_addresses
 from ambient.agent.owners import Owners
 from ambient.agent.pages import Pages
+from ambient.agent.sandboxes import Sandboxes
 from ambient.agent.settings import AgentSettings
 from ambient.agent.sweep import compare
 from ambient.agent.watch_older import OlderConnections
@@ -37,7 +43,7 @@ from ambient.datapath import cgroups, programs
 from ambient.datapath.maps import Maps
 from ambient.errors import KernelError, MeshError, Unavailable
 from ambient.kube.records import Namespace, Pod, Records
-from ambient.kube.source import open_source
+from ambient.kube.source import KUBERNETES, open_source
 from ambient.xds.channel import ServerSettings
 from ambient.zds.packet import Peer
 
@@ -86,7 +92,8 @@ class Agent:
         self._threads = ThreadPoolExecutor(1, "steps")
         self._lookers = ThreadPoolExecutor(1, "sockets")
         self._journal = Journal(settings.state / "pods")
-        self._kernel = NodeKernel(settings.bpffs, tables, settings.pod_netns, settings.pod_veth)
+        self._sandboxes = Sandboxes(settings.state / "sandboxes")
+        self._kernel = NodeKernel(settings.bpffs, tables, locator(settings, self._sandboxes), settings.pod_veth)
         self._owners = Owners(tables.owners, cgroups.mount_point())
         self._ztunnels = Ztunnels(self._ztunnel_came, self._ztunnel_went)
         self._custody = Custody(time.time)
@@ -104,6 +111,18 @@ class Agent:
             **({"checkpoint": checkpoint} if callable(checkpoint) else {}),
         )
         self._convergence = Convergence(self._applier, self._pod_moved)
+        self._api = ApiClient.open(os.environ) if settings.objects == KUBERNETES else None
+        self._starting = Starting(
+            self._rules,
+            FromFolder(settings.objects) if self._api is None else FromApi(self._api),
+            self._policies,
+            self._convergence,
+            self._applier,
+            lambda: self._records,
+            self._wake.set,
+        )
+        self._starts = PodStarts(self._starting, self._sandboxes, settings.passing_namespaces, node_root(settings))
+        self._installation = installation(settings)
         self._older = OlderConnections(
             self._kernel, self._journal, self._applier.open, self._policies.judge_of, self._tally, self._lookers
         )
@@ -129,8 +148,7 @@ class Agent:
         pages = await listen(settings.listen, self._pages.routes())
         try:
             self._owners.adopt()
-            if settings.kubelet_cgroup is not None:
-                self._owners.admit_kubelet(settings.kubelet_cgroup)
+            admit_kubelet(settings, self._owners)
             for uid, error in self._journal.unreadable.items():
                 log.error("pod %s: %s; what it has on the node is taken for nobody's", uid, error)
             for entry in list(self._journal):
@@ -142,6 +160,10 @@ class Agent:
                 tasks.create_task(self._act())
                 tasks.create_task(self._look_after_older())
                 tasks.create_task(self._sweep_often())
+                if self._installation is not None:
+                    tasks.create_task(self._installation.keep())
+                if settings.cni_socket is not None:
+                    tasks.create_task(cni.serve(self._starts, settings.cni_socket))
                 if settings.custody_socket is not None:
                     tasks.create_task(custody_server.serve(self._custody, settings.custody_socket))
                 if settings.xds:
@@ -175,6 +197,7 @@ class Agent:
         self._look.set()
 
     def _pod_moved(self) -> None:
+        self._starting.note_moved()
         self._wake.set()
         self._look.set()
 
@@ -207,13 +230,17 @@ class Agent:
             self._rules,
             {uid: self._policies.apply_to(pod) for uid, pod in self._pods.items()},
             frozenset(refused.key for refused in records.refused if not refused.stands),
+            sandboxes=same_addresses(self._sandboxes.addresses(), self._pods),
+            ended=self._sandboxes.ended,
         )
         self._out = dict(made.out)
         self._planned.set()
+        self._starting.note_read()
         self._convergence.act(made.actions)
         for action in made.actions:
             if isinstance(action, Enrol | Gone):
                 self._look.set()
+        self._starting.note_moved()
 
     def _announce(self, uid: str, state: str | None) -> None:
         pod = self._pods.get(uid)
@@ -237,6 +264,7 @@ class Agent:
                 log.error("sweep: %s", error)
             self._owners.prune()
             self._custody.forget_expired()
+            self._sandboxes.keep_only({*self._pods, *self._convergence.tracked})
             self._wake.set()
             await asyncio.sleep(self._settings.sweep_s)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ambient.agent.locate import KUBERNETES
 from ambient.model.address import Endpoint
-from ambient.settings import boolean, choice, duration, endpoint, optional_path, path, setting, target, text
+from ambient.settings import boolean, choice, duration, endpoint, integer, optional_path, path, setting, target, text
 
 
 def _names(given: str) -> frozenset[str]:
@@ -14,7 +16,7 @@ def _names(given: str) -> frozenset[str]:
 
 
 def _template(given: str) -> str:
-    """A path with {namespace}, {name} or {uid} of the pod."""
+    """A path with {namespace}, {name} or {uid} of the pod, or a word that means something else."""
     try:
         given.format(namespace="", name="", uid="")
     except (KeyError, IndexError, ValueError):
@@ -22,10 +24,22 @@ def _template(given: str) -> str:
     return text(given)
 
 
+def _taint(given: str) -> str:
+    """The key of a taint; "" for `none`."""
+    if given == "none":
+        return ""
+    if not re.fullmatch(r"([a-z0-9]([a-z0-9.-]*[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", given):
+        raise ValueError(f"{given!r} is not the key of a taint")
+    return given
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
-    """Times in seconds. `pod_veth` is "auto" or a template; `xds` None: run without policies (every pod fails closed
-    and no older connection is judged); `kubelet_cgroup` None: nobody's probes are told apart."""
+    """Times in seconds. `pod_netns` is "kubernetes" (by CNI and processes) or a template, `pod_veth` "auto" or a
+    template; `xds` "": run without policies (every pod fails closed and no older connection is judged);
+    `kubelet_cgroup` None: nobody's probes are told apart, "auto": found by the kubelet's process. `cni_socket` None: no
+    CNI plugin asks; `cni_configuration` None: the plugin is not installed by the agent. `taint` "": none is removed.
+    """
 
     node: str = setting("NODE_NAME", text)
     zds_socket: Path = setting("ZTUNNEL_UDS_ADDRESS", path, "/var/run/ztunnel/ztunnel.sock")
@@ -37,6 +51,12 @@ class AgentSettings:
     pod_netns: str = setting("AMBIENT_POD_NETNS", _template)
     pod_veth: str = setting("AMBIENT_POD_VETH", _template, "auto")
     kubelet_cgroup: Path | None = setting("AMBIENT_KUBELET_CGROUP", optional_path, "none")
+    cni_socket: Path | None = setting("AMBIENT_CNI_UDS", optional_path, "none")
+    cni_configuration: Path | None = setting("AMBIENT_CNI_CONF_DIR", optional_path, "none")
+    cni_programs: Path = setting("AMBIENT_CNI_BIN_DIR", path, "/opt/cni/bin")
+    cni_plugin: Path = setting("AMBIENT_CNI_PLUGIN", path, "/usr/local/lib/ambient/ambient-cni")
+    cni_timeout_s: int = setting("AMBIENT_CNI_TIMEOUT", integer(2, 600), "30")
+    taint: str = setting("AMBIENT_TAINT", _taint, "none")
     listen: Endpoint = setting("AMBIENT_AGENT_LISTEN", endpoint, "127.0.0.1:15099")
     xds: str = setting("XDS_ADDRESS", lambda given: "" if given == "none" else target(given), "none")
     xds_root: Path | None = setting("XDS_ROOT_CA", optional_path, "none")
@@ -51,3 +71,13 @@ class AgentSettings:
     linger_s: float = setting("AMBIENT_RELEASE_LINGER", duration, "1s")
     sweep_s: float = setting("AMBIENT_SWEEP", duration, "5s")
     log_level: str = setting("LOG_LEVEL", choice("debug", "info", "warn", "error"), "info")
+
+    @property
+    def passing_namespaces(self) -> frozenset[str]:
+        """Those whose pods start whatever state the mesh is in: what it needs itself to come up."""
+        return self.excluded_namespaces | {self.mesh_namespace}
+
+    @property
+    def on_kubernetes(self) -> bool:
+        """The node has a kubelet and a container runtime."""
+        return self.pod_netns == KUBERNETES

@@ -8,11 +8,12 @@ import logging
 import shutil
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Final
 
-from ambient.agent import podns
+from ambient.agent.host import installation, locator
 from ambient.agent.journal import Journal
+from ambient.agent.podns import PodNetns
+from ambient.agent.sandboxes import Sandboxes
 from ambient.agent.settings import AgentSettings
 from ambient.datapath import pod_net, programs
 from ambient.errors import KernelError, MeshError, Unavailable
@@ -36,6 +37,10 @@ def uninstall(settings: AgentSettings) -> None:
             log.error("%s: %s", what, error)
             failures.append(f"{what}: {error}")
 
+    installed = installation(settings)
+    if installed is not None:
+        attempt("CNI plugin", installed.remove)
+    where = locator(settings, Sandboxes(settings.state / "sandboxes"))
     journal = Journal(settings.state / "pods")
     entries = {entry.pod.uid: entry for entry in journal}
     folder = ObjectFolder(settings.objects)
@@ -54,8 +59,8 @@ def uninstall(settings: AgentSettings) -> None:
         if entry is None and uid not in linked and uid not in journal.unreadable:
             continue
         undo = _PRISTINE if entry is None or entry.undo is None else pod_net.PodNet.from_json(entry.undo)
-        path = settings.pod_netns.format(namespace=namespace, name=name, uid=uid)
-        attempt(f"routes of pod {namespace}/{name}", partial(_restore, path, undo))
+        opened = partial(where.open, uid, namespace, name)
+        attempt(f"routes of pod {namespace}/{name}", partial(_restore, opened, undo))
         journal.drop(uid)
         log.info("pod %s/%s: out of the mesh", namespace, name)
     for pod in records.of(Pod):
@@ -63,14 +68,17 @@ def uninstall(settings: AgentSettings) -> None:
             attempt(f"annotations of pod {pod.namespace}/{pod.name}", partial(status.forget, pod))
     if not failures:
         attempt("state directory", lambda: shutil.rmtree(settings.state / "pods"))
-        attempt("socket", lambda: Path(settings.zds_socket).unlink(missing_ok=True))
+        attempt("sandboxes", lambda: shutil.rmtree(settings.state / "sandboxes"))
+        for path in (settings.zds_socket, settings.cni_socket):
+            if path is not None:
+                attempt(f"socket {path}", partial(path.unlink, missing_ok=True))
     if failures:
         raise KernelError("uninstall", settings.node, "; ".join(failures))
 
 
-def _restore(path: str, undo: pod_net.PodNet) -> None:
+def _restore(opened: Callable[[], PodNetns], undo: pod_net.PodNet) -> None:
     try:
-        netns = podns.open_netns(path)
+        netns = opened()
     except Unavailable:
         return  # gone, and its routes with it
     try:

@@ -10,13 +10,25 @@ from pathlib import Path
 from ambient.errors import KernelError, Unavailable
 
 
-def mount_point() -> Path | None:
-    """Where cgroup v2 is mounted; None where it is not (then a mark alone decides who is ztunnel)."""
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split(" ")
-        if fields[fields.index("-") + 1] == "cgroup2":
-            return Path(fields[4])
-    return None
+def mount_point(proc: Path = Path("/proc")) -> Path | None:
+    """Where cgroup v2 is mounted whole; None where it is not (then a mark alone decides who is ztunnel).
+
+    A container often sees its own part only: then the node's mount is found through the node's first process.
+    """
+    own = _mounts(proc / "self/mountinfo")
+    nodes = [(root, f"{proc}/1/root{path}") for root, path in _mounts(proc / "1/mountinfo")]
+    whole = [path for root, path in (*own, *nodes) if root == "/"]
+    return Path((*whole, *(path for _, path in own))[0]) if whole or own else None
+
+
+def _mounts(mountinfo: Path) -> list[tuple[str, str]]:
+    """(root, mount point) of every cgroup2 mount that this file shows, none when it cannot be read."""
+    try:
+        lines = mountinfo.read_text().splitlines()
+    except OSError:
+        return []
+    entries = [line.split(" ") for line in lines]
+    return [(fields[3], fields[4]) for fields in entries if fields[fields.index("-") + 1] == "cgroup2"]
 
 
 def cgroup_id_of(directory: Path) -> int:
