@@ -247,12 +247,22 @@ async def serve(starts: PodStarts, path: Path) -> None:
         finally:
             writer.close()
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    server = await asyncio.start_unix_server(one, path, limit=1 << 16, backlog=512)
-    os.chmod(path, 0o600)
+    server = await asyncio.start_unix_server(one, sock=_listening(path), limit=1 << 16, backlog=512)
     async with server:
         await server.serve_forever()
+
+
+def _listening(path: Path) -> socket.socket:
+    """The old socket's name is taken over in one step, so that a plugin finds one or the other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.bind(str(new))
+    os.chmod(new, 0o600)
+    sock.listen(512)
+    os.replace(new, path)
+    return sock
 
 
 async def _answered(starts: PodStarts, fields: tuple[bytes, ...]) -> Answer:

@@ -62,7 +62,7 @@ def read(name: str, content: bytes) -> dict[str, Any]:
     """A configuration as a list (a single plugin's is wrapped as the runtime does it). Raises InvalidInput when the
     runtime could not use it, or when our plugin cannot work in it."""
     try:
-        value = json.loads(content, parse_constant=_no_constant)
+        value = json.loads(content.decode(), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise InvalidInput("CNI configuration", name, f"is not JSON: {error}") from None
     if not isinstance(value, dict):
@@ -123,7 +123,7 @@ def chain(name: str, content: bytes, entry: Entry) -> Chained | None:
 def has_ours(content: bytes) -> bool:
     """Whether our plugin is in it, valid or not."""
     try:
-        value = json.loads(content)
+        value = json.loads(content.decode())
     except (ValueError, RecursionError):
         return False
     plugins = value.get("plugins") if isinstance(value, dict) else None
@@ -132,7 +132,7 @@ def has_ours(content: bytes) -> bool:
 
 def unchain(content: bytes) -> bytes:
     """The same without our plugin; only for what `has_ours`."""
-    value = json.loads(content)
+    value = json.loads(content.decode())
     value["plugins"] = [p for p in value["plugins"] if not isinstance(p, dict) or p.get("type") != PLUGIN]
     return _write(value)
 

@@ -36,7 +36,10 @@ class ByName:
 
 
 class ByKubelet:
-    """The path of the CNI call that started the pod, below the node's root; else its oldest process."""
+    """The path of the CNI call that started the pod, below the node's root; else its oldest process.
+
+    A path of a process (/proc/<pid>/ns/net, as some runtimes tell it) is not kept to: the number is used again.
+    """
 
     def __init__(self, sandboxes: Sandboxes, processes: PodProcesses, root: Path = NODE_ROOT) -> None:
         self._sandboxes = sandboxes
@@ -45,7 +48,7 @@ class ByKubelet:
 
     def open(self, uid: str, namespace: str, name: str) -> PodNetns:
         sandbox = self._sandboxes.get(uid)
-        if sandbox is not None:
+        if sandbox is not None and not sandbox.netns.startswith("/proc/"):
             with suppress(MeshError):
                 return podns.open_netns(str(self._root) + sandbox.netns)
         return podns.adopt_netns(self._processes.open_netns(uid), f"{namespace}/{name}")

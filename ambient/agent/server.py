@@ -42,6 +42,7 @@ from ambient.agent.ztunnels import Ztunnels
 from ambient.datapath import cgroups, programs
 from ambient.datapath.maps import Maps
 from ambient.errors import KernelError, MeshError, Unavailable
+from ambient.kube.api.client import ApiClient
 from ambient.kube.records import Namespace, Pod, Records
 from ambient.kube.source import KUBERNETES, open_source
 from ambient.xds.channel import ServerSettings
