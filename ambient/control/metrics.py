@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from datetime import datetime
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -14,6 +15,16 @@ _NAME_OF_ISTIOD = re.compile(
 )
 _CREATED = re.compile(r"^(# \w+ )?\w+_created\b")
 _PUSH_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
+
+class Bundles(Protocol):
+    """Namespaces by what became of the roots in them."""
+
+    @property
+    def missing(self) -> int: ...
+
+    @property
+    def foreign(self) -> int: ...
 
 
 class ControlMetrics:
@@ -59,6 +70,12 @@ class ControlMetrics:
         )
         root_left.set_function(lambda: self._root_end - time.time())
         self.roots = Gauge("ambient_control_trusted_roots", "Roots that are trusted.", registry=registry)
+        self._bundles = Gauge(
+            "ambient_control_root_config_maps",
+            "Namespaces without the roots, or with somebody else's, by state.",
+            ["state"],
+            registry=registry,
+        )
         self.identity_refusals = Counter(
             "ambient_control_identity_refusals",
             "Certificates refused to a node because of the identity, by reason.",
@@ -81,6 +98,11 @@ class ControlMetrics:
         """What signs now: the end of the signing certificate, and how many roots are trusted."""
         self._root_end = ends.timestamp()
         self.roots.set(roots)
+
+    def bundles(self, bundles: Bundles) -> None:
+        """Shows how the ConfigMaps with the roots are."""
+        for state, count in (("missing", lambda: bundles.missing), ("foreign", lambda: bundles.foreign)):
+            self._bundles.labels(state).set_function(count)
 
     def render(self) -> bytes:
         """The text exposition. Counters that istiod has bear its names, which have no `_total`."""

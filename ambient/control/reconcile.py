@@ -37,7 +37,7 @@ def tenancies_of(pods: Iterable[Pod]) -> frozenset[Tenancy]:
 
 class Reconciler:
     """Runs the steps. `observed`: the objects revision that was served last, -1 before the first. `failure`: why the
-    newest one is not served, "" when it is."""
+    newest one is not served, "" when it is. `listeners` get each snapshot before anything is derived from it."""
 
     def __init__(
         self,
@@ -59,6 +59,7 @@ class Reconciler:
         self.observed = -1
         self.failure = ""
         self.writers: dict[str, int] = {}
+        self.listeners: list[Callable[[Records], None]] = []
 
     async def run(self, source: ObjectSource) -> None:
         """Until cancelled."""
@@ -78,6 +79,8 @@ class Reconciler:
             self.writers = writers  # our own words count as read as well: `lab apply` waits for that
             return
         started = time.perf_counter()
+        for hear in self.listeners:
+            hear(records)
         # Tenancies first: whoever is told about a pod may ask for its certificate at once.
         await self._certificates.tenancies_changed(tenancies_of(records.of(Pod)))
         try:

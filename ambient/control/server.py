@@ -91,6 +91,10 @@ class ControlPlane:
             self._source.status(WRITER),
             self.metrics,
         )
+        self.trust.leading = self._source.leading
+        if self.trust.bundles is not None:
+            self.reconciler.listeners.append(self.trust.bundles.hear)
+            self.metrics.bundles(self.trust.bundles)
         self._http = HttpServer(
             {
                 "/ready": self._ready,

@@ -50,7 +50,7 @@ class ControlSettings:
     """Who signs: we, a signer of the cluster (CertificateSigningRequest), or somebody to whom clients go themselves."""
     ca_dir: Path | None = setting("AMBIENT_CA_DIR", optional_path, "none")
     """Where an authority is plugged in, or (lab) our own is kept. None: our own is kept in `ca_secret`."""
-    ca_secret: str = setting("AMBIENT_CA_SECRET", text, "ambient-ca-root")
+    ca_secret: str = setting("AMBIENT_CA_SECRET", text, "ambient-ca")
     root_lifetime_s: float = setting("CITADEL_SELF_SIGNED_CA_CERT_TTL", duration, "3650d")
     root_announce_s: float = setting("AMBIENT_ROOT_ANNOUNCE", duration, "24h")
     """How long a new root is trusted before it signs: longer than clients take to learn of it."""
@@ -63,6 +63,8 @@ class ControlSettings:
     """PEM of the roots of a signer outside."""
     serving_dir: Path | None = setting("AMBIENT_SERVING_DIR", optional_path, "none")
     """Our server certificate (tls.crt, tls.key) where nobody issues one to us."""
+    root_config_map: str = setting("PILOT_CA_CERT_CONFIGMAP", text, "istio-ca-root-cert")
+    """Where every namespace finds the roots (a cluster only)."""
     token_key: Path | None = setting("AMBIENT_TOKEN_KEY", optional_path, "none")
     """Public keys of tokens that we believe without asking (lab). None: the API server is asked."""
     token_stale_s: float = setting("AMBIENT_TOKEN_STALE", duration, "1h")

@@ -21,6 +21,8 @@ from ambient.control.ca_store import CaStore, FolderStore, PluggedStore, SecretS
 from ambient.control.issuers import Issuer, NoIssuer, OwnIssuer
 from ambient.control.kubernetes_signer import KubernetesSigner
 from ambient.control.metrics import ControlMetrics
+from ambient.control.root_bundles import RootBundles
+from ambient.control.root_plan import Wanted
 from ambient.control.serving_files import ServingFiles
 from ambient.control.settings import ControlSettings
 from ambient.control.signed_tokens import SignedTokens
@@ -38,7 +40,8 @@ _log = logging.getLogger("ambient.control.trust")
 
 
 class Trust:
-    """`gate`, `issuer` and `tls` are for the servers. `roots_changed` is called when other roots are trusted."""
+    """`gate`, `issuer` and `tls` are for the servers; `bundles` (in a cluster) tells every namespace the roots.
+    `leading`: whether we are the replica that writes."""
 
     def __init__(self, settings: ControlSettings, environment: Mapping[str, str], metrics: ControlMetrics) -> None:
         """Raises InvalidInput for settings that do not go together."""
@@ -49,7 +52,12 @@ class Trust:
         self.authority = self._authority() if settings.issuer == "own" else None
         self.issuer = self._issuer()
         self.tls = ServerCertificate(self.issuer, settings.server_names, settings.xds_listen.ip)
-        self.roots_changed: Callable[[], None] = lambda: None
+        self.bundles = (
+            RootBundles(self.api, settings.root_config_map, self._wanted, lambda: self.leading())
+            if self.api is not None
+            else None
+        )
+        self.leading: Callable[[], bool] = lambda: False
         self._roots = ""
         self._failing = False
 
@@ -60,6 +68,7 @@ class Trust:
             try:
                 if self.authority is not None:
                     await self.authority.load()
+                    await self._inherit(self.authority)
                 await self.tls.renew(datetime.now(UTC))
             except Unavailable as error:
                 if self.api is None:
@@ -73,6 +82,12 @@ class Trust:
 
     async def run(self) -> None:
         """Follow changes, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow())
+            if self.bundles is not None:
+                group.create_task(self.bundles.run())
+
+    async def _follow(self) -> None:
         while True:
             await asyncio.sleep(LOOK_S)
             await self.follow()
@@ -104,7 +119,20 @@ class Trust:
         ends = [one.not_valid_after_utc for one in x509.load_pem_x509_certificates(roots.encode())]
         signer = self.authority.authority.not_after if self.authority is not None else min(ends)
         self._metrics.authority(signer, len(ends))
-        self.roots_changed()
+        if self.bundles is not None:
+            self.bundles.look()
+
+    async def _inherit(self, authority: SigningAuthority) -> None:
+        """Roots of a replaced authority that we told everybody to trust before we were started are trusted still."""
+        if self.bundles is None:
+            return
+        found = await self.bundles.inherited(self._settings.namespace)
+        if found is not None:
+            authority.inherit(*found)
+
+    def _wanted(self) -> Wanted:
+        retires = self.authority.retires if self.authority is not None else None
+        return Wanted(self.issuer.roots, retires.isoformat(timespec="seconds") if retires is not None else "")
 
     def _verifier(self) -> Verifier:
         settings = self._settings

@@ -359,6 +359,8 @@ class FakeApi:
 
 def _selected(content: Object, query: Mapping[str, str]) -> bool:
     wanted = query.get("fieldSelector", "")
+    if wanted.startswith("metadata.name="):
+        return bool(content["metadata"]["name"] == wanted.removeprefix("metadata.name="))
     return not wanted or content.get("spec", {}).get("nodeName") == wanted.removeprefix("spec.nodeName=")
 
 

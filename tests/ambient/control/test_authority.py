@@ -208,13 +208,13 @@ def test_replicas_share_one_root_in_a_secret_and_one_of_them_moves_it_on() -> No
         async with FakeApi() as server, ApiClient(server.access()) as api:
 
             def replica() -> SigningAuthority:
-                store = SecretStore(api, "ambient-system", "ambient-ca-root")
+                store = SecretStore(api, "ambient-system", "ambient-ca")
                 return SigningAuthority(store, trust_domain="cluster.local", create=True, pace=PACE, clock=clock)
 
             one, two = replica(), replica()
             await asyncio.gather(one.load(), two.load())
             assert one.authority.roots == two.authority.roots
-            secret = server.stored("Secret", "ambient-ca-root", "ambient-system")
+            secret = server.stored("Secret", "ambient-ca", "ambient-system")
             assert secret is not None
             assert set(secret["data"]) == {"root-cert.pem", "root-key.pem"}
             asked = {**secret["metadata"], "annotations": {"ambient.mesh/rotate-root": "begin@x"}}
@@ -230,7 +230,7 @@ def test_replicas_share_one_root_in_a_secret_and_one_of_them_moves_it_on() -> No
                 assert one.authority.certificate == two.authority.certificate
                 assert one.authority.roots == two.authority.roots
                 assert len(roots_of(one)) == trusted
-            secret = server.stored("Secret", "ambient-ca-root", "ambient-system")
+            secret = server.stored("Secret", "ambient-ca", "ambient-system")
             assert secret is not None
             assert set(secret["data"]) == {"root-cert.pem", "root-key.pem", "rotation.json"}
 
@@ -240,7 +240,7 @@ def test_replicas_share_one_root_in_a_secret_and_one_of_them_moves_it_on() -> No
 def test_while_the_api_server_is_away_what_is_in_force_goes_on() -> None:
     async def scenario() -> None:
         async with FakeApi() as server, ApiClient(server.access()) as api:
-            store = SecretStore(api, "ambient-system", "ambient-ca-root")
+            store = SecretStore(api, "ambient-system", "ambient-ca")
             made = SigningAuthority(store, trust_domain="cluster.local", create=True, pace=PACE)
             await made.load()
             before = made.authority
@@ -256,7 +256,7 @@ def test_while_the_api_server_is_away_what_is_in_force_goes_on() -> None:
 def test_a_mounted_authority_comes_before_our_own(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with FakeApi() as server, ApiClient(server.access()) as api:
-            store = PluggedStore(FolderStore(tmp_path), SecretStore(api, "ambient-system", "ambient-ca-root"))
+            store = PluggedStore(FolderStore(tmp_path), SecretStore(api, "ambient-system", "ambient-ca"))
             clock = Clock()
             made = SigningAuthority(
                 store, trust_domain="cluster.local", create=True, pace=PACE, staged=True, clock=clock

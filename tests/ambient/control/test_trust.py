@@ -20,6 +20,7 @@ from ambient.lab.credentials import make_token_key
 from tests.ambient.control import test_serving_files
 from tests.support.control import make_csr
 from tests.support.kube_api import FakeApi
+from tests.support.waiting import eventually
 
 KUBE = """
 apiVersion: v1
@@ -43,16 +44,50 @@ def test_in_a_cluster_the_root_is_kept_in_a_secret_and_the_server_certificate_co
         async with FakeApi() as server:
             made = trust(tmp_path, server.url)
             assert isinstance(made.issuer, OwnIssuer)
-            heard = []
-            made.roots_changed = lambda: heard.append(made.issuer.roots)
             await made.start()
-            assert server.stored("Secret", "ambient-ca-root", "ambient-system") is not None
-            assert heard == [made.issuer.roots]
+            assert server.stored("Secret", "ambient-ca", "ambient-system") is not None
             await made.follow()
-            assert len(heard) == 1
             await made.stop()
 
     asyncio.run(scenario())
+
+
+def test_every_namespace_is_told_the_roots_and_a_restart_forgets_no_old_one(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeApi() as server:
+            plugged = tmp_path / "cacerts"
+            plugged.mkdir()
+            for replaced in (False, True):
+                certificate, key = make_root(datetime.now(UTC))
+                for name, text in (("root-cert.pem", certificate), ("ca-cert.pem", certificate), ("ca-key.pem", key)):
+                    (plugged / name).write_text(text)
+                if not replaced:
+                    made = trust(tmp_path, server.url, AMBIENT_CA_DIR=str(plugged))
+                    made.leading = lambda: True
+                    await made.start()
+                    running = asyncio.create_task(made.run())
+                    assert made.bundles is not None
+                    made.bundles.namespaces({"ambient-system", "shop"})
+                    first = certificate
+                    await eventually(lambda: _roots(server, "shop") == first)
+                else:
+                    await made.follow()
+            await eventually(lambda: _roots(server, "shop").count("BEGIN CERTIFICATE") == 2)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await made.stop()
+            again = trust(tmp_path, server.url, AMBIENT_CA_DIR=str(plugged))
+            await again.start()
+            assert first in again.issuer.roots
+            assert certificate in again.issuer.roots
+            await again.stop()
+
+    asyncio.run(scenario())
+
+
+def _roots(server: FakeApi, namespace: str) -> str:
+    found = server.stored("ConfigMap", "istio-ca-root-cert", namespace)
+    return str(found["data"]["root-cert.pem"]) if found is not None else ""
 
 
 def test_without_an_api_server_nothing_is_served_until_it_is_there(tmp_path: Path) -> None:
