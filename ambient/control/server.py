@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
@@ -60,10 +60,11 @@ _log = logging.getLogger("ambient.control")
 class ControlPlane:
     """All parts of one control plane. `start`, then `run` until cancelled, then `stop`."""
 
-    def __init__(self, settings: ControlSettings) -> None:
+    def __init__(self, settings: ControlSettings, environment: Mapping[str, str] = os.environ) -> None:
+        """`environment`: where to look for the Kubernetes API, if objects come from there."""
         self._settings = settings
         self.metrics = ControlMetrics()
-        self.trust = Trust(settings, os.environ, self.metrics)
+        self.trust = Trust(settings, environment, self.metrics)
         self.catalogue = Catalogue()
         self.discovery = Discovery(
             self.catalogue,
@@ -82,7 +83,7 @@ class ControlPlane:
             longest_ttl_s=settings.longest_ttl_s,
             patience_s=settings.news_patience_s,
         )
-        self._source = open_source(settings.objects, os.environ, seat=_seat(settings))
+        self._source = open_source(settings.objects, environment, seat=_seat(settings))
         self.reconciler = Reconciler(
             derivation(settings),
             self.catalogue,

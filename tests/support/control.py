@@ -78,7 +78,9 @@ class ControlBench:
         """Entered again it comes back on the port it had."""
         settings = read_control_settings(self.environment)
         listen = replace(settings.xds_listen, port=self.port)
-        self.plane = ControlPlane(replace(settings, xds_listen=listen, http_listen=replace(listen, port=0)))
+        self.plane = ControlPlane(
+            replace(settings, xds_listen=listen, http_listen=replace(listen, port=0)), self.environment
+        )
         await self.plane.start()
         self.port = self.plane.xds_port
         self.running = asyncio.create_task(self.plane.run())

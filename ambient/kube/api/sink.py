@@ -30,8 +30,6 @@ OWN_TYPES: Final = frozenset(
 """Condition types that this project writes (Istio's, and one of its own); of any other nothing is ever changed."""
 RATE: Final = 50.0
 """Writes a second."""
-_TEXTUAL: Final = ".istio.io"
-"""Kinds of these groups have observedGeneration as text (64 bits in the JSON of protocol buffers)."""
 _ATTEMPTS: Final = 6
 _LONGEST_S: Final = 30.0
 
@@ -202,10 +200,7 @@ class ApiSink:
         if not wanted and not _ours(metadata):
             return
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        generation = words.generation
-        after = merged_conditions(
-            listed, wanted, str(generation) if place.group.endswith(_TEXTUAL) else generation, now
-        )
+        after = merged_conditions(listed, wanted, words.generation, now)
         if after != listed:
             body = {
                 "metadata": {"resourceVersion": metadata.get("resourceVersion")},
@@ -215,11 +210,11 @@ class ApiSink:
 
 
 def merged_conditions(
-    listed: list[dict[str, Any]], wanted: tuple[Condition, ...], generation: int | str, now: str
+    listed: list[dict[str, Any]], wanted: tuple[Condition, ...], generation: int, now: str
 ) -> list[dict[str, Any]]:
     """`listed` with our types replaced by `wanted`; the time of transition is kept where the status stays.
 
-    `generation`: that of the object we speak about, as the kind wants it; 0 when it has none.
+    `generation`: that of the object we speak about, 0 when it has none.
     """
     known = {entry.get("type"): entry for entry in listed}
     ours = []
@@ -234,7 +229,7 @@ def merged_conditions(
             if before.get("status") == condition.status
             else now,
         }
-        if generation not in (0, "0"):
+        if generation:
             entry["observedGeneration"] = generation
         ours.append(entry)
     return [entry for entry in listed if entry.get("type") not in OWN_TYPES] + ours

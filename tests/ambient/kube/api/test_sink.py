@@ -85,7 +85,7 @@ def test_a_condition_is_written_with_the_generation_it_speaks_of_and_others_stay
         await eventually(lambda: len(bench.said) == 2)
         assert bench.said[0] == theirs
         assert bench.said[1].items() >= {
-            "type": "ZtunnelAccepted", "status": "True", "reason": "Accepted", "observedGeneration": "3",
+            "type": "ZtunnelAccepted", "status": "True", "reason": "Accepted", "observedGeneration": 3,
         }.items()  # fmt: skip
         stored = bench.api.stored("AuthorizationPolicy", "deny", "shop")
         assert stored is not None
