@@ -32,6 +32,7 @@ from ambient.agent.cni_request import (
 )
 from ambient.agent.converge import State, Tracked
 from ambient.agent.enrol import NotEnrolled, PodTarget
+from ambient.agent.locate import below
 from ambient.agent.sandboxes import Sandbox, Sandboxes
 from ambient.errors import InvalidInput, MeshError, ProtocolError, Refused, Unavailable
 from ambient.model.address import IpAddress
@@ -171,7 +172,7 @@ class PodStarts:
     def _is_in(self, request: Request, uid: str) -> bool:
         """Whether the namespace that the pod is held in is the one of this request."""
         try:
-            found = os.stat(f"{self._root}{request.netns}")
+            found = os.stat(below(self._root, request.netns))
         except OSError:
             return False
         return self._node.netns_of(uid) == (found.st_dev, found.st_ino)

@@ -4,6 +4,7 @@ runtime said at the pod's start, and else by the pod's processes.
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, Protocol
@@ -18,6 +19,40 @@ KUBERNETES: Final = "kubernetes"
 """The value of AMBIENT_POD_NETNS for a node with a kubelet."""
 NODE_ROOT: Final = Path("/proc/1/root")
 """The node's own files, seen by an agent that shares its process namespace."""
+
+
+_MOST_LINKS: Final = 40
+
+
+def below(root: Path, path: str) -> str:
+    """`path` as a process means it whose root directory is `root`: symbolic links of it lead nowhere else.
+
+    Without this `/proc/1/root/var/run/...` of a node whose /var/run is a link to /run is our own /run. What does not
+    exist is kept as it is, and so are the links of /proc, which are none.
+    """
+    if path.startswith("/proc/"):
+        return f"{root}{path}"
+    done: list[str] = []
+    todo = path.split("/")[::-1]
+    links = 0
+    while todo:
+        part = todo.pop()
+        if part == "..":
+            done = done[:-1]
+        if part in ("", ".", ".."):
+            continue
+        try:
+            target = os.readlink(root.joinpath(*done, part))
+        except OSError:
+            done.append(part)
+            continue
+        links += 1
+        if links > _MOST_LINKS:
+            break
+        if target.startswith("/"):
+            done = []
+        todo.extend(target.split("/")[::-1])
+    return str(root.joinpath(*done))
 
 
 class Locator(Protocol):
@@ -50,5 +85,5 @@ class ByKubelet:
         sandbox = self._sandboxes.get(uid)
         if sandbox is not None and not sandbox.netns.startswith("/proc/"):
             with suppress(MeshError):
-                return podns.open_netns(str(self._root) + sandbox.netns)
+                return podns.open_netns(below(self._root, sandbox.netns))
         return podns.adopt_netns(self._processes.open_netns(uid), f"{namespace}/{name}")

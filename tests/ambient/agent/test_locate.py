@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ambient.agent.locate import ByKubelet, ByName
+from ambient.agent.locate import ByKubelet, ByName, below
 from ambient.agent.processes import PodProcesses
 from ambient.agent.sandboxes import Sandbox, Sandboxes
 from ambient.errors import Unavailable
@@ -42,3 +42,17 @@ def test_a_process_number_told_as_a_path_is_not_used(tmp_path: Path) -> None:
     sandboxes.put("u1", Sandbox("c", "/proc/self/ns/net", ()))
     with pytest.raises(Unavailable, match="no process of the pod"):
         ByKubelet(sandboxes, PodProcesses(machine(tmp_path)), Path("/")).open("u1", "shop", "web")
+
+
+def test_links_of_the_node_lead_to_the_nodes_own_files(tmp_path: Path) -> None:
+    (tmp_path / "run/netns").mkdir(parents=True)
+    (tmp_path / "var").mkdir()
+    (tmp_path / "var/run").symlink_to("/run")
+    (tmp_path / "far").symlink_to("../../../var/run/./netns")
+    for path in ("/var/run/netns/cni-1", "/run/netns/cni-1", "/far/cni-1", "/../run/netns/cni-1"):
+        assert below(tmp_path, path) == str(tmp_path / "run/netns/cni-1")
+
+
+def test_a_link_that_leads_to_itself_ends(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("/a")
+    assert below(tmp_path, "/a/b") == str(tmp_path)

@@ -46,9 +46,12 @@ own containerd /var/lib/containerd
 own var-log /var/log
 mount --make-rshared /
 
-keep() { # keep NAME COMMAND...: start it again whenever it ends
+if [ "$CGROUP" = 2 ]; then groups=/sys/fs/cgroup; else groups=/sys/fs/cgroup/unified; fi
+keep() { # keep NAME COMMAND...: start it again whenever it ends; in a control group (v2) of its own, as services are
     name=$1
     shift
+    mkdir -p "$groups/$name"
+    sh -c 'echo $PPID >"$1/cgroup.procs"' keep "$groups/$name"
     while :; do
         "$@" >>"$FOLDER/log/$name.log" 2>&1 &
         echo $! >"/run/$name.pid"
