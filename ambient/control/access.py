@@ -17,25 +17,29 @@ class Verifier(Protocol):
 
 
 class Gate:
-    """Lets in the callers whose account is a client of this control plane."""
+    """Tells who calls, and which of them are clients of this control plane."""
 
     def __init__(self, verifier: Verifier, *, accounts: Collection[str]) -> None:
         """`accounts`: "namespace/account" of every client."""
         self._verifier = verifier
         self._accounts = frozenset(accounts)
 
+    async def client(self, metadata: Sequence[tuple[str, str | bytes]] | Any) -> Caller:
+        """The caller of a call, when it is a client; raises Refused, or Unavailable when that cannot be told now."""
+        caller = await self.caller(metadata)
+        if caller.account not in self._accounts:
+            raise Refused("token", caller.account, "is no client of this control plane")
+        return caller
+
     async def caller(self, metadata: Sequence[tuple[str, str | bytes]] | Any) -> Caller:
-        """The caller of a call; raises Refused, or Unavailable when that cannot be told now."""
+        """The caller of a call, whoever it is; raises Refused, or Unavailable when that cannot be told now."""
         given = [value for key, value in metadata or () if key == "authorization"]
         if len(given) != 1 or not isinstance(given[0], str):
             raise Refused("token", why="no bearer token" if not given else "more than one authorization header")
         scheme, _, token = given[0].partition(" ")
         if scheme.lower() != "bearer" or not token:
             raise Refused("token", why="not a bearer token")
-        caller = await self._verifier.verify(token)
-        if caller.account not in self._accounts:
-            raise Refused("token", caller.account, "is no client of this control plane")
-        return caller
+        return await self._verifier.verify(token)
 
 
 def peer_of(context: Any) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -17,7 +17,7 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from ambient.ca.csr import SigningRequest, parse_csr
-from ambient.ca.entitle import Tenancy, entitle
+from ambient.ca.entitle import NotEntitled, Tenancy, entitle
 from ambient.ca.token import Caller
 from ambient.control.access import Gate, peer_of
 from ambient.control.issuers import Issuer
@@ -62,9 +62,11 @@ class Certificates:
         node_accounts: Collection[str],
         longest_ttl_s: float,
         patience_s: float,
+        refused: Callable[[Caller, NotEntitled], None] = lambda caller, error: None,
     ) -> None:
         """`patience_s`: how long a request waits when its account has no pod on the node: the pod may be news that we
-        have yet to read."""
+        have yet to read. `refused`: told of each identity that somebody may not have."""
+        self._refused = refused
         self._gate = gate
         self._issuer = issuer
         self._metrics = metrics
@@ -103,6 +105,11 @@ class Certificates:
         who = f"{caller.name} ({who})"
         try:
             return await self._issue(caller, data)
+        except NotEntitled as error:
+            self._metrics.identity_refusals.labels(error.rule).inc()
+            self._refused(caller, error)
+            await self._abort(context, grpc.StatusCode.PERMISSION_DENIED, error, who)
+            raise
         except MeshError as error:
             await self._abort(context, _CODES.get(type(error), grpc.StatusCode.INTERNAL), error, who)
             raise
@@ -150,9 +157,8 @@ class Certificates:
                     trust_domain=self._trust_domain,
                     node_accounts=self._node_accounts,
                 )
-            except Refused:
-                worth_waiting = caller.account in self._node_accounts and identity.trust_domain == self._trust_domain
-                if not worth_waiting or self._waiting >= MOST_WAITING or loop.time() >= deadline:
+            except NotEntitled as error:
+                if error.rule != "node" or self._waiting >= MOST_WAITING or loop.time() >= deadline:
                     raise
                 await self._next_news(deadline)
             else:

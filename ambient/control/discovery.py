@@ -127,7 +127,7 @@ class Discovery:
             _log.info("%s (%s) stream ended: %s", client.caller.name, peer, why)
 
     async def _admit(self, context: Any, peer: str) -> Client:
-        caller = await self._gate.caller(context.invocation_metadata())
+        caller = await self._gate.client(context.invocation_metadata())
         own = sum(client.caller.name == caller.name for client in self._clients)
         if own >= MOST_STREAMS_PER_CLIENT:
             raise Refused("streams", caller.name, f"has {own} open")

@@ -82,6 +82,7 @@ class ControlPlane:
             node_accounts=settings.node_accounts,
             longest_ttl_s=settings.longest_ttl_s,
             patience_s=settings.news_patience_s,
+            refused=self.trust.identity_refused,
         )
         self._source = open_source(settings.objects, environment, seat=_seat(settings))
         self.reconciler = Reconciler(

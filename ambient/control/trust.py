@@ -14,7 +14,9 @@ from typing import Final
 
 from cryptography import x509
 
+from ambient.ca.entitle import NotEntitled
 from ambient.ca.rotation import Pace
+from ambient.ca.token import Caller
 from ambient.control.access import Gate, Verifier
 from ambient.control.authority import SigningAuthority
 from ambient.control.ca_store import CaStore, FolderStore, PluggedStore, SecretStore
@@ -30,6 +32,7 @@ from ambient.control.tls import ServerCertificate
 from ambient.control.token_review import TokenReviews
 from ambient.errors import InvalidInput, MeshError, Unavailable
 from ambient.kube.api.client import ApiClient
+from ambient.kube.api.events import EventWriter, Regarding
 from ambient.kube.source import KUBERNETES
 
 LOOK_S: Final = 2.0
@@ -57,6 +60,7 @@ class Trust:
             if self.api is not None
             else None
         )
+        self.events = EventWriter(self.api, "ambient-control", settings.replica) if self.api is not None else None
         self.leading: Callable[[], bool] = lambda: False
         self._roots = ""
         self._failing = False
@@ -86,6 +90,8 @@ class Trust:
             group.create_task(self._follow())
             if self.bundles is not None:
                 group.create_task(self.bundles.run())
+            if self.events is not None:
+                group.create_task(self.events.run())
 
     async def _follow(self) -> None:
         while True:
@@ -106,6 +112,12 @@ class Trust:
             if not self._failing:
                 _log.error("server certificate not renewed: %s", error)
             self._failing = True
+
+    def identity_refused(self, caller: Caller, error: NotEntitled) -> None:
+        """Say it where people look: a node that asks for what is not its own may have been taken over."""
+        if self.events is not None:
+            note = f"{caller.account} asked for a certificate of {error.where}: {error.why}"
+            self.events.say(Regarding("v1", "Node", caller.node), "IdentityRefused", note, "IssueCertificate")
 
     async def stop(self) -> None:
         if self.api is not None:

@@ -46,3 +46,14 @@ def test_everybody_else_is_refused_with_the_rule_that_stands_against_it(
 ) -> None:
     with pytest.raises(Refused, match=reason):
         check(caller, wanted)
+
+
+def test_any_pod_gets_its_own_identity_and_no_other() -> None:
+    web = Caller("n1", "shop", "web", "uid")
+    check(web)
+    with pytest.raises(Refused, match="no pod of this account runs on node n2"):
+        check(replace(web, node="n2"))
+    with pytest.raises(Refused, match="shop/web may not ask"):
+        check(web, Identity("cluster.local", "shop", "db"))
+    with pytest.raises(Refused, match="trust domain"):
+        check(web, Identity("evil.example", "shop", "web"))

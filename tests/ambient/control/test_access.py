@@ -25,7 +25,7 @@ class Knows:
 
 
 def caller(*metadata: tuple[str, str | bytes], account: str = "ambient-system/ztunnel") -> Caller:
-    return asyncio.run(Gate(Knows(), accounts={account}).caller(metadata))
+    return asyncio.run(Gate(Knows(), accounts={account}).client(metadata))
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
@@ -52,6 +52,11 @@ def test_anything_else_is_refused_with_its_reason(metadata: list[tuple[str, str 
 def test_an_account_that_is_no_client_is_refused_by_name() -> None:
     with pytest.raises(Refused, match="ambient-system/ztunnel: is no client"):
         caller(("authorization", "Bearer good"), account="istio-system/ztunnel")
+
+
+def test_who_calls_is_told_of_everybody() -> None:
+    gate = Gate(Knows(), accounts=())
+    assert asyncio.run(gate.caller([("authorization", "Bearer good")])) == CALLER
 
 
 def test_what_cannot_be_told_is_not_a_refusal() -> None:

@@ -31,6 +31,9 @@ PODS = (
 )
 
 
+DENIED, INVALID = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT
+
+
 def identity(account: str, trust_domain: str = "cluster.local") -> str:
     return f"spiffe://{trust_domain}/ns/shop/sa/{account}"
 
@@ -51,11 +54,10 @@ def run(tmp_path: Path, code: grpc.StatusCode, reason: str, csr: str, named: str
             metrics = bench.plane.metrics.render()
             assert b"citadel_server_success_cert_issuance_count 0.0" in metrics
             assert f'code="{code.name}",service="certificates"}} 1.0'.encode() in metrics
+            refused = metrics.decode().count("ambient_control_identity_refusals_total{")
+            assert refused == (1 if code is DENIED else 0)
 
     asyncio.run(scenario())
-
-
-DENIED, INVALID = grpc.StatusCode.PERMISSION_DENIED, grpc.StatusCode.INVALID_ARGUMENT
 
 
 @pytest.mark.parametrize("account", ["db", "done", "dead", "nobody"])

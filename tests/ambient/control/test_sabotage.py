@@ -24,7 +24,7 @@ FOREIGN = "spiffe://cluster.local/ns/shop/sa/db"
 class OpenGate:
     """Believes whatever it is told."""
 
-    async def caller(self, metadata: Any) -> Caller:
+    async def client(self, metadata: Any) -> Caller:
         return Caller("n1", "ambient-system", "ztunnel", "")
 
 

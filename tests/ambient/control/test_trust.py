@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from ambient.ca.csr import parse_csr
+from ambient.ca.entitle import NotEntitled
 from ambient.ca.roots import make_root
+from ambient.ca.token import Caller
 from ambient.control.issuers import NoIssuer, OwnIssuer
 from ambient.control.kubernetes_signer import KubernetesSigner
 from ambient.control.metrics import ControlMetrics
@@ -17,6 +19,7 @@ from ambient.control.settings import read_control_settings
 from ambient.control.trust import RootsFile, Trust
 from ambient.errors import InvalidInput, Refused, Unavailable
 from ambient.lab.credentials import make_token_key
+from ambient.model.identity import Identity
 from tests.ambient.control import test_serving_files
 from tests.support.control import make_csr
 from tests.support.kube_api import FakeApi
@@ -91,6 +94,27 @@ def plug(folder: Path) -> str:
 def _roots(server: FakeApi, namespace: str) -> str:
     found = server.stored("ConfigMap", "istio-ca-root-cert", namespace)
     return str(found["data"]["root-cert.pem"]) if found is not None else ""
+
+
+def test_an_identity_that_is_refused_is_an_event_of_the_node(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeApi() as server:
+            made = trust(tmp_path, server.url)
+            await made.start()
+            running = asyncio.create_task(made.run())
+            wanted = Identity("cluster.local", "shop", "db")
+            for _ in range(3):
+                made.identity_refused(Caller("n1", "ambient-system", "ztunnel"), NotEntitled(wanted, "node", "why"))
+            await eventually(lambda: server._objects.get(server.collection("Event")))
+            (event,) = server._objects[server.collection("Event")].values()
+            assert event["regarding"] == {"apiVersion": "v1", "kind": "Node", "name": "n1"}
+            assert event["reason"] == "IdentityRefused"
+            assert "spiffe://cluster.local/ns/shop/sa/db" in event["note"]
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await made.stop()
+
+    asyncio.run(scenario())
 
 
 def test_without_an_api_server_nothing_is_served_until_it_is_there(tmp_path: Path) -> None:
