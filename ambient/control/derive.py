@@ -1,181 +1,301 @@
 """Kubernetes objects in, what the mesh is told out: workloads, services, policies and status conditions. Pure.
 
-The same records always give the same result, whatever came before; whoever needs deltas compares two results. Forms
-and names are those of Istio's control plane, so that its proxies and tools understand them.
+The same records always give the same result, whatever came before; forms and names are those of Istio's control
+plane, so that its proxies and tools understand them. `Derivation` keeps what it derived and does again only what rests
+on something that changed; its result is that of `derive`, which starts from nothing.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from ambient.control.derive_peer import PeerModes, peer_modes
-from ambient.control.derive_policy import PolicySet, policy_set
-from ambient.control.derive_select import ByLabel
-from ambient.control.derive_service import derive_service, endpoint_ports
-from ambient.kube.objects import Condition, Namespace, Node, Pod, Record, Records
+from ambient.control.derive_closed import closed_peer, closing
+from ambient.control.derive_entry import allocations, derive_entry, slice_workloads
+from ambient.control.derive_network import gateway_workloads
+from ambient.control.derive_peer import converted, shared
+from ambient.control.derive_policy import derive_policy, refusal
+from ambient.control.derive_service import derive_service, remote_identities
+from ambient.control.derive_target import target_condition
+from ambient.control.derive_waypoint import bind
+from ambient.control.derive_workload import entry_workload, pod_workload
+from ambient.control.derive_world import DeriveSettings, World
+from ambient.kube.networking import EndpointSlice, ServiceEntry, WorkloadEntry
+from ambient.kube.objects import (
+    AuthorizationPolicy,
+    Condition,
+    PeerAuthentication,
+    Pod,
+    Record,
+    Records,
+    RefusedObject,
+    RequestAuthentication,
+)
 from ambient.kube.objects import Service as KubeService
+from ambient.model.address import IpAddress
 from ambient.model.policy import Authorization
-from ambient.model.workload import Health, Locality, NetworkMode, Port, Service, TunnelProtocol, Workload
+from ambient.model.workload import Service, Workload
 
-REDIRECTION = "ambient.istio.io/redirection"
-"""Annotation that says the node has enrolled the pod ("enabled"): from then on peers speak HBONE to it."""
-TUNNEL = "networking.istio.io/tunnel"
-USE_WAYPOINT = "istio.io/use-waypoint"
-NETWORK = "topology.istio.io/network"
+_GATEWAYS = "all network gateways"
+_SHARED = "the shared policy"
+_ALLOCATIONS = "all allocations"
+_WHOLE = (_GATEWAYS, _SHARED, _ALLOCATIONS)
+"""What is derived from all objects of a kind together and not from one of them."""
+Allocations = Mapping[str, tuple[tuple[str, IpAddress], ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class DeriveSettings:
-    """What of the mesh's configuration matters here. `network` "" means: the label of the root namespace, if any."""
+class Changes:
+    """Of a `Derived` against the one before it: values that are new or different, xDS names that are gone."""
 
-    cluster_id: str = "Kubernetes"
-    trust_domain: str = "cluster.local"
-    root_namespace: str = "istio-system"
-    domain: str = "cluster.local"
-    network: str = ""
-    dry_run_policies: bool = False
-    trust_domain_aliases: frozenset[str] = frozenset()
-    """Other names of our trust domain: principals of policies that name one of them mean all of them."""
+    put: tuple[Workload | Service | Authorization, ...]
+    gone_addresses: tuple[str, ...]
+    gone_policies: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Derived:
-    """Values by their xDS name; conditions by record key (`()` where we own the type but have nothing to say)."""
+    """Values by their xDS name; conditions by record key (`()` where we own the type but have nothing to say).
+
+    `allocations`: (host, address) of ServiceEntries, by record key, that their status has to be given. `changes`: None
+    when everything is new.
+    """
 
     workloads: Mapping[str, Workload] = field(default_factory=lambda: MappingProxyType({}))
     services: Mapping[str, Service] = field(default_factory=lambda: MappingProxyType({}))
     policies: Mapping[str, Authorization] = field(default_factory=lambda: MappingProxyType({}))
     conditions: Mapping[str, tuple[Condition, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    allocations: Allocations = field(default_factory=lambda: MappingProxyType({}))
+    changes: Changes | None = field(default=None, compare=False)
+
+
+@dataclass(slots=True)
+class _Output:
+    """What one object became. `conditions` None: of this kind we say nothing."""
+
+    workloads: tuple[Workload, ...] = ()
+    services: tuple[Service, ...] = ()
+    policies: tuple[Authorization, ...] = ()
+    conditions: tuple[Condition, ...] | None = None
+    allocations: Allocations = field(default_factory=dict)
 
 
 def derive(records: Records, settings: DeriveSettings) -> Derived:
     """Everything the mesh needs to know about these objects."""
-    network = settings.network or _network(records, settings.root_namespace)
-    namespaces = {namespace.name: namespace for namespace in records.of(Namespace)}
-    services: dict[str, Service] = {}
-    conditions: dict[str, tuple[Condition, ...]] = {}
-    kube_services = [s for s in records.of(KubeService) if s.type != "ExternalName"]
-    for kube_service in kube_services:
-        labels = namespaces[kube_service.namespace].labels if kube_service.namespace in namespaces else {}
-        annotations = namespaces[kube_service.namespace].annotations if kube_service.namespace in namespaces else {}
-        service = derive_service(kube_service, annotations, network, settings.domain)
-        if service is not None:
-            services[service.key] = service
-        conditions[kube_service.key] = _waypoint_bound(kube_service, labels)
-    aliases = settings.trust_domain_aliases
-    authorization = policy_set(
-        records,
-        settings.root_namespace,
-        dry_run=settings.dry_run_policies,
-        same_domains=aliases | {settings.trust_domain} if aliases else aliases,
+    return Derivation(settings).update(records)
+
+
+class Derivation:
+    """`update` with each new snapshot. Not for use from several threads at once."""
+
+    def __init__(self, settings: DeriveSettings) -> None:
+        self._settings = settings
+        self._forget()
+
+    def _forget(self) -> None:
+        self._world = World(self._settings)
+        self._records: dict[str, Record] = {}
+        self._refused: dict[str, RefusedObject] = {}
+        self._network = ""
+        self._rests_on: dict[str, set[Hashable]] = {}
+        self._resting: dict[Hashable, set[str]] = {}
+        self._outputs: dict[str, _Output] = {}
+        self._workloads: dict[str, Workload] = {}
+        self._services: dict[str, Service] = {}
+        self._policies: dict[str, Authorization] = {}
+        self._conditions: dict[str, tuple[Condition, ...]] = {}
+        self._allocations: Allocations = {}
+        self._fresh = True
+
+    def update(self, records: Records) -> Derived:
+        """What the records are derived to. After an error the next call starts from nothing."""
+        try:
+            return self._update(records)
+        except BaseException:
+            self._forget()
+            raise
+
+    def _update(self, records: Records) -> Derived:
+        due = self._take(records)
+        if self._network != self._world.network:
+            self._network = self._world.network
+            due.update(self._records, self._refused)
+        if self._fresh:
+            due.update(_WHOLE)
+        before: dict[str, _Output] = {}
+        after: dict[str, _Output] = {}
+        for key in sorted(due):
+            self._forget_facts(key)
+            old = self._outputs.pop(key, None)
+            if old is not None:
+                before[key] = old
+            output = self._derive(key)
+            if output is not None:
+                after[key] = self._outputs[key] = output
+            self._remember_facts(key)
+        changes = self._apply(before, after)
+        fresh, self._fresh = self._fresh, False
+        return Derived(
+            MappingProxyType(dict(self._workloads)),
+            MappingProxyType(dict(self._services)),
+            MappingProxyType(dict(self._policies)),
+            MappingProxyType(dict(self._conditions)),
+            self._allocations,
+            None if fresh else changes,
+        )
+
+    def _take(self, records: Records) -> set[str]:
+        """Tell the world what changed; gives the keys of everything that has to be derived again."""
+        world = self._world
+        world.dirty.clear()
+        world.touched.clear()
+        due: set[str] = set()
+        for key, record in records.by_key.items():
+            old = self._records.get(key)
+            if old is not record and old != record:
+                world.put(record)
+                self._records[key] = record
+                due.add(key)
+        for key in self._records.keys() - records.by_key.keys() if len(self._records) > len(records.by_key) else ():
+            world.drop(key)
+            del self._records[key]
+            due.add(key)
+        refused = {one.key: one for one in records.refused}
+        for key, one in refused.items():
+            if self._refused.get(key) is not one:
+                world.put_refused(one)
+                due.add(key)
+        for key in self._refused.keys() - refused.keys():
+            world.drop_refused(key)
+            due.add(key)
+        self._refused = refused
+        for fact in world.dirty:
+            due |= self._resting.get(fact, set())
+        due |= world.touched
+        return due
+
+    def _forget_facts(self, key: str) -> None:
+        for fact in self._rests_on.pop(key, ()):
+            resting = self._resting[fact]
+            resting.discard(key)
+            if not resting:
+                del self._resting[fact]
+
+    def _remember_facts(self, key: str) -> None:
+        facts = self._world.read
+        self._world.read = set()
+        if facts:
+            self._rests_on[key] = facts
+        for fact in facts:
+            self._resting.setdefault(fact, set()).add(key)
+
+    def _apply(self, before: Mapping[str, _Output], after: Mapping[str, _Output]) -> Changes:
+        put: list[Workload | Service | Authorization] = []
+        workloads = {one.uid: one for output in after.values() for one in output.workloads}
+        services = {one.key: one for output in after.values() for one in output.services}
+        policies = {one.key: one for output in after.values() for one in output.policies}
+        gone_addresses = []
+        gone_policies = []
+        for output in before.values():
+            for workload in output.workloads:
+                if workload.uid not in workloads:
+                    del self._workloads[workload.uid]
+                    gone_addresses.append(workload.uid)
+            for service in output.services:
+                if service.key not in services:
+                    del self._services[service.key]
+                    gone_addresses.append(service.key)
+            for policy in output.policies:
+                if policy.key not in policies:
+                    del self._policies[policy.key]
+                    gone_policies.append(policy.key)
+        put += [one for name, one in policies.items() if self._policies.get(name) != one]
+        put += [one for name, one in services.items() if self._services.get(name) != one]
+        put += [one for name, one in workloads.items() if self._workloads.get(name) != one]
+        self._policies.update(policies)
+        self._services.update(services)
+        self._workloads.update(workloads)
+        for key in before:
+            self._conditions.pop(key, None)
+        for key, output in after.items():
+            if output.conditions is not None:
+                self._conditions[key] = output.conditions
+        if _ALLOCATIONS in after:
+            self._allocations = MappingProxyType(after[_ALLOCATIONS].allocations)
+        return Changes(tuple(put), tuple(gone_addresses), tuple(gone_policies))
+
+    def _derive(self, key: str) -> _Output | None:
+        """What the object with this key becomes now, None when there is nothing of it."""
+        world = self._world
+        if key == _GATEWAYS:
+            return _Output(tuple(gateway_workloads(world)))
+        if key == _SHARED:
+            strict = shared(world)
+            return _Output(policies=() if strict is None else (strict,))
+        if key == _ALLOCATIONS:
+            return _Output(allocations=allocations(world.all_entries()))
+        record = self._records.get(key)
+        refused = self._refused.get(key)
+        output = None if record is None else _one(record, world)
+        return output if refused is None else _with_refusal(output, refused, world)
+
+
+def _one(record: Record, world: World) -> _Output | None:
+    match record:
+        case Pod():
+            workload = pod_workload(record, world)
+            return None if workload is None else _Output((workload,))
+        case KubeService():
+            return _service(record, world)
+        case WorkloadEntry():
+            workload, conditions = entry_workload(record, world)
+            return _Output(() if workload is None else (workload,), conditions=conditions)
+        case ServiceEntry():
+            entry = derive_entry(record, world)
+            return _Output(entry.workloads, entry.services, conditions=entry.conditions)
+        case EndpointSlice():
+            return _Output(tuple(slice_workloads(record, world)))
+        case AuthorizationPolicy() | RequestAuthentication() if record.target_refs:
+            return _Output(conditions=(target_condition(record, world),))
+        case AuthorizationPolicy():
+            settings = world.settings
+            policy, condition = derive_policy(
+                record,
+                settings.root_namespace,
+                dry_run=settings.dry_run_policies,
+                same_domains=settings.same_domains,
+            )
+            return _Output(policies=() if policy is None else (policy,), conditions=(condition,))
+        case PeerAuthentication():
+            policy = converted(world, record)
+            return None if policy is None else _Output(policies=(policy,))
+    return None
+
+
+def _service(record: KubeService, world: World) -> _Output | None:
+    if record.type == "ExternalName":
+        return None
+    namespace = world.namespace(record.namespace)
+    binding = bind(world, record, record.labels, "service")
+    service = derive_service(
+        record,
+        namespace.annotations if namespace is not None else {},
+        world.network,
+        world.settings.domain,
+        binding,
+        remote_identities(world, record, record.selector),
     )
-    modes = peer_modes(records, settings.root_namespace)
-    conditions.update(authorization.conditions)
-    nodes = {node.name: node for node in records.of(Node)}
-    by_key = {service.key: service for service in kube_services}
-    selectors = ByLabel()
-    for kube_service in kube_services:
-        if kube_service.selector:
-            selectors.add(kube_service.namespace, kube_service.selector, kube_service.key)
-    workloads = {}
-    for pod in records.of(Pod):
-        if pod.ips and pod.phase not in ("Succeeded", "Failed"):
-            behind = [by_key[key] for key in sorted(selectors.names(pod.namespace, pod.labels))]
-            locality = _locality(nodes.get(pod.node_name))
-            workload = _workload(pod, behind, locality, network, settings, authorization, modes)
-            workloads[workload.uid] = workload
-    return Derived(
-        MappingProxyType(workloads),
-        MappingProxyType(services),
-        MappingProxyType({**authorization.policies, **modes.policies}),
-        MappingProxyType(conditions),
-    )
+    return _Output(services=() if service is None else (service,), conditions=binding.conditions)
 
 
-def _network(records: Records, root_namespace: str) -> str:
-    root = records.find(Namespace, "", root_namespace)
-    return root.labels.get(NETWORK, "") if root is not None else ""
-
-
-def _workload(
-    pod: Pod,
-    behind: list[KubeService],
-    locality: Locality,
-    network: str,
-    settings: DeriveSettings,
-    authorization: PolicySet,
-    modes: PeerModes,
-) -> Workload:
-    ports: dict[str, tuple[Port, ...]] = {}
-    for service in behind:
-        hostname = f"{service.name}.{service.namespace}.svc.{settings.domain}"
-        ports[f"{service.namespace}/{hostname}"] = endpoint_ports(service, pod)
-    native = pod.labels.get(TUNNEL) == "http"
-    hbone = native or pod.annotations.get(REDIRECTION) == "enabled"
-    name = workload_name(pod)
-    labels = pod.labels
-    return Workload(
-        uid=f"{settings.cluster_id}//Pod/{pod.namespace}/{pod.name}",
-        name=pod.name,
-        namespace=pod.namespace,
-        addresses=pod.ips,
-        network=network,
-        tunnel_protocol=TunnelProtocol.HBONE if hbone else TunnelProtocol.NONE,
-        trust_domain=settings.trust_domain,
-        service_account=pod.service_account,
-        node=pod.node_name,
-        canonical_name=_first(labels, "service.istio.io/canonical-name", "app.kubernetes.io/name", "app") or name,
-        canonical_revision=_first(labels, "service.istio.io/canonical-revision", "app.kubernetes.io/version", "version")
-        or "latest",
-        workload_name=name,
-        native_tunnel=native,
-        authorization_policies=(*authorization.selecting(pod), *modes.selecting(pod)),
-        status=Health.HEALTHY if pod.ready and not pod.deleting else Health.UNHEALTHY,
-        cluster_id=settings.cluster_id,
-        services=MappingProxyType(ports),
-        locality=locality,
-        network_mode=NetworkMode.HOST_NETWORK if pod.host_network else NetworkMode.STANDARD,
-    )
-
-
-def workload_name(pod: Pod) -> str:
-    """What made the pod: the Deployment behind a ReplicaSet, the CronJob behind a Job, the owner, else the pod."""
-    label = pod.labels.get("service.istio.io/workload-name", "")
-    if label:
-        return label
-    if pod.owner is None:
-        return pod.name
-    kind, owner = pod.owner
-    template = pod.labels.get("pod-template-hash", "")
-    if kind == "ReplicaSet" and template and owner.endswith(f"-{template}"):
-        return owner.removesuffix(f"-{template}")
-    base, _, stamp = owner.rpartition("-")
-    if kind == "Job" and base and stamp.isdigit() and len(stamp) >= 8:
-        return base
-    return pod.name if kind == "Node" else owner
-
-
-def _first(labels: Mapping[str, str], *names: str) -> str:
-    return next((labels[name] for name in names if labels.get(name)), "")
-
-
-def _locality(node: Node | None) -> Locality:
-    if node is None:
-        return Locality()
-    return Locality(
-        node.labels.get("topology.kubernetes.io/region", ""),
-        node.labels.get("topology.kubernetes.io/zone", ""),
-        node.labels.get("topology.istio.io/subzone", ""),
-    )
-
-
-def _waypoint_bound(service: Record, namespace_labels: Mapping[str, str]) -> tuple[Condition, ...]:
-    """No waypoints are known to this control plane yet: whoever asks for one is told that it is not ready."""
-    labels = service.labels if USE_WAYPOINT in service.labels else namespace_labels
-    wanted = labels.get(USE_WAYPOINT, "none")
-    if wanted == "none":
-        return ()
-    name = f"{labels.get(f'{USE_WAYPOINT}-namespace') or service.namespace}/{wanted}"
-    return (Condition("istio.io/WaypointBound", "False", "WaypointIsNotReady", f'waypoint "{name}" is not ready'),)
+def _with_refusal(output: _Output | None, refused: RefusedObject, world: World) -> _Output | None:
+    """A refused policy says so, and closes what it selects where no good version stands."""
+    if refused.kind == AuthorizationPolicy.kind:
+        instead = None if refused.stands else closing(refused, world.settings.root_namespace)
+        policies = () if instead is None else (instead[0],)
+        return _Output(policies=policies if output is None else output.policies, conditions=(refusal(refused),))
+    if refused.kind == PeerAuthentication.kind and not refused.stands:
+        policy = converted(world, closed_peer(refused))
+        return None if policy is None else _Output(policies=(policy,))
+    return output

@@ -9,84 +9,53 @@ of this policy's own. Names have underscores, which no Kubernetes object can hav
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
+from typing import Final
 
-from ambient.control.derive_policy import readable_selector
-from ambient.control.derive_select import ByLabel
-from ambient.kube.objects import PeerAuthentication, Pod, Records, RefusedObject
+from ambient.control.derive_world import World, age
+from ambient.kube.objects import PeerAuthentication
 from ambient.kube.policies import PeerMtls
 from ambient.model.policy import Action, Authorization, Clause, Match, PolicyScope, Rule, StringMatch, StringMatchKind
 
-STRICT_NAME = "istio_converted_static_strict"
-CONVERTED = "converted_peer_authentication_"
+STRICT_NAME: Final = "istio_converted_static_strict"
+CONVERTED: Final = "converted_peer_authentication_"
 
-_PLAINTEXT: Clause = (Match(not_principals=(StringMatch(StringMatchKind.PRESENCE),)),)
-
-
-@dataclass(frozen=True, slots=True)
-class PeerModes:
-    """The policies to send and, for every pod, which of them apply."""
-
-    policies: Mapping[str, Authorization]
-    _root_namespace: str
-    _mesh: str = "UNSET"
-    _namespaces: Mapping[str, str] = field(default_factory=dict)
-    _by_key: Mapping[str, PeerAuthentication] = field(default_factory=dict)
-    _selectors: ByLabel = field(default_factory=ByLabel)
-
-    def selecting(self, pod: Pod) -> tuple[str, ...]:
-        """Keys of the policies that a pod's mode means: none, the shared one or its own."""
-        inherited = self.inherited(pod.namespace)
-        chosen = _oldest(self._by_key[key] for key in self._selectors.names(pod.namespace, pod.labels))
-        static = f"{self._root_namespace}/{STRICT_NAME}"
-        if chosen is None:
-            return (static,) if inherited == "STRICT" else ()
-        mode = inherited if chosen.mtls.mode == "UNSET" else chosen.mtls.mode
-        own = f"{chosen.namespace}/{CONVERTED}{chosen.name}"
-        if own in self.policies:
-            return (own,)
-        return (static,) if mode == "STRICT" else ()
-
-    def inherited(self, namespace: str) -> str:
-        """The mode of the namespace, else of the mesh."""
-        mode = self._namespaces.get(namespace, "UNSET")
-        return self._mesh if mode == "UNSET" else mode
+_PLAINTEXT: Final[Clause] = (Match(not_principals=(StringMatch(StringMatchKind.PRESENCE),)),)
 
 
-def peer_modes(records: Records, root_namespace: str) -> PeerModes:
-    """Read every PeerAuthentication; an invalid one without a good version to stand in counts as STRICT."""
-    listed = [*records.of(PeerAuthentication)]
-    listed += [
-        _closed(refused)
-        for refused in records.refused
-        if refused.kind == PeerAuthentication.kind and not refused.stands
-    ]
-    wide = [policy for policy in listed if policy.selector is None]
-    narrow = [policy for policy in listed if policy.selector is not None and policy.namespace != root_namespace]
-    mesh = _oldest(policy for policy in wide if policy.namespace == root_namespace)
-    names = {policy.namespace for policy in wide if policy.namespace != root_namespace}
-    chosen = {name: _oldest(policy for policy in wide if policy.namespace == name) for name in names}
-    modes = PeerModes(
-        MappingProxyType({}),
-        root_namespace,
-        "UNSET" if mesh is None else mesh.mtls.mode,
-        {name: policy.mtls.mode for name, policy in chosen.items() if policy is not None},
-        {policy.key: policy for policy in narrow},
-    )
-    policies: dict[str, Authorization] = {}
-    if listed:
-        strict = _deny(root_namespace, STRICT_NAME, ((_PLAINTEXT,),))
-        policies[strict.key] = strict
-    for policy in narrow:
-        modes._selectors.add(policy.namespace, policy.selector or {}, policy.key)
-        rules = _port_rules(policy.mtls, modes.inherited(policy.namespace))
-        if rules:
-            converted = _deny(policy.namespace, f"{CONVERTED}{policy.name}", rules)
-            policies[converted.key] = converted
-    return PeerModes(
-        MappingProxyType(policies), root_namespace, modes._mesh, modes._namespaces, modes._by_key, modes._selectors
-    )
+def peer_policies(world: World, namespace: str, labels: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of the policies that a workload's mode means: none, the shared one or its own."""
+    inherited = _inherited(world, namespace)
+    chosen = _oldest(world.peers_selecting(namespace, labels))
+    static = f"{world.settings.root_namespace}/{STRICT_NAME}"
+    if chosen is None:
+        return (static,) if inherited == "STRICT" else ()
+    if _port_rules(chosen.mtls, inherited):
+        return (f"{chosen.namespace}/{CONVERTED}{chosen.name}",)
+    mode = inherited if chosen.mtls.mode == "UNSET" else chosen.mtls.mode
+    return (static,) if mode == "STRICT" else ()
+
+
+def converted(world: World, record: PeerAuthentication) -> Authorization | None:
+    """The policy of its own that a PeerAuthentication becomes; None where the shared one says it all."""
+    if record.selector is None or record.namespace == world.settings.root_namespace:
+        return None
+    rules = _port_rules(record.mtls, _inherited(world, record.namespace))
+    return _deny(record.namespace, f"{CONVERTED}{record.name}", rules) if rules else None
+
+
+def shared(world: World) -> Authorization | None:
+    """The policy that STRICT means; there as soon as there is any PeerAuthentication."""
+    return _deny(world.settings.root_namespace, STRICT_NAME, ((_PLAINTEXT,),)) if world.has_peers() else None
+
+
+def _inherited(world: World, namespace: str) -> str:
+    """The mode of the namespace, else of the mesh."""
+    root = world.settings.root_namespace
+    for level in (namespace, root) if namespace != root else (root,):
+        chosen = _oldest(world.wide_peers(level))
+        if chosen is not None and chosen.mtls.mode != "UNSET":
+            return chosen.mtls.mode
+    return "UNSET"
 
 
 def _port_rules(mtls: PeerMtls, inherited: str) -> tuple[Rule, ...]:
@@ -109,13 +78,4 @@ def _deny(namespace: str, name: str, rules: tuple[Rule, ...]) -> Authorization:
 
 
 def _oldest(policies: Iterable[PeerAuthentication]) -> PeerAuthentication | None:
-    """By creation time, then by name; one that was never stored comes last."""
-    return min(policies, key=lambda policy: (policy.created or "~", policy.key), default=None)
-
-
-def _closed(refused: RefusedObject) -> PeerAuthentication:
-    spec = refused.raw.get("spec")
-    selector = readable_selector(spec) if isinstance(spec, Mapping) else None
-    return PeerAuthentication(
-        name=refused.name, namespace=refused.namespace, selector=selector, mtls=PeerMtls("STRICT")
-    )
+    return min(policies, key=age, default=None)

@@ -23,7 +23,8 @@ import grpc
 import grpc.aio
 
 from ambient.control.certificates import Certificates
-from ambient.control.derive import Derived, DeriveSettings, derive
+from ambient.control.derive import Derivation, Derived
+from ambient.control.derive_world import DeriveSettings
 from ambient.control.discovery import Discovery
 from ambient.control.http import HttpServer, Page
 from ambient.control.log import set_up_logging
@@ -152,7 +153,7 @@ class ControlPlane:
 
 
 def derivation(settings: ControlSettings) -> Callable[[Records], Derived]:
-    """`derive` with this mesh's settings."""
+    """Derives each snapshot from the one before, with this mesh's settings."""
     wanted = DeriveSettings(
         cluster_id=settings.cluster,
         trust_domain=settings.trust_domain,
@@ -162,7 +163,7 @@ def derivation(settings: ControlSettings) -> Callable[[Records], Derived]:
         dry_run_policies=settings.dry_run_policies,
         trust_domain_aliases=settings.trust_domain_aliases,
     )
-    return lambda records: derive(records, wanted)
+    return Derivation(wanted).update
 
 
 def _seat(settings: ControlSettings) -> Seat:

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from ambient.control.derive import REDIRECTION, Derived, DeriveSettings, derive, workload_name
+from ambient.control.derive import Derived, derive
+from ambient.control.derive_workload import REDIRECTION, workload_name
+from ambient.control.derive_world import DeriveSettings
 from ambient.kube.objects import KINDS, Condition, Records, parse_object
 from ambient.model.policy import Authorization
 from ambient.model.workload import Health, Locality, NetworkMode, Port, Service, TunnelProtocol, Workload
@@ -39,9 +41,9 @@ def golden() -> Derived:
     return derive(golden_records(), SETTINGS)
 
 
-def test_workloads_of_pods_are_those_of_istiod(golden: Derived) -> None:
-    expected = {n: w for n, w in golden_values("000-address.pb").items() if isinstance(w, Workload) and "//Pod/" in n}
-    assert len(expected) == 18
+def test_workloads_are_those_of_istiod(golden: Derived) -> None:
+    expected = {n: w for n, w in golden_values("000-address.pb").items() if isinstance(w, Workload)}
+    assert len(expected) == 23
     assert dict(golden.workloads) == {name: comparable(workload) for name, workload in expected.items()}
 
 
@@ -50,16 +52,13 @@ def comparable(workload: Workload) -> Workload:
 
 
 def test_services_are_those_of_istiod(golden: Derived) -> None:
-    expected = {
-        name: service
-        for name, service in golden_values("000-address.pb").items()
-        if isinstance(service, Service) and service.hostname.endswith(".svc.cluster.local")
-    }
-    assert len(expected) == 15
-    # A waypoint is bound through a Gateway, which this control plane does not read yet.
-    bound = "mesh/withwp.mesh.svc.cluster.local"
-    expected[bound] = replace(expected[bound], waypoint=None)
+    expected = {n: s for n, s in golden_values("000-address.pb").items() if isinstance(s, Service)}
+    assert len(expected) == 20
     assert dict(golden.services) == expected
+
+
+def test_addresses_that_istiod_gave_to_entries_stay(golden: Derived) -> None:
+    assert golden.allocations == {}
 
 
 def test_policies_are_those_of_istiod(golden: Derived) -> None:
@@ -72,8 +71,6 @@ def test_conditions_are_those_of_istiod_or_say_more(golden: Derived) -> None:
     for one in golden_records().by_key.values():
         for condition in one.conditions:
             if condition.type not in ("ZtunnelAccepted", "WaypointAccepted", "istio.io/WaypointBound"):
-                continue
-            if "wp" in condition.message.split("/")[-1]:  # needs a Gateway
                 continue
             (ours,) = golden.conditions[one.key]
             assert (ours.type, ours.status, ours.reason) == (condition.type, condition.status, condition.reason)

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from ambient.control.derive_peer import peer_modes
 from ambient.errors import InvalidInput
 from ambient.kube.objects import Records, RefusedObject
 from ambient.model.decide import judge_naive
 from ambient.model.outcome import Allowed
 from ambient.model.policy import Action, Match, PolicyScope
 from tests.support.builders import connection, pod, raw, records, strings
+from tests.support.chosen import Chosen
 
 ROOT = "istio-system"
 STATIC = "istio-system/istio_converted_static_strict"
@@ -69,7 +69,7 @@ WEB = pod("web", labels={"app": "web"})
     ],
 )
 def test_the_mode_of_a_pod(objects: list[dict[str, Any]], expected: tuple[str, ...]) -> None:
-    modes = peer_modes(records(*objects), ROOT)
+    modes = Chosen(records(*objects))
     assert modes.selecting(WEB) == expected
     assert set(expected) <= set(modes.policies)
     assert (STATIC in modes.policies) is bool(objects)
@@ -97,11 +97,11 @@ OLD, NEW = "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"
 def test_the_oldest_of_a_level_wins_then_the_first_by_name(
     objects: list[dict[str, Any]], expected: tuple[str, ...]
 ) -> None:
-    assert peer_modes(records(*objects), ROOT).selecting(WEB) == expected
+    assert Chosen(records(*objects)).selecting(WEB) == expected
 
 
 def test_the_shared_policy_has_istios_form() -> None:
-    policy = peer_modes(records(peer("a")), ROOT).policies[STATIC]
+    policy = Chosen(records(peer("a"))).policies[STATIC]
     assert (policy.scope, policy.action, policy.rules) == (
         PolicyScope.WORKLOAD_SELECTOR,
         Action.DENY,
@@ -110,14 +110,14 @@ def test_the_shared_policy_has_istios_form() -> None:
 
 
 def test_exempt_ports_of_a_strict_policy_are_clauses_of_one_rule() -> None:
-    modes = peer_modes(records(peer("a", "STRICT", app="web", ports={"9999": "PERMISSIVE", "80": "DISABLE"})), ROOT)
+    modes = Chosen(records(peer("a", "STRICT", app="web", ports={"9999": "PERMISSIVE", "80": "DISABLE"})))
     assert modes.policies[OWN + "a"].rules == (
         (PLAINTEXT, (Match(not_destination_ports=(80,)),), (Match(not_destination_ports=(9999,)),)),
     )
 
 
 def test_strict_ports_of_a_permissive_policy_are_rules() -> None:
-    modes = peer_modes(records(peer("a", "PERMISSIVE", app="web", ports={"80": "STRICT", "81": "STRICT"})), ROOT)
+    modes = Chosen(records(peer("a", "PERMISSIVE", app="web", ports={"80": "STRICT", "81": "STRICT"})))
     assert modes.policies[OWN + "a"].rules == tuple(
         ((Match(not_principals=strings("*"), destination_ports=(port,)),),) for port in (80, 81)
     )
@@ -137,7 +137,7 @@ def test_strict_ports_of_a_permissive_policy_are_rules() -> None:
 def test_plaintext_reaches_exactly_the_open_ports_and_mtls_all(
     mode: str, ports: dict[str, str], open_ports: list[int]
 ) -> None:
-    modes = peer_modes(records(peer("a", mode, app="web", ports=ports)), ROOT)
+    modes = Chosen(records(peer("a", mode, app="web", ports=ports)))
     policies = [modes.policies[key] for key in modes.selecting(WEB)]
 
     def reached(who: str | None) -> list[int]:
@@ -158,13 +158,13 @@ def refused(raw_object: dict[str, Any], *, namespace: str = "default", stands: b
 
 @pytest.mark.parametrize("raw_object", [{}, {"spec": "x"}, {"spec": {"mtls": {"mode": "STRIKT"}}}])
 def test_an_invalid_one_without_a_good_version_counts_as_strict(raw_object: dict[str, Any]) -> None:
-    assert peer_modes(refused(raw_object), ROOT).selecting(WEB) == (STATIC,)
-    assert peer_modes(refused(raw_object, namespace=ROOT), ROOT).selecting(WEB) == (STATIC,)
-    assert peer_modes(refused(raw_object, namespace="other"), ROOT).selecting(WEB) == ()
-    assert peer_modes(refused(raw_object, stands=True), ROOT).selecting(WEB) == ()
+    assert Chosen(refused(raw_object)).selecting(WEB) == (STATIC,)
+    assert Chosen(refused(raw_object, namespace=ROOT)).selecting(WEB) == (STATIC,)
+    assert Chosen(refused(raw_object, namespace="other")).selecting(WEB) == ()
+    assert Chosen(refused(raw_object, stands=True)).selecting(WEB) == ()
 
 
 def test_an_invalid_one_closes_only_what_it_selects() -> None:
-    modes = peer_modes(refused({"spec": {"selector": {"matchLabels": {"app": "web"}}, "mtls": 1}}), ROOT)
+    modes = Chosen(refused({"spec": {"selector": {"matchLabels": {"app": "web"}}, "mtls": 1}}))
     assert modes.selecting(WEB) == (STATIC,)
     assert modes.selecting(pod("other")) == ()

@@ -7,9 +7,7 @@ from typing import Any
 
 import pytest
 
-from ambient.control.derive_policy import policy_set
 from ambient.control.derive_rule import translate
-from ambient.control.derive_select import ByLabel
 from ambient.errors import InvalidInput
 from ambient.kube.objects import AuthorizationPolicy, Condition, Records, RefusedObject, parse_object
 from ambient.model.decide import judge_naive
@@ -20,6 +18,7 @@ from ambient.model.outcome import Denied
 from ambient.model.policy import Action, Authorization, Match, PolicyScope, Rule
 from ambient.xds.policies import decode, encode
 from tests.support.builders import accounts, connection, networks, pod, raw, records, rule, strings
+from tests.support.chosen import Chosen
 from ztunnel.admin.dump import policy as dump_policy
 
 WEB = {"selector": {"matchLabels": {"app": "web"}}}
@@ -31,7 +30,7 @@ def policy(spec: dict[str, Any], name: str = "p", **metadata: Any) -> dict[str, 
 
 
 def one(spec: dict[str, Any], *, dry_run: bool = False, **metadata: Any) -> tuple[Authorization | None, Condition]:
-    result = policy_set(records(policy(spec, **metadata)), ROOT, dry_run=dry_run)
+    result = Chosen(records(policy(spec, **metadata)), dry_run)
     (condition,) = result.conditions[f"AuthorizationPolicy/{metadata.get('namespace', 'default')}/p"]
     return next(iter(result.policies.values()), None), condition
 
@@ -57,7 +56,7 @@ def test_scopes(spec: dict[str, Any], namespace: str, scope: PolicyScope) -> Non
 
 
 def test_a_selector_names_the_policy_at_the_pods_it_fits() -> None:
-    result = policy_set(
+    result = Chosen(
         records(
             policy(WEB, "here", namespace="shop"),
             policy(WEB, "there", namespace="other"),
@@ -65,9 +64,7 @@ def test_a_selector_names_the_policy_at_the_pods_it_fits() -> None:
             policy({}, "all", namespace="shop"),
             policy({"selector": {"matchLabels": {"app": "web", "tier": "x"}}}, "more", namespace="shop"),
             policy({**WEB, "action": "AUDIT"}, "audit", namespace="shop"),
-        ),
-        ROOT,
-        dry_run=False,
+        )
     )
     assert result.selecting(pod(namespace="shop", labels={"app": "web"})) == ("istio-system/everywhere", "shop/here")
     assert result.selecting(pod(namespace=ROOT, labels={"app": "web"})) == ("istio-system/everywhere",)
@@ -239,12 +236,16 @@ def test_anything_else_is_enforced_and_what_is_no_boolean_is_said(written: str, 
     [
         ({"kind": "Service", "name": "web"}, "AncestorNotBound", "Service default/web is not bound to a waypoint"),
         ({"kind": "Service", "name": "no"}, "TargetNotFound", "Service default/no was not found"),
-        ({"kind": "Gateway", "name": "wp", "namespace": "x"}, "TargetNotFound", "Gateway x/wp was not found"),
+        (
+            {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "wp"},
+            "TargetNotFound",
+            "Gateway default/wp was not found",
+        ),
     ],
 )
 def test_a_policy_with_a_target_is_the_waypoints_affair(ref: dict[str, str], reason: str, message: str) -> None:
     web = raw("Service", "web", {"clusterIP": "10.96.0.1", "ports": [{"port": 80}]})
-    result = policy_set(records(web, policy({"targetRefs": [ref], "rules": [{}]})), ROOT, dry_run=False)
+    result = Chosen(records(web, policy({"targetRefs": [ref], "rules": [{}]})))
     assert result.policies == {}
     assert result.conditions["AuthorizationPolicy/default/p"] == (
         Condition("WaypointAccepted", "False", reason, message),
@@ -260,7 +261,7 @@ def closing(
     raw_object: dict[str, Any], *, stands: bool = False, namespace: str = "default"
 ) -> tuple[Any, Condition, Any]:
     refused = RefusedObject("AuthorizationPolicy", namespace, "p", ERROR, raw_object, stands)
-    result = policy_set(Records(refused=(refused,)), ROOT, dry_run=False)
+    result = Chosen(Records(refused=(refused,)))
     (condition,) = result.conditions[refused.key]
     return next(iter(result.policies.values()), None), condition, result
 
@@ -328,19 +329,8 @@ def test_an_invalid_policy_that_was_to_be_a_dry_run_closes_nothing() -> None:
 
 def test_what_is_refused_of_another_kind_is_not_a_policy() -> None:
     refused = RefusedObject("PeerAuthentication", "default", "p", ERROR, {"spec": {}}, False)
-    result = policy_set(Records(refused=(refused,)), ROOT, dry_run=False)
-    assert (result.policies, result.conditions) == ({}, {})
-
-
-def test_selectors_are_found_by_any_label() -> None:
-    index = ByLabel()
-    index.add("ns", {"a": "1", "b": "2"}, "both")
-    index.add("ns", {"b": "2"}, "b")
-    index.add("ns", {}, "all")
-    index.add("other", {"b": "2"}, "other")
-    assert sorted(index.names("ns", {"a": "1", "b": "2", "c": "3"})) == ["all", "b", "both"]
-    assert sorted(index.names("ns", {"a": "1"})) == ["all"]
-    assert sorted(index.names("none", {"a": "1"})) == []
+    result = Chosen(Records(refused=(refused,)))
+    assert (set(result.policies), result.conditions) == ({f"{ROOT}/istio_converted_static_strict"}, {})
 
 
 def test_a_translation_tells_what_it_left_out_and_which_rules_are_inert() -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from ambient.control.derive import DeriveSettings, derive
+from ambient.control.derive import derive
+from ambient.control.derive_world import DeriveSettings
 from ambient.model.policy import Match
 from tests.support.builders import raw, records, rule, strings
 

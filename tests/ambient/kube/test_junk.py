@@ -9,7 +9,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from ambient.control.derive import DeriveSettings, derive
+from ambient.control.derive import derive
+from ambient.control.derive_world import DeriveSettings
 from ambient.errors import InvalidInput
 from ambient.kube.objects import KINDS, Records, RefusedObject, parse_object
 from ambient.kube.yaml import parse_each

@@ -1,0 +1,62 @@
+"""What a policy with targetRefs is attached to: a waypoint's affair, of which a ztunnel never hears. Pure."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ambient.control.derive_waypoint import bind, waypoint
+from ambient.control.derive_world import World
+from ambient.kube.networking import Gateway, GatewayClass, ServiceEntry
+from ambient.kube.objects import AuthorizationPolicy, Condition, RequestAuthentication, Service
+from ambient.kube.policies import TargetRef
+
+ATTACHED: Final = "WaypointAccepted"
+
+
+def target_condition(record: AuthorizationPolicy | RequestAuthentication, world: World) -> Condition:
+    """Of a policy with at least one targetRef."""
+    results = [_one(record, ref, world) for ref in record.target_refs]
+    bound = [message for reason, message in results if reason == "Accepted"]
+    failed = [(reason, message) for reason, message in results if reason != "Accepted"]
+    if not failed:
+        return Condition(ATTACHED, "True", "Accepted", f"bound to {', '.join(dict.fromkeys(bound))}")
+    messages = ", ".join(message for _, message in failed)
+    if bound:
+        return Condition(
+            ATTACHED, "True", "PartiallyInvalid", f"bound to {', '.join(dict.fromkeys(bound))}; {messages}"
+        )
+    return Condition(ATTACHED, "False", failed[0][0], messages)
+
+
+def _one(record: AuthorizationPolicy | RequestAuthentication, ref: TargetRef, world: World) -> tuple[str, str]:
+    """A reason, and the waypoint's name ("Accepted") or why not."""
+    namespace = ref.namespace or record.namespace
+    title = f"{ref.kind} {namespace}/{ref.name}"
+    if namespace != record.namespace:
+        return "Invalid", f"{title} is not in the namespace of the policy"
+    match ref.group, ref.kind:
+        case "" | "core", "Service":
+            service = world.find(Service, namespace, ref.name)
+            return _behind(service, title, world)
+        case "networking.istio.io", "ServiceEntry":
+            return _behind(world.find(ServiceEntry, namespace, ref.name), title, world)
+        case "gateway.networking.k8s.io", "Gateway":
+            if world.find(Gateway, namespace, ref.name) is None:
+                return "TargetNotFound", f"{title} was not found"
+            found = waypoint(world, namespace, ref.name)
+            return ("Accepted", str(found)) if found else ("AncestorNotBound", f"{title} is not ready")
+        case "gateway.networking.k8s.io", "GatewayClass":
+            if record.namespace != world.settings.root_namespace:
+                where = world.settings.root_namespace
+                return "Invalid", f"GatewayClass {ref.name}: only policies in namespace {where} may name a class"
+            if world.find(GatewayClass, "", ref.name) is None:
+                return "TargetNotFound", f"GatewayClass {ref.name} was not found"
+            return "Accepted", f"GatewayClass {ref.name}"
+    return "Invalid", f"{ref.group or 'core'}/{ref.kind} is nothing that a policy can be attached to"
+
+
+def _behind(target: Service | ServiceEntry | None, title: str, world: World) -> tuple[str, str]:
+    if target is None:
+        return "TargetNotFound", f"{title} was not found"
+    name = bind(world, target, target.labels, "service").name
+    return ("Accepted", name) if name else ("AncestorNotBound", f"{title} is not bound to a waypoint")

@@ -1,0 +1,12 @@
+"""What becomes of objects, row by row: the table `network`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.derivation import Row, table
+
+
+@pytest.mark.parametrize("row", table("network"), ids=lambda row: row.name)
+def test_row(row: Row) -> None:
+    row.check()
