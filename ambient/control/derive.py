@@ -7,7 +7,7 @@ on something that changed; its result is that of `derive`, which starts from not
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -42,6 +42,7 @@ _SHARED = "the shared policy"
 _ALLOCATIONS = "all allocations"
 _WHOLE = (_GATEWAYS, _SHARED, _ALLOCATIONS)
 """What is derived from all objects of a kind together and not from one of them."""
+Value = Workload | Service | Authorization
 Allocations = Mapping[str, tuple[tuple[str, IpAddress], ...]]
 
 
@@ -49,7 +50,7 @@ Allocations = Mapping[str, tuple[tuple[str, IpAddress], ...]]
 class Changes:
     """Of a `Derived` against the one before it: values that are new or different, xDS names that are gone."""
 
-    put: tuple[Workload | Service | Authorization, ...]
+    put: tuple[Value, ...]
     gone_addresses: tuple[str, ...]
     gone_policies: tuple[str, ...]
 
@@ -107,6 +108,7 @@ class Derivation:
         self._conditions: dict[str, tuple[Condition, ...]] = {}
         self._allocations: Allocations = {}
         self._fresh = True
+        self._revision = -1
 
     def update(self, records: Records) -> Derived:
         """What the records are derived to. After an error the next call starts from nothing."""
@@ -151,16 +153,17 @@ class Derivation:
         world.dirty.clear()
         world.touched.clear()
         due: set[str] = set()
-        for key, record in records.by_key.items():
-            old = self._records.get(key)
-            if old is not record and old != record:
+        for key in self._candidates(records):
+            record, old = records.by_key.get(key), self._records.get(key)
+            if record is None and old is not None:
+                world.drop(key)
+                del self._records[key]
+                due.add(key)
+            elif record is not None and old is not record and old != record:
                 world.put(record)
                 self._records[key] = record
                 due.add(key)
-        for key in self._records.keys() - records.by_key.keys() if len(self._records) > len(records.by_key) else ():
-            world.drop(key)
-            del self._records[key]
-            due.add(key)
+        self._revision = records.revision
         refused = {one.key: one for one in records.refused}
         for key, one in refused.items():
             if self._refused.get(key) is not one:
@@ -174,6 +177,13 @@ class Derivation:
             due |= self._resting.get(fact, set())
         due |= world.touched
         return due
+
+    def _candidates(self, records: Records) -> Iterable[str]:
+        """Keys of the records that may differ from those we have."""
+        if records.changed is not None and records.revision == self._revision + 1:
+            return records.changed
+        gone = self._records.keys() - records.by_key.keys()
+        return [*gone, *(key for key, record in records.by_key.items() if self._records.get(key) is not record)]
 
     def _forget_facts(self, key: str) -> None:
         for fact in self._rests_on.pop(key, ()):
@@ -191,7 +201,7 @@ class Derivation:
             self._resting.setdefault(fact, set()).add(key)
 
     def _apply(self, before: Mapping[str, _Output], after: Mapping[str, _Output]) -> Changes:
-        put: list[Workload | Service | Authorization] = []
+        put: list[Value] = []
         workloads = {one.uid: one for output in after.values() for one in output.workloads}
         services = {one.key: one for output in after.values() for one in output.services}
         policies = {one.key: one for output in after.values() for one in output.policies}

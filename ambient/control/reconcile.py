@@ -10,16 +10,17 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 
 from ambient.ca.entitle import Tenancy
 from ambient.control.certificates import Certificates
-from ambient.control.derive import Derived
+from ambient.control.derive import Derived, Value
 from ambient.control.discovery import Discovery
 from ambient.control.metrics import ControlMetrics
 from ambient.kube.objects import Condition, Pod, Record, Records
 from ambient.kube.source import ObjectSource, StatusSink
 from ambient.xds.catalogue import Catalogue
-from ambient.xds.codec import TYPES
+from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES
 
 WRITER = "control"
 
@@ -82,7 +83,9 @@ class Reconciler:
         for hear in self.listeners:
             hear(records)
         # Tenancies first: whoever is told about a pod may ask for its certificate at once.
-        await self._certificates.tenancies_changed(tenancies_of(records.of(Pod)))
+        await self._certificates.tenancies_changed(
+            tenancies_of(record for record in records.by_key.values() if isinstance(record, Pod))
+        )
         try:
             derived = await asyncio.to_thread(self._derive, records)
         except Exception as error:
@@ -91,9 +94,7 @@ class Reconciler:
             _log.exception("%s", self.failure)
             return
         self.failure = ""
-        changes = self._catalogue.update(
-            [*derived.policies.values(), *derived.services.values(), *derived.workloads.values()], records.revision
-        )
+        changes = self._serve(derived, records.revision)
         first = self._seen is None
         self._seen, self.observed = stamp, records.revision
         self.writers = writers
@@ -104,6 +105,16 @@ class Reconciler:
         # Let the streams write before the slower work on files begins.
         await asyncio.sleep(0)
         self._write_status(records, derived.conditions)
+        self._give_addresses(records, derived)
+
+    def _serve(self, derived: Derived, revision: int) -> int:
+        """Into the catalogue; gives how many resources changed."""
+        news = derived.changes
+        if news is None or not self._catalogue.filled:
+            everything: Iterable[Value] = chain(derived.policies.values(), derived.services.values(), derived.workloads.values())
+            return self._catalogue.update(everything, revision)
+        gone = {ADDRESS_TYPE: news.gone_addresses, AUTHORIZATION_TYPE: news.gone_policies}
+        return self._catalogue.change(news.put, gone, revision)
 
     def _count(self, records: Records, seconds: float) -> None:
         self._metrics.derive_seconds.observe(seconds)
@@ -127,9 +138,21 @@ class Reconciler:
 
     def _say(self, target: Record | str, conditions: Sequence[Condition]) -> None:
         try:
-            if conditions:
+            if conditions or isinstance(target, Record):
                 self._status.conditions(target, conditions)
             else:
                 self._status.forget(target)
         except OSError as error:
             _log.error("cannot write the status of %s: %s", getattr(target, "key", target), error)
+
+    def _give_addresses(self, records: Records, derived: Derived) -> None:
+        for key, given in derived.allocations.items():
+            record = records.by_key.get(key)
+            if record is None:
+                continue
+            try:
+                self._status.addresses(record, [(host, str(address)) for host, address in given])
+            except OSError as error:
+                _log.error("cannot give %s its addresses: %s", key, error)
+            # What was given is served once it can be read: the next snapshot is news although we wrote it.
+            self._seen = None

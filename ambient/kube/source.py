@@ -5,7 +5,7 @@ Everything that reads objects is written against the two protocols here and does
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable, Mapping
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -32,6 +32,9 @@ class StatusSink(Protocol):
 
     def conditions(self, target: Record | str, conditions: Iterable[Condition]) -> None:
         """Replace all conditions that this writer gives the object."""
+
+    def addresses(self, target: Record, addresses: Sequence[tuple[str, str]]) -> None:
+        """Give the hosts of a ServiceEntry these addresses (host, address) in its status, in the place of others."""
 
     def forget(self, target: Record | str) -> None:
         """Take back everything said about the object."""

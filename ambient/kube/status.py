@@ -7,7 +7,7 @@ said about a deleted pod never sticks to a new one of the same name.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,10 @@ class StatusWriter:
         """Set status fields (phase, ready, podIPs, ...); None takes one away."""
         content = {**self._read(target), **fields}
         self._write(target, {name: value for name, value in content.items() if value is not None})
+
+    def addresses(self, target: Record, addresses: Sequence[tuple[str, str]]) -> None:
+        """status.addresses of a ServiceEntry, as (host, address)."""
+        self.set(target, addresses=[{"host": host, "value": address} for host, address in addresses])
 
     def forget(self, target: Record | str) -> None:
         """Take back everything said about the object."""

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ambient.errors import MeshError
 from ambient.kube.api.client import FIELD_MANAGER, ApiClient
 from ambient.kube.api.failure import ApiUnavailable, Conflict, NotThere
+from ambient.kube.networking import ServiceEntry
 from ambient.kube.records import Condition, Record
 from ambient.kube.resource import Resource
 
@@ -38,12 +39,13 @@ _log = logging.getLogger("ambient.kube.api.status")
 
 @dataclass(slots=True)
 class _Words:
-    """What is to be said of one object. `conditions` None: nothing was ever said of them."""
+    """What is to be said of one object. `conditions`, `addresses` None: nothing was ever said of them."""
 
     uid: str
     generation: int = 0
     annotations: dict[str, str | None] = field(default_factory=dict)
     conditions: tuple[Condition, ...] | None = None
+    addresses: tuple[tuple[str, str], ...] | None = None
 
 
 class ApiSink:
@@ -80,6 +82,11 @@ class ApiSink:
     def conditions(self, target: Record | str, conditions: Iterable[Condition]) -> None:
         key, words = self._about(target)
         words.conditions = tuple(conditions)
+        self._enqueue(key)
+
+    def addresses(self, target: Record, addresses: Sequence[tuple[str, str]]) -> None:
+        key, words = self._about(target)
+        words.addresses = tuple(addresses)
         self._enqueue(key)
 
     def forget(self, target: Record | str) -> None:
@@ -186,6 +193,12 @@ class ApiSink:
         if words.conditions is not None and not _said(record, words.conditions):
             await self._write_conditions(place, name, where, words)
             wrote = True
+        if words.addresses is not None and isinstance(record, ServiceEntry) and not _given(record, words.addresses):
+            given = [{"host": host, "value": address} for host, address in words.addresses]
+            bound = {"uid": words.uid} if words.uid else {}
+            body = {"metadata": bound, "status": {"addresses": given}}
+            await self._client.patch(place, name, body, where, subresource="status")
+            wrote = True
         self.written += wrote
         return wrote
 
@@ -241,6 +254,10 @@ def _said(record: Record | None, conditions: tuple[Condition, ...]) -> bool:
         return not conditions
     ours = {c.type: c for c in record.conditions if c.type in OWN_TYPES}
     return ours == {c.type: c for c in conditions}
+
+
+def _given(entry: ServiceEntry, addresses: tuple[tuple[str, str], ...]) -> bool:
+    return tuple((host, str(address)) for host, address in entry.allocated) == addresses
 
 
 def _ours(metadata: Mapping[str, Any]) -> bool:

@@ -10,6 +10,7 @@ from ambient.ca.entitle import Tenancy
 from ambient.control.derive import Derived
 from ambient.control.reconcile import tenancies_of
 from ambient.kube.objects import Pod, Records
+from ambient.model.workload import Service
 from ambient.xds.codec import ADDRESS_TYPE
 from tests.support.control import ControlBench, until
 
@@ -63,6 +64,32 @@ def test_conditions_are_written_and_taken_back_with_their_object(tmp_path: Path)
             await until(lambda: status(bench, key).get("conditions"))
             bench.folder.delete([key])
             await until(lambda: not status(bench, key))
+
+    asyncio.run(scenario())
+
+
+ENTRY = """
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: {name}, namespace: shop}}
+spec: {{hosts: [{name}.example.com], resolution: DNS, ports: [{{number: 443, name: tls}}]}}
+---
+"""
+
+
+def test_an_entry_is_given_addresses_that_are_served_and_stay(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench:
+
+            def served() -> list[str]:
+                found = bench.plane.catalogue.records(ADDRESS_TYPE).get("shop/api.example.com")
+                return [str(vip) for vip in found.addresses] if isinstance(found, Service) else []
+
+            bench.apply(ENTRY.format(name="api"))
+            await until(lambda: served() == ["/240.240.0.1", "/2001:2::1"])
+            revision = bench.apply(ENTRY.format(name="aaa"))
+            await until(lambda: bench.plane.reconciler.observed == revision)
+            assert served() == ["/240.240.0.1", "/2001:2::1"]
 
     asyncio.run(scenario())
 

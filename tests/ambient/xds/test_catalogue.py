@@ -31,6 +31,18 @@ def test_an_update_that_changes_nothing_makes_no_generation() -> None:
     assert (catalogue.generation, catalogue.revision) == (generation, 2)
 
 
+def test_a_change_puts_and_removes_what_it_names_and_leaves_the_rest() -> None:
+    catalogue = Catalogue()
+    catalogue.update([A, simple_policy("p")], 1)
+    first = catalogue.generation
+    assert catalogue.change([B], {ADDRESS_TYPE: [A.uid, "never there"], AUTHORIZATION_TYPE: []}, 2) == 2
+    assert set(catalogue.resources(ADDRESS_TYPE)) == {B.uid}
+    assert set(catalogue.resources(AUTHORIZATION_TYPE)) == {"ns/p"}
+    assert set(catalogue.changed_since(ADDRESS_TYPE, first)) == {A.uid, B.uid}
+    assert catalogue.change([], {}, 3) == 0
+    assert (catalogue.generation, catalogue.revision) == (first + 1, 3)
+
+
 def test_changes_since_a_generation_are_those_after_it_per_type() -> None:
     catalogue = Catalogue()
     catalogue.update([A, B], 1)

@@ -264,3 +264,33 @@ def test_the_time_of_transition_stays_while_the_status_does() -> None:
     assert (same[0]["lastTransitionTime"], same[0]["observedGeneration"]) == ("first", 2)
     assert merged_conditions(same, (REFUSED,), 2, "later")[0]["lastTransitionTime"] == "later"
     assert merged_conditions(same, (), 2, "later") == []
+
+
+ENTRY = {
+    "apiVersion": "networking.istio.io/v1",
+    "kind": "ServiceEntry",
+    "metadata": {"name": "api", "namespace": "shop", "uid": "u2"},
+    "spec": {"hosts": ["a.example.com"], "resolution": "DNS", "ports": [{"number": 1, "name": "tcp"}]},
+    "status": {"conditions": [{"type": "Theirs", "status": "True"}]},
+}
+GIVEN = [("a.example.com", "240.240.0.1"), ("a.example.com", "2001:2::1")]
+
+
+def test_an_entry_is_given_its_addresses_once_and_keeps_what_else_its_status_says() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.api.put(ENTRY)
+
+        def status() -> dict[str, Any]:
+            return (bench.api.stored("ServiceEntry", "api", "shop") or {})["status"]
+
+        record = bench.look("ServiceEntry/shop/api")
+        assert record is not None
+        bench.sink.addresses(record, GIVEN)
+        await eventually(lambda: "addresses" in status())
+        assert status()["addresses"] == [{"host": host, "value": value} for host, value in GIVEN]
+        assert status()["conditions"] == [{"type": "Theirs", "status": "True"}]
+        bench.sink.addresses(record, GIVEN)
+        await eventually(lambda: not bench.sink.waiting)
+        assert bench.writes == 1
+
+    writing(scenario)
