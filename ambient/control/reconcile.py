@@ -111,7 +111,9 @@ class Reconciler:
         """Into the catalogue; gives how many resources changed."""
         news = derived.changes
         if news is None or not self._catalogue.filled:
-            everything: Iterable[Value] = chain(derived.policies.values(), derived.services.values(), derived.workloads.values())
+            everything: Iterable[Value] = chain(
+                derived.policies.values(), derived.services.values(), derived.workloads.values()
+            )
             return self._catalogue.update(everything, revision)
         gone = {ADDRESS_TYPE: news.gone_addresses, AUTHORIZATION_TYPE: news.gone_policies}
         return self._catalogue.change(news.put, gone, revision)
