@@ -63,6 +63,17 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
             ("ambient explain shop/web shop/db:5432", "ambient explain 10.1.2.3 db.shop.svc.cluster.local:5432"),
         ),
         "lab": Command("lab", "the one-machine lab", ("ambient lab up", "ambient lab apply -f app.yaml"), raw=True),
+        "ticket": Command(
+            "ticket",
+            "make a ticket with which a workload outside Kubernetes may join, once",
+            ("ambient ticket create --group shop/ledger", "ambient ticket create --group shop/ledger --ttl 10m"),
+        ),
+        "join": Command(
+            "join",
+            "on a machine outside Kubernetes: be a member of the mesh until told to end",
+            ("ambient join --netns ledger --ticket ledger.ticket",),
+            mesh=False,
+        ),
         "demo": Command("demo", "tell and prove the story in a lab of its own", ("ambient demo --keep",), mesh=False),
         "agent": Command("process", "run the node agent (set up by its environment)", ("ambient agent",), raw=True),
         "control": Command("process", "run the control plane", ("ambient control",), raw=True),

@@ -13,6 +13,7 @@ from ambient.control.derive_service import endpoint_ports, entry_endpoint_ports,
 from ambient.control.derive_waypoint import bind, instance_tunnel
 from ambient.control.derive_world import World
 from ambient.kube import syntax
+from ambient.kube.joined import UNHEALTHY, is_joined, joined_node
 from ambient.kube.networking import Endpoint, WorkloadEntry
 from ambient.kube.objects import Condition, Node, Pod, Record
 from ambient.kube.objects import Service as KubeService
@@ -101,6 +102,8 @@ def entry_workload(entry: WorkloadEntry, world: World) -> tuple[Workload | None,
         canonical_name=canonical,
         canonical_revision=revision,
         workload_name=entry.name,
+        node=joined_node(entry.namespace, entry.name) if is_joined(entry.annotations) else "",
+        status=Health.UNHEALTHY if _unwell(entry) else Health.HEALTHY,
         native_tunnel=native,
         authorization_policies=policies_of(world, entry.namespace, labels),
         cluster_id=settings.cluster_id,
@@ -110,6 +113,12 @@ def entry_workload(entry: WorkloadEntry, world: World) -> tuple[Workload | None,
         capacity=entry.endpoint.weight or 1,
     )
     return workload, binding.conditions
+
+
+def _unwell(entry: WorkloadEntry) -> bool:
+    """Its machine says so (ours by annotation, others' by condition)."""
+    healthy = entry.condition("Healthy")
+    return bool(entry.annotations.get(UNHEALTHY)) or (healthy is not None and healthy.status == "False")
 
 
 def place_of(endpoint: Endpoint, world: World) -> Place | None:

@@ -17,6 +17,8 @@ from ambient.control.certificates import Certificates
 from ambient.control.derive import Derived, Value
 from ambient.control.discovery import Discovery
 from ambient.control.metrics import ControlMetrics
+from ambient.kube.joined import is_joined, joined_node
+from ambient.kube.networking import WorkloadEntry
 from ambient.kube.objects import Condition, Pod, Record, Records
 from ambient.kube.source import ObjectSource, StatusSink
 from ambient.xds.catalogue import Catalogue
@@ -33,6 +35,15 @@ def tenancies_of(pods: Iterable[Pod]) -> frozenset[Tenancy]:
         Tenancy(pod.node_name, pod.namespace, pod.service_account)
         for pod in pods
         if pod.node_name and pod.phase not in ("Succeeded", "Failed")
+    )
+
+
+def joined_tenancies(entries: Iterable[WorkloadEntry]) -> frozenset[Tenancy]:
+    """Each machine that has joined may have certificates of its own account, of no other."""
+    return frozenset(
+        Tenancy(joined_node(one.namespace, one.name), one.namespace, one.endpoint.service_account or "default")
+        for one in entries
+        if is_joined(one.annotations)
     )
 
 
@@ -85,6 +96,7 @@ class Reconciler:
         # Tenancies first: whoever is told about a pod may ask for its certificate at once.
         await self._certificates.tenancies_changed(
             tenancies_of(record for record in records.by_key.values() if isinstance(record, Pod))
+            | joined_tenancies(record for record in records.by_key.values() if isinstance(record, WorkloadEntry))
         )
         try:
             derived = await asyncio.to_thread(self._derive, records)

@@ -22,11 +22,15 @@ from typing import Any, Final
 import grpc
 import grpc.aio
 
+from ambient.control import join
 from ambient.control.certificates import Certificates
 from ambient.control.derive import Derivation, Derived
 from ambient.control.derive_world import DeriveSettings
 from ambient.control.discovery import Discovery
 from ambient.control.http import HttpServer, Page
+from ambient.control.join import Joins
+from ambient.control.join_rpc import JoinService
+from ambient.control.join_store import open_store
 from ambient.control.log import set_up_logging
 from ambient.control.metrics import ControlMetrics
 from ambient.control.reconcile import WRITER, Reconciler
@@ -66,6 +70,12 @@ class ControlPlane:
         self._settings = settings
         self.metrics = ControlMetrics()
         self.trust = Trust(settings, environment, self.metrics)
+        self._joins = Joins(
+            open_store(settings.objects, environment),
+            lambda: self.trust.members.records,
+            join.Mesh(settings.cluster, settings.trust_domain, settings.network, settings.cluster_domain),
+            grace_s=settings.join_grace_s,
+        )
         self.catalogue = Catalogue()
         self.discovery = Discovery(
             self.catalogue,
@@ -80,7 +90,7 @@ class ControlPlane:
             self.trust.issuer,
             self.metrics,
             trust_domain=settings.trust_domain,
-            node_accounts=settings.node_accounts,
+            node_accounts=settings.node_accounts | join.NODE_ACCOUNTS,
             longest_ttl_s=settings.longest_ttl_s,
             patience_s=settings.news_patience_s,
             refused=self.trust.identity_refused,
@@ -98,6 +108,7 @@ class ControlPlane:
         if self.trust.bundles is not None:
             self.reconciler.listeners.append(self.trust.bundles.hear)
             self.metrics.bundles(self.trust.bundles)
+        self.reconciler.listeners.append(self.trust.members.hear)
         self._http = HttpServer(
             {
                 "/ready": self._ready,
@@ -116,7 +127,8 @@ class ControlPlane:
         """Listen; raises Unavailable when an address cannot be had. The ports are in `xds_port` and `http_port`."""
         await self.trust.start()
         server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=self._settings.most_streams + 256)
-        server.add_generic_rpc_handlers((self.discovery.handler(), self.certificates.handler()))
+        joining = JoinService(self._joins)
+        server.add_generic_rpc_handlers((self.discovery.handler(), self.certificates.handler(), joining.handler()))
         listen = self._settings.xds_listen
         try:
             self.xds_port = server.add_secure_port(str(listen), self.trust.tls.credentials())
@@ -136,6 +148,7 @@ class ControlPlane:
             group.create_task(self._source.run())
             group.create_task(self.reconciler.run(self._source))
             group.create_task(self.trust.run())
+            group.create_task(self._joins.run())
 
     async def stop(self) -> None:
         """End open streams after a short grace; clients reconnect to whoever comes next."""

@@ -100,6 +100,7 @@ class ControlSettings:
     stream_age_s: float = setting("AMBIENT_STREAM_AGE", duration, "30m")
     patience_s: float = setting("AMBIENT_CLIENT_PATIENCE", duration, "20s")
     news_patience_s: float = setting("AMBIENT_NEWS_PATIENCE", duration, "1s")
+    join_grace_s: float = setting("AMBIENT_JOIN_GRACE", duration, "60s")
     most_streams: int = setting("AMBIENT_MOST_STREAMS", integer(1, 100_000), "4000")
     namespace: str = setting("POD_NAMESPACE", text, "ambient-system")
     replica: str = setting("POD_NAME", text, "")

@@ -17,10 +17,12 @@ from cryptography import x509
 from ambient.ca.entitle import NotEntitled
 from ambient.ca.rotation import Pace
 from ambient.ca.token import Caller
+from ambient.control import join
 from ambient.control.access import Gate, Verifier
 from ambient.control.authority import SigningAuthority
 from ambient.control.ca_store import CaStore, FolderStore, PluggedStore, SecretStore
 from ambient.control.issuers import Issuer, NoIssuer, OwnIssuer
+from ambient.control.join import JoinedTokens
 from ambient.control.kubernetes_signer import KubernetesSigner
 from ambient.control.metrics import ControlMetrics
 from ambient.control.root_bundles import RootBundles
@@ -43,15 +45,16 @@ _log = logging.getLogger("ambient.control.trust")
 
 
 class Trust:
-    """`gate`, `issuer` and `tls` are for the servers; `bundles` (in a cluster) tells every namespace the roots.
-    `leading`: whether we are the replica that writes."""
+    """`gate`, `issuer` and `tls` are for the servers; `members` has to hear of the objects; `bundles` (in a cluster)
+    tells every namespace the roots. `leading`: whether we are the replica that writes."""
 
     def __init__(self, settings: ControlSettings, environment: Mapping[str, str], metrics: ControlMetrics) -> None:
         """Raises InvalidInput for settings that do not go together."""
         self._settings = settings
         self._metrics = metrics
         self.api = ApiClient.open(environment) if settings.objects == KUBERNETES else None
-        self.gate = Gate(self._verifier(), accounts=settings.client_accounts)
+        self.members = JoinedTokens(self._verifier())
+        self.gate = Gate(self.members, accounts=settings.client_accounts | join.ACCOUNTS)
         self.authority = self._authority() if settings.issuer == "own" else None
         self.issuer = self._issuer()
         self.tls = ServerCertificate(self.issuer, settings.server_names, settings.xds_listen.ip)

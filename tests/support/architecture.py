@@ -37,7 +37,8 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "control": _BELOW_PROGRAMS,
         "agent": _BELOW_PROGRAMS,
         "lab": _BELOW_PROGRAMS,
-        "cli": _BELOW_PROGRAMS | {"lab"},
+        "join": _BELOW_PROGRAMS | {"lab"},
+        "cli": _BELOW_PROGRAMS | {"lab", "join"},
     }
 )
 """What each part of `ambient` may import of the others."""

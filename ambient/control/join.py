@@ -1,0 +1,251 @@
+"""Workloads outside Kubernetes: who may join by which ticket, what is kept of them, and when they are gone.
+
+A machine that joins becomes a WorkloadEntry made from its WorkloadGroup's template. It gives signs of life; with them
+comes whether it is well. Without any for the grace time its entry is removed, as it is when it says that it leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ambient.ca.ticket import admit, checked, digest, expired, new_secret, read_session
+from ambient.ca.token import Caller
+from ambient.control.access import Verifier
+from ambient.control.join_store import EntryStore, Object
+from ambient.errors import InvalidInput, MeshError, Refused
+from ambient.kube import syntax
+from ambient.kube.joined import DOMAIN, GROUP, REDIRECTION, SEEN, SESSION, UNHEALTHY, is_joined, joined_node
+from ambient.kube.networking import WorkloadEntry, WorkloadGroup
+from ambient.kube.objects import Node, Pod, Records, Service, parse_object
+from ambient.model.address import IpAddress, parse_ip
+
+NAMESPACE: Final = "_join"
+"""Where the accounts of machines that joined live: no Kubernetes namespace can have this name."""
+ACCOUNTS: Final = frozenset({f"{NAMESPACE}/agent", f"{NAMESPACE}/ztunnel"})
+NODE_ACCOUNTS: Final = frozenset({f"{NAMESPACE}/ztunnel"})
+_LONGEST_WHY: Final = 200
+_NAME_PART: Final = re.compile(r"[^a-z0-9]+")
+_MOST_SPENT: Final = 4096
+
+_log = logging.getLogger("ambient.control.join")
+
+
+@dataclass(frozen=True, slots=True)
+class Mesh:
+    """What a machine has to know of us."""
+
+    cluster: str
+    trust_domain: str
+    network: str
+    cluster_domain: str
+
+
+class Joins:
+    """`records`: the objects as they are known now."""
+
+    def __init__(
+        self,
+        store: EntryStore,
+        records: Callable[[], Records],
+        mesh: Mesh,
+        *,
+        grace_s: float,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._records = records
+        self._mesh = mesh
+        self._grace_s = grace_s
+        self._clock = clock
+        self._began = clock()
+        self._spent: dict[str, None] = {}
+
+    async def join(self, ask: Mapping[str, Any]) -> dict[str, Any]:
+        """Spend a ticket: {namespace, group, number, secret, address} in; what the machine is, its session's secret and
+        its group's probe out. Raises InvalidInput, Refused, Unavailable; then nothing is kept."""
+        namespace, name, number, secret = checked(*(ask.get(key) for key in ("namespace", "group", "number", "secret")))
+        address = parse_ip(str(ask.get("address", "")))
+        group = await self._store.read(WorkloadGroup.kind, namespace, name)
+        annotations = (group or {}).get("metadata", {}).get("annotations") or {}
+        if group is None or number in self._spent:
+            annotations = {}
+        key = admit(annotations, number, secret, self._clock())
+        assert group is not None
+        record = parse_object(group, "join", observed=True)
+        assert isinstance(record, WorkloadGroup)
+        self._check_address(address)
+        session = new_secret()
+        entry = entry_of(record, address, session, self._clock())
+        complaint = syntax.dns_subdomain(joined_node(namespace, entry["metadata"]["name"]))
+        if complaint:
+            raise InvalidInput("group", f"{namespace}/{name}", complaint)
+        others = [other for other in expired(annotations, self._clock()) if other != key]
+        # Spent first: who then fails to get his entry asks for a new ticket, and nobody gets two for one.
+        self._note_spent(number)
+        await self._store.annotate(group, dict.fromkeys([key, *others]))
+        await self._store.create(entry)
+        called = entry["metadata"]["name"]
+        _log.info("ticket %s of group %s/%s is spent: %s joins as %s", number, namespace, name, address, called)
+        return {
+            "namespace": namespace,
+            "entry": called,
+            "node": joined_node(namespace, called),
+            "session": session,
+            "serviceAccount": record.template.service_account or "default",
+            "probe": dict(record.probe),
+            "cluster": self._mesh.cluster,
+            "trustDomain": self._mesh.trust_domain,
+            "clusterDomain": self._mesh.cluster_domain,
+            "network": record.template.network or self._mesh.network,
+            "beatSeconds": self._grace_s / 6,
+        }
+
+    async def beat(self, token: str, *, why: str, captured: bool) -> None:
+        """A sign of life. `why`: it is not well, because; `captured`: its traffic goes through its ztunnel. Raises
+        Refused for who is no (longer) a member."""
+        entry = await self._member(token)
+        annotations = entry["metadata"].get("annotations") or {}
+        wanted: dict[str, str | None] = {
+            UNHEALTHY: why[:_LONGEST_WHY] or None,
+            REDIRECTION: "enabled" if captured else None,
+        }
+        changes = {key: value for key, value in wanted.items() if annotations.get(key) != value}
+        if changes or self._clock() - _seen(annotations) > self._grace_s / 3:
+            await self._store.annotate(entry, {**changes, SEEN: str(int(self._clock()))})
+        if UNHEALTHY in changes:
+            _log.info("%s is %s", _title(entry), f"not well: {why}" if why else "well")
+
+    async def leave(self, token: str) -> None:
+        """The machine goes: its entry goes at once. Raises as `beat`."""
+        entry = await self._member(token)
+        await self._store.delete(entry)
+        _log.info("%s left", _title(entry))
+
+    async def sweep(self) -> None:
+        """Remove the entries that have given no sign of life for the grace time; not before we could have heard one."""
+        now = self._clock()
+        if now - self._began < self._grace_s:
+            return
+        for record in self._records().of(WorkloadEntry):
+            if not is_joined(record.annotations) or now - _seen(record.annotations) <= self._grace_s:
+                continue
+            entry = await self._store.read(WorkloadEntry.kind, record.namespace, record.name)
+            annotations = (entry or {}).get("metadata", {}).get("annotations") or {}
+            if entry is not None and is_joined(annotations) and now - _seen(annotations) > self._grace_s:
+                await self._store.delete(entry)
+                _log.warning("%s gave no sign of life for %g s: removed", _title(entry), self._grace_s)
+
+    async def run(self) -> None:
+        """Sweep until cancelled."""
+        while True:
+            await asyncio.sleep(self._grace_s / 6)
+            try:
+                await self.sweep()
+            except MeshError as error:
+                _log.warning("cannot remove who is gone: %s", error)
+
+    async def _member(self, token: str) -> Object:
+        """The entry that a session's token speaks for, as it is stored."""
+        parts = read_session(token)
+        if parts is None:
+            raise Refused("token", why="not a session of a workload that has joined")
+        _, namespace, name, secret = parts
+        entry = await self._store.read(WorkloadEntry.kind, namespace, name)
+        annotations = (entry or {}).get("metadata", {}).get("annotations") or {}
+        if entry is None or not hmac.compare_digest(annotations.get(SESSION, ""), digest(secret)):
+            raise Refused("token", why="this machine is no member (any more)")
+        return entry
+
+    def _check_address(self, address: IpAddress) -> None:
+        """Nobody takes over what belongs to somebody else."""
+        if address.is_loopback or address.is_unspecified or address.is_multicast or address.is_link_local:
+            raise InvalidInput("address", str(address), "others cannot reach it")
+        records = self._records()
+        held = [
+            *((pod, pod.ips) for pod in records.of(Pod) if pod.phase not in ("Succeeded", "Failed")),
+            *((service, service.cluster_ips) for service in records.of(Service)),
+            *((node, node.addresses) for node in records.of(Node)),
+        ]
+        for owner, addresses in held:
+            if address in addresses:
+                raise Refused("address", str(address), f"is that of {owner.key}")
+        for entry in records.of(WorkloadEntry):
+            if entry.endpoint.address == str(address) and not entry.deleting:
+                raise Refused("address", str(address), f"is that of {entry.key}")
+
+    def _note_spent(self, number: str) -> None:
+        self._spent[number] = None
+        while len(self._spent) > _MOST_SPENT:
+            del self._spent[next(iter(self._spent))]
+
+
+class JoinedTokens:
+    """Verifies sessions of machines that joined by the entries there are, all other tokens by `others`."""
+
+    def __init__(self, others: Verifier) -> None:
+        self._others = others
+        self.records = Records()
+
+    def hear(self, records: Records) -> None:
+        """The objects, from now on."""
+        self.records = records
+
+    async def verify(self, token: str) -> Caller:
+        """Raises Refused, Unavailable."""
+        parts = read_session(token)
+        if parts is None:
+            caller = await self._others.verify(token)
+            if caller.node.endswith(DOMAIN):
+                raise Refused("token", why=f"no node of a cluster may be called {caller.node}")
+            return caller
+        role, namespace, name, secret = parts
+        entry = self.records.find(WorkloadEntry, namespace, name)
+        known = entry.annotations.get(SESSION, "") if entry is not None and not entry.deleting else ""
+        if not hmac.compare_digest(known, digest(secret)):
+            raise Refused("token", why="this machine is no member (yet, or any more)")
+        return Caller(joined_node(namespace, name), NAMESPACE, role)
+
+
+def entry_of(group: WorkloadGroup, address: IpAddress, session: str, now_unix: float) -> Object:
+    """The WorkloadEntry of a machine with this address. Pure."""
+    template = group.template
+    name = f"{group.name}-{_NAME_PART.sub('-', str(address)).strip('-')}"
+    spec: Object = {"address": str(address), "serviceAccount": template.service_account or "default"}
+    for key, value in (
+        *(("ports", dict(template.ports)), ("labels", dict(template.labels)), ("network", template.network)),
+        *(("locality", template.locality), ("weight", template.weight)),
+    ):
+        if value:
+            spec[key] = value
+    metadata: Object = {
+        "name": name,
+        "namespace": group.namespace,
+        "labels": dict(group.entry_labels),
+        "annotations": {
+            **group.entry_annotations,
+            GROUP: group.name,
+            SESSION: digest(session),
+            SEEN: str(int(now_unix)),
+            UNHEALTHY: "has just joined",
+        },
+    }
+    if group.uid:
+        owner = {"apiVersion": "networking.istio.io/v1", "kind": group.kind, "name": group.name, "uid": group.uid}
+        metadata["ownerReferences"] = [owner]
+    return {"apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry", "metadata": metadata, "spec": spec}
+
+
+def _seen(annotations: Mapping[str, str]) -> float:
+    text = annotations.get(SEEN, "")
+    return float(text) if text.isascii() and text.isdigit() else 0.0
+
+
+def _title(entry: Object) -> str:
+    return f"WorkloadEntry {entry['metadata']['namespace']}/{entry['metadata']['name']}"

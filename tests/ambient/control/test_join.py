@@ -1,0 +1,250 @@
+"""Who may join, what is kept of him, and how he goes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+
+from ambient.ca.token import Caller
+from ambient.control.join import entry_of
+from ambient.control.reconcile import joined_tenancies
+from ambient.errors import InvalidInput, MeshError, Refused
+from ambient.kube.joined import REDIRECTION, SESSION, UNHEALTHY, joined_node
+from ambient.kube.networking import WorkloadGroup
+from ambient.kube.objects import parse_object
+from ambient.model.address import parse_ip
+from tests.support.joining import ADDRESS, GRACE_S, Joining, token_of
+
+ENTRY = "ledger-192-0-2-7"
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Joining:
+    made = Joining(tmp_path)
+    made.group()
+    return made
+
+
+def _refused(work: Callable[[], Awaitable[object]]) -> MeshError:
+    with pytest.raises(MeshError) as error:
+        asyncio.run(work())  # type: ignore[arg-type]
+    return error.value
+
+
+def test_a_ticket_makes_an_entry_from_the_groups_template(world: Joining) -> None:
+    world.put(
+        WorkloadGroup.kind,
+        "ledger",
+        {
+            "metadata": {"labels": {"app": "ledger"}, "annotations": {"a": "b"}},
+            "template": {"serviceAccount": "ledger", "labels": {"version": "v3"}, "ports": {"http": 8080}, "weight": 2},
+            "probe": {"tcpSocket": {"port": 8080}},
+        },
+    )
+    answer = asyncio.run(world.join(world.ticket()))
+    entry = world.entries()[ENTRY]
+    assert (entry.endpoint.address, entry.endpoint.service_account) == (ADDRESS, "ledger")
+    assert (dict(entry.endpoint.ports), entry.endpoint.weight) == ({"http": 8080}, 2)
+    assert entry.merged_labels == {"app": "ledger", "version": "v3"}
+    assert entry.annotations["a"] == "b"
+    assert entry.annotations[UNHEALTHY], "nobody is sent to it before it said that it is well"
+    assert (answer["entry"], answer["serviceAccount"]) == (ENTRY, "ledger")
+    assert answer["probe"] == {"tcpSocket": {"port": 8080}}
+    assert str(answer["session"]) not in str(entry.raw)
+
+
+def test_a_ticket_is_spent_once_even_where_its_note_comes_back(world: Joining) -> None:
+    ticket = world.ticket()
+    note = world.folder.stored("WorkloadGroup/shop/ledger")
+    assert note is not None
+    asyncio.run(world.join(ticket))
+    assert "no such ticket" in str(_refused(lambda: world.join(ticket, "192.0.2.8")))
+    world.folder.put([parse_object(note, "an apply that knew the older object")])
+    assert "no such ticket" in str(_refused(lambda: world.join(ticket, "192.0.2.8")))
+    assert list(world.entries()) == [ENTRY]
+
+
+def test_of_two_replicas_that_are_shown_one_ticket_only_one_takes_it(world: Joining) -> None:
+    ticket = world.ticket()
+
+    async def twice() -> None:
+        await world.join(ticket)
+        world.joins = world.control_plane()
+        await world.join(ticket, "192.0.2.8")
+
+    assert "no such ticket" in str(_refused(twice))
+
+
+def test_an_expired_ticket_is_refused_and_cleared_away_by_the_next(world: Joining) -> None:
+    old = world.ticket(life_s=5)
+    world.now += 6
+    assert "expired" in str(_refused(lambda: world.join(old)))
+    asyncio.run(world.join(world.ticket()))
+    raw = world.folder.stored("WorkloadGroup/shop/ledger")
+    assert raw is not None
+    assert "tickets.ambient.mesh" not in str(raw)
+
+
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ({"group": "till"}, "no such ticket"),
+        ({"group": "nowhere"}, "no such ticket"),
+        ({"namespace": "elsewhere"}, "no such ticket"),
+        ({"secret": "x" * 43}, "no such ticket"),
+        ({"number": "0" * 16}, "no such ticket"),
+        ({"secret": "x"}, "expected form"),
+        ({"group": "../ledger"}, "expected form"),
+    ],
+)
+def test_a_ticket_for_something_else_is_refused_and_stays_good(world: Joining, other: dict[str, str], why: str) -> None:
+    world.group("till")
+    ticket = world.ticket()
+    assert why in str(_refused(lambda: world.join(ticket, **other)))
+    assert not world.entries()
+    asyncio.run(world.join(ticket))
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "status"),
+    [
+        ("Pod", {"containers": [{"name": "c"}]}, {"phase": "Running", "podIPs": [{"ip": ADDRESS}]}),
+        ("Service", {"clusterIP": ADDRESS, "clusterIPs": [ADDRESS], "ports": [{"port": 80}]}, {}),
+        ("Node", {}, {"addresses": [{"type": "InternalIP", "address": ADDRESS}]}),
+        ("WorkloadEntry", {"address": ADDRESS}, {}),
+    ],
+)
+def test_nobody_joins_with_an_address_of_somebody_else(
+    world: Joining, kind: str, spec: dict[str, object], status: dict[str, object]
+) -> None:
+    world.put(kind, "owner", spec, status=status)
+    ticket = world.ticket()
+    error = _refused(lambda: world.join(ticket))
+    assert isinstance(error, Refused)
+    assert f"is that of {kind}/" in str(error)
+    asyncio.run(world.join(ticket, "192.0.2.8"))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "169.254.1.1", "ff02::1", "::1", "host", ""])
+def test_an_address_that_others_cannot_reach_is_refused(world: Joining, address: str) -> None:
+    ticket = world.ticket()
+    assert isinstance(_refused(lambda: world.join(ticket, address)), InvalidInput)
+
+
+def test_its_token_is_its_own_nodes_until_its_entry_goes(world: Joining) -> None:
+    async def scenario() -> None:
+        answer = await world.join(world.ticket())
+        caller = await world.members.verify(token_of(answer, "ztunnel"))
+        assert caller == Caller(joined_node("shop", ENTRY), "_join", "ztunnel")
+        assert (await world.members.verify("node:n1")).node == "n1"
+        with pytest.raises(Refused, match="no member"):
+            await world.members.verify(token_of(answer | {"session": "x" * 43}))
+        await world.joins.leave(token_of(answer))
+        world.hear()
+        with pytest.raises(Refused, match="no member"):
+            await world.members.verify(token_of(answer, "ztunnel"))
+
+    asyncio.run(scenario())
+
+
+def test_no_node_of_a_cluster_passes_for_a_machine(world: Joining) -> None:
+    assert "no node of a cluster may be called" in str(
+        _refused(lambda: world.members.verify(f"node:{joined_node('shop', ENTRY)}"))
+    )
+
+
+def test_a_machine_may_have_its_own_account_only(world: Joining) -> None:
+    asyncio.run(world.join(world.ticket()))
+    world.put("WorkloadEntry", "by-hand", {"address": "192.0.2.9", "serviceAccount": "other"})
+    tenancies = joined_tenancies(world.entries().values())
+    assert {(t.node, t.namespace, t.service_account) for t in tenancies} == {
+        (joined_node("shop", ENTRY), "shop", "ledger")
+    }
+
+
+def test_signs_of_life_say_how_it_is_and_cost_a_write_only_when_that_changes_or_now_and_then(world: Joining) -> None:
+    async def scenario() -> None:
+        token = token_of(await world.join(world.ticket()))
+        await world.joins.beat(token, why="", captured=True)
+        assert UNHEALTHY not in world.entries()[ENTRY].annotations
+        assert world.entries()[ENTRY].annotations[REDIRECTION] == "enabled"
+        revision = world.folder.records().revision
+        world.now += GRACE_S / 3
+        await world.joins.beat(token, why="", captured=True)
+        assert world.folder.records().revision == revision
+        world.now += 1
+        await world.joins.beat(token, why="", captured=True)
+        assert world.folder.records().revision == revision + 1
+        await world.joins.beat(token, why="HTTP status 503", captured=True)
+        assert world.entries()[ENTRY].annotations[UNHEALTHY] == "HTTP status 503"
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("token", ["", "node:n1", "ambient-join:join:shop:ledger-192-0-2-7:" + "x" * 43])
+def test_who_is_no_member_can_neither_live_nor_leave(world: Joining, token: str) -> None:
+    asyncio.run(world.join(world.ticket()))
+    assert isinstance(_refused(lambda: world.joins.beat(token, why="", captured=True)), Refused)
+    assert isinstance(_refused(lambda: world.joins.leave(token)), Refused)
+    assert list(world.entries()) == [ENTRY]
+
+
+def test_a_silent_machine_is_removed_after_the_grace_and_one_that_speaks_is_not(world: Joining) -> None:
+    async def scenario() -> None:
+        token = token_of(await world.join(world.ticket()))
+        await world.join(world.ticket(), "192.0.2.8")
+        world.now += GRACE_S - 1
+        await world.joins.beat(token, why="", captured=True)
+        world.now += 2
+        world.hear()
+        await world.joins.sweep()
+        assert list(world.entries()) == [ENTRY]
+
+    asyncio.run(scenario())
+
+
+def test_a_control_plane_that_was_away_waits_for_signs_of_life_before_it_judges(world: Joining) -> None:
+    async def scenario() -> None:
+        await world.join(world.ticket())
+        world.now += 10 * GRACE_S
+        world.joins = world.control_plane()
+        await world.joins.sweep()
+        assert list(world.entries()) == [ENTRY]
+        world.now += GRACE_S
+        await world.joins.sweep()
+        assert not world.entries()
+
+    asyncio.run(scenario())
+
+
+def test_what_a_sweep_read_late_is_looked_at_again_before_it_is_removed(world: Joining) -> None:
+    async def scenario() -> None:
+        token = token_of(await world.join(world.ticket()))
+        world.now += GRACE_S + 1
+        await world.joins.beat(token, why="", captured=True)
+        await world.joins.sweep()  # knows the objects from before
+        assert list(world.entries()) == [ENTRY]
+
+    asyncio.run(scenario())
+
+
+def test_entries_made_by_hand_are_never_removed(world: Joining) -> None:
+    world.put("WorkloadEntry", "by-hand", {"address": "192.0.2.9"})
+    world.now += 100 * GRACE_S
+    asyncio.run(world.joins.sweep())
+    assert list(world.entries()) == ["by-hand"]
+
+
+def test_an_ipv6_address_makes_a_name_too() -> None:
+    raw = {"apiVersion": "networking.istio.io/v1", "kind": "WorkloadGroup", "spec": {"template": {}}}
+    group = parse_object({**raw, "metadata": {"name": "g", "namespace": "shop", "uid": "u"}}, "test")
+    assert isinstance(group, WorkloadGroup)
+    entry = entry_of(group, parse_ip("2001:db8::7"), "s" * 43, 0)
+    assert entry["metadata"]["name"] == "g-2001-db8-7"
+    assert entry["metadata"]["ownerReferences"][0]["uid"] == "u"
+    assert entry["spec"]["serviceAccount"] == "default"
+    assert SESSION in entry["metadata"]["annotations"]
+    parse_object(entry, "test")
