@@ -96,8 +96,10 @@ class Forwarder:
 
 def _end(loop: asyncio.AbstractEventLoop, thread: threading.Thread, api: ApiClient) -> None:
     async def finish() -> None:
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in others:
             task.cancel()
+        await asyncio.gather(*others, return_exceptions=True)
         await api.close()
 
     asyncio.run_coroutine_threadsafe(finish(), loop).result()

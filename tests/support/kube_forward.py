@@ -41,12 +41,14 @@ class ForwardingApi(FakeApi):
             await connection.send_bytes(b"\x01failed to connect: connection refused")
             return connection
         back = asyncio.create_task(_back(reader, connection))
-        async for message in connection:
-            if message.type is WSMsgType.BINARY:
-                writer.write(message.data[1:])
-        back.cancel()
-        await asyncio.gather(back, return_exceptions=True)
-        writer.close()
+        try:
+            async for message in connection:
+                if message.type is WSMsgType.BINARY:
+                    writer.write(message.data[1:])
+        finally:
+            back.cancel()
+            writer.close()
+            await asyncio.gather(back, writer.wait_closed(), return_exceptions=True)
         return connection
 
 
