@@ -14,16 +14,21 @@ from typing import Final
 
 from ambient.agent.enrol import PodTarget
 from ambient.kube.records import Pod
+from ambient.model.address import Endpoint, IpAddress
 from ambient.model.decide import PolicyIndex
+from ambient.model.deny import Guarded
 from ambient.model.mesh import Mesh
-from ambient.model.outcome import Connection, Verdict
-from ambient.model.waypoints import needs_of, waypoint_principals
+from ambient.model.outcome import Connection, Forward, Verdict
+from ambient.model.route import route
+from ambient.model.waypoints import needs_of, open_ports, waypoint_principals
 from ambient.model.workload import Workload
 from ambient.xds.channel import ServerSettings
 from ambient.xds.client import Batch, DeltaClient, lacks
 from ambient.xds.messages import ztunnel_node
 from ambient.xds.subscribe import StreamState, subscribe
 
+ANY_PORT: Final = 80
+"""The way to a pod's own address is the same for all ports."""
 ABSENCE_S: Final = 5.0
 """How long at least (twice that at most) "there is no such thing" holds: then it is asked for again."""
 
@@ -75,6 +80,28 @@ class Policies:
             selecting = self._mesh.policies_of(workload)
             self._indexes[workload.uid] = PolicyIndex(selecting.policies, selecting.missing)
         return self._indexes[workload.uid].judge
+
+    def guarded(self, pod: PodTarget) -> tuple[Workload, Guarded] | None:
+        """What guards the pod now; None while it is not known."""
+        workload = self._workload(pod)
+        if workload is None:
+            return None
+        selecting = self._mesh.policies_of(workload)
+        return workload, Guarded(
+            workload.identity,
+            selecting.policies,
+            bool(selecting.missing),
+            waypoint_principals(self._mesh, workload),
+            open_ports(self._mesh, workload),
+        )
+
+    def tunnels_to(self, source: Workload, address: IpAddress) -> bool:
+        """Connections from this pod to the address go straight there, in a tunnel of the pod's identity."""
+        plan = route(self._mesh, source, Endpoint(address, ANY_PORT), network=source.network).plan
+        if not isinstance(plan, Forward) or len(plan.hops) != 1:
+            return False
+        hop = plan.hops[0]
+        return hop.authority == str(Endpoint(address, ANY_PORT)) and hop.ip == str(address) and not hop.through_waypoint
 
     def _workload(self, pod: Pod | PodTarget) -> Workload | None:
         """The pod as discovery knows it, once all is known that its policy rests on."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ambient.datapath.layout import Counter
+from ambient.model.outcome import DryRun
 
 _FAMILIES: Final = (
     ("REFUSED_", "refused", "New connections and packets that the datapath refused, by reason."),
@@ -44,6 +45,9 @@ class Reading:
     proxies: int
     secrets: int
     policies_known: bool
+    policy_rows: int
+    policy_stale: int
+    dry_run: Mapping[DryRun, int]
     failures: int
     tally: Tally
 
@@ -81,6 +85,14 @@ def render(reading: Reading) -> str:
         "what",
         reading.tally.repairs,
     )
+    name = "ambient_datapath_dry_run_total"
+    lines += [
+        f"# HELP {name} New connections that the kernel judged and a dry-run policy matches, by what it would do.",
+        f"# TYPE {name} counter",
+    ]
+    lines += sorted(
+        f'{name}{{policy="{one.policy}",effect="{one.effect}"}} {count}' for one, count in reading.dry_run.items()
+    )
     for name, text, kind, value in (
         ("ambient_agent_enrolment_failures_total", "Failed attempts to move a pod.", "counter", reading.failures),
         (
@@ -95,6 +107,13 @@ def render(reading: Reading) -> str:
             "1 when discovery has told the policies.",
             "gauge",
             int(reading.policies_known),
+        ),
+        ("ambient_agent_policy_rows", "Rows of policy that the kernel refuses by.", "gauge", reading.policy_rows),
+        (
+            "ambient_agent_policy_stale_tables",
+            "Tables of policy that the kernel did not take: the last complete ones are in force. Should be 0.",
+            "gauge",
+            reading.policy_stale,
         ),
         ("ztunnel_connected", "Number of connections to ztunnel.", "gauge", reading.proxies),
     ):

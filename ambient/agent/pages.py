@@ -14,6 +14,7 @@ from ambient.agent.enrol import NotEnrolled
 from ambient.agent.http import Answer, Handler
 from ambient.agent.journal import Journal
 from ambient.agent.kernel import Kernel
+from ambient.agent.kernel_policy import KernelPolicy
 from ambient.agent.metrics import Reading, Tally, datapath_series, render
 from ambient.agent.older import Live
 from ambient.agent.watch_older import OlderConnections
@@ -37,6 +38,7 @@ class Pages:
         custody: Custody,
         policies: Policies,
         tally: Tally,
+        kernel_policy: KernelPolicy,
         counters: Callable[[], Mapping[Reason, int]],
         readiness: Callable[[], str],
         out: Callable[[], Mapping[str, tuple[str, NotEnrolled]]],
@@ -50,6 +52,7 @@ class Pages:
         self._custody = custody
         self._policies = policies
         self._tally = tally
+        self._kernel_policy = kernel_policy
         self._counters = counters
         self._readiness = readiness
         self._out = out
@@ -75,6 +78,8 @@ class Pages:
             ],
             "ztunnels": self._ztunnels.count,
             "policies_known": self._policies.known,
+            "policy_rows": self._kernel_policy.rows,
+            "policy_stale": sorted(self._kernel_policy.stale.values()),
             "counters": datapath_series(self._counters()),
         }
         return Answer(json.dumps(body, indent=2) + "\n")
@@ -120,6 +125,9 @@ class Pages:
             proxies=self._ztunnels.count,
             secrets=len(self._custody),
             policies_known=self._policies.known,
+            policy_rows=self._kernel_policy.rows,
+            policy_stale=len(self._kernel_policy.stale),
+            dry_run=self._kernel_policy.dry_run(),
             failures=self._convergence.failures,
             tally=self._tally,
         )

@@ -30,6 +30,7 @@ from ambient.agent.host import admit_kubelet, installation, locator, node_root
 from ambient.agent.http import listen
 from ambient.agent.journal import Journal
 from ambient.agent.kernel import NodeKernel
+from ambient.agent.kernel_policy import KernelPolicy, Pods
 from ambient.agent.metrics import Tally
 from ambient.agent.node import Starting, same_addresses
 from ambient.agent.owners import Owners
@@ -40,7 +41,7 @@ from ambient.agent.sweep import compare
 from ambient.agent.watch_older import OlderConnections
 from ambient.agent.ztunnels import Ztunnels
 from ambient.datapath import cgroups, programs
-from ambient.datapath.maps import Maps
+from ambient.datapath.maps import Maps, Option
 from ambient.errors import KernelError, MeshError, Unavailable
 from ambient.kube.api.client import ApiClient
 from ambient.kube.records import Namespace, Pod, Records
@@ -127,6 +128,9 @@ class Agent:
         self._older = OlderConnections(
             self._kernel, self._journal, self._applier.open, self._policies.judge_of, self._tally, self._lookers
         )
+        self._kernel_policy = KernelPolicy(
+            tables.deny, tables.shadow, self._policies, self._pods_for_rows, ThreadPoolExecutor(1, "rows")
+        )
         self._pages = Pages(
             node=settings.node,
             kernel=self._kernel,
@@ -137,6 +141,7 @@ class Agent:
             custody=self._custody,
             policies=self._policies,
             tally=self._tally,
+            kernel_policy=self._kernel_policy,
             counters=tables.counters.read,
             readiness=self._unready,
             out=self._not_enrolled,
@@ -165,6 +170,7 @@ class Agent:
                     tasks.create_task(self._installation.keep())
                 if settings.cni_socket is not None:
                     tasks.create_task(cni.serve(self._starts, settings.cni_socket))
+                tasks.create_task(self._kernel_policy.run())
                 if settings.custody_socket is not None:
                     tasks.create_task(custody_server.serve(self._custody, settings.custody_socket))
                 if settings.xds:
@@ -194,13 +200,24 @@ class Agent:
                 serving = True
 
     def _policies_changed(self) -> None:
+        self._kernel_policy.refresh()
         self._wake.set()
         self._look.set()
 
     def _pod_moved(self) -> None:
         self._starting.note_moved()
+        self._kernel_policy.refresh()
         self._wake.set()
         self._look.set()
+
+    def _pods_for_rows(self) -> Pods:
+        if not self._settings.kernel_policy:
+            return Pods()
+        tracked = self._convergence.tracked.values()
+        return Pods(
+            tuple(t.pod for t in tracked if t.state is State.ENROLLED),
+            tuple(t.pod for t in tracked if t.state in (State.WAITING, State.RELEASING)),
+        )
 
     def _ztunnel_came(self, peer: Peer) -> None:
         self._owners.admit_ztunnel(peer.pid)
@@ -325,6 +342,8 @@ async def serve(settings: AgentSettings, *, checkpoint: object = None) -> None:
         loaded = await asyncio.to_thread(programs.load, settings.bpffs, _loader(settings))
         log.info("datapath %s by %s%s", loaded.version, loaded.loader, ", was there" if loaded.reused else "")
         with Maps.open(settings.bpffs) as tables:
+            silent = Option.SILENT_IN if settings.refuse_inbound == "silence" else Option(0)
+            tables.config.set(tables.config.options() & ~Option.SILENT_IN | silent)
             try:
                 await Agent(settings, tables, checkpoint=checkpoint).run()
             except* MeshError as group:

@@ -39,6 +39,7 @@ class AgentSettings:
     template; `xds` "": run without policies (every pod fails closed and no older connection is judged);
     `kubelet_cgroup` None: nobody's probes are told apart, "auto": found by the kubelet's process. `cni_socket` None: no
     CNI plugin asks; `cni_configuration` None: the plugin is not installed by the agent. `taint` "": none is removed.
+    `kernel_policy` False: ztunnel judges everything; `refuse_inbound`: what plain text that policy refuses hears.
     """
 
     node: str = setting("NODE_NAME", text)
@@ -67,6 +68,8 @@ class AgentSettings:
     mesh_namespace: str = setting("AMBIENT_NAMESPACE", text, "ambient-system")
     excluded_namespaces: frozenset[str] = setting("EXCLUDE_NAMESPACES", _names, "kube-system")
     dns_capture: bool = setting("DNS_CAPTURE", boolean, "true")
+    kernel_policy: bool = setting("AMBIENT_KERNEL_POLICY", boolean, "true")
+    refuse_inbound: str = setting("AMBIENT_REFUSE_INBOUND", choice("reset", "silence"), "reset")
     drain_s: float = setting("AMBIENT_RELEASE_DRAIN", duration, "300s")
     linger_s: float = setting("AMBIENT_RELEASE_LINGER", duration, "1s")
     sweep_s: float = setting("AMBIENT_SWEEP", duration, "5s")

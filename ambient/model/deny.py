@@ -108,14 +108,31 @@ def of_leaving(source: Identity, address: IpAddress, others: Mapping[IpAddress, 
     identity. What is behind a waypoint is left out."""
     enforced: list[Row[Says]] = []
     shadow: list[Row[Shades]] = []
+    alike: dict[tuple[int, ...], Rows] = {}
     for destination, other in others.items():
         if other.missing or other.waypoints or destination.version != address.version:
             continue
-        judged = _Judged(other.policies, Facts(destination, source, address), block_of(destination))
-        if judged.says_anything:
-            enforced += judged.enforced()
-            shadow += judged.shadow()
+        these = tuple(map(id, other.policies))
+        rows = alike.get(these)
+        if rows is None:
+            judged = _Judged(other.policies, Facts(destination, source, address), block_of(destination))
+            rows = Rows(judged.enforced(), judged.shadow()) if judged.says_anything else NOTHING
+            if not _names_destinations(other.policies):
+                alike[these] = rows
+        block = block_of(destination)
+        enforced += (row._replace(block=block) for row in rows.enforced)
+        shadow += (row._replace(block=block) for row in rows.shadow)
     return Rows(tuple(enforced), tuple(shadow))
+
+
+def _names_destinations(policies: Iterable[Authorization]) -> bool:
+    return any(
+        match.destination_ips or match.not_destination_ips
+        for policy in policies
+        for rule in policy.rules
+        for clause in rule
+        for match in clause
+    )
 
 
 def look_up(rows: Iterable[Row[Said]], port: int, peer: IpAddress) -> Said | None:

@@ -6,6 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ambient.agent.metrics import Reading, Tally, datapath_series, render
 from ambient.datapath.layout import Counter
+from ambient.model.outcome import DryRun, Effect
 
 
 def reading(tally: Tally | None = None) -> Reading:
@@ -16,6 +17,9 @@ def reading(tally: Tally | None = None) -> Reading:
         proxies=1,
         secrets=4,
         policies_known=True,
+        policy_rows=6,
+        policy_stale=1,
+        dry_run={DryRun("shop/later", Effect.WOULD_DENY): 8},
         failures=5,
         tally=tally or Tally(),
     )
@@ -53,3 +57,10 @@ def test_the_text_is_what_prometheus_reads() -> None:
     assert samples[("ztunnel_connected", ())] == 1
     assert samples[("ambient_agent_enrolment_failures_total", ())] == 5
     assert samples[("ambient_agent_policies_known", ())] == 1
+
+
+def test_a_dry_run_policy_is_shown_with_its_effect_and_stale_tables_by_their_number() -> None:
+    text = render(reading())
+    assert 'ambient_datapath_dry_run_total{policy="shop/later",effect="would-deny"} 8' in text
+    assert "ambient_agent_policy_stale_tables 1" in text
+    assert "ambient_agent_policy_rows 6" in text

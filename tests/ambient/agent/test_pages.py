@@ -15,6 +15,8 @@ from ambient.agent.custody import Custody
 from ambient.agent.discovery import Policies
 from ambient.agent.enrol import Enrol, NotEnrolled
 from ambient.agent.http import Answer
+from ambient.agent.kernel_policy import KernelPolicy
+from ambient.agent.kernel_policy import Pods as KernelPods
 from ambient.agent.metrics import Tally
 from ambient.agent.pages import Pages
 from ambient.agent.watch_older import OlderConnections
@@ -22,6 +24,7 @@ from ambient.agent.ztunnels import Ztunnels
 from ambient.datapath.layout import Counter
 from ambient.errors import KernelError
 from tests.support.agent_fakes import Node, target, until
+from tests.support.deny_tables import FakeTables
 
 
 class Bench:
@@ -30,6 +33,8 @@ class Bench:
         self.why = ""
         self.convergence = Convergence(node.applier, lambda: None)
         older = OlderConnections(node.kernel, node.journal, node.applier.open, lambda pod: None, Tally(), node.threads)
+        policies = Policies("n1", "Kubernetes", "ambient-system", lambda: None)
+        tables = FakeTables()
         self.pages = Pages(
             node="n1",
             kernel=node.kernel,
@@ -38,8 +43,9 @@ class Bench:
             older=older,
             ztunnels=Ztunnels(lambda peer: None, lambda peer: None),
             custody=Custody(lambda: 0.0),
-            policies=Policies("n1", "Kubernetes", "ambient-system", lambda: None),
+            policies=policies,
             tally=Tally(),
+            kernel_policy=KernelPolicy(tables, tables.sets, policies, KernelPods, node.threads),
             counters=lambda: {Counter.PROBE: 7},
             readiness=lambda: self.why,
             out=lambda: {"u9": ("shop/job", NotEnrolled.TERMINAL)},

@@ -1,0 +1,50 @@
+"""The deny and shadow maps without a kernel; refuses what `full` names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from ambient.datapath.deny import DenyRow
+from ambient.datapath.layout import Side
+from ambient.errors import KernelError
+from ambient.model.address import IpAddress
+from ambient.model.deny import Row, Says, judge, refuses
+
+
+@dataclass
+class FakeSets:
+    counts: dict[int, int] = field(default_factory=dict)
+
+    def make(self, number: int, /) -> None:
+        self.counts[number] = 0
+
+    def clear(self) -> None:
+        self.counts.clear()
+
+    def items(self) -> Mapping[int, int]:
+        return self.counts
+
+
+@dataclass
+class FakeTables:
+    kept: dict[tuple[IpAddress, Side], list[DenyRow]] = field(default_factory=dict)
+    full: bool = False
+    sets: FakeSets = field(default_factory=FakeSets)
+    replaced: int = 0
+
+    def replace(self, pod: IpAddress, side: Side, rows: list[DenyRow], /) -> None:
+        if self.full:
+            raise KernelError("too many rows of policy", str(pod), "full")
+        self.replaced += 1
+        self.kept[pod, side] = rows
+
+    def delete(self, pod: IpAddress, side: Side, /) -> bool:
+        return self.kept.pop((pod, side), None) is not None
+
+    def tables(self) -> list[tuple[IpAddress, Side]]:
+        return list(self.kept)
+
+    def refuses(self, pod: IpAddress, side: Side, port: int, peer: IpAddress) -> bool:
+        rows = [Row(row.port, row.block, Says(row.bits)) for row in self.kept.get((pod, side), ())]
+        return refuses(judge(rows, port, peer))
