@@ -1,0 +1,88 @@
+"""From a policy among the objects to a connect() that the kernel refuses at once: the real agent and control plane."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+
+import pytest
+
+from ambient.model.address import Endpoint
+from tests.lab.test_agent_policies import AMBIENT, OTHER, POD, deny_port, strict
+from tests.support.agent_lab import AgentLab, agent_lab, eventually, settled_world
+from tests.support.capture_world import GIVE_UP, Place, World, family_of
+from tests.support.stand_in import App
+
+
+@pytest.fixture(scope="module")
+def the_world() -> Iterator[World]:
+    with settled_world(f"amb-kpl-{os.getpid()}") as made:
+        yield made
+
+
+@pytest.fixture
+def lab(the_world: World) -> Iterator[AgentLab]:
+    with agent_lab(the_world) as made:
+        made.control()
+        made.ztunnel()
+        made.agent()
+        made.settled(made.put(AMBIENT, POD, OTHER))
+        yield made
+
+
+@pytest.fixture
+def app(lab: AgentLab) -> Iterator[App]:
+    made = App(lab.world, lab.world.other, 4)
+    yield made
+    made.close()
+
+
+def attempt(lab: AgentLab, place: Place, target: Endpoint) -> str:
+    """What connect() says: "open", "refused", or "silence"."""
+    with lab.world.socket(place, family_of(target.ip.version)) as client:
+        client.settimeout(GIVE_UP)
+        try:
+            client.connect((str(target.ip), target.port))
+        except ConnectionRefusedError:
+            return "refused"
+        except TimeoutError:
+            return "silence"
+        return "open"
+
+
+def becomes(lab: AgentLab, place: Place, target: Endpoint, wanted: str) -> None:
+    eventually(lambda: attempt(lab, place, target) == wanted, f"{place.name} to {target} is {wanted}")
+
+
+def counted(lab: AgentLab, reason: str) -> int:
+    return int(json.loads(lab.http("GET", "/pods")[1])["counters"]["refused"][reason])
+
+
+def test_a_deny_is_enforced_at_both_ends_in_the_kernel_until_it_goes(lab: AgentLab, app: App) -> None:
+    world = lab.world
+    assert attempt(lab, world.pod, app.address) == "open"
+    lab.put(deny_port(app.address.port))
+    becomes(lab, world.pod, app.address, "refused")
+    becomes(lab, world.outside, app.address, "refused")
+    assert counted(lab, "policy_out") >= 1
+    assert counted(lab, "policy_in") >= 1
+    lab.delete("AuthorizationPolicy", "no")
+    becomes(lab, world.pod, app.address, "open")
+    becomes(lab, world.outside, app.address, "open")
+
+
+def test_strict_refuses_plain_text_in_the_kernel_and_nothing_between_pods(lab: AgentLab, app: App) -> None:
+    lab.put(strict())
+    becomes(lab, lab.world.outside, app.address, "refused")
+    assert attempt(lab, lab.world.pod, app.address) == "open"
+    lab.put(strict("PERMISSIVE"))
+    becomes(lab, lab.world.outside, app.address, "open")
+
+
+def test_what_was_refused_stays_refused_while_the_agent_is_dead(lab: AgentLab, app: App) -> None:
+    lab.put(strict())
+    becomes(lab, lab.world.outside, app.address, "refused")
+    lab.processes[-1].end(signal.SIGKILL)
+    assert attempt(lab, lab.world.outside, app.address) == "refused"
