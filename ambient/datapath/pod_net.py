@@ -7,6 +7,7 @@ receive packets that carry the pod's own address. Nothing else of the pod is cha
 from __future__ import annotations
 
 import errno
+import os
 import socket
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -21,7 +22,10 @@ from ambient.model.address import LOOP_MARK, LOOP_TABLE
 from ambient.netns import entered
 
 RULE_PRIORITY: Final = 32764
-_ACCEPT_LOCAL: Final = Path("/proc/sys/net/ipv4/conf/lo/accept_local")
+_ACCEPT_LOCAL: Final = Path("sys/net/ipv4/conf/lo/accept_local")
+_PROC: Final = (Path("/proc"), Path("/proc/1/root/proc"))
+"""Ours, and the node's: in a container without privileges /proc/sys is read-only. Either shows the settings of the
+network namespace that the reader is in."""
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 _RTN_LOCAL: Final = 2
 _SCOPE_HOST: Final = 254
@@ -49,15 +53,16 @@ class PodNet:
 def observe(netns_fd: int) -> PodNet:
     """What `prepare` would answer now, without changing anything: to be written down before it is called."""
     with entered(netns_fd):
-        return PodNet(_ACCEPT_LOCAL.read_text().strip())
+        return PodNet(_accept_local().read_text().strip())
 
 
 def prepare(netns_fd: int) -> PodNet:
     """Make the rules, routes and sysctl. Doing it again changes nothing, but then the answer no longer knows the
     sysctl's first value: keep the first answer. Raises KernelError."""
     with entered(netns_fd):
-        before = _ACCEPT_LOCAL.read_text().strip()
-        _ACCEPT_LOCAL.write_text("1")
+        setting = _accept_local()
+        before = setting.read_text().strip()
+        setting.write_text("1")
         with IPRoute() as route:
             for family in _families():
                 try:
@@ -78,7 +83,13 @@ def restore(netns_fd: int, undo: PodNet) -> None:
                     _drop_route(route, family)
                 except NetlinkError as error:
                     raise KernelError("cannot undo a pod's routes", _name(family), str(error)) from error
-        _ACCEPT_LOCAL.write_text(undo.accept_local)
+        _accept_local().write_text(undo.accept_local)
+
+
+def _accept_local() -> Path:
+    """The setting of the namespace that the thread is in, where it can be written."""
+    places = [proc / _ACCEPT_LOCAL for proc in _PROC]
+    return next((place for place in places if os.access(place, os.W_OK)), places[0])
 
 
 def _families() -> tuple[int, ...]:

@@ -188,7 +188,9 @@ class ApiSink:
         if news:
             # The API server refuses (409) when the object of that name is another one by now.
             bound = {"uid": words.uid} if words.uid else {}
-            await self._client.patch(place, name, {"metadata": {**bound, "annotations": news}}, where)
+            # A pod's annotations can be written with its status, by whoever may not change the pod itself.
+            part = "status" if kind == "Pod" else ""
+            await self._client.patch(place, name, {"metadata": {**bound, "annotations": news}}, where, subresource=part)
             wrote = True
         if words.conditions is not None and not _said(record, words.conditions):
             await self._write_conditions(place, name, where, words)
