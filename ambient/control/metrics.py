@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.registry import Collector
 
 _NAME_OF_ISTIOD = re.compile(
     r"\b(pilot_xds_pushes|pilot_total_xds_rejects|citadel_server_csr_count|citadel_server_success_cert_issuance_count"
@@ -103,6 +104,10 @@ class ControlMetrics:
         """Shows how the ConfigMaps with the roots are."""
         for state, count in (("missing", lambda: bundles.missing), ("foreign", lambda: bundles.foreign)):
             self._bundles.labels(state).set_function(count)
+
+    def add(self, collector: Collector) -> None:
+        """Series that are read when somebody scrapes."""
+        self._registry.register(collector)
 
     def render(self) -> bytes:
         """The text exposition. Counters that istiod has bear its names, which have no `_total`."""

@@ -31,6 +31,7 @@ from ambient.control.http import HttpServer, Page
 from ambient.control.join import Joins
 from ambient.control.join_rpc import JoinService
 from ambient.control.join_store import open_store
+from ambient.control.kube_metrics import SourceCollector
 from ambient.control.log import set_up_logging
 from ambient.control.metrics import ControlMetrics
 from ambient.control.reconcile import WRITER, Reconciler
@@ -39,6 +40,7 @@ from ambient.control.sync import sync_page, syncz_page
 from ambient.control.trust import Trust
 from ambient.errors import MeshError, Unavailable
 from ambient.kube.api.lease import Seat
+from ambient.kube.api.source import ApiSource
 from ambient.kube.objects import Records
 from ambient.kube.source import open_source
 from ambient.xds.catalogue import Catalogue
@@ -105,6 +107,8 @@ class ControlPlane:
             self.metrics,
         )
         self.trust.leading = self._source.leading
+        if isinstance(self._source, ApiSource):
+            self.metrics.add(SourceCollector(self._source))
         if self.trust.bundles is not None:
             self.reconciler.listeners.append(self.trust.bundles.hear)
             self.metrics.bundles(self.trust.bundles)

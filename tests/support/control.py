@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -125,6 +126,20 @@ class ControlBench:
         await writer.wait_closed()
         head, _, body = answer.partition(b"\r\n\r\n")
         return int(head.split(b" ")[1]), body
+
+
+def kubeconfig(folder: Path, url: str) -> str:
+    """A kubeconfig for a server that asks for nothing; gives its path."""
+    path = folder / "kubeconfig"
+    cluster, context = {"server": url}, {"cluster": "c", "user": "u"}
+    content = {
+        "clusters": [{"name": "c", "cluster": cluster}],
+        "users": [{"name": "u", "user": {}}],
+        "contexts": [{"name": "x", "context": context}],
+        "current-context": "x",
+    }
+    path.write_text(json.dumps(content))
+    return str(path)
 
 
 class Subscriber:

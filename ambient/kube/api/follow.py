@@ -29,7 +29,7 @@ class _Page(msgspec.Struct):
 class Follower:
     """`deliver` is called with each change as it comes, `settled` when there is no more at the moment.
 
-    `alive_at`: when the server was last heard (monotonic seconds, 0 = never).
+    `alive_at`: when the server was last heard (monotonic seconds, 0 = never). `opened` counts streams.
     """
 
     def __init__(
@@ -49,6 +49,7 @@ class Follower:
         self._slice_began = 0.0
         self.alive_at = 0.0
         self.events = 0
+        self.opened = 0
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -96,6 +97,7 @@ class Follower:
         lines = Lines()
         began = self._clock()
         async with self._client.stream(ask.path, query=ask.query) as reader:
+            self.opened += 1
             self.core.opened()
             self._settled()
             while True:

@@ -1,0 +1,170 @@
+"""The whole control plane with its objects from an API server: what is applied reaches clients, trouble does not."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from ambient.kube.api.source import ApiSource
+from ambient.model.workload import Workload
+from tests.support.control import ControlBench, Subscriber, kubeconfig, until
+from tests.support.kube_api import Answer, FakeApi, status_body
+
+POLICIES = "/apis/security.istio.io/v1/authorizationpolicies"
+WEB = "Kubernetes//Pod/shop/web"
+
+
+def pod(name: str = "web", ip: str = "10.0.0.1", node: str = "n1", **labels: str) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": name, "namespace": "shop", "labels": {"app": name, **labels}},
+        "spec": {"nodeName": node, "containers": [{"name": "c"}]},
+        "status": {"phase": "Running", "podIPs": [{"ip": ip}]},
+    }
+
+
+def policy(**spec: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": "security.istio.io/v1",
+        "kind": "AuthorizationPolicy",
+        "metadata": {"name": "deny", "namespace": "shop", "generation": 1},
+        "spec": spec or {"action": "DENY", "rules": [{"to": [{"operation": {"ports": ["80"]}}]}]},
+    }
+
+
+class Bench(ControlBench):
+    def __init__(self, folder: Path, api: FakeApi, replica: str = "one") -> None:
+        folder.mkdir(exist_ok=True)
+        config = kubeconfig(folder, api.url)
+        super().__init__(folder, AMBIENT_OBJECTS="kubernetes", KUBECONFIG=config, POD_NAME=replica)
+
+    @property
+    def source(self) -> ApiSource:
+        source = self.plane._source
+        assert isinstance(source, ApiSource)
+        return source
+
+
+def serving(folder: Path, scenario: Callable[[FakeApi, Bench, Subscriber], Awaitable[None]]) -> None:
+    async def run() -> None:
+        async with FakeApi() as api:
+            api.put({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
+            api.put(pod())
+            async with Bench(folder / "one", api) as bench, Subscriber(bench.client()) as client:
+                await client.synced()
+                await scenario(api, bench, client)
+
+    asyncio.run(run())
+
+
+def conditions(api: FakeApi) -> list[dict[str, Any]]:
+    content = api.stored("AuthorizationPolicy", "deny", "shop") or {}
+    return list((content.get("status") or {}).get("conditions", []))
+
+
+def test_what_is_applied_changed_and_deleted_reaches_a_client(tmp_path: Path) -> None:
+    async def scenario(api: FakeApi, bench: Bench, client: Subscriber) -> None:
+        assert WEB in client.view
+        api.put(pod("other", "10.0.0.2", "n2"))
+        api.put(policy())
+        await until(lambda: "Kubernetes//Pod/shop/other" in client.view and "shop/deny" in client.view)
+        api.put(pod(app="renamed"))
+        await until(lambda: isinstance(w := client.view[WEB], Workload) and w.canonical_name == "renamed")
+        api.delete("Pod", "web", "shop")
+        await until(lambda: WEB not in client.view)
+
+    serving(tmp_path, scenario)
+
+
+def test_what_became_of_a_policy_is_written_to_it(tmp_path: Path) -> None:
+    async def scenario(api: FakeApi, bench: Bench, client: Subscriber) -> None:
+        api.put(policy())
+        await until(lambda: conditions(api))
+        assert conditions(api)[0]["type"] == "ZtunnelAccepted"
+        before = bench.source._revision
+        api.put(pod("next", "10.0.0.3"))
+        await until(lambda: "Kubernetes//Pod/shop/next" in client.view)
+        # Our own word came back to us and was no news.
+        assert bench.source._revision == before + 1
+
+    serving(tmp_path, scenario)
+
+
+def test_without_its_api_server_it_goes_on_serving_what_it_knows(tmp_path: Path) -> None:
+    async def scenario(api: FakeApi, bench: Bench, client: Subscriber) -> None:
+        port = await api.go_away()
+        await until(lambda: bench.source.followers["Pod"].core.trouble)
+        async with Subscriber(bench.client("n2")) as late:
+            await late.synced()
+            assert WEB in late.view
+        assert (await bench.get("/ready"))[0] == 200
+        text = (await bench.get("/metrics"))[1].decode()
+        assert 'ambient_control_kube_failing{kind="Pod"} 1.0' in text
+        await api.listen(port)
+        api.put(pod("back", "10.0.0.4"))
+        await until(lambda: "Kubernetes//Pod/shop/back" in client.view, 20)
+        assert WEB in client.view
+
+    serving(tmp_path, scenario)
+
+
+def test_a_compaction_takes_nothing_from_anybody(tmp_path: Path) -> None:
+    async def scenario(api: FakeApi, bench: Bench, client: Subscriber) -> None:
+        api.compact()
+        api.end_watches()
+        await until(lambda: bench.source.followers["Pod"].core.relists)
+        api.put(pod("next", "10.0.0.3"))
+        await until(lambda: "Kubernetes//Pod/shop/next" in client.view)
+        assert not any(batch.gone for batch in client.batches)
+
+    serving(tmp_path, scenario)
+
+
+def test_it_is_not_ready_and_says_why_while_a_kind_may_not_be_read(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with FakeApi() as api:
+            api.say(POLICIES, *[Answer(403, status_body(403, "Forbidden", "policies are forbidden"))] * 1000)
+            bench = Bench(tmp_path / "one", api)
+            entering = asyncio.create_task(bench.__aenter__())
+            try:
+                await until(lambda: len(api.asked("GET", POLICIES)) > 1)
+                status, body = await bench.get("/ready")
+                assert status == 503
+                assert b"AuthorizationPolicy" in body
+                assert b"policies are forbidden" in body
+                # Nothing is served either: a mesh without its policies would be open.
+                assert not bench.plane.catalogue.revision
+                api._answers.clear()
+                await entering
+                assert (await bench.get("/ready"))[0] == 200
+            finally:
+                await asyncio.gather(entering, return_exceptions=True)
+                await bench.__aexit__(None, None, None)
+
+    asyncio.run(run())
+
+
+def test_of_two_replicas_both_serve_and_one_writes_until_it_ends(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with FakeApi() as api:
+            api.put(pod())
+            one, two = Bench(tmp_path / "one", api), Bench(tmp_path / "two", api, "two")
+            async with one:
+                await until(one.source.leading)
+                async with two, Subscriber(two.client()) as client:
+                    await client.synced()
+                    api.put(policy())
+                    await until(lambda: conditions(api) and "shop/deny" in client.view)
+                    assert not two.source.leading()
+                    assert two.source.sink.written == 0
+                    assert two.source.sink.waiting == 1
+                    one.running.cancel()
+                    await asyncio.gather(one.running, return_exceptions=True)
+                    await until(two.source.leading)
+                    api.put(policy(action="ALLOW", rules=[{"to": [{"operation": {"methods": ["GET"]}}]}]))
+                    await until(lambda: [c["reason"] for c in conditions(api)] == ["UnsupportedValue"])
+
+    asyncio.run(run())
