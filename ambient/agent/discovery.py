@@ -15,7 +15,7 @@ from typing import Final
 from ambient.agent.enrol import PodTarget
 from ambient.kube.records import Pod
 from ambient.model.address import Endpoint, IpAddress
-from ambient.model.decide import PolicyIndex
+from ambient.model.decide import PolicyIndex, past_waypoint
 from ambient.model.deny import Guarded
 from ambient.model.mesh import Mesh
 from ambient.model.outcome import Connection, Forward, Verdict
@@ -38,17 +38,21 @@ log = logging.getLogger("ambient.agent.discovery")
 class Policies:
     """`changed` is called after each batch that changed something, and when everything is known for the first time.
 
-    `client` is the state of the subscription.
+    `client` is the state of the subscription. `only_waypoints`: what has a waypoint takes connections from nobody else,
+    as the node's ztunnel has it.
     """
 
-    def __init__(self, node: str, cluster: str, namespace: str, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, node: str, cluster: str, namespace: str, changed: Callable[[], None], *, only_waypoints: bool = True
+    ) -> None:
         self._node = node
         self._identification = ztunnel_node(node, pod="agent", namespace=namespace, cluster=cluster)
         self._cluster = cluster
         self.client = DeltaClient(self._identification, on_demand=True)
         self.client.on_decided = self._decided
         self._mesh = Mesh()
-        self._indexes: dict[str, PolicyIndex] = {}
+        self._judges: dict[str, Callable[[Connection], Verdict]] = {}
+        self._only_waypoints = only_waypoints
         self._changed = changed
 
     @property
@@ -60,7 +64,7 @@ class Policies:
         for name, why in batch.refused.items():
             log.warning("discovery: %s refused: %s", name, why)
         if self._mesh.apply(batch.put, batch.gone) or batch.first:
-            self._indexes.clear()
+            self._judges.clear()
             self._changed()
 
     def apply_to(self, pod: Pod | PodTarget) -> bool:
@@ -76,10 +80,19 @@ class Policies:
         workload = self._workload(pod)
         if workload is None:
             return None
-        if workload.uid not in self._indexes:
-            selecting = self._mesh.policies_of(workload)
-            self._indexes[workload.uid] = PolicyIndex(selecting.policies, selecting.missing)
-        return self._indexes[workload.uid].judge
+        judge = self._judges.get(workload.uid)
+        if judge is None:
+            judge = self._judges[workload.uid] = self._judge(workload)
+        return judge
+
+    def _judge(self, workload: Workload) -> Callable[[Connection], Verdict]:
+        selecting = self._mesh.policies_of(workload)
+        index = PolicyIndex(selecting.policies, selecting.missing)
+        waypoints, ports = self._waypoints(workload), open_ports(self._mesh, workload)
+        return lambda connection: past_waypoint(waypoints, ports, connection) or index.judge(connection)
+
+    def _waypoints(self, workload: Workload) -> tuple[str, ...]:
+        return waypoint_principals(self._mesh, workload) if self._only_waypoints else ()
 
     def guarded(self, pod: PodTarget) -> tuple[Workload, Guarded] | None:
         """What guards the pod now; None while it is not known."""
@@ -91,7 +104,7 @@ class Policies:
             workload.identity,
             selecting.policies,
             bool(selecting.missing),
-            waypoint_principals(self._mesh, workload),
+            self._waypoints(workload),
             open_ports(self._mesh, workload),
         )
 
@@ -128,7 +141,7 @@ class Policies:
                 self._decided()
 
     def _decided(self) -> None:
-        self._indexes.clear()
+        self._judges.clear()
         self._changed()
 
     def _note(self, state: StreamState) -> None:

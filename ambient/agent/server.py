@@ -99,7 +99,13 @@ class Agent:
         self._owners = Owners(tables.owners, cgroups.mount_point())
         self._ztunnels = Ztunnels(self._ztunnel_came, self._ztunnel_went)
         self._custody = Custody(time.time)
-        self._policies = Policies(settings.node, settings.cluster, settings.mesh_namespace, self._policies_changed)
+        self._policies = Policies(
+            settings.node,
+            settings.cluster,
+            settings.mesh_namespace,
+            self._policies_changed,
+            only_waypoints=settings.waypoints == "enforced",
+        )
         self._applier = Applier(
             self._kernel,
             self._journal,

@@ -40,6 +40,7 @@ class AgentSettings:
     `kubelet_cgroup` None: nobody's probes are told apart, "auto": found by the kubelet's process. `cni_socket` None: no
     CNI plugin asks; `cni_configuration` None: the plugin is not installed by the agent. `taint` "": none is removed.
     `kernel_policy` False: ztunnel judges everything; `refuse_inbound`: what plain text that policy refuses hears.
+    `waypoints`: as the node's ztunnel has it.
     """
 
     node: str = setting("NODE_NAME", text)
@@ -70,6 +71,7 @@ class AgentSettings:
     dns_capture: bool = setting("DNS_CAPTURE", boolean, "true")
     kernel_policy: bool = setting("AMBIENT_KERNEL_POLICY", boolean, "true")
     refuse_inbound: str = setting("AMBIENT_REFUSE_INBOUND", choice("reset", "silence"), "reset")
+    waypoints: str = setting("AMBIENT_WAYPOINTS", choice("enforced", "istio"), "enforced")
     drain_s: float = setting("AMBIENT_RELEASE_DRAIN", duration, "300s")
     linger_s: float = setting("AMBIENT_RELEASE_LINGER", duration, "1s")
     sweep_s: float = setting("AMBIENT_SWEEP", duration, "5s")

@@ -29,7 +29,8 @@ from ambient.lab.settings import LabSettings, load
 
 FIRST_BACKOFF_S: Final = 0.05
 MAX_BACKOFF_S: Final = 2.0
-STABLE_S: Final = 10.0
+STABLE_S: Final = 2.0
+"""A component that lived longer had begun to serve: its end is the first again, not one of a row."""
 
 
 def backoff_s(failures: int) -> float:

@@ -8,7 +8,7 @@ gives the same answers in constant time.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 from weakref import WeakValueDictionary
 
@@ -20,6 +20,17 @@ from ambient.model.rule_split import build
 
 _NO_ALLOW_POLICY: Final = Allowed(Reason.NO_ALLOW_POLICY)
 _DECIDED_BEFORE_ALLOW: Final = (Reason.DENIED_BY, Reason.POLICY_NOT_RECEIVED, Reason.NOT_ITS_WAYPOINT)
+
+
+def past_waypoint(waypoints: Collection[str], open_ports: Collection[int], connection: Connection) -> Denied | None:
+    """Behind a waypoint only the waypoint comes in, and plain text proves nobody; None where policies decide.
+    `waypoints`, `open_ports`: of the workload, from `ambient.model.waypoints`."""
+    if not waypoints or connection.destination_port in open_ports:
+        return None
+    peer = connection.peer
+    if peer is not None and (str(peer) in waypoints or peer.principal in waypoints):
+        return None
+    return Denied(Reason.NOT_ITS_WAYPOINT, detail=f"only {', '.join(sorted(waypoints))} may come in")
 
 
 def judge_naive(policies: Iterable[Authorization], missing: Sequence[str], connection: Connection) -> Verdict:

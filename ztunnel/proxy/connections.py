@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from ambient.model.decide import SharedIndexes
+from ambient.model.decide import SharedIndexes, past_waypoint
 from ambient.model.explain import Explanation, ground
 from ambient.model.outcome import Connection, Denied, DryRun, Reason, Verdict
 from ztunnel.ipc.messages import PodPolicy
@@ -92,13 +92,12 @@ class LiveConnections:
         return None
 
     def judge(self, live: Judged) -> Verdict:
-        """The verdict of the policy in force now. Behind a waypoint only the waypoint comes in, and plain text proves
-        nobody."""
+        """The verdict of the policy in force now."""
         waypoints = self._policy.waypoint_principals
-        if waypoints and live.connection.destination_port not in self._policy.open_ports:
-            peer = live.connection.peer
-            if peer is None or (str(peer) not in waypoints and peer.principal not in waypoints):
-                return Denied(Reason.NOT_ITS_WAYPOINT, detail=f"only {', '.join(waypoints)} may come in")
+        if waypoints:
+            denied = past_waypoint(waypoints, self._policy.open_ports, live.connection)
+            if denied is not None:
+                return denied
         return self._index.judge(live.connection)
 
     def replace(self, policy: PodPolicy) -> int:

@@ -13,7 +13,7 @@ from ztunnel.dns.server import DnsServer
 from ztunnel.dns.upstream import Resolvers
 from ztunnel.ipc.messages import PodUp
 from ztunnel.proxy.accept import Acceptor
-from ztunnel.proxy.budget import TAKEN
+from ztunnel.proxy.budget import HANDSHAKES, TAKEN
 from ztunnel.proxy.inbound import InboundTunnel
 from ztunnel.proxy.outbound import Outbound
 from ztunnel.proxy.passthrough import PlainInbound
@@ -157,7 +157,8 @@ class ServedPod:
 
 
 class _AwaitCertificate:
-    """An accepted tunnel whose pod has no certificate yet waits a limited time for it."""
+    """An accepted tunnel whose pod has no certificate yet waits a limited time for it. It counts as one whose handshake
+    is under way."""
 
     __slots__ = ("_go", "_served", "_sock", "_timer")
 
@@ -167,10 +168,12 @@ class _AwaitCertificate:
         self._go = go
         plane = served.plane
         self._timer = plane.loop.call_later(CERTIFICATE_WAIT_S, self._expired)
+        served.pod.share.add(HANDSHAKES, 1)
         plane.wallet.wait(served.pod.identity, self._got)
 
     def _got(self, outcome: Credentials | Exception) -> None:
         self._timer.cancel()
+        self._served.pod.share.add(HANDSHAKES, -1)
         if isinstance(outcome, Credentials) and not self._served.pod.closing:
             self._go(outcome)
             return

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from ipaddress import ip_address
 
+import pytest
+
 from ambient.agent.discovery import Policies
 from ambient.model.outcome import Allowed, Connection, Denied, Reason
 from ambient.model.policy import Action, Authorization, Match, PolicyScope
-from ambient.model.workload import GatewayAddress, NamespacedHostname, Service, Workload
+from ambient.model.workload import GatewayAddress, NamespacedHostname, NetworkAddress, Service, Workload
 from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, encode
 from ambient.xds.messages import DeltaResponse
 from tests.support.agent_fakes import target
@@ -31,9 +33,9 @@ PLAINTEXT = Connection(ip_address("10.0.0.9"), ip_address("10.0.0.5"), 80)
 class Feed:
     """Policies fed with responses, as a server would send them."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, only_waypoints: bool = True) -> None:
         self.changes = 0
-        self.policies = Policies("n1", "Kubernetes", "ambient-system", self._changed)
+        self.policies = Policies("n1", "Kubernetes", "ambient-system", self._changed, only_waypoints=only_waypoints)
 
     def _changed(self) -> None:
         self.changes += 1
@@ -70,6 +72,19 @@ def test_a_pod_behind_a_waypoint_counts_as_selected() -> None:
     feed = Feed()
     feed.everything(replace(WORKLOAD, waypoint=GatewayAddress(NamespacedHostname("shop", "wp.shop.svc"))))
     assert feed.policies.apply_to(target())
+
+
+@pytest.mark.parametrize("only_waypoints", [True, False])
+def test_plain_text_to_a_pod_behind_a_waypoint_is_forbidden_but_where_it_may_be_passed(only_waypoints: bool) -> None:
+    feed = Feed(only_waypoints=only_waypoints)
+    waypoint = replace(ELSEWHERE, uid="Kubernetes//Pod/shop/wp", name="wp", addresses=(ip_address("10.0.1.1"),))
+    behind = replace(WORKLOAD, waypoint=GatewayAddress(NetworkAddress("", ip_address("10.0.1.1"))))
+    feed.send(behind, waypoint, kind=ADDRESS_TYPE)
+    feed.send(kind=AUTHORIZATION_TYPE)
+    judge = feed.policies.judge_of(target())
+    assert judge is not None
+    assert judge(PLAINTEXT).reason == (Reason.NOT_ITS_WAYPOINT if only_waypoints else Reason.NO_ALLOW_POLICY)
+    assert isinstance(judge(replace(PLAINTEXT, peer=waypoint.identity)), Allowed)
 
 
 def test_a_pod_that_discovery_does_not_have_counts_as_selected() -> None:

@@ -102,6 +102,23 @@ def test_handshakes_that_go_nowhere_hold_back_more_of_them_and_not_the_pods_own_
     run(scenario)
 
 
+def test_tunnels_that_wait_for_the_pods_certificate_count_as_handshakes() -> None:
+    async def scenario() -> None:
+        async with world() as here:
+            await held_to(here, Budgets(handshakes=2))
+            pod = await here.pod("late", "127.0.0.12", certificate=False)
+            share = here.workers[0]._pods[pod.uid].pod.share
+            waiting = [socket.create_connection(pod.hbone) for _ in range(4)]
+            await until(lambda: "budget handshakes reached" in here.log())
+            assert share.total(HANDSHAKES) == 2
+            for one in waiting:
+                one.close()
+            here.certificate(pod.identity)
+            await until(lambda: share.total(HANDSHAKES) == 0)
+
+    run(scenario)
+
+
 def test_handshakes_that_stall_give_way_to_honest_ones() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
