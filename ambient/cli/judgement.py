@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ambient.cli.names import Source
-from ambient.model.address import Endpoint, parse_ip
+from ambient.model.address import ZTUNNEL_PORTS, Endpoint, parse_ip
+from ambient.model.decide import past_waypoint
 from ambient.model.explain import explain
 from ambient.model.mesh import Mesh
 from ambient.model.nearest import Difference
@@ -91,17 +92,23 @@ def judge(view: Mesh, views: Views, client: Source, hop: Hop, final: Endpoint | 
     if workload.tunnel_protocol is not TunnelProtocol.HBONE:
         text = f"allowed: {workload.namespace}/{workload.name} is not in the mesh, nobody judges"
         return Judgement(hop, final, workload, True, "not-in-the-mesh", text)
+    if client.workload and not hop.authority and final.ip in client.workload.addresses:
+        text = "allowed: it does not leave the pod, nobody judges"
+        return Judgement(hop, final, workload, True, "itself", text)
+    if final.port in ZTUNNEL_PORTS:
+        text = f"denied: {final.port} is a port of ztunnel"
+        return Judgement(hop, final, workload, False, "illegal-port", text)
     there = views.meshes.get(workload.node, view)
     known = there.workload(workload.uid) or workload
     peer = client.workload.identity if hop.authority and client.workload else None
-    wanted = () if workload.node in views.lax else waypoint_principals(there, known)
-    if wanted and str(peer) not in wanted and final.port not in open_ports(there, known):
-        text = f"denied: only its waypoint may connect ({', '.join(sorted(wanted))})"
-        return Judgement(hop, final, known, False, Reason.NOT_ITS_WAYPOINT, text)
-    selected = there.policies_of(known)
     # The hop may be of another family than what was dialled; the peer that is judged is whom the hop comes from.
     peer_ip = (client.towards(parse_ip(hop.ip)) or client).ip
     connection = Connection(peer_ip, final.ip, final.port, peer)
+    wanted = () if workload.node in views.lax else waypoint_principals(there, known)
+    if past_waypoint(wanted, open_ports(there, known), connection):
+        text = f"denied: only its waypoint may connect ({', '.join(sorted(wanted))})"
+        return Judgement(hop, final, known, False, Reason.NOT_ITS_WAYPOINT, text)
+    selected = there.policies_of(known)
     explanation = explain(selected.policies, selected.missing, connection)
     match explanation.verdict:
         case Allowed():

@@ -85,7 +85,10 @@ def _condition(record: AuthorizationPolicy, translated: Translated) -> Condition
         )
         if translated.inert:
             numbers = ", ".join(str(i + 1) for i in translated.inert)
-            rest += f" Rules that have no effect at ztunnel because nothing else is left of a part: {numbers}."
+            rest += (
+                f" But rule {numbers} has no effect at ztunnel, as nothing else is left of a part of it: that is less"
+                " restrictive than requested."
+            )
     return _unsupported(start + rest + _unread_dry_run(record), sent=True)
 
 

@@ -52,6 +52,24 @@ def test_strict_denies_who_is_not_in_the_mesh() -> None:
     assert explain("shop/web", "db.shop:80", dump_of([STRICT])).code == Exit.OK
 
 
+@pytest.mark.parametrize("port", [15001, 15006, 15008])
+@pytest.mark.parametrize("client", ["shop/web", "shop/outside"])
+def test_a_port_of_ztunnel_leads_to_nobody(client: str, port: int) -> None:
+    ran = explain(client, f"shop/db:{port}", dump_of([]))
+    assert ran.code == Exit.NEGATIVE
+    assert f"denied: {port} is a port of ztunnel" in ran.out
+    assert explain(client, f"shop/legacy:{port}", dump_of([])).code == Exit.OK
+
+
+def test_a_pod_that_calls_its_own_address_is_judged_by_nobody() -> None:
+    ran = explain("shop/db", "shop/db:8080", dump_of([STRICT, ONLY_WEB]))
+    assert ran.code == Exit.OK
+    assert "allowed: it does not leave the pod, nobody judges" in ran.out
+    ran = explain("shop/db", "db.shop:80", dump_of([ONLY_WEB]))
+    assert ran.code == Exit.NEGATIVE
+    assert explain("shop/db", "shop/db:15008", dump_of([])).code == Exit.NEGATIVE
+
+
 def test_who_is_not_in_the_mesh_finds_an_endpoint_by_the_port_of_the_service_too() -> None:
     dump = dump_of([STRICT])
     dump["services"][0]["endpoints"]["Kubernetes//Pod/shop/db"]["port"] = {}

@@ -177,7 +177,9 @@ def test_a_deny_rule_keeps_what_stands_beside_in_the_same_part() -> None:
     found, condition = one({"action": "DENY", "rules": [operation(ports=["80"], methods=["POST"])]})
     assert found is not None
     assert found.rules == (rule(Match(destination_ports=(80,))),)
-    assert "enforced without the HTTP rules" in condition.message
+    assert condition.message.endswith(
+        "is enforced without the HTTP rules. This will be more restrictive than requested."
+    )
 
 
 def test_a_deny_policy_names_its_rules_without_effect() -> None:
@@ -188,7 +190,17 @@ def test_a_deny_policy_names_its_rules_without_effect() -> None:
     found, condition = one(spec)
     assert found is not None
     assert found.rules == (rule(Match(namespaces=strings("a"))), rule(Match(), Match(namespaces=strings("q"))))
-    assert condition.message.endswith("because nothing else is left of a part: 2.")
+    assert condition.message.endswith(
+        "This will be more restrictive than requested. But rule 2 has no effect at ztunnel, as nothing else is left of"
+        " a part of it: that is less restrictive than requested."
+    )
+
+
+def test_a_deny_policy_with_rules_of_every_kind_says_what_is_more_and_what_is_less_than_was_asked() -> None:
+    wider, inert = operation(ports=["80"], methods=["POST"]), operation(paths=["/"])
+    _, condition = one({"action": "DENY", "rules": [source(namespaces=["a"]), wider, inert]})
+    assert "This will be more restrictive than requested. But rule 3 has no effect" in condition.message
+    assert condition.message.endswith("that is less restrictive than requested.")
 
 
 def test_found_attributes_are_sorted() -> None:
@@ -212,7 +224,7 @@ def test_a_dry_run_policy_is_only_sent_when_that_is_switched_on() -> None:
     assert (found, condition.status) == (None, "False")
     found, condition = one({"action": "DENY", "rules": [{}]}, dry_run=True, annotations=annotations)
     assert found is not None
-    assert (found.dry_run, condition.reason) == (True, "Accepted")
+    assert (found.dry_run, condition.reason, condition.message) == (True, "Accepted", "attached to ztunnel")
 
 
 @pytest.mark.parametrize("written", ["1", "t", "T", "true", "True", "TRUE"])
@@ -288,6 +300,16 @@ def test_an_invalid_policy_without_a_good_version_closes_its_namespace(spec: Any
     )
 
 
+@pytest.mark.parametrize(
+    ("where", "why", "said"),
+    [("spec", "is wrong", "spec: is wrong"), ("", "is wrong", "is wrong"), ("spec", "", "spec"), ("", "", "p.json")],
+)
+def test_what_is_said_of_an_invalid_policy_has_no_empty_parts(where: str, why: str, said: str) -> None:
+    refused = RefusedObject("AuthorizationPolicy", "default", "p", InvalidInput("p.json", where, why), {}, True)
+    (condition,) = Chosen(Records(refused=(refused,))).conditions[refused.key]
+    assert condition.message == f"{said}; its last good version stays in force"
+
+
 def test_an_invalid_policy_closes_only_what_it_selects() -> None:
     policy_, _, result = closing({"spec": {**WEB, "action": "DENY", "rules": ["wrong"]}})
     assert policy_.scope is PolicyScope.WORKLOAD_SELECTOR
@@ -300,7 +322,11 @@ def test_an_invalid_policy_of_the_root_namespace_closes_the_mesh() -> None:
 
 
 def test_a_selector_that_cannot_be_read_counts_as_everything() -> None:
-    odd: list[Any] = [1, {"matchLabels": 1}, {"matchLabels": {"a": 1}}, {"matchLabels": {}}, {"matchLabel": {"a": "b"}}]
+    odd: list[Any] = [
+        1,
+        *({"matchLabels": labels} for labels in (1, {"a": 1}, {1: "a"}, {})),
+        {"matchLabel": {"a": "b"}},
+    ]
     for selector in odd:
         policy_, _, result = closing({"spec": {"selector": selector}})
         assert policy_.scope is PolicyScope.NAMESPACE

@@ -28,6 +28,7 @@ def when(key: str, *values: str, **rest: list[str]) -> dict[str, Any]:
         (["other/ns/a/sa/b"], ["other/ns/a/sa/b"]),
         (["*/ns/a/sa/b"], ["*/ns/a/sa/b"]),
         (["td*"], ["td*"]),
+        (["td"], ["td"]),
         (["*"], ["*"]),
         (["td/ns/a/sa/b", "old/ns/a/sa/b"], ["td/ns/a/sa/b", "new/ns/a/sa/b", "old/ns/a/sa/b"]),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,45 @@ def test_conditions_keep_their_time_while_the_status_stays(root: Path) -> None:
     ]
     writer.conditions(KEY, [Condition("T", "False", "R", "two")])
     assert said(root)["conditions"][0]["lastTransitionTime"] != old  # type: ignore[index]
+
+
+def test_a_name_that_no_file_can_have_is_refused(root: Path) -> None:
+    longest = f"Pod/{'n' * 115}/{'p' * 115}"
+    assert len(file_name(longest)) == 240
+    StatusWriter(root, "w").annotate(longest, {"a": "1"})
+    with pytest.raises(InvalidInput, match="241 characters"):
+        file_name(longest + "p")
+
+
+def test_what_is_forgotten_or_seen_again_counts_once(root: Path) -> None:
+    writer = StatusWriter(root, "w")
+    writer.annotate(KEY, {"a": "1"})
+    state = root / "status" / "w" / ".revision"
+    assert revision_state(state) == WriterState(0, 1)
+    writer.forget(KEY)
+    writer.forget(KEY)
+    writer.observed(7)
+    assert revision_state(state) == WriterState(7, 2)
+    state.unlink()
+    writer.observed(7)
+    assert not state.exists()
+
+
+@pytest.mark.parametrize("content", ["", "{}", '{"observed": "1", "status": []}'])
+def test_a_revision_that_cannot_be_read_is_none(tmp_path: Path, content: str) -> None:
+    (tmp_path / ".revision").write_text(content)
+    assert revision_state(tmp_path / ".revision") == WriterState(0, 0)
+    assert revision_state(tmp_path / "absent") == WriterState(0, 0)
+
+
+def test_what_is_said_of_a_record_goes_by_its_uid_and_not_by_what_is_stored(root: Path) -> None:
+    (old,) = ObjectFolder(root).records().by_key.values()
+    writer = StatusWriter(root, "w")
+    writer.annotate(replace(old, uid="another"), {"a": "1"})
+    assert said(root)["uid"] == "another"
+    (root / "objects" / "Pod.default.a.json").write_text('{"metadata": 1}')
+    writer.annotate(KEY, {"b": "1"})
+    assert said(root) == {"uid": "", "annotations": {"b": "1"}}
 
 
 def test_fields_are_set_and_taken_away(root: Path) -> None:
