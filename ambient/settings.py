@@ -128,6 +128,11 @@ def endpoint(given: str) -> Endpoint:
     return Endpoint(parse_endpoint(f"{host}:1").ip, 0) if port == "0" else parse_endpoint(full)
 
 
+def optional_endpoint(given: str) -> Endpoint | None:
+    """An endpoint, or None for `none`."""
+    return None if given == "none" else endpoint(given)
+
+
 def target(given: str) -> str:
     """`host:port` of a server we connect to over TLS, from `https://host:port` or bare; the path must be empty."""
     rest = given.removeprefix("https://").rstrip("/")

@@ -10,9 +10,12 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.registry import Collector
 
+from ambient.kube.objects import KINDS
+
 _NAME_OF_ISTIOD = re.compile(
     r"\b(pilot_xds_pushes|pilot_total_xds_rejects|citadel_server_csr_count|citadel_server_success_cert_issuance_count"
-    r"|citadel_server_authentication_failure_count)_total\b"
+    r"|citadel_server_authentication_failure_count|galley_validation_config_updates"
+    r"|galley_validation_config_update_error)_total\b"
 )
 _CREATED = re.compile(r"^(# \w+ )?\w+_created\b")
 _PUSH_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
@@ -71,6 +74,23 @@ class ControlMetrics:
         )
         root_left.set_function(lambda: self._root_end - time.time())
         self.roots = Gauge("ambient_control_trusted_roots", "Roots that are trusted.", registry=registry)
+        self.reviews = Counter(
+            "ambient_control_admission_reviews",
+            "Objects that the API server asked about, by kind and verdict.",
+            ["kind", "verdict"],
+            registry=registry,
+        )
+        self.webhook_updates = Counter(
+            "galley_validation_config_updates",
+            "Times that our authority was put into the webhook configuration.",
+            registry=registry,
+        )
+        self.webhook_update_errors = Counter(
+            "galley_validation_config_update_error",
+            "Times that this failed, by reason.",
+            ["reason"],
+            registry=registry,
+        )
         self._bundles = Gauge(
             "ambient_control_root_config_maps",
             "Namespaces without the roots, or with somebody else's, by state.",
@@ -108,6 +128,11 @@ class ControlMetrics:
     def add(self, collector: Collector) -> None:
         """Series that are read when somebody scrapes."""
         self._registry.register(collector)
+
+    @staticmethod
+    def reviewed_kind(kind: object) -> str:
+        """A label value that no caller can invent."""
+        return kind if isinstance(kind, str) and kind in KINDS else "other"
 
     def render(self) -> bytes:
         """The text exposition. Counters that istiod has bear its names, which have no `_total`."""

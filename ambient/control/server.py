@@ -27,6 +27,7 @@ from ambient.control.certificates import Certificates
 from ambient.control.derive import Derivation, Derived
 from ambient.control.derive_world import DeriveSettings
 from ambient.control.discovery import Discovery
+from ambient.control.gatekeeper import Admission
 from ambient.control.http import HttpServer, Page
 from ambient.control.join import Joins
 from ambient.control.join_rpc import JoinService
@@ -113,6 +114,12 @@ class ControlPlane:
             self.reconciler.listeners.append(self.trust.bundles.hear)
             self.metrics.bundles(self.trust.bundles)
         self.reconciler.listeners.append(self.trust.members.hear)
+        listen = settings.webhook_listen
+        self.admission = (
+            Admission(settings, listen, self.trust, self._source.leading, self.metrics) if listen is not None else None
+        )
+        if self.admission is not None:
+            self.reconciler.listeners.append(self.admission.hear)
         self._http = HttpServer(
             {
                 "/ready": self._ready,
@@ -142,6 +149,8 @@ class ControlPlane:
             raise Unavailable("cannot listen", str(listen), "is the address of this machine, and free?")
         self._grpc = server
         await server.start()
+        if self.admission is not None:
+            await self.admission.start()
         self.http_port = await self._http.start(self._settings.http_listen)
         http = replace(self._settings.http_listen, port=self.http_port)
         _log.info("discovery and CA on %s, HTTP on %s", replace(listen, port=self.xds_port), http)
@@ -153,10 +162,14 @@ class ControlPlane:
             group.create_task(self.reconciler.run(self._source))
             group.create_task(self.trust.run())
             group.create_task(self._joins.run())
+            if self.admission is not None:
+                group.create_task(self.admission.run())
 
     async def stop(self) -> None:
         """End open streams after a short grace; clients reconnect to whoever comes next."""
         await self._http.stop()
+        if self.admission is not None:
+            await self.admission.stop()
         self.discovery.stop()
         if self._grpc is not None:
             await self._grpc.stop(GRACE_S)

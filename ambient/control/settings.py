@@ -14,6 +14,7 @@ from ambient.settings import (
     duration,
     endpoint,
     integer,
+    optional_endpoint,
     optional_path,
     path,
     read_settings,
@@ -73,6 +74,9 @@ class ControlSettings:
     token_audience: str = setting("TOKEN_AUDIENCE", text, "istio-ca")
     xds_listen: Endpoint = setting("AMBIENT_XDS_LISTEN", endpoint, ":15012")
     http_listen: Endpoint = setting("AMBIENT_HTTP_LISTEN", endpoint, ":15014")
+    webhook_listen: Endpoint | None = setting("AMBIENT_WEBHOOK_LISTEN", optional_endpoint, "none")
+    """Where the API server asks whether objects may be written."""
+    webhook_name: str = setting("AMBIENT_WEBHOOK_CONFIGURATION", text, "ambient-control")
     cluster: str = setting("CLUSTER_ID", text, "Kubernetes")
     network: str = setting("NETWORK", text, "")
     trust_domain: str = setting("TRUST_DOMAIN", text, "cluster.local")

@@ -339,6 +339,11 @@ class FakeApi:
                 return _failure(409, "Conflict", "uid differs")
             self.delete(KIND_OF[collection.rpartition("/")[2]], name, namespace)
             return _json({"kind": "Status", "status": "Success"})
+        if isinstance(body, list):
+            try:
+                body = _json_patch(current or {}, body)
+            except (KeyError, IndexError, ValueError) as error:
+                return _failure(422, "Invalid", f"the server rejected our request: {error}")
         wanted = (body.get("metadata") or {}).get("resourceVersion")
         if current is not None and wanted not in (None, current["metadata"]["resourceVersion"]):
             return _failure(409, "Conflict", "the object has been modified")
@@ -374,6 +379,22 @@ def _merge(current: Any, patch: Any) -> Any:
             result.pop(name, None)
         else:
             result[name] = _merge(result.get(name), value)
+    return result
+
+
+def _json_patch(current: Any, changes: list[Any]) -> Any:
+    """RFC 6902: test, add and replace of members."""
+    result = json.loads(json.dumps(current))
+    for change in changes:
+        *path, last = change["path"].strip("/").split("/")
+        place = result
+        for part in path:
+            place = place[int(part) if isinstance(place, list) else part]
+        if change["op"] == "test":
+            if place[last] != change["value"]:
+                raise ValueError(f"test of {change['path']} failed")
+        else:
+            place[last] = change["value"]
     return result
 
 

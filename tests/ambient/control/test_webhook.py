@@ -1,0 +1,137 @@
+"""The webhook over HTTPS: reviews answered, nonsense named, renewed certificates used, floods cut."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+import ssl
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from typing import Any
+
+import aiohttp
+import pytest
+
+from ambient.ca.roots import load_authority, make_root
+from ambient.control import webhook
+from ambient.control.issuers import OwnIssuer
+from ambient.control.metrics import ControlMetrics
+from ambient.control.tls import ServerCertificate
+from ambient.control.webhook import Webhook
+from ambient.errors import Unavailable
+from ambient.model.address import Endpoint
+from tests.ambient.control.test_admission import BAD, VIEW, asked, policy
+
+DAY = timedelta(days=1)
+LOOPBACK = ip_address("127.0.0.1")
+
+
+class Served:
+    def __init__(
+        self, port: int, session: aiohttp.ClientSession, metrics: ControlMetrics, tls: ServerCertificate
+    ) -> None:
+        self.port, self.session, self.metrics, self.tls = port, session, metrics, tls
+
+    async def post(self, body: bytes, path: str = "/validate") -> tuple[int, bytes]:
+        async with self.session.post(f"https://localhost:{self.port}{path}", data=io.BytesIO(body)) as answer:
+            return answer.status, await answer.read()
+
+    async def review(self, content: dict[str, Any]) -> dict[str, Any]:
+        status, body = await self.post(json.dumps(asked(content)).encode(), "/validate?timeout=10s")
+        assert status == 200
+        found: dict[str, Any] = json.loads(body)["response"]
+        return found
+
+
+@asynccontextmanager
+async def served() -> AsyncIterator[Served]:
+    now = datetime.now(UTC)
+    certificate, key = make_root(now)
+    root = load_authority({"root-cert.pem": certificate.encode(), "root-key.pem": key.encode()}, now)
+    tls = ServerCertificate(OwnIssuer(lambda: root, default=DAY, longest=DAY), {"localhost"}, LOOPBACK)
+    await tls.renew(now)
+    metrics = ControlMetrics()
+    server = Webhook(lambda: VIEW, metrics)
+    port = await server.start(Endpoint(LOOPBACK, 0), tls.context())
+    connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cadata=certificate), force_close=True)
+    async with aiohttp.ClientSession(connector=connector) as session:
+        yield Served(port, session, metrics, tls)
+    await server.stop()
+
+
+def test_a_review_is_answered_with_a_verdict_that_is_counted() -> None:
+    async def scenario() -> None:
+        async with served() as here:
+            assert (await here.review(policy("{rules: [{}]}")))["allowed"]
+            assert "warnings" in await here.review(policy("{action: DENY}"))
+            assert not (await here.review(BAD))["allowed"]
+            text = here.metrics.render().decode()
+            for verdict in ("allowed", "warned", "refused"):
+                series = (
+                    f'ambient_control_admission_reviews_total{{kind="AuthorizationPolicy",verdict="{verdict}"}} 1.0'
+                )
+                assert series in text
+
+    asyncio.run(scenario())
+
+
+def test_a_kind_that_a_caller_invents_is_no_label() -> None:
+    async def scenario() -> None:
+        async with served() as here:
+            await here.review({"kind": "Invented", "metadata": {}})
+            assert "Invented" not in here.metrics.render().decode()
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("body", [b"", b"rubbish", b"[" * 100_000, b"{}", b'{"request": 7}', b"\xff\xfe"])
+def test_nonsense_is_a_bad_request_and_the_next_one_is_answered(body: bytes) -> None:
+    async def scenario() -> None:
+        async with served() as here:
+            assert (await here.post(body))[0] == 400
+            assert (await here.review(policy("{rules: [{}]}")))["allowed"]
+
+    asyncio.run(scenario())
+
+
+def test_other_paths_methods_and_sizes_are_refused() -> None:
+    async def scenario() -> None:
+        async with served() as here:
+            assert (await here.post(b"{}", "/other"))[0] == 404
+            async with here.session.get(f"https://localhost:{here.port}/validate") as answer:
+                assert answer.status == 405
+            assert (await here.post(b" " * (webhook.MOST_BYTES + 1)))[0] == 413
+
+    asyncio.run(scenario())
+
+
+def test_after_a_renewal_new_connections_get_the_new_certificate() -> None:
+    async def scenario() -> None:
+        async with served() as here:
+            before = await _certificate(here)
+            await here.tls.renew(datetime.now(UTC))
+            assert await _certificate(here) != before
+            assert (await here.review(policy("{rules: [{}]}")))["allowed"]
+
+    asyncio.run(scenario())
+
+
+async def _certificate(here: Served) -> bytes:
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    _, writer = await asyncio.open_connection("127.0.0.1", here.port, ssl=context)
+    der: bytes = writer.get_extra_info("ssl_object").getpeercert(binary_form=True)
+    writer.close()
+    return der
+
+
+def test_an_address_that_is_taken_is_said() -> None:
+    async def scenario() -> None:
+        async with served() as here:
+            with pytest.raises(Unavailable, match="cannot listen"):
+                await Webhook(lambda: VIEW, here.metrics).start(Endpoint(LOOPBACK, here.port), here.tls.context())
+
+    asyncio.run(scenario())
