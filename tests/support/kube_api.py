@@ -24,6 +24,7 @@ from aiohttp import web
 
 from ambient.kube.api.access import ApiAccess, FixedCredentials, Identity
 from ambient.kube.objects import KINDS, resources
+from tests.support.patches import json_patch, merge
 
 Object = dict[str, Any]
 PLURALS: Final = {
@@ -341,7 +342,7 @@ class FakeApi:
             return _json({"kind": "Status", "status": "Success"})
         if isinstance(body, list):
             try:
-                body = _json_patch(current or {}, body)
+                body = json_patch(current or {}, body)
             except (KeyError, IndexError, ValueError) as error:
                 return _failure(422, "Invalid", f"the server rejected our request: {error}")
         wanted = (body.get("metadata") or {}).get("resourceVersion")
@@ -350,7 +351,7 @@ class FakeApi:
         claimed = (body.get("metadata") or {}).get("uid")
         if current is not None and claimed not in (None, current["metadata"]["uid"]):
             return _failure(409, "Conflict", "Precondition failed: UID in precondition")
-        merged = body if request.method == "PUT" else _merge(current or {}, body)
+        merged = body if request.method == "PUT" else merge(current or {}, body)
         if part == "status" and current is not None:
             merged = {**current, "status": merged.get("status")}
         elif current is not None and part == "" and "status" in current:
@@ -367,35 +368,6 @@ def _selected(content: Object, query: Mapping[str, str]) -> bool:
     if wanted.startswith("metadata.name="):
         return bool(content["metadata"]["name"] == wanted.removeprefix("metadata.name="))
     return not wanted or content.get("spec", {}).get("nodeName") == wanted.removeprefix("spec.nodeName=")
-
-
-def _merge(current: Any, patch: Any) -> Any:
-    """RFC 7386."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(current) if isinstance(current, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = _merge(result.get(name), value)
-    return result
-
-
-def _json_patch(current: Any, changes: list[Any]) -> Any:
-    """RFC 6902: test, add and replace of members."""
-    result = json.loads(json.dumps(current))
-    for change in changes:
-        *path, last = change["path"].strip("/").split("/")
-        place = result
-        for part in path:
-            place = place[int(part) if isinstance(place, list) else part]
-        if change["op"] == "test":
-            if place[last] != change["value"]:
-                raise ValueError(f"test of {change['path']} failed")
-        else:
-            place[last] = change["value"]
-    return result
 
 
 def _marker(kind: str, version: int) -> Object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ambient.control.admission_checks import View, warnings
 from ambient.kube.objects import PeerAuthentication, Records, parse_object
-from tests.ambient.control.test_admission import VIEW, policy
+from tests.support.admission import VIEW, policy
 
 
 def told(content: dict[str, object], view: View = VIEW) -> list[str]:

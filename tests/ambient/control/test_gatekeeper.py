@@ -11,7 +11,7 @@ from typing import Any
 
 import aiohttp
 
-from tests.ambient.control.test_admission import BAD, asked, policy
+from tests.support.admission import BAD, asked, policy
 from tests.support.control import ControlBench, until
 
 POD = """

@@ -23,7 +23,7 @@ from ambient.control.tls import ServerCertificate
 from ambient.control.webhook import Webhook
 from ambient.errors import Unavailable
 from ambient.model.address import Endpoint
-from tests.ambient.control.test_admission import BAD, VIEW, asked, policy
+from tests.support.admission import BAD, VIEW, asked, policy
 
 DAY = timedelta(days=1)
 LOOPBACK = ip_address("127.0.0.1")
