@@ -35,7 +35,8 @@ class State(StrEnum):
 @dataclass(slots=True)
 class Tracked:
     """A pod on its way in or out, or in. `let_go`: of one that is being released, new connections go directly.
-    `problem` is why the last attempt failed, `failing_since` when the first of an unbroken row did (loop time)."""
+    `problem` is why the last attempt failed, `failing_since` when the first of an unbroken row did, `since` when the
+    present state was wished for (loop time)."""
 
     pod: PodTarget
     state: State
@@ -43,6 +44,11 @@ class Tracked:
     let_go: bool = False
     problem: str = ""
     failing_since: float | None = None
+    since: float = 0.0
+
+    def overdue(self, after_s: float) -> bool:
+        """It has been on its way for this long."""
+        return asyncio.get_running_loop().time() - self.since > after_s
 
 
 class Convergence:
@@ -119,6 +125,7 @@ class Convergence:
         before = tracked.task
         tracked.state, tracked.let_go = state, False
         tracked.problem, tracked.failing_since = "", None
+        tracked.since = asyncio.get_running_loop().time()
         tracked.task = asyncio.create_task(
             self._try(uid, tracked, before, work, argument), name=f"{state} {tracked.pod}"
         )

@@ -16,6 +16,7 @@ from ambient.kube.records import Namespace, Pod, record_key
 from ambient.model.address import IpAddress
 
 MODE_LABEL: Final = "istio.io/dataplane-mode"
+REDIRECTION_ANNOTATION: Final = "ambient.istio.io/redirection"
 SIDECAR_ANNOTATION: Final = "sidecar.istio.io/status"
 BYPASS_INBOUND_ANNOTATION: Final = "ambient.istio.io/bypass-inbound-capture"
 DNS_CAPTURE_ANNOTATION: Final = "ambient.istio.io/dns-capture"

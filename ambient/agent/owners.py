@@ -77,6 +77,12 @@ class Owners:
                 self._table.delete(other)
         self._table.put(cgroup_id, Role.KUBELET)
 
+    def dismiss_kubelet(self) -> None:
+        """Nobody's connections are probes from now on."""
+        for other, role in self._table.items().items():
+            if role is Role.KUBELET:
+                self._table.delete(other)
+
     def prune(self) -> None:
         """Take out ztunnels of which no process is left."""
         for cgroup_id, directory in list(self._ztunnels.items()):

@@ -24,9 +24,9 @@ from ambient.agent.cni import PodStarts
 from ambient.agent.converge import Convergence, State
 from ambient.agent.custody import Custody
 from ambient.agent.discovery import Policies
-from ambient.agent.enrol import Enrol, Gone, NotEnrolled, Rules, plan
+from ambient.agent.enrol import MODE_LABEL, REDIRECTION_ANNOTATION, Enrol, Gone, NotEnrolled, Rules, plan
 from ambient.agent.fresh import FromApi, FromFolder
-from ambient.agent.host import admit_kubelet, installation, locator, node_root
+from ambient.agent.host import Kubelet, installation, locator, node_root
 from ambient.agent.http import listen
 from ambient.agent.journal import Journal
 from ambient.agent.kernel import NodeKernel
@@ -35,6 +35,7 @@ from ambient.agent.metrics import Tally
 from ambient.agent.node import Starting, same_addresses
 from ambient.agent.owners import Owners
 from ambient.agent.pages import Pages
+from ambient.agent.report import Report
 from ambient.agent.sandboxes import Sandboxes
 from ambient.agent.settings import AgentSettings
 from ambient.agent.sweep import compare
@@ -49,8 +50,16 @@ from ambient.kube.source import KUBERNETES, open_source
 from ambient.xds.channel import ServerSettings
 from ambient.zds.packet import Peer
 
-REDIRECTION_ANNOTATION: Final = "ambient.istio.io/redirection"
 LOOK_S: Final = 1.0
+TELL_S: Final = 1.0
+SAY_AFTER_S: Final = 3.0
+TOLD: Final = frozenset(
+    {
+        *(NotEnrolled.HOST_NETWORK, NotEnrolled.SIDECAR, NotEnrolled.EXCLUDED_NAMESPACE),
+        *(NotEnrolled.ADDRESS_TAKEN, NotEnrolled.UNREADABLE),
+    }
+)
+"""Reasons to stay out that whoever labelled the pod itself should hear of."""
 
 log = logging.getLogger("ambient.agent")
 
@@ -96,7 +105,9 @@ class Agent:
         self._journal = Journal(settings.state / "pods")
         self._sandboxes = Sandboxes(settings.state / "sandboxes")
         self._kernel = NodeKernel(settings.bpffs, tables, locator(settings, self._sandboxes), settings.pod_veth)
-        self._owners = Owners(tables.owners, cgroups.mount_point())
+        mount = cgroups.mount_point()
+        self._owners = Owners(tables.owners, mount)
+        self._kubelet = Kubelet(settings.kubelet_cgroup, self._owners, mount)
         self._ztunnels = Ztunnels(self._ztunnel_came, self._ztunnel_went)
         self._custody = Custody(time.time)
         self._policies = Policies(
@@ -120,6 +131,7 @@ class Agent:
         )
         self._convergence = Convergence(self._applier, self._pod_moved)
         self._api = ApiClient.open(os.environ) if settings.objects == KUBERNETES else None
+        self._report = None if self._api is None else Report(self._api, settings.node, settings.taint)
         self._starting = Starting(
             self._rules,
             FromFolder(settings.objects) if self._api is None else FromApi(self._api),
@@ -160,7 +172,7 @@ class Agent:
         pages = await listen(settings.listen, self._pages.routes())
         try:
             self._owners.adopt()
-            admit_kubelet(settings, self._owners)
+            self._kubelet.look()
             for uid, error in self._journal.unreadable.items():
                 log.error("pod %s: %s; what it has on the node is taken for nobody's", uid, error)
             for entry in list(self._journal):
@@ -172,6 +184,8 @@ class Agent:
                 tasks.create_task(self._act())
                 tasks.create_task(self._look_after_older())
                 tasks.create_task(self._sweep_often())
+                if self._report is not None:
+                    tasks.create_task(self._tell_often(self._report))
                 if self._installation is not None:
                     tasks.create_task(self._installation.keep())
                 if settings.cni_socket is not None:
@@ -188,6 +202,8 @@ class Agent:
             self._lookers.shutdown()
             self._custody.close()
             self._kernel.close()
+            if self._api is not None:
+                await self._api.close()
 
     # --- what comes in
 
@@ -264,6 +280,9 @@ class Agent:
         for action in made.actions:
             if isinstance(action, Enrol | Gone):
                 self._look.set()
+        for uid in self._pods.keys() & made.out.keys() - self._convergence.tracked.keys():
+            if REDIRECTION_ANNOTATION in self._pods[uid].annotations and made.out[uid] is not NotEnrolled.UNREADABLE:
+                self._announce(uid, None)  # said by an agent before us, of a sandbox before this one
         self._starting.note_moved()
 
     def _announce(self, uid: str, state: str | None) -> None:
@@ -286,11 +305,31 @@ class Agent:
                 await self._sweep()
             except (MeshError, OSError) as error:
                 log.error("sweep: %s", error)
+            self._kubelet.look()
             self._owners.prune()
             self._custody.forget_expired()
             self._sandboxes.keep_only({*self._pods, *self._convergence.tracked})
             self._wake.set()
             await asyncio.sleep(self._settings.sweep_s)
+
+    async def _tell_often(self, report: Report) -> None:
+        """Say what is wrong with which pod, and once nothing is wrong with the node, that pods may come."""
+        await self._planned.wait()
+        while True:
+            problems = {uid: (pod, why) for uid, pod in self._pods.items() if (why := self._problem(uid, pod))}
+            await report.tell(problems, self._pods)
+            if not self._unready() and self._ztunnels.settled:
+                await report.open_node()
+            await asyncio.sleep(TELL_S)
+
+    def _problem(self, uid: str, pod: Pod) -> str:
+        """Why a pod that belongs to the mesh is not in it, after it was tried for a while; "" when all is well."""
+        tracked = self._convergence.tracked.get(uid)
+        if tracked is not None and tracked.state is State.WAITING and tracked.overdue(SAY_AFTER_S):
+            return tracked.problem or self._ztunnels.pending.get(uid, "") or "no ztunnel on this node serves it"
+        if tracked is None and pod.labels.get(MODE_LABEL) == "ambient" and self._out.get(uid) in TOLD:
+            return self._out[uid].value
+        return ""
 
     async def _sweep(self) -> None:
         """Put back what is missing of pods that are in, take away what is nobody's."""
@@ -320,7 +359,9 @@ class Agent:
     # --- what is shown
 
     def _unready(self) -> str:
-        return "" if self._planned.is_set() else self._source.waiting() or "no objects were read yet"
+        if not self._planned.is_set():
+            return self._source.waiting() or "no objects were read yet"
+        return self._installation.problem if self._installation is not None else ""
 
     def _not_enrolled(self) -> Mapping[str, tuple[str, NotEnrolled]]:
         return {

@@ -6,10 +6,11 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
+from ambient.agent.farewell import what_was_said
 from ambient.agent.host import installation, locator
 from ambient.agent.journal import Journal
 from ambient.agent.podns import PodNetns
@@ -17,8 +18,7 @@ from ambient.agent.sandboxes import Sandboxes
 from ambient.agent.settings import AgentSettings
 from ambient.datapath import pod_net, programs
 from ambient.errors import KernelError, MeshError, Unavailable
-from ambient.kube.folder import ObjectFolder
-from ambient.kube.records import Pod
+from ambient.kube.objects import Pod
 
 _PRISTINE: Final = pod_net.PodNet("0")
 """What a pod's network looks like by default, for pods of which no journal entry is left."""
@@ -40,32 +40,17 @@ def uninstall(settings: AgentSettings) -> None:
     installed = installation(settings)
     if installed is not None:
         attempt("CNI plugin", installed.remove)
-    where = locator(settings, Sandboxes(settings.state / "sandboxes"))
     journal = Journal(settings.state / "pods")
-    entries = {entry.pod.uid: entry for entry in journal}
-    folder = ObjectFolder(settings.objects)
-    records = folder.records()
-    status = folder.status(f"agent-{settings.node}")
-    pods = {p.uid: (p.namespace, p.name) for p in records.of(Pod) if p.node_name == settings.node}
-    pods |= {uid: (entry.pod.namespace, entry.pod.name) for uid, entry in entries.items()}
-    pins = settings.bpffs / programs.PODS
-    linked = {path.name for path in pins.iterdir()} if pins.is_dir() else set()
-    for uid in sorted(linked):
-        # Whole directories: an agent of another version may have pinned links that this one does not know.
-        attempt(f"links of pod {uid}", partial(shutil.rmtree, settings.bpffs / programs.PODS / uid))
-    attempt("programs and maps", lambda: programs.unload(settings.bpffs))
-    for uid, (namespace, name) in sorted(pods.items(), key=lambda item: item[1]):
-        entry = entries.get(uid)
-        if entry is None and uid not in linked and uid not in journal.unreadable:
-            continue
-        undo = _PRISTINE if entry is None or entry.undo is None else pod_net.PodNet.from_json(entry.undo)
-        opened = partial(where.open, uid, namespace, name)
-        attempt(f"routes of pod {namespace}/{name}", partial(_restore, opened, undo))
-        journal.drop(uid)
-        log.info("pod %s/%s: out of the mesh", namespace, name)
-    for pod in records.of(Pod):
-        if pod.node_name == settings.node:
-            attempt(f"annotations of pod {pod.namespace}/{pod.name}", partial(status.forget, pod))
+    names = {entry.pod.uid: (entry.pod.namespace, entry.pod.name) for entry in journal}
+    with what_was_said(settings) as said:
+        pods: list[Pod] = []
+        attempt("the node's pods", lambda: pods.extend(said.pods()))
+        for pod in pods:
+            # First, so that nobody sends to a ztunnel that is about to go.
+            attempt(f"annotations of pod {pod.namespace}/{pod.name}", partial(said.forget, pod))
+        attempt("taint", said.untaint)
+    names |= {pod.uid: (pod.namespace, pod.name) for pod in pods}
+    _take_off(settings, journal, names, attempt)
     if not failures:
         attempt("state directory", lambda: shutil.rmtree(settings.state / "pods"))
         attempt("sandboxes", lambda: shutil.rmtree(settings.state / "sandboxes"))
@@ -74,6 +59,32 @@ def uninstall(settings: AgentSettings) -> None:
                 attempt(f"socket {path}", partial(path.unlink, missing_ok=True))
     if failures:
         raise KernelError("uninstall", settings.node, "; ".join(failures))
+
+
+def _take_off(
+    settings: AgentSettings,
+    journal: Journal,
+    names: Mapping[str, tuple[str, str]],
+    attempt: Callable[[str, Callable[[], None]], None],
+) -> None:
+    """Links, programs, maps and routes."""
+    where = locator(settings, Sandboxes(settings.state / "sandboxes"))
+    entries = {entry.pod.uid: entry for entry in journal}
+    pins = settings.bpffs / programs.PODS
+    linked = {path.name for path in pins.iterdir()} if pins.is_dir() else set()
+    for uid in sorted(linked):
+        # Whole directories: an agent of another version may have pinned links that this one does not know.
+        attempt(f"links of pod {uid}", partial(shutil.rmtree, pins / uid))
+    attempt("programs and maps", lambda: programs.unload(settings.bpffs))
+    unknown = {uid: ("", uid) for uid in linked - names.keys()} if settings.on_kubernetes else {}
+    for uid, (namespace, name) in sorted(({**names, **unknown}).items(), key=lambda item: item[1]):
+        entry = entries.get(uid)
+        if entry is None and uid not in linked and uid not in journal.unreadable:
+            continue
+        undo = _PRISTINE if entry is None or entry.undo is None else pod_net.PodNet.from_json(entry.undo)
+        attempt(f"routes of pod {namespace}/{name}", partial(_restore, partial(where.open, uid, namespace, name), undo))
+        journal.drop(uid)
+        log.info("pod %s/%s: out of the mesh", namespace, name)
 
 
 def _restore(opened: Callable[[], PodNetns], undo: pod_net.PodNet) -> None:
