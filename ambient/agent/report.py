@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from ambient.agent.converge import State, Tracked
+from ambient.agent.enrol import MODE_LABEL, NotEnrolled
 from ambient.errors import MeshError
 from ambient.kube.api.client import ApiClient
 from ambient.kube.api.failure import Conflict, NotThere
@@ -23,6 +25,15 @@ NOT_CAPTURED: Final = "NotInMesh"
 CAPTURED: Final = "InMesh"
 REPEAT_S: Final = 300.0
 """An event that stays true is told again after this long: the API server forgets them after an hour."""
+SAY_AFTER_S: Final = 3.0
+"""A pod that is on its way for so long is a problem."""
+_TOLD: Final = frozenset(
+    {
+        *(NotEnrolled.HOST_NETWORK, NotEnrolled.SIDECAR, NotEnrolled.EXCLUDED_NAMESPACE),
+        *(NotEnrolled.ADDRESS_TAKEN, NotEnrolled.UNREADABLE),
+    }
+)
+"""Reasons to stay out that whoever labelled the pod itself should hear of."""
 _EVENTS: Final = Resource("v1", "events")
 _NODES: Final = Resource("v1", "nodes", namespaced=False)
 _LONGEST: Final = 1000
@@ -70,6 +81,8 @@ class Report:
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock()))
         digest = hashlib.sha256(f"{pod.uid}/{reason}/{message}".encode()).hexdigest()[:16]
         body = {
+            "apiVersion": "v1",
+            "kind": "Event",
             "metadata": {"name": f"{pod.name[:200]}.{digest}", "namespace": pod.namespace},
             "involvedObject": {
                 "apiVersion": "v1",
@@ -110,6 +123,24 @@ class Report:
                 self._untainted = True
             except MeshError as error:
                 log.warning("node %s: taint %s stays: %s", self._node, self._taint, error)
+
+
+def find_problems(
+    pods: Mapping[str, Pod],
+    tracked: Mapping[str, Tracked],
+    out: Mapping[str, NotEnrolled],
+    pending: Mapping[str, str],
+) -> dict[str, tuple[Pod, str]]:
+    """The pods that belong to the mesh and are not in it, by uid, with the reason. `pending`: those that no ztunnel
+    serves yet, with what it said."""
+    found = {}
+    for uid, pod in pods.items():
+        one = tracked.get(uid)
+        if one is not None and one.state is State.WAITING and one.overdue(SAY_AFTER_S):
+            found[uid] = (pod, one.problem or pending.get(uid, "") or "no ztunnel on this node serves it")
+        elif one is None and pod.labels.get(MODE_LABEL) == "ambient" and out.get(uid) in _TOLD:
+            found[uid] = (pod, out[uid].value)
+    return found
 
 
 async def remove_taint(client: ApiClient, node: str, key: str) -> None:

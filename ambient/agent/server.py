@@ -24,7 +24,7 @@ from ambient.agent.cni import PodStarts
 from ambient.agent.converge import Convergence, State
 from ambient.agent.custody import Custody
 from ambient.agent.discovery import Policies
-from ambient.agent.enrol import MODE_LABEL, REDIRECTION_ANNOTATION, Enrol, Gone, NotEnrolled, Rules, plan
+from ambient.agent.enrol import REDIRECTION_ANNOTATION, Enrol, Gone, NotEnrolled, Rules, plan
 from ambient.agent.fresh import FromApi, FromFolder
 from ambient.agent.host import Kubelet, installation, locator, node_root
 from ambient.agent.http import listen
@@ -35,7 +35,7 @@ from ambient.agent.metrics import Tally
 from ambient.agent.node import Starting, same_addresses
 from ambient.agent.owners import Owners
 from ambient.agent.pages import Pages
-from ambient.agent.report import Report
+from ambient.agent.report import Report, find_problems
 from ambient.agent.sandboxes import Sandboxes
 from ambient.agent.settings import AgentSettings
 from ambient.agent.sweep import compare
@@ -52,14 +52,6 @@ from ambient.zds.packet import Peer
 
 LOOK_S: Final = 1.0
 TELL_S: Final = 1.0
-SAY_AFTER_S: Final = 3.0
-TOLD: Final = frozenset(
-    {
-        *(NotEnrolled.HOST_NETWORK, NotEnrolled.SIDECAR, NotEnrolled.EXCLUDED_NAMESPACE),
-        *(NotEnrolled.ADDRESS_TAKEN, NotEnrolled.UNREADABLE),
-    }
-)
-"""Reasons to stay out that whoever labelled the pod itself should hear of."""
 
 log = logging.getLogger("ambient.agent")
 
@@ -316,20 +308,11 @@ class Agent:
         """Say what is wrong with which pod, and once nothing is wrong with the node, that pods may come."""
         await self._planned.wait()
         while True:
-            problems = {uid: (pod, why) for uid, pod in self._pods.items() if (why := self._problem(uid, pod))}
-            await report.tell(problems, self._pods)
+            tracked, pending = self._convergence.tracked, self._ztunnels.pending
+            await report.tell(find_problems(self._pods, tracked, self._out, pending), self._pods)
             if not self._unready() and self._ztunnels.settled:
                 await report.open_node()
             await asyncio.sleep(TELL_S)
-
-    def _problem(self, uid: str, pod: Pod) -> str:
-        """Why a pod that belongs to the mesh is not in it, after it was tried for a while; "" when all is well."""
-        tracked = self._convergence.tracked.get(uid)
-        if tracked is not None and tracked.state is State.WAITING and tracked.overdue(SAY_AFTER_S):
-            return tracked.problem or self._ztunnels.pending.get(uid, "") or "no ztunnel on this node serves it"
-        if tracked is None and pod.labels.get(MODE_LABEL) == "ambient" and self._out.get(uid) in TOLD:
-            return self._out[uid].value
-        return ""
 
     async def _sweep(self) -> None:
         """Put back what is missing of pods that are in, take away what is nobody's."""
