@@ -24,9 +24,19 @@ def start(mark: Path, log: Path, argv: Sequence[str | Path]) -> int:
     log.parent.mkdir(parents=True, exist_ok=True)
     mark.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as output:
-        process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
-    mark.write_text(f"{process.pid} {born(process.pid)}")
-    return process.pid
+        pid = os.posix_spawnp(
+            argv[0],
+            argv,
+            os.environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, output.fileno(), 1),
+                (os.POSIX_SPAWN_DUP2, output.fileno(), 2),
+            ],
+            setsid=True,
+        )
+    mark.write_text(f"{pid} {born(pid)}")
+    return pid
 
 
 def born(pid: int) -> str:

@@ -1,0 +1,85 @@
+"""One cluster with the mesh installed for the whole kind of tests: our own lab, or that of AMBIENT_TEST_KUBECONFIG.
+
+With a cluster of somebody else's AMBIENT_TEST_IMAGE names the mesh's image as its nodes know it, tests that need the
+nodes themselves (fixture `lab`) are left out, and the mesh stays when the tests are over. AMBIENT_TEST_KEEP=1 leaves
+our own running as well.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemonset.image.__main__ import CACHE, build
+from tests.cluster.lab import cluster, programs
+from tests.cluster.lab.plan import Plan
+from tests.support.kube import ROLLED, SYSTEM, Kube
+
+NAME = "test"
+CHART = Path(__file__).parents[2] / "daemonset" / "chart"
+FOREIGN = os.environ.get("AMBIENT_TEST_KUBECONFIG", "")
+LAST = "test_uninstall.py"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.timeout(600))
+    items.sort(key=lambda item: item.path.name == LAST)
+    if FOREIGN:
+        left = [item for item in items if "lab" in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
+
+
+def render(image: str, *settings: str) -> str:
+    """The chart as manifests, by Helm."""
+    programs.ready(programs.HELM)
+    given = [word for setting in settings for word in ("--set", setting)]
+    argv = [programs.HELM.path, "template", "ambient", CHART, "-n", SYSTEM, "--set", "namespace.create=true", *given]
+    made = subprocess.run(
+        [*argv, "--set", f"image.reference={image}"], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert made.returncode == 0, made.stderr
+    return made.stdout
+
+
+def install(kube: Kube, *settings: str) -> None:
+    """Helm's manifests, applied, and every part as it is wanted."""
+    kube.run("apply", "--server-side", "--force-conflicts", "-f", "-", given=render(kube.image, *settings))
+    kube.rolled_out(*ROLLED)
+
+
+@pytest.fixture(scope="session")
+def lab() -> Iterator[Plan]:
+    """Our own cluster, whose nodes can be entered, crashed and listened to."""
+    try:
+        yield cluster.up(NAME)
+    finally:
+        if not os.environ.get("AMBIENT_TEST_KEEP"):
+            cluster.down(NAME)
+
+
+@pytest.fixture(scope="session")
+def kube(request: pytest.FixtureRequest) -> Kube:
+    """The cluster with the mesh installed."""
+    if FOREIGN:
+        found = shutil.which("kubectl")
+        image = os.environ.get("AMBIENT_TEST_IMAGE", "")
+        assert found is not None, "kubectl is not installed"
+        assert image, "AMBIENT_TEST_IMAGE has to name the mesh's image"
+        kube = Kube(Path(found), Path(FOREIGN), image)
+    else:
+        archive = CACHE / "test.tar"
+        image = build(archive)
+        plan: Plan = request.getfixturevalue("lab")
+        cluster.load(plan, [archive])
+        kube = Kube(programs.BIN / "kubectl", plan.kubeconfig, image)
+    install(kube, "crds.gatewayApi=true")
+    return kube
