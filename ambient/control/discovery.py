@@ -97,6 +97,11 @@ class Discovery:
             client.wake.set()
 
     @property
+    def streams(self) -> tuple[Client, ...]:
+        """All open streams."""
+        return tuple(self._clients)
+
+    @property
     def clients(self) -> Mapping[str, Client]:
         """The open streams by caller's name; of several the newest."""
         return {client.caller.name: client for client in self._clients}

@@ -11,11 +11,13 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
+from types import MappingProxyType
 
 from ambient.ca.entitle import Tenancy
 from ambient.control.certificates import Certificates
 from ambient.control.derive import Derived, Value
 from ambient.control.discovery import Discovery
+from ambient.control.enforcement import Enforcement
 from ambient.control.metrics import ControlMetrics
 from ambient.kube.joined import is_joined, joined_node
 from ambient.kube.networking import WorkloadEntry
@@ -49,7 +51,8 @@ def joined_tenancies(entries: Iterable[WorkloadEntry]) -> frozenset[Tenancy]:
 
 class Reconciler:
     """Runs the steps. `observed`: the objects revision that was served last, -1 before the first. `failure`: why the
-    newest one is not served, "" when it is. `listeners` get each snapshot before anything is derived from it."""
+    newest one is not served, "" when it is. `listeners` get each snapshot before anything is derived from it.
+    `enforcement`: where it is known which nodes have taken a policy."""
 
     def __init__(
         self,
@@ -72,6 +75,9 @@ class Reconciler:
         self.failure = ""
         self.writers: dict[str, int] = {}
         self.listeners: list[Callable[[Records], None]] = []
+        self.enforcement: Enforcement | None = None
+        self._served = Records()
+        self._wanted: Mapping[str, Sequence[Condition]] = MappingProxyType({})
 
     async def run(self, source: ObjectSource) -> None:
         """Until cancelled."""
@@ -138,17 +144,26 @@ class Reconciler:
             self._metrics.resources.labels(url.rpartition(".")[2]).set(len(self._catalogue.resources(url)))
 
     def _write_status(self, records: Records, conditions: Mapping[str, Sequence[Condition]]) -> None:
-        said: dict[str, tuple[str, int, tuple[Condition, ...]]] = {}
-        for key, wanted in conditions.items():
-            record = records.by_key.get(key)
-            uid, generation = (record.uid, record.generation) if record is not None else ("", 0)
-            said[key] = (uid, generation, tuple(wanted))
-            if self._said.get(key) != said[key]:
-                self._say(record if record is not None else key, wanted)
-        for key in self._said.keys() - said.keys():
+        self._served, self._wanted = records, conditions
+        for key in conditions:
+            if self.enforcement is None or not self.enforcement.waits(key, records):
+                self.say(key)
+        for key in self._said.keys() - conditions.keys():
+            del self._said[key]
             self._say(key, ())
-        self._said = said
         self._status.observed(records.revision)
+
+    def say(self, key: str) -> None:
+        """Have everything that is known of an object written to it, unless that was said already."""
+        if key not in self._wanted:
+            return
+        record = self._served.by_key.get(key)
+        uid, generation = (record.uid, record.generation) if record is not None else ("", 0)
+        verdict = self.enforcement.verdict(key) if self.enforcement is not None else None
+        wanted = (*self._wanted[key], *((verdict,) if verdict is not None else ()))
+        if self._said.get(key) != (uid, generation, wanted):
+            self._said[key] = (uid, generation, wanted)
+            self._say(record if record is not None else key, wanted)
 
     def _say(self, target: Record | str, conditions: Sequence[Condition]) -> None:
         try:

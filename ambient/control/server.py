@@ -27,6 +27,7 @@ from ambient.control.certificates import Certificates
 from ambient.control.derive import Derivation, Derived
 from ambient.control.derive_world import DeriveSettings
 from ambient.control.discovery import Discovery
+from ambient.control.enforcement import Enforcement
 from ambient.control.gatekeeper import Admission
 from ambient.control.http import HttpServer, Page
 from ambient.control.join import Joins
@@ -108,8 +109,18 @@ class ControlPlane:
             self.metrics,
         )
         self.trust.leading = self._source.leading
+        self.enforcement: Enforcement | None = None
         if isinstance(self._source, ApiSource):
             self.metrics.add(SourceCollector(self._source))
+            self.enforcement = self.reconciler.enforcement = Enforcement(
+                lambda: [(client.caller.node, client.stream) for client in self.discovery.streams],
+                self._source.leading,
+                self.reconciler.say,
+                namespace=settings.namespace,
+                replica=settings.replica,
+                port=lambda: self.http_port,
+            )
+            self.reconciler.listeners.append(self.enforcement.hear)
         if self.trust.bundles is not None:
             self.reconciler.listeners.append(self.trust.bundles.hear)
             self.metrics.bundles(self.trust.bundles)
@@ -127,6 +138,7 @@ class ControlPlane:
                 "/sync": lambda: _json(
                     sync_page(self.reconciler.observed, self.reconciler.writers, self.discovery.clients)
                 ),
+                "/debug/acceptance": lambda: _json(self.enforcement.page() if self.enforcement is not None else {}),
                 "/debug/syncz": lambda: _json(syncz_page(settings.cluster, self.discovery.clients)),
             }
         )
@@ -161,6 +173,8 @@ class ControlPlane:
             group.create_task(self._source.run())
             group.create_task(self.reconciler.run(self._source))
             group.create_task(self.trust.run())
+            if self.enforcement is not None:
+                group.create_task(self.enforcement.run())
             group.create_task(self._joins.run())
             if self.admission is not None:
                 group.create_task(self.admission.run())

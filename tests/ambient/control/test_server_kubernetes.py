@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from ambient.kube.api.source import ApiSource
+from ambient.model.address import Endpoint
 from ambient.model.workload import Workload
 from tests.support.control import ControlBench, Subscriber, kubeconfig, until
 from tests.support.kube_api import Answer, FakeApi, status_body
@@ -40,6 +42,11 @@ class Bench(ControlBench):
         folder.mkdir(exist_ok=True)
         config = kubeconfig(folder, api.url)
         super().__init__(folder, AMBIENT_OBJECTS="kubernetes", KUBECONFIG=config, POD_NAME=replica)
+
+    def knows(self, *others: Bench) -> None:
+        """As if their pods were known (here they share an address)."""
+        assert self.plane.enforcement is not None
+        self.plane.enforcement.peers = tuple(Endpoint(ip_address("127.0.0.1"), o.plane.http_port) for o in others)
 
     @property
     def source(self) -> ApiSource:
@@ -83,7 +90,10 @@ def test_what_became_of_a_policy_is_written_to_it(tmp_path: Path) -> None:
     async def scenario(api: FakeApi, bench: Bench, client: Subscriber) -> None:
         api.put(policy())
         await until(lambda: conditions(api))
-        assert conditions(api)[0]["type"] == "ZtunnelAccepted"
+        accepted, enforced = conditions(api)
+        assert (accepted["type"], accepted["reason"]) == ("ZtunnelAccepted", "Accepted")
+        assert (enforced["type"], enforced["status"]) == ("ambient.mesh/Enforced", "True")
+        assert enforced["message"] == "accepted by 1 of 1 nodes"
         before = bench.source._revision
         api.put(pod("next", "10.0.0.3"))
         await until(lambda: "Kubernetes//Pod/shop/next" in client.view)
@@ -154,17 +164,22 @@ def test_of_two_replicas_both_serve_and_one_writes_until_it_ends(tmp_path: Path)
             one, two = Bench(tmp_path / "one", api), Bench(tmp_path / "two", api, "two")
             async with one:
                 await until(one.source.leading)
-                async with two, Subscriber(two.client()) as client:
+                async with two, Subscriber(two.client()) as client, Subscriber(one.client("n2")) as other:
                     await client.synced()
+                    await other.synced()
+                    one.knows(two)
+                    two.knows(one)
                     api.put(policy())
-                    await until(lambda: conditions(api) and "shop/deny" in client.view)
+                    await until(lambda: len(conditions(api)) == 2)
+                    assert conditions(api)[1]["message"] == "accepted by 2 of 2 nodes"
+                    assert "shop/deny" in client.view
                     assert not two.source.leading()
                     assert two.source.sink.written == 0
-                    assert two.source.sink.waiting == 1
+                    two.knows()
                     one.running.cancel()
                     await asyncio.gather(one.running, return_exceptions=True)
                     await until(two.source.leading)
                     api.put(policy(action="ALLOW", rules=[{"to": [{"operation": {"methods": ["GET"]}}]}]))
-                    await until(lambda: [c["reason"] for c in conditions(api)] == ["UnsupportedValue"])
+                    await until(lambda: "UnsupportedValue" in [c["reason"] for c in conditions(api)])
 
     asyncio.run(run())
