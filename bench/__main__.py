@@ -16,6 +16,8 @@ from ambient.errors import MeshError
 from bench import budgets, envoy, stranger
 from bench.arms import Arm, bare, interpreted, ours
 from bench.cases import CASES, Case, Sample, run_case
+from bench.control import lines as scale_lines
+from bench.control import measure as scale
 from bench.fair import fair
 from bench.fair import lines as fair_lines
 from bench.footprint import footprints, idle
@@ -28,9 +30,10 @@ from bench.scale import knowing
 from bench.world import World, world
 
 FEWEST_ROUNDS: Final = 7
-EXTRA: Final = ("memory", "judging", "mesh", "workloads", "fair")
+EXTRA: Final = ("memory", "judging", "mesh", "scale", "workloads", "fair")
 """Measured once and not in rounds: PSS of every process, judging many policies, a director and every process that
-knows many workloads; and what a pod that floods its node costs the others."""
+knows many workloads, a control plane with a large cluster before it; and what a pod that floods its node costs the
+others."""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -120,7 +123,13 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
         found["mesh"] = [asdict(one) for one in meshes]
         lines += mesh_lines(meshes)
         say("\n".join(mesh_lines(meshes)))
-    if set(wanted) <= {"judging", "mesh"}:
+    if "scale" in wanted:
+        (folder / "scale").mkdir()
+        large = scale(folder / "scale")
+        found["scale"] = asdict(large)
+        lines += scale_lines(large)
+        say("\n".join(scale_lines(large)))
+    if set(wanted) <= {"judging", "mesh", "scale"}:
         return found, lines
     with ExitStack() as stack:
         lab = stack.enter_context(world(options.workers, folder, options.env))

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from bench.control import last_percent
 from bench.judging import MOST_TIMES, MOST_US
 
 _MIB: Final = 1024
@@ -42,6 +43,11 @@ _CONNECTION_US: Final = 400.0
 _WORKER_MIB: Final = 25.0
 _DIRECTOR_MIB: Final = 60.0
 _WORKLOAD_OCTETS: Final = 1024.0
+_LOAD_S: Final = 10.0
+_CONTROL_MIB: Final = 600.0
+_POLICY_MS: Final = 300.0
+_BEHIND_MS: Final = 1000.0
+_BACK: Final = 0.01
 
 
 def verdicts(found: Mapping[str, Any], other: str) -> list[Verdict]:
@@ -51,6 +57,7 @@ def verdicts(found: Mapping[str, Any], other: str) -> list[Verdict]:
         *_memory(found.get("memory", ()), other),
         *_judging(found.get("judging", ())),
         *_knowing(found.get("workloads")),
+        *_scale(found.get("scale")),
     ]
 
 
@@ -113,6 +120,23 @@ def _knowing(known: Mapping[str, Any] | None) -> list[Verdict]:
     )
     budget = f"<= {_WORKLOAD_OCTETS:.0f} octets"
     return [Verdict("a workload known", budget, f"{each:.0f} octets", each <= _WORKLOAD_OCTETS)]
+
+
+def _scale(found: Mapping[str, Any] | None) -> list[Verdict]:
+    if not found:
+        return []
+    slowest, behind = last_percent(found["policy_ms"]), last_percent(found["pods_ms"])
+    share = found["back_bytes"] / found["first_bytes"]
+    memory = found["memory_most"]
+    return [
+        Verdict(
+            "a large cluster served", f"<= {_LOAD_S:.0f} s", f"{found['load_s']:.1f} s", found["load_s"] <= _LOAD_S
+        ),
+        Verdict("a control plane's memory", f"< {_CONTROL_MIB:.0f} MiB", f"{memory:.0f}", memory < _CONTROL_MIB),
+        Verdict("a policy change at 50 nodes, p99", f"<= {_POLICY_MS:.0f} ms", f"{slowest:.0f}", slowest <= _POLICY_MS),
+        Verdict("100 pod changes/s, p99", f"<= {_BEHIND_MS:.0f} ms behind", f"{behind:.0f}", behind <= _BEHIND_MS),
+        Verdict("sent to who comes back", f"<= {_BACK:.0%} of everything", f"{share:.3%}", share <= _BACK),
+    ]
 
 
 def _interval(ratio: Mapping[str, float]) -> str:

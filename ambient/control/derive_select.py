@@ -41,6 +41,8 @@ class ByLabel:
     def names(self, namespace: str, labels: Mapping[str, str]) -> Iterator[str]:
         """Names of the selectors of the namespace that fit the labels, in no particular order."""
         yield from self._everything.get(namespace, ())
+        if not self._labelled:
+            return
         for label, value in labels.items():
             for name, selector in self._labelled.get((namespace, label, value), {}).items():
                 if selector.items() <= labels.items():

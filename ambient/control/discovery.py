@@ -28,6 +28,9 @@ from ambient.xds.messages import METHOD, DeltaRequest, decode_request, encode_re
 from ambient.xds.server import DeltaStream
 
 MOST_STREAMS_PER_CLIENT: Final = 8
+REST_S: Final = 0.001
+"""Between two pushes of one stream, for every stream there is: about twice what a push costs."""
+MOST_REST_S: Final = 0.2
 _SERVICE, _, _NAME = METHOD.removeprefix("/").partition("/")
 
 _CODES: Final = {ProtocolError: grpc.StatusCode.INVALID_ARGUMENT, Refused: grpc.StatusCode.PERMISSION_DENIED}
@@ -49,6 +52,8 @@ class Client:
     sent: dict[str, str] = field(default_factory=dict)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     behind_since: float | None = None
+    asked: bool = False
+    pushed: float = 0.0
 
 
 class Discovery:
@@ -153,6 +158,7 @@ class Discovery:
         end = loop.time() + self._age_s * self._random.uniform(0.9, 1.1)
         try:
             while not reader.done() and not self._stopping and loop.time() < end:
+                await self._rest(client, reader)
                 client.wake.clear()
                 await self._push(client, context)
                 await self._wait(client, reader, end - loop.time())
@@ -182,6 +188,7 @@ class Discovery:
             claimed = request.node.node_name[:100]
             raise Refused("node", claimed, f"the token is for node {client.caller.node}")
         self._note(client, request)
+        client.asked = client.asked or not request.nonce or bool(request.subscribe) or request.error is not None
         client.stream.receive(request)
 
     def _note(self, client: Client, request: DeltaRequest) -> None:
@@ -195,6 +202,15 @@ class Discovery:
                 client.caller.name, kind, len(request.subscribe) or "all", len(request.versions),
             )  # fmt: skip
 
+    async def _rest(self, client: Client, reader: asyncio.Task[None]) -> None:
+        """What changes at once after a push waits a little, longer the more clients there are: however fast things
+        change, serving everybody leaves time for the rest. A client that asks for something does not wait."""
+        end = client.pushed + min(len(self._clients) * REST_S, MOST_REST_S)
+        while not (reader.done() or self._stopping or client.asked) and (left := end - time.monotonic()) > 0:
+            client.wake.clear()
+            await self._wait(client, reader, left)
+        client.asked = False
+
     async def _push(self, client: Client, context: Any) -> None:
         while (response := client.stream.pull()) is not None:
             kind = response.type_url.rpartition(".")[2]
@@ -205,6 +221,7 @@ class Discovery:
                 raise ProtocolError("discovery stream", why=f"not read for {self._patience_s:g} s") from None
             self._metrics.pushes.labels(_SHORT[response.type_url]).inc()
             client.sent[response.type_url] = response.nonce
+            client.pushed = time.monotonic()
             _log.debug(
                 "%s gets %d %s, loses %d", client.caller.name, len(response.resources), kind, len(response.removed)
             )

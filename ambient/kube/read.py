@@ -28,7 +28,7 @@ def _shown(value: object) -> str:
 
 def _is_unicode(text: str) -> bool:
     """False for lone surrogates, which JSON can spell and nothing can write."""
-    return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
+    return not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class Field:
             raise self.refuse(f"expected a string, found {_shown(self.value)}{quote}")
         if "\x00" in self.value:
             raise self.refuse("a string may not hold NUL")
-        if not _is_unicode(self.value):
+        if not self.value.isascii() and not _is_unicode(self.value):
             raise self.refuse("not valid Unicode")
         return self.value
 
@@ -99,7 +99,7 @@ class Field:
         for key in self.value:
             if not isinstance(key, str):
                 raise self.refuse(f"the key {key!r} is not a string (quote it)")
-            if not _is_unicode(key):
+            if not key.isascii() and not _is_unicode(key):
                 raise self.refuse(f"the key {key!a} is not valid Unicode")
         return self.value
 

@@ -65,3 +65,22 @@ def test_judging_and_workloads_are_judged_by_the_worst_row() -> None:
         "after": {"ztunnel.director": 900, "agent": 9000},
     }
     assert [one.held for one in verdicts({"judging": rows, "workloads": known}, "envoy")] == [False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "missed"),
+    [
+        ({}, set()),
+        ({"load_s": 10.1}, {"a large cluster served"}),
+        ({"memory_most": 600.0}, {"a control plane's memory"}),
+        ({"policy_ms": [1.0, 400.0]}, {"a policy change at 50 nodes, p99"}),
+        ({"pods_ms": [1.0, 2000.0]}, {"100 pod changes/s, p99"}),
+        ({"back_bytes": 11}, {"sent to who comes back"}),
+    ],
+)
+def test_each_promise_of_scale_is_judged(change: dict[str, object], missed: set[str]) -> None:
+    found = {"load_s": 9.0, "memory_most": 500.0, "policy_ms": [1.0, 2.0], "pods_ms": [1.0, 2.0]}
+    found |= {"first_bytes": 1000, "back_bytes": 9, **change}
+    judged = verdicts({"scale": found}, "")
+    assert len(judged) == 5
+    assert {one.what for one in judged if not one.held} == missed

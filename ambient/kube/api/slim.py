@@ -20,7 +20,7 @@ _POD_SPEC: Final = (
     "subdomain",
     "restartPolicy",
 )
-_POD_STATUS: Final = ("phase", "podIP", "podIPs", "hostIP", "hostIPs", "conditions")
+_POD_STATUS: Final = ("phase", "podIP", "podIPs", "hostIP", "hostIPs")
 _CONTAINER: Final = ("name", "ports")
 
 
@@ -39,7 +39,7 @@ def slim(kind: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
         if isinstance(spec, Mapping):
             result["spec"] = {**_only(spec, _POD_SPEC), "containers": _containers(spec.get("containers"))}
         if isinstance(status, Mapping):
-            result["status"] = _only(status, _POD_STATUS)
+            result["status"] = {**_only(status, _POD_STATUS), "conditions": _readiness(status.get("conditions"))}
     elif kind == "Node" and isinstance(status, Mapping):
         result["status"] = _only(status, ("addresses",))
     elif kind == "Namespace":
@@ -52,6 +52,13 @@ def slim(kind: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
 
 def _only(content: Mapping[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
     return {name: content[name] for name in names if name in content}
+
+
+def _readiness(given: Any) -> Any:
+    """Of a pod's many conditions the one that anybody here asks for."""
+    if not isinstance(given, list):
+        return given
+    return [item for item in given if not isinstance(item, Mapping) or item.get("type") == "Ready"]
 
 
 def _containers(given: Any) -> Any:

@@ -283,3 +283,35 @@ def test_the_newest_of_several_streams_speaks_for_a_client(tmp_path: Path) -> No
             await until(lambda: bench.plane.discovery.clients["n1/ztunnel"] is first)
 
     asyncio.run(scenario())
+
+
+def test_what_changes_all_the_time_is_told_in_fewer_pushes_and_completely(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench, Subscriber(bench.client()) as client:
+            await until(lambda: any(state.state == "synced" for state in client.states))
+            for number in range(100):
+                bench.plane.catalogue.change([simple_workload(f"w{number}")], {}, number + 1)
+                bench.plane.discovery.changed()
+                # Each time the loop has turned often enough for a push to go out at once.
+                for _ in range(20):
+                    await asyncio.sleep(0)
+            await until(lambda: len(client.view) == 100)
+            assert len(client.batches) < 100
+
+    asyncio.run(scenario())
+
+
+def test_whoever_asks_does_not_wait_for_its_turn(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench, Subscriber(bench.client()) as client:
+            await until(lambda: any(state.state == "synced" for state in client.states))
+            (stream,) = bench.plane.discovery._clients
+            stream.pushed = time.monotonic() + 3600
+            stream.wake.set()
+            bench.plane.catalogue.change([simple_workload("a")], {}, 1)
+            bench.plane.discovery.changed()
+            bench.plane.discovery._take(stream, encode_request(DeltaRequest(type_url=ADDRESS_TYPE, subscribe=("x",))))
+            stream.wake.set()
+            await until(lambda: bool(client.view))
+
+    asyncio.run(scenario())
