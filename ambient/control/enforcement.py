@@ -23,7 +23,7 @@ SLOWEST_S: Final = 5.0
 PATIENCE_S: Final = 2.0
 """How long "not yet" is worth nothing to say."""
 NOBODY_S: Final = 15.0
-"""The same while nobody is connected at all: nodes come back after a restart of ours."""
+"""For so long after our start nobody is told that no node is connected: they are on their way back."""
 ASK_S: Final = 1.0
 APP: Final = "ambient-control"
 
@@ -59,6 +59,7 @@ class Enforcement:
         self._replica = replica
         self._port = port
         self._clock = clock
+        self._began = clock()
         self._acceptance = Acceptance()
         self._open: dict[str, _Open] = {}
         self._verdicts: dict[str, Condition] = {}
@@ -114,7 +115,7 @@ class Enforcement:
             found = self._acceptance.verdict(key, pages, silent=silent)
             if found is None or found.status == "True":
                 del self._open[key]
-            elif now - one.since < (NOBODY_S if found.reason == "NoNodes" else PATIENCE_S):
+            elif now < one.since + PATIENCE_S or (found.reason == "NoNodes" and now < self._began + NOBODY_S):
                 continue
             if found != self._verdicts.get(key):
                 if found is None:

@@ -76,6 +76,10 @@ def test_after_a_restart_nodes_are_given_time_to_come_back() -> None:
     assert bench.said == []
     bench.judge(NOBODY_S)
     assert bench.said == [("Unknown", "no node is connected")]
+    bench.one.hear(records(8, generation=2))
+    bench.judge()
+    bench.judge(PATIENCE_S)
+    assert len(bench.said) == 2
 
 
 def test_a_new_version_is_judged_anew() -> None:
