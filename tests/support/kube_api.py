@@ -350,7 +350,7 @@ class FakeApi:
             return _failure(409, "Conflict", "the object has been modified")
         claimed = (body.get("metadata") or {}).get("uid")
         if current is not None and claimed not in (None, current["metadata"]["uid"]):
-            return _failure(409, "Conflict", "Precondition failed: UID in precondition")
+            return _failure(422, "Invalid", "metadata.uid: field is immutable")
         merged = body if request.method == "PUT" else merge(current or {}, body)
         if part == "status" and current is not None:
             merged = {**current, "status": merged.get("status")}

@@ -161,7 +161,8 @@ class ApiSink:
                     self._enqueue(key)
                 await asyncio.sleep(max(min(0.2 * 2.0**attempt, _LONGEST_S), min(error.retry_after_s, _LONGEST_S)))
             except MeshError as error:
-                self._give_up(key, error)
+                if self._same_object(key, words):
+                    self._give_up(key, error)
                 return True
             else:
                 record = self._look(key)
@@ -172,7 +173,7 @@ class ApiSink:
 
     def _same_object(self, key: str, words: _Words) -> bool:
         record = self._look(key)
-        return record is not None and record.uid == words.uid and self._words.get(key) is words
+        return self._words.get(key) is words and (record is None or record.uid == words.uid)
 
     def _give_up(self, key: str, error: MeshError) -> None:
         self.failed += 1
@@ -186,7 +187,7 @@ class ApiSink:
         current = record.annotations if record is not None else {}
         news = {n: v for n, v in words.annotations.items() if record is None or current.get(n) != v}
         if news:
-            # The API server refuses (409) when the object of that name is another one by now.
+            # The API server refuses when the object of that name is another one by now: a uid cannot change.
             bound = {"uid": words.uid} if words.uid else {}
             # A pod's annotations can be written with its status, by whoever may not change the pod itself.
             part = "status" if kind == "Pod" else ""
