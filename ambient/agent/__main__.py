@@ -9,22 +9,40 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from typing import Final
 
+from ambient.agent.leaving import OwnDaemonSet
 from ambient.agent.server import only_one, serve
 from ambient.agent.settings import AgentSettings
 from ambient.agent.uninstall import uninstall
 from ambient.errors import MeshError
+from ambient.kube.api.client import ApiClient
 from ambient.netns import join_cgroup_namespace
 from ambient.settings import read_settings
 
+LAST_WORDS_S: Final = 2.0
+"""An agent that is told to stop waits no longer for an answer of the API server."""
 
-async def _until_signalled(settings: AgentSettings) -> None:
+
+async def _until_signalled(settings: AgentSettings) -> bool:
+    """Serve; then, whether the node is given up."""
     running = asyncio.ensure_future(serve(settings))
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, running.cancel)
-    with contextlib.suppress(asyncio.CancelledError):
-        await running
+    if not settings.daemonset:
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        return False
+    async with ApiClient.open(os.environ, timeout_s=LAST_WORDS_S) as client:
+        own = OwnDaemonSet(client, settings.daemonset, settings.mesh_namespace)
+        watching = asyncio.ensure_future(own.watch_over())
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await running
+        finally:
+            watching.cancel()
+        return await own.gone()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -45,11 +63,10 @@ def main(arguments: Sequence[str]) -> int:
     try:
         if settings.on_kubernetes:
             join_cgroup_namespace("/proc/1/ns/cgroup")
-        if arguments:
+        if bool(arguments) or asyncio.run(_until_signalled(settings)):
             with only_one(settings.state):
                 uninstall(settings)
-        else:
-            asyncio.run(_until_signalled(settings))
+            (settings.state / "lock").unlink(missing_ok=True)
     except MeshError as error:
         print(f"ambient agent: {error}", file=sys.stderr)
         return 1

@@ -79,6 +79,8 @@ def read(name: str, content: bytes) -> dict[str, Any]:
         raise InvalidInput("CNI configuration", name, "has no plugins")
     for plugin in plugins:
         _check_plugin(name, plugin)
+    if [plugin["type"] for plugin in plugins] == ["loopback"]:
+        raise InvalidInput("CNI configuration", name, "is that of the loopback interface")
     if plugins[0]["type"] == PLUGIN:
         raise InvalidInput(
             "CNI configuration", name, f"{PLUGIN} is its first plugin: nothing before it makes a network"

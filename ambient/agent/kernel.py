@@ -95,7 +95,7 @@ class NodeKernel:
 
     def host_ifindex(self, netns: podns.PodNetns, pod: PodTarget) -> int:
         if self._veth == "auto":
-            return pod_net.peer_ifindex(netns.fd, POD_INTERFACE)
+            return pod_net.peer_ifindex(netns.fd, POD_INTERFACE, host=self._host)
         name = self._veth.format(namespace=pod.namespace, name=pod.name, uid=pod.uid)
         with entered(self._host):
             try:

@@ -116,7 +116,7 @@ class PodProcesses:
 
     def _look(self) -> None:
         """One pass over all processes, for every pod at once."""
-        home = os.stat(self._proc / "1/ns/net").st_ino
+        home = _nodes_network(self._proc)
         oldest: dict[str, tuple[int, int]] = {}
         for pid in pids(self._proc):
             with suppress(OSError, ValueError, IndexError), held(pid, self._proc) as process:
@@ -126,6 +126,14 @@ class PodProcesses:
                 known = (process.started(), pid)
                 oldest[uid] = min(oldest.get(uid, known), known)
         self._answered = {uid: pid for uid, (_, pid) in oldest.items()}
+
+
+def _nodes_network(proc: Path) -> int:
+    """The inode of the node's network namespace: its first process', else (where that may not be read) our own."""
+    try:
+        return os.stat(proc / "1/ns/net").st_ino
+    except PermissionError:
+        return os.stat(proc / "self/ns/net").st_ino
 
 
 def find_kubelet(proc: Path = Path("/proc")) -> int:

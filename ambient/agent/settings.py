@@ -39,6 +39,7 @@ class AgentSettings:
     template; `xds` "": run without policies (every pod fails closed and no older connection is judged);
     `kubelet_cgroup` None: nobody's probes are told apart, "auto": found by the kubelet's process. `cni_socket` None: no
     CNI plugin asks; `cni_configuration` None: the plugin is not installed by the agent. `taint` "": none is removed.
+    `daemonset`: an agent that is stopped after this one of its namespace was deleted takes everything off; "": never.
     `kernel_policy` False: ztunnel judges everything; `refuse_inbound`: what plain text that policy refuses hears.
     `waypoints`: as the node's ztunnel has it.
     """
@@ -59,6 +60,7 @@ class AgentSettings:
     cni_plugin: Path = setting("AMBIENT_CNI_PLUGIN", path, "/usr/local/lib/ambient/ambient-cni")
     cni_timeout_s: int = setting("AMBIENT_CNI_TIMEOUT", integer(2, 600), "30")
     taint: str = setting("AMBIENT_TAINT", _taint, "none")
+    daemonset: str = setting("AMBIENT_DAEMONSET", text, "")
     listen: Endpoint = setting("AMBIENT_AGENT_LISTEN", endpoint, "127.0.0.1:15099")
     xds: str = setting("XDS_ADDRESS", lambda given: "" if given == "none" else target(given), "none")
     xds_root: Path | None = setting("XDS_ROOT_CA", optional_path, "none")

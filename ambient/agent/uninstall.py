@@ -4,6 +4,7 @@ annotations, its own files. Goes on past what fails and says so at the end.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from collections.abc import Callable, Mapping
@@ -54,9 +55,11 @@ def uninstall(settings: AgentSettings) -> None:
     if not failures:
         attempt("state directory", lambda: shutil.rmtree(settings.state / "pods"))
         attempt("sandboxes", lambda: shutil.rmtree(settings.state / "sandboxes"))
-        for path in (settings.zds_socket, settings.cni_socket):
+        for path in (settings.zds_socket, settings.custody_socket, settings.cni_socket):
             if path is not None:
                 attempt(f"socket {path}", partial(path.unlink, missing_ok=True))
+        with contextlib.suppress(OSError):
+            settings.bpffs.parent.rmdir()  # ours when we made it; others may have theirs in it
     if failures:
         raise KernelError("uninstall", settings.node, "; ".join(failures))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -30,6 +31,10 @@ _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 _RTN_LOCAL: Final = 2
 _SCOPE_HOST: Final = 254
 _LO: Final = 1
+_RTM_NEWNSID: Final = 88
+_RTM_GETNSID: Final = 90
+_NETNSA_NSID: Final = 1
+_NETNSA_FD: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,15 +140,63 @@ def _drop_route(route: IPRoute, family: int) -> None:
             raise
 
 
-def peer_ifindex(netns_fd: int, ifname: str = "eth0") -> int:
-    """The ifindex of the other end of the pod's veth, in the namespace where that end is. Raises KernelError."""
+def peer_ifindex(netns_fd: int, ifname: str = "eth0", *, host: int | None = None) -> int:
+    """The ifindex of the other end of the pod's veth, in the namespace where that end is. Raises KernelError.
+
+    With `host` (that namespace) it is checked that the other end leads back: if it were elsewhere the number would name
+    something else there.
+    """
     with entered(netns_fd), IPRoute() as route:
         try:
             found = route.link_lookup(ifname=ifname)
             link = route.get_links(found[0])[0] if found else None
         except NetlinkError as error:
             raise KernelError("cannot read an interface", ifname, str(error)) from error
-    peer = None if link is None else link.get_attr("IFLA_LINK")
+    if link is None:
+        raise KernelError("no veth", ifname, "there is none")
+    kind = _kind(link)
+    if kind != "veth":
+        # Of a macvlan or ipvlan the "other end" is the node's own network card.
+        raise KernelError("no veth", ifname, f"it is a {kind or 'device'}; only pods on a veth can be captured")
+    peer = link.get_attr("IFLA_LINK")
     if not peer:
-        raise KernelError("no veth", ifname, "it has no other end" if link is not None else "there is none")
+        raise KernelError("no veth", ifname, "it has no other end")
+    if host is not None:
+        _check_end(host, int(peer), netns_fd)
     return int(peer)
+
+
+def _check_end(host: int, ifindex: int, netns_fd: int) -> None:
+    with entered(host), IPRoute() as route:
+        try:
+            link = route.get_links(ifindex)[0]
+        except (NetlinkError, IndexError) as error:
+            raise KernelError("no veth", f"interface {ifindex} of the node", str(error)) from error
+        where = link.get_attr("IFLA_LINK_NETNSID")
+        if _kind(link) != "veth" or where is None or where != _namespace_id(netns_fd):
+            raise KernelError(
+                "no veth", f"interface {ifindex} of the node", "is not the pod's: its other end is elsewhere"
+            )
+
+
+def _kind(link: Any) -> str:
+    info = link.get_attr("IFLA_LINKINFO")
+    return str(info.get_attr("IFLA_INFO_KIND") or "") if info is not None else ""
+
+
+def _namespace_id(netns_fd: int) -> int:
+    """By what number the namespace of the calling thread knows another one, -1 for none (rtnetlink(7), RTM_GETNSID)."""
+    attribute = struct.pack("=HHI", 8, _NETNSA_FD, netns_fd)
+    body = struct.pack("=B3x", socket.AF_UNSPEC) + attribute
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE) as netlink:
+        netlink.bind((0, 0))
+        netlink.send(struct.pack("=IHHII", 16 + len(body), _RTM_GETNSID, 1, 1, 0) + body)
+        answer = netlink.recv(4096)
+    length, kind = struct.unpack_from("=IH", answer)
+    at = 16 + 4
+    while kind == _RTM_NEWNSID and at + 8 <= length:
+        size, name = struct.unpack_from("=HH", answer, at)
+        if name == _NETNSA_NSID:
+            return int(struct.unpack_from("=i", answer, at + 4)[0])
+        at += max(4, size + 3 & ~3)
+    return -1

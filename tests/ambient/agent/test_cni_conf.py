@@ -109,6 +109,7 @@ REFUSED: dict[str, tuple[bytes, str]] = {
     "version 0.2.0": (json.dumps(conflist(PTP, version="0.2.0")).encode(), "0.2.0 is too old"),
     "ours alone": (json.dumps(conflist(OURS)).encode(), "is its first plugin"),
     "ours first": (json.dumps(conflist(OURS, PTP)).encode(), "is its first plugin"),
+    "loopback's": (json.dumps(conflist({"type": "loopback"})).encode(), "loopback interface"),
     "too deep": (b'{"name": "a", "x": ' + b"[" * 100000, "is not JSON"),
 }
 
