@@ -18,6 +18,7 @@ from ambient.datapath import cgroups, pod_net
 from ambient.errors import KernelError, Unavailable
 from tests.support.capture_world import run
 
+WAITS = ("sh", "-c", "echo here; exec cat")
 PREFIX = f"amb-pn-{os.getpid()}"
 
 
