@@ -13,15 +13,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
 
-from ambient.ca.entitle import Tenancy
 from ambient.control.certificates import Certificates
 from ambient.control.derive import Derived, Value
 from ambient.control.discovery import Discovery
 from ambient.control.enforcement import Enforcement
 from ambient.control.metrics import ControlMetrics
-from ambient.kube.joined import is_joined, joined_node
-from ambient.kube.networking import WorkloadEntry
-from ambient.kube.objects import Condition, Pod, Record, Records
+from ambient.control.tenancies import Tenancies
+from ambient.kube.objects import Condition, Record, Records
 from ambient.kube.source import ObjectSource, StatusSink
 from ambient.xds.catalogue import Catalogue
 from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES
@@ -29,24 +27,6 @@ from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES
 WRITER = "control"
 
 _log = logging.getLogger("ambient.control.reconcile")
-
-
-def tenancies_of(pods: Iterable[Pod]) -> frozenset[Tenancy]:
-    """Which accounts run where: pods that are placed and neither finished nor failed."""
-    return frozenset(
-        Tenancy(pod.node_name, pod.namespace, pod.service_account)
-        for pod in pods
-        if pod.node_name and pod.phase not in ("Succeeded", "Failed")
-    )
-
-
-def joined_tenancies(entries: Iterable[WorkloadEntry]) -> frozenset[Tenancy]:
-    """Each machine that has joined may have certificates of its own account, of no other."""
-    return frozenset(
-        Tenancy(joined_node(one.namespace, one.name), one.namespace, one.endpoint.service_account or "default")
-        for one in entries
-        if is_joined(one.annotations)
-    )
 
 
 class Reconciler:
@@ -69,6 +49,7 @@ class Reconciler:
         self._certificates = certificates
         self._status = status
         self._metrics = metrics
+        self._tenancies = Tenancies()
         self._seen: object = None
         self._said: dict[str, tuple[str, int, tuple[Condition, ...]]] = {}
         self.observed = -1
@@ -100,16 +81,14 @@ class Reconciler:
         for hear in self.listeners:
             hear(records)
         # Tenancies first: whoever is told about a pod may ask for its certificate at once.
-        await self._certificates.tenancies_changed(
-            tenancies_of(record for record in records.by_key.values() if isinstance(record, Pod))
-            | joined_tenancies(record for record in records.by_key.values() if isinstance(record, WorkloadEntry))
-        )
+        await self._certificates.tenancies_changed(self._tenancies.update(records))
         try:
             derived = await asyncio.to_thread(self._derive, records)
         except Exception as error:
             # A defect of ours: what was served stays, and readiness and /sync show that we are behind.
             self.failure = f"revision {records.revision} cannot be derived: {type(error).__name__}: {error}"
             _log.exception("%s", self.failure)
+            self._wanted = MappingProxyType({})  # what changed in this snapshot is to be said with the next one
             return
         self.failure = ""
         changes = self._serve(derived, records.revision)
@@ -144,8 +123,11 @@ class Reconciler:
             self._metrics.resources.labels(url.rpartition(".")[2]).set(len(self._catalogue.resources(url)))
 
     def _write_status(self, records: Records, conditions: Mapping[str, Sequence[Condition]]) -> None:
+        before, changed = self._wanted, records.changed
         self._served, self._wanted = records, conditions
-        for key in conditions:
+        for key, wanted in conditions.items():
+            if changed is not None and key not in changed and before.get(key) is wanted:
+                continue
             if self.enforcement is None or not self.enforcement.waits(key, records):
                 self.say(key)
         for key in self._said.keys() - conditions.keys():

@@ -10,7 +10,7 @@ import pytest
 
 from ambient.ca.token import Caller
 from ambient.control.join import entry_of
-from ambient.control.reconcile import joined_tenancies
+from ambient.control.tenancies import tenancy_of
 from ambient.errors import InvalidInput, MeshError, Refused
 from ambient.kube.joined import REDIRECTION, SESSION, UNHEALTHY, joined_node
 from ambient.kube.networking import WorkloadGroup
@@ -159,7 +159,7 @@ def test_no_node_of_a_cluster_passes_for_a_machine(world: Joining) -> None:
 def test_a_machine_may_have_its_own_account_only(world: Joining) -> None:
     asyncio.run(world.join(world.ticket()))
     world.put("WorkloadEntry", "by-hand", {"address": "192.0.2.9", "serviceAccount": "other"})
-    tenancies = joined_tenancies(world.entries().values())
+    tenancies = {tenancy_of(one) for one in world.entries().values()} - {None}
     assert {(t.node, t.namespace, t.service_account) for t in tenancies} == {
         (joined_node("shop", ENTRY), "shop", "ledger")
     }

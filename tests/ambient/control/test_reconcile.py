@@ -6,10 +6,8 @@ import asyncio
 import json
 from pathlib import Path
 
-from ambient.ca.entitle import Tenancy
 from ambient.control.derive import Derived
-from ambient.control.reconcile import tenancies_of
-from ambient.kube.objects import Pod, Records
+from ambient.kube.objects import Records
 from ambient.model.workload import Service
 from ambient.xds.codec import ADDRESS_TYPE
 from tests.support.control import ControlBench, until
@@ -29,25 +27,6 @@ metadata: {name: l7, namespace: shop}
 spec: {rules: [{to: [{operation: {methods: [GET]}}]}]}
 ---
 """
-
-
-def test_tenancies_are_placed_pods_that_neither_finished_nor_failed() -> None:
-    def pod(name: str, node: str, phase: str) -> Pod:
-        return Pod(name=name, namespace="shop", node_name=node, service_account=name, phase=phase)
-
-    pods = [
-        pod("running", "n1", "Running"),
-        pod("pending", "n1", "Pending"),
-        pod("new", "n1", ""),
-        pod("unplaced", "", "Pending"),
-        pod("done", "n1", "Succeeded"),
-        pod("dead", "n1", "Failed"),
-    ]
-    assert tenancies_of(pods) == {
-        Tenancy("n1", "shop", "running"),
-        Tenancy("n1", "shop", "pending"),
-        Tenancy("n1", "shop", "new"),
-    }
 
 
 def status(bench: ControlBench, key: str) -> dict[str, object]:
