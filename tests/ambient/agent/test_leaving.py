@@ -8,6 +8,7 @@ import pytest
 
 from ambient.agent.leaving import OwnDaemonSet
 from ambient.kube.api.client import ApiClient
+from tests.support.agent_fakes import until
 from tests.support.kube_api import Answer, FakeApi, status_body
 
 PATH = "/apis/apps/v1/namespaces/ambient-system/daemonsets/ambient-agent"
@@ -41,8 +42,7 @@ def test_only_a_daemon_set_that_went_means_to_go_with_it(case: str) -> None:
             api.say(PATH, *answers)
             own = OwnDaemonSet(client, "ambient-agent", "ambient-system")
             watching: asyncio.Task[Any] = asyncio.create_task(own.watch_over())
-            while not api.asked("GET", PATH):  # noqa: ASYNC110 - the server is in this loop
-                await asyncio.sleep(0.002)
+            await until(lambda: api.asked("GET", PATH))
             await asyncio.wait({watching}, timeout=0.2)
             watching.cancel()
             return await own.gone()
