@@ -91,14 +91,18 @@ def _may_be_refused(request: Mapping[str, Any], view: View) -> bool:
 
 
 def _message(error: InvalidInput) -> str:
-    text = ": ".join(part for part in (error.where, error.why) if part) or str(error)
+    return ": ".join(part for part in (error.where, _why(error)) if part) or str(error)
+
+
+def _why(error: InvalidInput) -> str:
+    """The reason, with an example of right. (kubectl shows causes, where there are any, and not the message.)"""
     right = example(error.where)
-    return f"{text}. For example: {right}" if right else text
+    return f"{error.why}. For example: {right}" if right else error.why
 
 
 def _status(request: Mapping[str, Any], error: InvalidInput, message: str) -> dict[str, Any]:
     kind = request["object"].get("kind", "")
-    cause = {"reason": "FieldValueInvalid", "field": error.where, "message": error.why}
+    cause = {"reason": "FieldValueInvalid", "field": error.where, "message": _why(error)}
     return {
         "status": "Failure",
         "code": 422,

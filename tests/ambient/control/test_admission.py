@@ -122,6 +122,7 @@ def test_a_mistake_is_refused_by_field_with_its_reason_and_an_example(
     assert reason in cause["message"]
     assert reason in status["message"]
     assert right in status["message"]
+    assert right in cause["message"]
     assert ("For example" in status["message"]) is bool(right)
 
 
