@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 from datetime import datetime
@@ -60,7 +61,7 @@ class ControlMetrics:
             "Certificate requests without a valid token.",
             registry=registry,
         )
-        self._root_end = 0.0
+        self._root_end = math.nan
         root_expiry = Gauge(
             "citadel_server_root_cert_expiry_timestamp",
             "End of the signing certificate, unix seconds.",

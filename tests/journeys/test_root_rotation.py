@@ -17,10 +17,16 @@ def mesh() -> Iterator[Journey]:
 
 
 def test_no_connection_fails_while_the_root_is_changed_through_a_time_with_both(mesh: Journey) -> None:
-    scene = rotated(mesh)
+    scene = rotated(mesh, "by the book")
+    print(scene)
+    assert not scene.broken, str(scene)
+
+
+def test_the_control_plane_changes_its_own_root_on_request_and_no_connection_fails(mesh: Journey) -> None:
+    scene = rotated(mesh, "by request")
     print(scene)
     assert not scene.broken, str(scene)
 
 
 def test_sabotage_a_root_that_takes_the_place_of_the_other_at_once_is_noticed(mesh: Journey) -> None:
-    assert "a connection failed" in str(rotated(mesh, at_once=True))
+    assert "a connection failed" in str(rotated(mesh, "at once"))

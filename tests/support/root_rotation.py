@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from ambient.ca.roots import make_root
 from ambient.cli.reach import LabReach
@@ -50,6 +53,23 @@ class Roots:
     def only_the_new(self) -> None:
         self._write(self.new, self._new_key)
 
+    def asked(self, step: str) -> None:
+        """Let the control plane itself take a step ("begin", "next")."""
+        (self._folder / "rotate").write_text(f"{step}@{uuid.uuid4()}")
+
+    def others(self) -> str:
+        """The root beside the old one that the control plane has made."""
+        old = _of(self.old)
+        found: list[x509.Certificate] = []
+
+        def made() -> bool:
+            text = (self._folder / "root-cert.pem").read_text()
+            found[:] = [one for one in x509.load_pem_x509_certificates(text.encode()) if one != old]
+            return bool(found)
+
+        until("the control plane has made a root", made)
+        return found[0].public_bytes(Encoding.PEM).decode()
+
     def _write(self, certificates: str, key: str) -> None:
         # In between the key does not fit, and the control plane goes on with what it had.
         for name, text in (("root-cert.pem", certificates), ("root-key.pem", key)):
@@ -88,22 +108,48 @@ def _of(pem: str) -> x509.Certificate:
     return x509.load_pem_x509_certificate(pem.encode())
 
 
-def rotated(mesh: Journey, *, at_once: bool = False, per_second: float = 60.0) -> Scene:
-    """Change the root while connections are opened; `at_once`: from one to the other, as nobody should."""
-    scene = Scene("the root of the mesh is changed" + (" at once" if at_once else ""))
+def _by_the_book(roots: Roots) -> str:
+    """People change the files, step by step; gives the new root."""
+    roots.both_with_the_old_signing()
+    roots.everywhere(roots.old, roots.old, roots.new)
+    roots.both_with_the_new_signing()
+    roots.everywhere(roots.new, roots.old, roots.new)
+    roots.only_the_new()
+    return roots.new
+
+
+def _at_once(roots: Roots) -> str:
+    roots.only_the_new()
+    return roots.new
+
+
+def _by_request(roots: Roots) -> str:
+    """The control plane does it, and is hurried on as soon as everybody knows."""
+    roots.asked("begin")
+    new = roots.others()
+    roots.everywhere(roots.old, roots.old, new)
+    roots.asked("next")
+    roots.everywhere(new, roots.old, new)
+    roots.asked("next")
+    return new
+
+
+WAYS: Final[Mapping[str, Callable[[Roots], str]]] = MappingProxyType(
+    {"by the book": _by_the_book, "at once": _at_once, "by request": _by_request}
+)
+
+
+def rotated(mesh: Journey, way: str, *, per_second: float = 60.0) -> Scene:
+    """Change the root while connections are opened, in one of `WAYS`."""
+    scene = Scene(f"the root of the mesh is changed {way}")
     roots = Roots(mesh)
     roots.everywhere(roots.old, roots.old)
     with ExitStack() as stack:
         opening = Opening(mesh, per_second)
         stack.callback(opening.close)
         until("connections are opened", lambda: opening.opened > per_second)
-        if not at_once:
-            roots.both_with_the_old_signing()
-            roots.everywhere(roots.old, roots.old, roots.new)
-            roots.both_with_the_new_signing()
-            roots.everywhere(roots.new, roots.old, roots.new)
-        roots.only_the_new()
-        roots.everywhere(roots.new, roots.new)
+        new = WAYS[way](roots)
+        roots.everywhere(new, new)
         after = opening.opened
         until("connections are opened under the new root", lambda: opening.opened > after + per_second)
         said = opening.end()

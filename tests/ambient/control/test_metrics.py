@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from prometheus_client.parser import text_string_to_metric_families
 
 from ambient.control.metrics import ControlMetrics
@@ -15,9 +17,19 @@ def test_names_that_dashboards_of_istiod_look_for_are_there() -> None:
         "citadel_server_csr_count 0.0",
         "citadel_server_success_cert_issuance_count 0.0",
         "citadel_server_authentication_failure_count 0.0",
-        "citadel_server_root_cert_expiry_timestamp",
+        "citadel_server_root_cert_expiry_timestamp NaN",
+        "citadel_server_root_cert_expiry_seconds NaN",
+        "galley_validation_config_updates 0.0",
     ):
         assert f"\n{name}" in text
+
+
+def test_the_end_of_the_authority_is_a_moment_and_the_seconds_until_then() -> None:
+    metrics = ControlMetrics()
+    metrics.authority(datetime.now(UTC) + timedelta(hours=1), 2)
+    families = {family.name: family for family in text_string_to_metric_families(metrics.render().decode())}
+    assert 3590 < families["citadel_server_root_cert_expiry_seconds"].samples[0].value <= 3600
+    assert families["ambient_control_trusted_roots"].samples[0].value == 2
 
 
 def test_registries_are_separate() -> None:
