@@ -278,7 +278,8 @@ class Records:
 
     def of(self, kind: type[R]) -> list[R]:
         """All records of a kind, ordered by key."""
-        return [record for _, record in sorted(self.by_key.items()) if isinstance(record, kind)]
+        found = [(key, record) for key, record in self.by_key.items() if isinstance(record, kind)]
+        return [record for _, record in sorted(found)]
 
     def find(self, kind: type[R], namespace: str, name: str) -> R | None:
         record = self.by_key.get(record_key(kind.kind, namespace, name))
