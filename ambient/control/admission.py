@@ -79,15 +79,15 @@ def _named(content: Mapping[str, Any], metadata: Mapping[str, Any], request: Map
     filled = dict(metadata)
     if not filled.get("name"):
         generated = filled.pop("generateName", "")
-        filled["name"] = request.get("name") or f"{generated}{_UNNAMED}"
-    if request.get("namespace") and content.get("kind") != "Namespace":
+        filled["name"] = _text(request, "name") or f"{generated}{_UNNAMED}"
+    if _text(request, "namespace") and content.get("kind") != "Namespace":
         filled.setdefault("namespace", request["namespace"])
     return {**content, "metadata": filled}
 
 
 def _may_be_refused(request: Mapping[str, Any], view: View) -> bool:
     content = request["object"]
-    return content.get("kind") not in WARN_ONLY and request.get("namespace") not in SYSTEM | {view.own_namespace}
+    return content.get("kind") not in WARN_ONLY and _text(request, "namespace") not in SYSTEM | {view.own_namespace}
 
 
 def _message(error: InvalidInput) -> str:
@@ -100,13 +100,18 @@ def _why(error: InvalidInput) -> str:
     return f"{error.why}. For example: {right}" if right else error.why
 
 
+def _text(request: Mapping[str, Any], name: str) -> str:
+    value = request.get(name)
+    return value if isinstance(value, str) else ""
+
+
 def _status(request: Mapping[str, Any], error: InvalidInput, message: str) -> dict[str, Any]:
-    kind = request["object"].get("kind", "")
+    kind = str(request["object"].get("kind"))
     cause = {"reason": "FieldValueInvalid", "field": error.where, "message": _why(error)}
     return {
         "status": "Failure",
         "code": 422,
         "reason": "Invalid",
-        "message": f"{kind} {request.get('namespace', '')}/{request.get('name', '')}: {message}",
-        "details": {"kind": kind, "name": request.get("name", ""), "causes": [cause]},
+        "message": f"{kind} {_text(request, 'namespace')}/{_text(request, 'name')}: {message}",
+        "details": {"kind": kind, "name": _text(request, "name"), "causes": [cause]},
     }
