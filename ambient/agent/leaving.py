@@ -21,10 +21,11 @@ log = logging.getLogger("ambient.agent.leaving")
 
 
 class OwnDaemonSet:
-    def __init__(self, client: ApiClient, name: str, namespace: str) -> None:
+    def __init__(self, client: ApiClient, name: str, namespace: str, *, again_s: float = AGAIN_S) -> None:
         self._client = client
         self._name = name
         self._namespace = namespace
+        self._again_s = again_s
         self._seen = False
 
     async def look(self) -> bool:
@@ -43,7 +44,7 @@ class OwnDaemonSet:
                 await asyncio.sleep(every_s)
 
     async def gone(self) -> bool:
-        """It was removed, or is being removed: said twice, half a second apart. When in doubt it was not."""
+        """It was removed, or is being removed: said twice, with a pause between. When in doubt it was not."""
         for _ in range(2):
             try:
                 if await self.look():
@@ -58,5 +59,5 @@ class OwnDaemonSet:
             except MeshError as error:
                 log.warning("daemonset %s/%s: %s: taken for there", self._namespace, self._name, error)
                 return False
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(self._again_s)
         return True

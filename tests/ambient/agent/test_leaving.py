@@ -40,7 +40,7 @@ def test_only_a_daemon_set_that_went_means_to_go_with_it(case: str) -> None:
     async def run() -> bool:
         async with FakeApi() as api, ApiClient(api.access(), timeout_s=5) as client:
             api.say(PATH, *answers)
-            own = OwnDaemonSet(client, "ambient-agent", "ambient-system")
+            own = OwnDaemonSet(client, "ambient-agent", "ambient-system", again_s=0.01)
             watching: asyncio.Task[Any] = asyncio.create_task(own.watch_over())
             await until(lambda: api.asked("GET", PATH))
             await asyncio.wait({watching}, timeout=0.2)
