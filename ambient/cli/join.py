@@ -23,7 +23,7 @@ from ambient.join.run import serve
 
 STATE: Final = Path("/var/lib/ambient/join")
 RUN: Final = Path("/run/ambient/join")
-_NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,40}")
+_NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,59}")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +39,7 @@ def run(env: Env, args: argparse.Namespace) -> int:
         raise Refused("not root", why="joining takes eBPF and control groups: run it as root or with sudo")
     netns = place(args.netns)
     if not _NAME.fullmatch(netns.name):
-        raise Usage("--netns", repr(args.netns), "the last part of its path names it: letters, digits, '-' and '_'")
+        raise Usage("--netns", repr(args.netns), "its last part names it: letters, digits, '-', '_' and '.'")
     ticket = _ticket(args.ticket) if args.ticket else None
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     asyncio.run(serve(Machine(netns.name, netns, RUN / netns.name, args.state / netns.name), ticket, args.address))

@@ -36,6 +36,11 @@ class Machine:
     folder: Path
     state: Path
 
+    @property
+    def pins(self) -> Path:
+        """The agent's folder on bpffs, where names have no dots."""
+        return BPFFS / f"join-{self.name.replace('.', '_')}"
+
     def group(self, part: str) -> str:
         """The control group of a part, below the cgroup v2 mount."""
         return f"ambient-join-{self.name}/{part}"
@@ -74,7 +79,7 @@ class Machine:
 
     def released(self) -> bool:
         """Nothing of the agent is left on the workload."""
-        pins = BPFFS / f"join-{self.name}" / "pods"
+        pins = self.pins / "pods"
         return not pins.is_dir() or not any(pins.iterdir())
 
     @property
@@ -102,7 +107,7 @@ class Machine:
             return env | {
                 "ZTUNNEL_UDS_ADDRESS": str(folder / "zds.sock"),
                 "AMBIENT_OBJECTS": str(folder / "objects"),
-                "AMBIENT_BPFFS": str(BPFFS / f"join-{self.name}"),
+                "AMBIENT_BPFFS": str(self.pins),
                 "AMBIENT_POD_NETNS": str(self.netns).replace("{", "{{").replace("}", "}}"),
                 "AMBIENT_KUBELET_CGROUP": str(cgroup.path(self.group("join"))),
                 "AMBIENT_STATE_DIR": str(self.state / "agent"),

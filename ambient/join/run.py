@@ -7,10 +7,13 @@ no member any more (then its network stays closed: what was captured is not let 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
+import shutil
 import signal
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import Final
 
 from ambient.ca.ticket import Ticket
@@ -40,7 +43,7 @@ async def admitted(machine: Machine, ticket: Ticket | None, wanted: str) -> Memb
         return known
     if ticket is None:
         raise InvalidInput("ticket", why="this machine is no member yet: give it a ticket (ambient ticket create)")
-    address = str(address_of(machine.netns, wanted))
+    address = str(await asyncio.to_thread(address_of, machine.netns, wanted))
     async with JoinClient(ticket.control, ticket.root) as client:
         parts = {"namespace": ticket.namespace, "group": ticket.group, "number": ticket.number}
         answer = await client.call("Join", {**parts, "secret": ticket.secret, "address": address})
@@ -77,6 +80,8 @@ class Running:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._end()
+            if membership.load(self._machine.state) is None and self._machine.released():
+                await self._clean()
 
     async def _keep(self, part: str) -> None:
         """Run a part for ever."""
@@ -149,6 +154,30 @@ class Running:
         for part in _STARTED:
             await asyncio.to_thread(cgroup.remove, cgroup.place(self._machine.group(part)))
 
+    async def _clean(self) -> None:
+        """Nothing of us stays on the machine."""
+        machine = self._machine
+        environment = machine.environment("agent", self._member)
+        child = await asyncio.create_subprocess_exec(*machine.commands()["agent"], "--uninstall", env=environment)
+        await child.wait()
+        shutil.rmtree(machine.folder, ignore_errors=True)
+        for part in _STARTED:
+            shutil.rmtree(machine.state / part, ignore_errors=True)
+
+
+@contextmanager
+def only_one(machine: Machine) -> Iterator[None]:
+    """Hold the workload's lock; raises Unavailable when another process has it."""
+    machine.state.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(machine.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise Unavailable("join", str(machine.state), "another `ambient join` runs for this workload") from None
+    finally:
+        os.close(descriptor)
+
 
 async def serve(machine: Machine, ticket: Ticket | None, wanted: str) -> None:
     """Join and stay until SIGTERM or SIGINT. Raises MeshError."""
@@ -156,7 +185,6 @@ async def serve(machine: Machine, ticket: Ticket | None, wanted: str) -> None:
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    group = cgroup.path(machine.group("join"))
-    (group / "cgroup.procs").write_text(str(os.getpid()))
-    with suppress(asyncio.CancelledError):
+    (cgroup.path(machine.group("join")) / "cgroup.procs").write_text(str(os.getpid()))
+    with only_one(machine), suppress(asyncio.CancelledError):
         await Running(machine, await admitted(machine, ticket, wanted)).run()
