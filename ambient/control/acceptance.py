@@ -6,7 +6,7 @@ holds, beside that, since which of its revisions it serves which generation of e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 from ambient.kube.objects import AuthorizationPolicy, Condition, PeerAuthentication, Record, Records
@@ -31,23 +31,28 @@ def is_policy(record: Record | None) -> bool:
 
 
 class Acceptance:
-    """What one replica knows. `hear` every snapshot before it is served; gives the keys to look at again."""
+    """What one replica knows. `hear` every snapshot before it is served."""
 
     def __init__(self) -> None:
         self._since: dict[str, tuple[str, int, int]] = {}
 
+    @property
+    def policies(self) -> Collection[str]:
+        """Keys of all valid policies."""
+        return self._since.keys()
+
     def hear(self, records: Records) -> list[str]:
-        """Keys of policies that are new or changed. What is stored but invalid has no verdict here: its condition says
-        so already."""
+        """Keys of policies that are new, changed or gone. What is stored but invalid counts as gone: its condition
+        says so."""
         refused = {one.key for one in records.refused}
         changed: Iterable[str] = records.by_key if records.changed is None else records.changed
         news = []
         for key in changed:
             record = records.by_key.get(key)
-            if record is None or not is_policy(record) or key in refused:
-                self._since.pop(key, None)
-            else:
+            if record is not None and is_policy(record) and key not in refused:
                 self._since[key] = (record.uid, record.generation, records.revision)
+                news.append(key)
+            elif self._since.pop(key, None) is not None:
                 news.append(key)
         return news
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
 import msgspec
 
-from ambient.control.acceptance import Acceptance, Stream, is_policy
+from ambient.control.acceptance import Acceptance, Stream
 from ambient.kube.objects import Condition, Pod, Records
 from ambient.model.address import Endpoint
 
@@ -71,7 +71,9 @@ class Enforcement:
         now = self._clock()
         for key in self._acceptance.hear(records):
             self._verdicts.pop(key, None)
-            self._open[key] = _Open(now)
+            self._open.pop(key, None)
+            if key in self._acceptance.policies:
+                self._open[key] = _Open(now)
         if records.changed is None or any(key.startswith(f"Pod/{self._namespace}/") for key in records.changed):
             self.peers = tuple(
                 Endpoint(pod.ips[0], self._port())
@@ -80,13 +82,18 @@ class Enforcement:
             )
         self._wake.set()
 
+    @property
+    def policies(self) -> Collection[str]:
+        """Keys of all policies that nodes are to take."""
+        return self._acceptance.policies
+
     def verdict(self, key: str) -> Condition | None:
         """What is to be said now; None: wait, `say` comes when there is something."""
         return self._verdicts.get(key)
 
-    def waits(self, key: str, records: Records) -> bool:
+    def waits(self, key: str) -> bool:
         """Whether what is said of this object waits for the nodes."""
-        return key in self._open and key not in self._verdicts and is_policy(records.by_key.get(key))
+        return key in self._open and key not in self._verdicts
 
     def page(self) -> dict[str, Any]:
         return self._acceptance.page(self._clients())

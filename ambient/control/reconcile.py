@@ -18,6 +18,7 @@ from ambient.control.derive import Derived, Value
 from ambient.control.discovery import Discovery
 from ambient.control.enforcement import Enforcement
 from ambient.control.metrics import ControlMetrics
+from ambient.control.refusals import with_refusals
 from ambient.control.tenancies import Tenancies
 from ambient.kube.objects import Condition, Record, Records
 from ambient.kube.source import ObjectSource, StatusSink
@@ -101,7 +102,10 @@ class Reconciler:
         _log.log(level, "revision %d: %d resources changed", records.revision, changes)
         # Let the streams write before the slower work on files begins.
         await asyncio.sleep(0)
-        self._write_status(records, derived.conditions)
+        told = derived.conditions
+        if self.enforcement is not None:
+            told = with_refusals(records.refused, told, self.enforcement.policies)
+        self._write_status(records, told)
         self._give_addresses(records, derived)
 
     def _serve(self, derived: Derived, revision: int) -> int:
@@ -128,7 +132,7 @@ class Reconciler:
         for key, wanted in conditions.items():
             if changed is not None and key not in changed and before.get(key) is wanted:
                 continue
-            if self.enforcement is None or not self.enforcement.waits(key, records):
+            if self.enforcement is None or not self.enforcement.waits(key):
                 self.say(key)
         for key in self._said.keys() - conditions.keys():
             del self._said[key]

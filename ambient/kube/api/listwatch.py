@@ -38,7 +38,7 @@ class Pace:
     first_s: float = 0.1
     longest_s: float = 30.0
     watch_s: int = 300
-    idle_s: float = 120.0
+    idle_s: float = 90.0
     start_idle_s: float = 20.0
     absent_s: float = 5.0
     short_s: float = 1.0

@@ -24,11 +24,11 @@ from ambient.kube.resource import Resource
 
 OWN_TYPES: Final = frozenset(
     {
-        *("ZtunnelAccepted", "WaypointAccepted", "ambient.mesh/Enforced"),
+        *("ZtunnelAccepted", "WaypointAccepted", "ambient.mesh/Accepted", "ambient.mesh/Enforced"),
         *("istio.io/WaypointBound", "istio.io/WaypointMissing", "istio.io/VisibilityApplied"),
     }
 )
-"""Condition types that this project writes (Istio's, and one of its own); of any other nothing is ever changed."""
+"""Condition types that this project writes (Istio's, and two of its own); of any other nothing is ever changed."""
 RATE: Final = 50.0
 """Writes a second."""
 _ATTEMPTS: Final = 6
@@ -50,7 +50,8 @@ class _Words:
 
 class ApiSink:
     """`look(key)`: the object as it is known; `place(kind)`: where the API has it; `allowed()`: whether we are the one
-    who writes. `run` writes; `resume` when `allowed` may have become true."""
+    who writes; `generation(key)`: of the newest version, which may be one that is refused. `run` writes; `resume` when
+    `allowed` may have become true."""
 
     def __init__(
         self,
@@ -59,12 +60,14 @@ class ApiSink:
         place: Callable[[str], Resource],
         allowed: Callable[[], bool],
         *,
+        generation: Callable[[str], int] | None = None,
         rate: float = RATE,
     ) -> None:
         self._client = client
         self._look = look
         self._place = place
         self._allowed = allowed
+        self._generation = generation
         self._pause_s = 1 / rate
         self._words: dict[str, _Words] = {}
         self._queue: dict[str, None] = {}
@@ -115,7 +118,9 @@ class ApiSink:
         words = self._words.get(key)
         if words is None or (uid and words.uid != uid):
             words = self._words[key] = _Words(uid)
-        if record is not None:
+        if self._generation is not None:
+            words.generation = self._generation(key)
+        elif record is not None:
             words.generation = record.generation
         return key, words
 

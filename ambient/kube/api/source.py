@@ -47,7 +47,7 @@ class ApiSource:
     ) -> None:
         self.client = client
         self.election = Election(client, seat, self._resume) if seat is not None else None
-        self.sink = ApiSink(client, self._look, self._place, self.leading)
+        self.sink = ApiSink(client, self._look, self._place, self.leading, generation=self._generation)
         self._records: dict[str, Record] = {}
         self._refused: dict[str, RefusedObject] = {}
         self._changed: set[str] = set()
@@ -121,6 +121,16 @@ class ApiSource:
 
     def _look(self, key: str) -> Record | None:
         return self._records.get(key)
+
+    def _generation(self, key: str) -> int:
+        """Of the newest version of an object, good or refused; 0 when it has none."""
+        refused = self._refused.get(key)
+        if refused is not None:
+            metadata = refused.raw.get("metadata")
+            found = metadata.get("generation") if isinstance(metadata, Mapping) else None
+            return found if isinstance(found, int) else 0
+        record = self._records.get(key)
+        return record.generation if record is not None else 0
 
     def _place(self, kind: str) -> Resource:
         follower = self.followers.get(kind)

@@ -40,15 +40,14 @@ class Bench:
 def test_it_is_said_once_everybody_has_it_and_until_then_what_is_said_waits() -> None:
     bench = Bench()
     bench.streams = {"n1": Stream(6)}
-    snapshot = records(7)
-    bench.one.hear(snapshot)
-    assert bench.one.waits(KEY, snapshot)
+    bench.one.hear(records(7))
+    assert bench.one.waits(KEY)
     bench.judge()
     assert bench.said == []
     bench.streams["n1"].acked = 7
     bench.judge(1)
     assert bench.said == [("True", "accepted by 1 of 1 nodes")]
-    assert not bench.one.waits(KEY, snapshot)
+    assert not bench.one.waits(KEY)
     bench.streams["n2"] = Stream(0)
     bench.judge(60)
     assert len(bench.said) == 1
@@ -87,10 +86,9 @@ def test_a_new_version_is_judged_anew() -> None:
     bench.streams = {"n1": Stream(7)}
     bench.one.hear(records(7))
     bench.judge()
-    snapshot = records(8, generation=2)
-    bench.one.hear(snapshot)
+    bench.one.hear(records(8, generation=2))
     assert bench.one.verdict(KEY) is None
-    assert bench.one.waits(KEY, snapshot)
+    assert bench.one.waits(KEY)
 
 
 def test_replicas_are_found_among_the_pods() -> None:

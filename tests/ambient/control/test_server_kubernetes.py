@@ -103,6 +103,36 @@ def test_what_became_of_a_policy_is_written_to_it(tmp_path: Path) -> None:
     serving(tmp_path, scenario)
 
 
+def test_any_object_that_is_refused_says_why_until_it_is_good(tmp_path: Path) -> None:
+    def peers(generation: int, mode: str) -> dict[str, Any]:
+        return {
+            "apiVersion": "security.istio.io/v1",
+            "kind": "PeerAuthentication",
+            "metadata": {"name": "p", "namespace": "shop", "generation": generation},
+            "spec": {"mtls": {"mode": mode}},
+        }
+
+    async def scenario(api: FakeApi, bench: Bench, client: Subscriber) -> None:
+        def said() -> dict[str, Any]:
+            content = api.stored("PeerAuthentication", "p", "shop") or {}
+            listed = (content.get("status") or {}).get("conditions", [])
+            return {one["type"]: one for one in listed}
+
+        api.put(peers(1, "STRICT"))
+        await until(lambda: said().get("ambient.mesh/Enforced", {}).get("status") == "True")
+        api.put(peers(2, "SIDEWAYS"))
+        await until(lambda: "ambient.mesh/Accepted" in said())
+        refused = said()["ambient.mesh/Accepted"]
+        assert (refused["status"], refused["reason"], refused["observedGeneration"]) == ("False", "Invalid", 2)
+        assert "SIDEWAYS" in refused["message"]
+        assert "last good version stays" in refused["message"]
+        assert "ambient.mesh/Enforced" not in said()
+        api.put({**peers(3, "PERMISSIVE"), "status": {"conditions": list(said().values())}})
+        await until(lambda: said().keys() == {"ambient.mesh/Enforced"})
+
+    serving(tmp_path, scenario)
+
+
 def test_without_its_api_server_it_goes_on_serving_what_it_knows(tmp_path: Path) -> None:
     async def scenario(api: FakeApi, bench: Bench, client: Subscriber) -> None:
         port = await api.go_away()

@@ -1,0 +1,35 @@
+"""What is said of what is stored and wrong."""
+
+from __future__ import annotations
+
+from ambient.control.refusals import with_refusals
+from ambient.errors import InvalidInput
+from ambient.kube.objects import AuthorizationPolicy, Condition, PeerAuthentication, RefusedObject
+
+PEER = PeerAuthentication(name="p", namespace="shop")
+POLICY = AuthorizationPolicy(name="a", namespace="shop")
+SAID = {POLICY.key: (Condition("ZtunnelAccepted", "True"),)}
+
+
+def refused(kind: str, *, stands: bool = False) -> RefusedObject:
+    return RefusedObject(kind, "shop", "x", InvalidInput("object", "spec.a", "is odd"), stands=stands)
+
+
+def test_a_refused_object_says_where_and_why_and_what_holds() -> None:
+    found = with_refusals([refused("ServiceEntry"), refused("DestinationRule", stands=True)], SAID, ())
+    assert found["ServiceEntry/shop/x"][0].message == "spec.a: is odd; it has no effect until then"
+    assert found["DestinationRule/shop/x"][0].message == "spec.a: is odd; its last good version stays in force"
+    assert found[POLICY.key] is SAID[POLICY.key]
+
+
+def test_what_has_its_own_words_keeps_them() -> None:
+    own = {"AuthorizationPolicy/shop/x": (Condition("ZtunnelAccepted", "False"),)}
+    assert with_refusals([refused("AuthorizationPolicy")], own, own) == own
+
+
+def test_of_what_others_write_nothing_is_said() -> None:
+    assert with_refusals([refused("Pod"), refused("Node")], {}, ()) == {}
+
+
+def test_a_policy_without_words_has_room_for_the_nodes() -> None:
+    assert with_refusals((), SAID, [PEER.key, POLICY.key]) == {**SAID, PEER.key: ()}
