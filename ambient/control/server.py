@@ -147,8 +147,19 @@ class ControlPlane:
         self.http_port = 0
 
     async def start(self) -> None:
-        """Listen; raises Unavailable when an address cannot be had. The ports are in `xds_port` and `http_port`."""
-        await self.trust.start()
+        """Listen; raises Unavailable when an address cannot be had. The ports are in `xds_port` and `http_port`.
+
+        Readiness and metrics are told from the beginning, while there may be nothing to serve the rest with.
+        """
+        self.http_port = await self._http.start(self._settings.http_listen)
+        try:
+            await self.trust.start()
+            await self._listen()
+        except BaseException:
+            await self._http.stop()
+            raise
+
+    async def _listen(self) -> None:
         server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=self._settings.most_streams + 256)
         joining = JoinService(self._joins)
         server.add_generic_rpc_handlers((self.discovery.handler(), self.certificates.handler(), joining.handler()))
@@ -163,7 +174,6 @@ class ControlPlane:
         await server.start()
         if self.admission is not None:
             await self.admission.start()
-        self.http_port = await self._http.start(self._settings.http_listen)
         http = replace(self._settings.http_listen, port=self.http_port)
         _log.info("discovery and CA on %s, HTTP on %s", replace(listen, port=self.xds_port), http)
 
@@ -190,6 +200,9 @@ class ControlPlane:
         await self.trust.stop()
 
     def _ready(self) -> Page:
+        if self._grpc is None:
+            why = self.trust.trouble or "starting"
+            return Page(f"{why}\n".encode(), status=HTTPStatus.SERVICE_UNAVAILABLE)
         if self.reconciler.observed < 0 or self.reconciler.failure:
             why = self.reconciler.failure or self._source.waiting() or "objects were not read yet"
             return Page(f"{why}\n".encode(), status=HTTPStatus.SERVICE_UNAVAILABLE)

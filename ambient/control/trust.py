@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,13 +41,15 @@ from ambient.kube.source import KUBERNETES
 LOOK_S: Final = 2.0
 _FIRST_WAIT_S: Final = 0.5
 _LONGEST_WAIT_S: Final = 10.0
+_RENEW_AGAIN_S: Final = 30.0
 
 _log = logging.getLogger("ambient.control.trust")
 
 
 class Trust:
     """`gate`, `issuer` and `tls` are for the servers; `members` has to hear of the objects; `bundles` (in a cluster)
-    tells every namespace the roots. `leading`: whether we are the replica that writes."""
+    tells every namespace the roots. `leading`: whether we are the replica that writes. `trouble`: why `start` has not
+    come to its end."""
 
     def __init__(self, settings: ControlSettings, environment: Mapping[str, str], metrics: ControlMetrics) -> None:
         """Raises InvalidInput for settings that do not go together."""
@@ -65,8 +68,9 @@ class Trust:
         )
         self.events = EventWriter(self.api, "ambient-control", settings.replica) if self.api is not None else None
         self.leading: Callable[[], bool] = lambda: False
+        self.trouble = ""
         self._roots = ""
-        self._failing = False
+        self._renew_again_at = 0.0
 
     async def start(self) -> None:
         """Have an authority and a server certificate, and wait until they are to be had. Raises InvalidInput."""
@@ -80,7 +84,8 @@ class Trust:
             except Unavailable as error:
                 if self.api is None:
                     raise
-                _log.error("nothing can be served yet: %s", error)
+                self.trouble = f"nothing can be served yet: {error}"
+                _log.error("%s", self.trouble)
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, _LONGEST_WAIT_S)
             else:
@@ -107,14 +112,13 @@ class Trust:
         if changed:
             _log.warning("the certificate authority changed")
         try:
-            if changed or self.tls.due(datetime.now(UTC)):
-                await self.tls.renew(datetime.now(UTC))
             self._changed()
-            self._failing = False
+            if changed or (self.tls.due(datetime.now(UTC)) and time.monotonic() >= self._renew_again_at):
+                await self.tls.renew(datetime.now(UTC))
         except MeshError as error:
-            if not self._failing:
-                _log.error("server certificate not renewed: %s", error)
-            self._failing = True
+            # Whoever signs may be asked for a lot by then: not at every look.
+            self._renew_again_at = time.monotonic() + _RENEW_AGAIN_S
+            _log.error("server certificate not renewed: %s", error)
 
     def identity_refused(self, caller: Caller, error: NotEntitled) -> None:
         """Say it where people look: a node that asks for what is not its own may have been taken over."""

@@ -213,3 +213,24 @@ def test_of_two_replicas_both_serve_and_one_writes_until_it_ends(tmp_path: Path)
                     await until(lambda: "UnsupportedValue" in [c["reason"] for c in conditions(api)])
 
     asyncio.run(run())
+
+
+def test_while_there_is_nothing_to_serve_with_readiness_says_why(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeApi() as api:
+            bench = Bench(tmp_path / "one", api)
+            bench.environment["AMBIENT_CA_DIR"] = "none"
+            port = await api.go_away()
+            starting = asyncio.create_task(bench.__aenter__())
+            await until(lambda: hasattr(bench, "plane") and bench.plane.trust.trouble)
+            status, body = await bench.get("/ready")
+            assert status == 503
+            assert b"nothing can be served yet" in body
+            assert b"the Kubernetes API cannot be reached" in body
+            await api.listen(port)
+            await starting
+            assert (await bench.get("/ready"))[0] == 200
+            assert api.stored("Secret", "ambient-ca", "ambient-system") is not None
+            await bench.__aexit__(None, None, None)
+
+    asyncio.run(scenario())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,11 @@ from ambient.ca.csr import parse_csr
 from ambient.ca.entitle import NotEntitled
 from ambient.ca.roots import make_root
 from ambient.ca.token import Caller
-from ambient.control.issuers import NoIssuer, OwnIssuer
+from ambient.control.issuers import NoIssuer, OwnIssuer, Serving
 from ambient.control.kubernetes_signer import KubernetesSigner
 from ambient.control.metrics import ControlMetrics
 from ambient.control.settings import read_control_settings
+from ambient.control.tls import ServerCertificate
 from ambient.control.trust import RootsFile, Trust
 from ambient.errors import InvalidInput, Refused, Unavailable
 from ambient.lab.credentials import make_token_key
@@ -125,11 +127,32 @@ def test_without_an_api_server_nothing_is_served_until_it_is_there(tmp_path: Pat
             starting = asyncio.create_task(made.start())
             await asyncio.wait({starting}, timeout=0.1)
             assert not starting.done()
+            assert "the Kubernetes API cannot be reached" in made.trouble
             await server.listen(port)
             await starting
             await made.stop()
 
     asyncio.run(scenario())
+
+
+def test_a_server_certificate_that_cannot_be_renewed_is_not_asked_for_all_the_time(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        async with FakeApi() as server:
+            made = trust(tmp_path, server.url)
+            await made.start()
+            made.tls = ServerCertificate(NoIssuer(lambda: "", _broken), {"x"}, ip_address("127.0.0.1"))
+            for _ in range(5):
+                await made.follow()
+            assert caplog.text.count("server certificate not renewed: broken") == 1
+            await made.stop()
+
+    asyncio.run(scenario())
+
+
+def _broken() -> Serving:
+    raise Unavailable("broken")
 
 
 def test_certificates_that_are_issued_elsewhere_are_refused_here_with_the_place_to_look(tmp_path: Path) -> None:
