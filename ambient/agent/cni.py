@@ -77,6 +77,9 @@ class Node(Protocol):
     async def moved(self) -> None:
         """Return after objects, or the state of a pod, have changed."""
 
+    def why(self, uid: str) -> str:
+        """What a pod on its way into the mesh waits for."""
+
     def netns_of(self, uid: str) -> tuple[int, int] | None:
         """Device and inode of the namespace in which the pod is enrolled."""
 
@@ -123,7 +126,7 @@ class PodStarts:
                 await self._captured(request, pod, uid)
                 return PASS
         except TimeoutError:
-            why = self._waits_for(uid)
+            why = self._node.why(uid) if uid else "the agent does not know the node's pods and namespaces yet"
         except MeshError as error:
             why = str(error)
         if uid and (sandbox := self._sandboxes.get(uid)) is not None and sandbox.container == request.container:
@@ -192,14 +195,6 @@ class PodStarts:
                 return
             await self._node.moved()
 
-    def _waits_for(self, uid: str) -> str:
-        tracked = self._node.tracked(uid) if uid else None
-        if not uid:
-            return "the agent does not know the node's pods and namespaces yet"
-        if tracked is not None and tracked.problem:
-            return tracked.problem
-        return "no ztunnel serves it; look at the pod of daemonset ztunnel on this node"
-
     # --- CHECK, DEL
 
     def _check(self, request: Request, pod: PodName) -> Answer:
@@ -209,7 +204,7 @@ class PodStarts:
         tracked = self._node.tracked(judged.uid)
         if tracked is not None and tracked.state is State.ENROLLED:
             return PASS
-        why = tracked.problem if tracked is not None and tracked.problem else "it is not captured yet"
+        why = self._node.why(judged.uid)
         return Answer(NOT_AS_IT_SHOULD_BE, f"pod {pod} belongs to the mesh and is not in it: {why}")
 
     async def _del(self, request: Request, pod: PodName) -> None:

@@ -14,6 +14,7 @@ from ambient.agent.converge import Convergence, Tracked
 from ambient.agent.discovery import Policies
 from ambient.agent.enrol import Rules, target
 from ambient.agent.fresh import Fresh
+from ambient.agent.report import why
 from ambient.kube.objects import Namespace, Pod, Records
 from ambient.model.address import IpAddress
 
@@ -22,7 +23,8 @@ STATIC_POD_ANNOTATION: Final = "kubernetes.io/config.hash"
 
 
 class Starting:
-    """`records` gives the latest objects; `replan` has the agent act on changed sandboxes."""
+    """`records` gives the latest objects; `replan` has the agent act on changed sandboxes; `pending` are the pods that
+    no ztunnel serves yet, with what it said."""
 
     def __init__(
         self,
@@ -33,6 +35,7 @@ class Starting:
         applier: Applier,
         records: Callable[[], Records],
         replan: Callable[[], None],
+        pending: Callable[[], Mapping[str, str]],
     ) -> None:
         self._rules = rules
         self._fresh = fresh
@@ -41,6 +44,7 @@ class Starting:
         self._applier = applier
         self._records = records
         self._replan = replan
+        self._pending = pending
         self._read = asyncio.Event()
         self._moved = asyncio.Event()
 
@@ -81,6 +85,9 @@ class Starting:
 
     def tracked(self, uid: str) -> Tracked | None:
         return self._convergence.tracked.get(uid)
+
+    def why(self, uid: str) -> str:
+        return why(uid, self.tracked(uid), self._pending())
 
     def netns_of(self, uid: str) -> tuple[int, int] | None:
         netns = self._applier.open.get(uid)

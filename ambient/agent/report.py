@@ -25,7 +25,7 @@ NOT_CAPTURED: Final = "NotInMesh"
 CAPTURED: Final = "InMesh"
 REPEAT_S: Final = 300.0
 """An event that stays true is told again after this long: the API server forgets them after an hour."""
-SAY_AFTER_S: Final = 3.0
+SAY_AFTER_S: Final = 10.0
 """A pod that is on its way for so long is a problem."""
 _TOLD: Final = frozenset(
     {
@@ -137,10 +137,20 @@ def find_problems(
     for uid, pod in pods.items():
         one = tracked.get(uid)
         if one is not None and one.state is State.WAITING and one.overdue(SAY_AFTER_S):
-            found[uid] = (pod, one.problem or pending.get(uid, "") or "no ztunnel on this node serves it")
+            found[uid] = (pod, why(uid, one, pending))
         elif one is None and pod.labels.get(MODE_LABEL) == "ambient" and out.get(uid) in _TOLD:
             found[uid] = (pod, out[uid].value)
     return found
+
+
+def why(uid: str, tracked: Tracked | None, pending: Mapping[str, str]) -> str:
+    """What a pod on its way into the mesh waits for."""
+    if tracked is not None and tracked.problem:
+        return tracked.problem
+    if uid in pending:
+        said = f" ({pending[uid]})" if pending[uid] else ""
+        return f"no ztunnel serves it{said}; look at the pod of daemonset ztunnel on this node"
+    return "it is not captured yet"
 
 
 async def remove_taint(client: ApiClient, node: str, key: str) -> None:

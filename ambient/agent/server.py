@@ -132,6 +132,7 @@ class Agent:
             self._applier,
             lambda: self._records,
             self._wake.set,
+            lambda: self._ztunnels.pending,
         )
         self._starts = PodStarts(self._starting, self._sandboxes, settings.passing_namespaces, node_root(settings))
         self._installation = installation(settings)

@@ -75,6 +75,10 @@ class FakeNode:
     def tracked(self, uid: str) -> Tracked | None:
         return self.pods.get(uid)
 
+    def why(self, uid: str) -> str:
+        tracked = self.pods.get(uid)
+        return tracked.problem if tracked is not None and tracked.problem else "no ztunnel serves it"
+
     def netns_of(self, uid: str) -> tuple[int, int] | None:
         if uid not in self.netns:
             return None

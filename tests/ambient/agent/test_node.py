@@ -54,6 +54,7 @@ def starting(known: Records, stored: Records | None = None, replan: Callable[[],
         cast(Applier, None),
         lambda: known,
         replan,
+        dict,
     )
 
 

@@ -198,7 +198,7 @@ def test_who_should_be_in_and_is_not_is_found_after_a_while_with_the_reason() ->
         found = find_problems(pods, tracked, out, {"u3": "no port 15001"})
         assert {uid: why for uid, (_, why) in found.items()} == {
             "u1": "no eBPF",
-            "u3": "no port 15001",
+            "u3": "no ztunnel serves it (no port 15001); look at the pod of daemonset ztunnel on this node",
             "u4": "uses-the-host-network",
         }
 
