@@ -56,7 +56,7 @@ class ControlSettings:
     root_announce_s: float = setting("AMBIENT_ROOT_ANNOUNCE", duration, "24h")
     """How long a new root is trusted before it signs: longer than clients take to learn of it."""
     root_retire_s: float = setting("AMBIENT_ROOT_RETIRE", duration, "90d")
-    """How long an old root is trusted after its last signature: longer than any certificate lives."""
+    """How long an old root is trusted after its last signature; never shorter than `longest_ttl_s`."""
     signer: str = setting("AMBIENT_SIGNER", text, "")
     signer_domain: str = setting("AMBIENT_SIGNER_DOMAIN", text, "")
     signer_approve: bool = setting("AMBIENT_SIGNER_APPROVE", boolean, "true")

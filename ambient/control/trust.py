@@ -173,7 +173,9 @@ class Trust:
             store = SecretStore(self.api, settings.namespace, settings.ca_secret)
             if folder is not None:
                 store = PluggedStore(folder, store)
-        pace = Pace(timedelta(seconds=settings.root_announce_s), timedelta(seconds=settings.root_retire_s))
+        # Trusted as long as anything that it signed may live, whatever else is asked for.
+        retire_s = max(settings.root_retire_s, settings.longest_ttl_s)
+        pace = Pace(timedelta(seconds=settings.root_announce_s), timedelta(seconds=retire_s))
         return SigningAuthority(
             store,
             trust_domain=settings.trust_domain,

@@ -24,7 +24,9 @@ from ambient.model.address import Endpoint
 
 MOST_BYTES: Final = 8 << 20
 """An object of 1.5 MB (etcd's limit), its old version, and what is around them."""
-MOST_AT_ONCE: Final = 64
+MOST_AT_ONCE: Final = 16
+PATIENCE_S: Final = 5.0
+"""How long somebody may take to send a review. The API server itself waits no longer for the answer."""
 PATHS: Final = ("/validate", "/validate/{rest:.*}")
 
 _log = logging.getLogger("ambient.control.webhook")
@@ -33,7 +35,8 @@ _log = logging.getLogger("ambient.control.webhook")
 class Webhook:
     """`view` is asked at each request."""
 
-    def __init__(self, view: Callable[[], View], metrics: ControlMetrics) -> None:
+    def __init__(self, view: Callable[[], View], metrics: ControlMetrics, *, patience_s: float = PATIENCE_S) -> None:
+        self._patience_s = patience_s
         self._view = view
         self._metrics = metrics
         self._busy = 0
@@ -64,9 +67,13 @@ class Webhook:
             return web.Response(status=503, text="too many reviews at once\n", headers={"Retry-After": "1"})
         self._busy += 1
         try:
-            body = json.loads(await request.read())
+            async with asyncio.timeout(self._patience_s):
+                data = await request.read()
+            body = json.loads(data)
             # Looking at every pod of a large cluster takes milliseconds, which belong to no event loop.
             answer = await asyncio.to_thread(review, body, self._view())
+        except TimeoutError:
+            return web.Response(status=408, text="not sent in time\n")
         except (ValueError, RecursionError) as error:
             return self._bad(f"not JSON: {error}")
         except InvalidInput as error:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -96,6 +96,13 @@ def plug(folder: Path) -> str:
 def _roots(server: FakeApi, namespace: str) -> str:
     found = server.stored("ConfigMap", "istio-ca-root-cert", namespace)
     return str(found["data"]["root-cert.pem"]) if found is not None else ""
+
+
+def test_an_old_root_is_trusted_as_long_as_anything_it_signed_may_live(tmp_path: Path) -> None:
+    for asked, longest, days in (("1h", "90d", 90), ("90d", "180d", 180), ("120d", "90d", 120)):
+        made = trust(tmp_path, "http://127.0.0.1:1", AMBIENT_ROOT_RETIRE=asked, MAX_WORKLOAD_CERT_TTL=longest)
+        assert made.authority is not None
+        assert made.authority._pace.retire == timedelta(days=days)
 
 
 def test_an_identity_that_is_refused_is_an_event_of_the_node(tmp_path: Path) -> None:

@@ -47,14 +47,14 @@ class Served:
 
 
 @asynccontextmanager
-async def served() -> AsyncIterator[Served]:
+async def served(**options: Any) -> AsyncIterator[Served]:
     now = datetime.now(UTC)
     certificate, key = make_root(now)
     root = load_authority({"root-cert.pem": certificate.encode(), "root-key.pem": key.encode()}, now)
     tls = ServerCertificate(OwnIssuer(lambda: root, default=DAY, longest=DAY), {"localhost"}, LOOPBACK)
     await tls.renew(now)
     metrics = ControlMetrics()
-    server = Webhook(lambda: VIEW, metrics)
+    server = Webhook(lambda: VIEW, metrics, **options)
     port = await server.start(Endpoint(LOOPBACK, 0), tls.context())
     connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cadata=certificate), force_close=True)
     async with aiohttp.ClientSession(connector=connector) as session:
@@ -133,5 +133,24 @@ def test_an_address_that_is_taken_is_said() -> None:
         async with served() as here:
             with pytest.raises(Unavailable, match="cannot listen"):
                 await Webhook(lambda: VIEW, here.metrics).start(Endpoint(LOOPBACK, here.port), here.tls.context())
+
+    asyncio.run(scenario())
+
+
+def test_who_does_not_send_what_he_announced_keeps_nobody_waiting() -> None:
+    async def scenario() -> None:
+        async with served(patience_s=0.05) as here:
+            context = ssl.create_default_context()
+            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+            slow = [
+                await asyncio.open_connection("127.0.0.1", here.port, ssl=context) for _ in range(webhook.MOST_AT_ONCE)
+            ]
+            for _, writer in slow:
+                writer.write(b"POST /validate HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+            answers = [await reader.readline() for reader, _ in slow]
+            assert {answer.split()[1] for answer in answers} <= {b"408", b"503"}
+            assert (await here.review(policy("{rules: [{}]}")))["allowed"]
+            for _, writer in slow:
+                writer.close()
 
     asyncio.run(scenario())
