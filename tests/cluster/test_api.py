@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -24,10 +25,12 @@ from ambient.kube.source import MESH_KINDS
 from tests.cluster.conftest import CHART, FOREIGN
 from tests.cluster.lab import programs
 from tests.cluster.lab.plan import Plan
+from tests.support import waiting as looked
 from tests.support.kube import Kube, policy
 from tests.support.waiting import eventually
 
-SPACE = "api-tests"
+SPACE = f"api-{uuid.uuid4().hex[:8]}"
+"""A namespace that is being deleted takes nothing: each run has its own."""
 CONFIG_MAPS = Resource("v1", "configmaps")
 PATIENCE_S = 60
 
@@ -44,6 +47,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Kube]:
         kube = Kube(programs.BIN / "kubectl", plan.kubeconfig, "")
     kube.run("apply", "--server-side", "--force-conflicts", "-f", str(CHART / "files" / "crds"))
     with kube.namespace(SPACE, mesh=False):
+        looked.until(lambda: kube.all("serviceaccounts", SPACE), "for the account that every pod has")
         yield kube
 
 

@@ -195,7 +195,10 @@ class ApiClient:
                 async with self._request("GET", path, None, query, limits, "application/json") as response:
                     deadline.reschedule(None)
                     opened = True
-                    yield response.content
+                    try:
+                        yield response.content
+                    finally:
+                        _leave(response)
         except TimeoutError:
             if opened:
                 raise
@@ -280,6 +283,12 @@ class ApiClient:
                 connector=connector, auto_decompress=True, read_bufsize=1 << 18, cookie_jar=aiohttp.DummyCookieJar()
             )
         return self._session
+
+
+def _leave(response: aiohttp.ClientResponse) -> None:
+    """End a connection in the middle of an answer: there is no point in TLS' farewell, nobody waits for its answer."""
+    if response.connection is not None and response.connection.transport is not None:
+        response.connection.transport.abort()
 
 
 def _socket(address: aiohttp.AddrInfoType) -> socket.socket:
