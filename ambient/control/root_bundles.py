@@ -50,9 +50,12 @@ class RootBundles:
         wanted: Callable[[], Wanted],
         leading: Callable[[], bool],
         *,
+        own: str = "",
         pause_s: float = 1 / PER_SECOND,
         again_s: float = _AGAIN_S,
     ) -> None:
+        """`own`: our own namespace, which comes first: what is trusted is read from there after a restart."""
+        self._own = own
         self._api = api
         self._name = name
         self._wanted = wanted
@@ -63,6 +66,7 @@ class RootBundles:
         self._there: dict[str, _There] = {}
         self._foreign: set[str] = set()
         self._held_back: dict[str, float] = {}
+        self._due: dict[str, None] = {}
         self._wake = asyncio.Event()
         # Whose name is fixed, so that our permission can name it too.
         core = ListWatch("ConfigMap", (CONFIG_MAPS,), fields=f"metadata.name={name}", pace=Pace(), random=random.random)
@@ -84,11 +88,14 @@ class RootBundles:
         """Those that are there now, without those that are going."""
         found = frozenset(names) - SYSTEM
         if found != self._namespaces:
+            self._due |= dict.fromkeys(sorted(found - self._namespaces))
             self._namespaces = found
             self._wake.set()
 
     def look(self) -> None:
         """What is wanted, or who writes, may have changed."""
+        # Whoever is due already waits for its turn; those that come now come before it.
+        self._due = dict.fromkeys(sorted(self._namespaces)) | self._due
         self._wake.set()
 
     def hear(self, records: Records) -> None:
@@ -119,18 +126,20 @@ class RootBundles:
                     await self._wake.wait()
             except TimeoutError:
                 # The lease is ours, or a failed write is due again, without anybody saying so.
-                pass
+                self.look()
             self._wake.clear()
             if self._follower.core.synced:
                 await self._round()
 
     async def _round(self) -> None:
+        """See to all that are due, the newest first: a new namespace does not wait for a thousand others."""
         loop = asyncio.get_running_loop()
-        for namespace in sorted(self._namespaces):
-            if not self._leading():
-                return
-            wanted = self._wanted()
-            if not self._lacks(namespace, wanted) or self._held_back.get(namespace, 0.0) > loop.time():
+        wanted = self._wanted()
+        while self._due and self._leading():
+            namespace = self._own if self._own in self._due else next(reversed(self._due))
+            del self._due[namespace]
+            held_back = self._held_back.get(namespace, 0.0) > loop.time()
+            if namespace not in self._namespaces or held_back or not self._lacks(namespace, wanted):
                 continue
             try:
                 await self._put(namespace, wanted)
@@ -139,6 +148,7 @@ class RootBundles:
                 self._held_back[namespace] = loop.time() + self._again_s
                 _log.warning("the roots are not in namespace %s: %s", namespace, error)
             await asyncio.sleep(self._pause_s)
+            wanted = self._wanted()
 
     def _lacks(self, namespace: str, wanted: Wanted) -> bool:
         there = self._there.get(namespace)
@@ -163,6 +173,7 @@ class RootBundles:
 
     def _take(self, change: Change) -> None:
         namespace = change.key.split("/")[1]
+        self._due[namespace] = None
         if change.content is None:
             self._there.pop(namespace, None)
             self._foreign.discard(namespace)

@@ -62,7 +62,9 @@ class Trust:
         self.issuer = self._issuer()
         self.tls = ServerCertificate(self.issuer, settings.server_names, settings.xds_listen.ip)
         self.bundles = (
-            RootBundles(self.api, settings.root_config_map, self._wanted, lambda: self.leading())
+            RootBundles(
+                self.api, settings.root_config_map, self._wanted, lambda: self.leading(), own=settings.namespace
+            )
             if self.api is not None
             else None
         )

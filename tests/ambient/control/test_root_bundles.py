@@ -166,3 +166,26 @@ def test_writes_are_spread_over_time() -> None:
             assert asyncio.get_running_loop().time() - started > 9 * 0.02
 
     asyncio.run(scenario())
+
+
+def test_a_new_namespace_does_not_wait_for_a_thousand_others() -> None:
+    async def scenario() -> None:
+        async with world(pause_s=0.01) as here:
+            many = {f"n{number}" for number in range(200)}
+            here.bundles.namespaces(many)
+            await eventually(lambda: here.bundles.writes > 5)
+            here.bundles.namespaces(many | {"new"})
+            await eventually(lambda: here.there("new"))
+            assert here.bundles.missing > 150
+
+    asyncio.run(scenario())
+
+
+def test_our_own_namespace_comes_first_because_a_restart_reads_it() -> None:
+    async def scenario() -> None:
+        async with world(own="m", pause_s=0.01) as here:
+            here.bundles.namespaces({"a", "m", "z"})
+            await eventually(lambda: here.bundles.writes)
+            assert here.there("m")
+
+    asyncio.run(scenario())
