@@ -8,6 +8,7 @@ import os
 import socket
 import tempfile
 import time
+import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -34,7 +35,16 @@ def run(scenario: Callable[[], Awaitable[None]], *, timeout: float = 20.0) -> No
         async with asyncio.timeout(timeout):
             await scenario()
 
-    uvloop.run(limited())
+    runner, failed = asyncio.Runner(loop_factory=uvloop.new_event_loop), True
+    try:
+        runner.run(limited())
+        failed = False
+    finally:
+        with warnings.catch_warnings():
+            if failed:
+                # Made an error of while uvloop closes what the test left open, it would keep that waiting for ever.
+                warnings.simplefilter("ignore", ResourceWarning)
+            runner.close()
 
 
 def poller() -> Poller:

@@ -25,7 +25,7 @@ class Acceptor:
     others, who were woken too, go first. When descriptors run out it pauses a moment instead of spinning, and counts.
     """
 
-    __slots__ = ("_ahead", "_count", "_crashed", "_pause", "_poller", "_sock", "_take", "_timer")
+    __slots__ = ("_ahead", "_count", "_crashed", "_kind", "_pause", "_poller", "_sock", "_take", "_take_one", "_timer")
 
     def __init__(
         self,
@@ -38,6 +38,9 @@ class Acceptor:
         ahead: Callable[[], bool] | None = None,
     ) -> None:
         sock.setblocking(False)
+        # `socket.accept` makes enumerations of the listener's family and type for every connection.
+        self._take_one: Callable[[], tuple[int, tuple[object, ...]]] = sock._accept  # type: ignore[attr-defined]
+        self._kind = (int(sock.family), int(sock.type), sock.proto)
         self._pause = pause
         self._ahead = ahead
         self._poller = poller
@@ -77,7 +80,8 @@ class Acceptor:
                 self._timer = self._poller.loop.call_later(seconds, self._resume)
                 return
             try:
-                connection, peer = self._sock.accept()
+                descriptor, peer = self._take_one()
+                connection = socket.socket(*self._kind, descriptor)
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:

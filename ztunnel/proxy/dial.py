@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Final
 
 from ambient.model.address import Endpoint
+from ztunnel.addresses import text_of
 from ztunnel.proxy.poller import WRITE, Poller
-from ztunnel.proxy.sockets import text_of
 
 _DONE: Final = (0, errno.EISCONN)
 _UNDER_WAY: Final = (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK)

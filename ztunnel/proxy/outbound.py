@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from ambient.errors import MeshError
 from ambient.model.address import ZTUNNEL_PORTS, Endpoint, IpAddress
 from ambient.model.outcome import Forward, Hop, Passthrough, Plan, Refuse
+from ztunnel.addresses import address_of
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.headers import literal
 from ztunnel.hbone.message import Answer
@@ -17,7 +18,6 @@ from ztunnel.proxy.nested import NestedTunnel
 from ztunnel.proxy.pool import ClientTunnel
 from ztunnel.proxy.relay import TunnelledEnd, lost_because
 from ztunnel.proxy.socket_end import abort_socket
-from ztunnel.proxy.sockets import address_of
 from ztunnel.proxy.straight import Straight
 from ztunnel.proxy.tunnel import LOST
 from ztunnel.telemetry.baggage import read_baggage

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from ambient.errors import MeshError, ProtocolError, Refused, Unavailable
 from ambient.model.address import Endpoint
 from ambient.model.outcome import Hop
+from ztunnel.addresses import address_of
 from ztunnel.proxy.dial import Dial
-from ztunnel.proxy.sockets import address_of
 from ztunnel.proxy.tunnel import Tunnel
 from ztunnel.telemetry.record import Failure, Flag
 from ztunnel.tls.contexts import Credentials

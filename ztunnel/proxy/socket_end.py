@@ -8,7 +8,6 @@ A failure inside one socket's handler ends that socket, never the worker.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import os
 import socket
@@ -48,9 +47,17 @@ class Buffers:
 
 def abort_socket(sock: socket.socket) -> None:
     """Close with RST, so that the peer cannot take it for an orderly end."""
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+    _linger(sock, _RESET_ON_CLOSE)
     sock.close()
+
+
+def _linger(sock: socket.socket, how: bytes) -> bool:
+    """False for a socket that is of no more use. Not `contextlib.suppress`: this is done four times per connection."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, how)
+    except OSError:
+        return False
+    return True
 
 
 class SocketEnd:
@@ -124,9 +131,7 @@ class SocketEnd:
     def guard(self) -> None:
         """From now on only `close` is an orderly end: when the process dies the kernel closes with RST, and nobody
         takes what was sent until then for all there is."""
-        with contextlib.suppress(OSError):
-            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            self._guarded = True
+        self._guarded = _linger(self.sock, _RESET_ON_CLOSE)
 
     def start_reading(self) -> None:
         if not self.reading and not self.closed:
@@ -184,8 +189,7 @@ class SocketEnd:
             self.poller.forget(self.fd)
             self._backlog.clear()
             if self._guarded:
-                with contextlib.suppress(OSError):
-                    self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _END_ON_CLOSE)
+                _linger(self.sock, _END_ON_CLOSE)
             self.sock.close()
 
     def abort(self) -> None:

@@ -11,15 +11,15 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address
 from itertools import count
 from random import randrange
 from typing import Final
 
 from ambient.errors import KernelError
-from ambient.model.address import PROXY_MARK, ZTUNNEL_PORTS, Endpoint, IpAddress, parse_ip
+from ambient.model.address import PROXY_MARK, ZTUNNEL_PORTS, Endpoint, IpAddress
 from ambient.netns import entered
+from ztunnel.addresses import address_of, text_of
 from ztunnel.proxy.tuples import Found, Tuples
 from ztunnel.tuning import Tuning
 
@@ -44,18 +44,6 @@ def keep_alive(sock: socket.socket, tuning: Tuning) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, tuning.keepalive_probes)
     if tuning.user_timeout_ms:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, tuning.user_timeout_ms)
-
-
-@lru_cache(maxsize=4096)
-def address_of(text: str) -> IpAddress:
-    """The address in a socket name; IPv4-mapped ones come out as IPv4, zones are dropped."""
-    return parse_ip(text.partition("%")[0])
-
-
-@lru_cache(maxsize=4096)
-def text_of(ip: IpAddress) -> str:
-    """The address as text, worked out once."""
-    return str(ip)
 
 
 def endpoint_of(name: tuple[object, ...]) -> Endpoint:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import lru_cache
 from typing import Final, Protocol
 
-from ambient.model.address import Endpoint, IpAddress
+from ambient.model.address import Endpoint
 from ambient.model.outcome import PeerLabels, ServiceLabels
+from ztunnel.addresses import host_of
 from ztunnel.telemetry.counters import Totals
 
 
@@ -49,14 +49,9 @@ TRACEPARENT_LENGTH: Final = 55
 _HEX: Final = frozenset("0123456789abcdef")
 
 
-@lru_cache(maxsize=4096)
-def _host(ip: IpAddress) -> str:
-    return f"[{ip}]" if ip.version == 6 else str(ip)
-
-
 def shown(endpoint: Endpoint) -> str:
     """The endpoint as text; the same as `str`, for addresses that come again and again."""
-    return f"{_host(endpoint.ip)}:{endpoint.port}"
+    return f"{host_of(endpoint.ip)}:{endpoint.port}"
 
 
 class ConnectionRecord:

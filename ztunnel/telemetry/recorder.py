@@ -12,7 +12,7 @@ from ztunnel.ipc.messages import Exemplar, Flows, LiveConnection
 from ztunnel.telemetry.access_log import LogWriter
 from ztunnel.telemetry.counters import TrafficCounters
 from ztunnel.telemetry.ends import Ends, EndsCache
-from ztunnel.telemetry.fields import Field, Item, bare
+from ztunnel.telemetry.fields import Bare, Field, Item, bare
 from ztunnel.telemetry.labels import with_flags
 from ztunnel.telemetry.record import ConnectionRecord, Failure, Flag, shown
 
@@ -70,12 +70,13 @@ class Recorder:
             return
         record.failure = failure
         self.established(record)
-        self._count_octets(record)
+        counted = self._count_octets(record)
         totals = record.totals
         assert record.traffic is not None
         assert totals is not None
         if failure is None:
-            self.counters.touch(totals)
+            if not counted:
+                self.counters.touch(totals)
         else:
             totals = self.counters.series(with_flags(record.traffic, failure.flag))
             totals.failed += 1
@@ -152,20 +153,22 @@ class Recorder:
         moved, self._moved = self._moved, {}
         return {uid for (uid, inbound, ip) in moved if not inbound or ip not in local}
 
-    def _count_octets(self, record: ConnectionRecord) -> None:
+    def _count_octets(self, record: ConnectionRecord) -> bool:
+        """Whether there were any; then the series is marked as changed."""
         received, sent = record.octets()
         totals = record.totals
         if totals is None or (received == record.counted_received and sent == record.counted_sent):
-            return
+            return False
         self._moved[record.pod_uid, record.inbound, record.source.ip if record.inbound else None] = None
         self.counters.touch(totals)
         totals.received += received - record.counted_received
         totals.sent += sent - record.counted_sent
         record.counted_received, record.counted_sent = received, sent
+        return True
 
     def _fields(self, record: ConnectionRecord, ends: Ends) -> list[Item]:
-        fields: list[Item] = [("src.addr", bare(record.source_text)), ends.source_fields]
-        fields.append(("dst.addr", bare(shown(record.destination))))
+        fields: list[Item] = [("src.addr", Bare(record.source_text)), ends.source_fields]
+        fields.append(("dst.addr", Bare(shown(record.destination))))
         if record.hbone_target:
             fields.append(("dst.hbone_addr", bare(record.hbone_target)))
         fields.append(ends.destination_fields)

@@ -6,6 +6,8 @@ import asyncio
 import errno
 import socket
 
+import pytest
+
 from tests.support.tunnel import poller, run, until
 from ztunnel.proxy.accept import Acceptor
 
@@ -15,11 +17,12 @@ class Exhausted(socket.socket):
 
     failures = 0
 
-    def accept(self) -> tuple[socket.socket, object]:
+    def _accept(self) -> tuple[int, object]:
         if self.failures:
             self.failures -= 1
             raise OSError(errno.EMFILE, "Too many open files")
-        return super().accept()
+        taken: tuple[int, object] = super()._accept()  # type: ignore[misc]
+        return taken
 
 
 def listener(failures: int = 0) -> Exhausted:
@@ -28,6 +31,19 @@ def listener(failures: int = 0) -> Exhausted:
     sock.listen()
     sock.failures = failures
     return sock
+
+
+def test_a_scenario_that_fails_while_connections_are_open_fails_at_once() -> None:
+    sock = listener()
+
+    async def scenario() -> None:
+        Acceptor(poller(), sock, lambda c, _: c.close(), lambda _: None, lambda *_: None)
+        _, writer = await asyncio.open_connection(*sock.getsockname())
+        raise LookupError(writer)
+
+    with pytest.raises(LookupError):
+        run(scenario)
+    sock.close()
 
 
 def test_running_out_of_descriptors_pauses_and_loses_no_connection() -> None:
