@@ -2,11 +2,12 @@
 
 With a cluster of somebody else's AMBIENT_TEST_IMAGE names the mesh's image as its nodes know it, tests that need the
 nodes themselves (fixture `lab`) are left out, and the mesh stays when the tests are over. AMBIENT_TEST_KEEP=1 leaves
-our own running as well.
+our own running as well; AMBIENT_TEST_CLUSTER is its name where several runs share a machine.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
@@ -17,10 +18,10 @@ import pytest
 
 from daemonset.image.__main__ import CACHE, build
 from tests.cluster.lab import cluster, programs
-from tests.cluster.lab.plan import Plan
+from tests.cluster.lab.plan import STATE, Plan
 from tests.support.kube import ROLLED, SYSTEM, Kube
 
-NAME = "test"
+NAME = os.environ.get("AMBIENT_TEST_CLUSTER", "test")
 CHART = Path(__file__).parents[2] / "daemonset" / "chart"
 FOREIGN = os.environ.get("AMBIENT_TEST_KUBECONFIG", "")
 LAST = "test_uninstall.py"
@@ -59,11 +60,17 @@ def install(kube: Kube, *settings: str) -> None:
 @pytest.fixture(scope="session")
 def lab() -> Iterator[Plan]:
     """Our own cluster, whose nodes can be entered, crashed and listened to."""
-    try:
-        yield cluster.up(NAME)
-    finally:
-        if not os.environ.get("AMBIENT_TEST_KEEP"):
-            cluster.down(NAME)
+    STATE.mkdir(parents=True, exist_ok=True)
+    with (STATE / f"{NAME}.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pytest.exit(f"another run has the cluster {NAME!r}: AMBIENT_TEST_CLUSTER names one for this run", 2)
+        try:
+            yield cluster.up(NAME)
+        finally:
+            if not os.environ.get("AMBIENT_TEST_KEEP"):
+                cluster.down(NAME)
 
 
 @pytest.fixture(scope="session")
