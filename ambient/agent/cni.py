@@ -80,6 +80,9 @@ class Node(Protocol):
     def why(self, uid: str) -> str:
         """What a pod on its way into the mesh waits for."""
 
+    def served(self, uid: str) -> bool:
+        """Whether an enrolled pod has what its connections take: nothing is won by a pod that starts without."""
+
     def netns_of(self, uid: str) -> tuple[int, int] | None:
         """Device and inode of the namespace in which the pod is enrolled."""
 
@@ -183,7 +186,8 @@ class PodStarts:
     async def _captured(self, request: Request, pod: PodName, uid: str) -> None:
         while True:
             tracked = self._node.tracked(uid)
-            if tracked is not None and tracked.state is State.ENROLLED and self._is_in(request, uid):
+            captured = tracked is not None and tracked.state is State.ENROLLED and self._is_in(request, uid)
+            if captured and self._node.served(uid):
                 return
             sandbox = self._sandboxes.get(uid)
             if sandbox is None or sandbox.container != request.container:

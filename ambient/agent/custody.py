@@ -31,11 +31,14 @@ class _Secret:
 
 
 class Custody:
-    """At most `most` secrets, by user id of the ztunnel and identity. `clock` gives unix seconds."""
+    """At most `most` secrets, by user id of the ztunnel and identity. `clock` gives unix seconds; `came` is called when
+    a secret has come. `clients`: the ztunnels that put theirs here now."""
 
-    def __init__(self, clock: Callable[[], float], most: int = _MOST) -> None:
+    def __init__(self, clock: Callable[[], float], most: int = _MOST, came: Callable[[], None] = lambda: None) -> None:
         self._clock = clock
         self._most = most
+        self._came = came
+        self.clients = 0
         self._secrets: dict[tuple[int, str], _Secret] = {}
 
     def __len__(self) -> int:
@@ -53,6 +56,12 @@ class Custody:
             raise ProtocolError("custody put", message.identity, f"{self._most} secrets are held already")
         self.drop(uid, message.identity)
         self._secrets[key] = _Secret(message, fd)
+        self._came()
+
+    def lacks(self, namespace: str, service_account: str) -> bool:
+        """A ztunnel puts its secrets here, and none is for this service account (of whatever trust domain)."""
+        wanted = f"/ns/{namespace}/sa/{service_account}"
+        return self.clients > 0 and not any(identity.endswith(wanted) for _, identity in self._secrets)
 
     def drop(self, uid: int, identity: str) -> None:
         secret = self._secrets.pop((uid, identity), None)
@@ -92,6 +101,7 @@ async def serve(custody: Custody, path: Path) -> None:
 
 async def _serve_one(custody: Custody, sock: packet.PacketSocket) -> None:
     peer = sock.peer
+    custody.clients += 1
     try:
         if peer.uid != os.getuid():
             raise ProtocolError("custody connection", f"pid {peer.pid}", f"user {peer.uid} may not be ztunnel")
@@ -104,6 +114,7 @@ async def _serve_one(custody: Custody, sock: packet.PacketSocket) -> None:
     except MeshError as error:
         log.warning("custody, ztunnel pid %d: %s", peer.pid, error)
     finally:
+        custody.clients -= 1
         sock.close()
 
 

@@ -10,11 +10,11 @@ from typing import Final
 from ambient.agent.apply import Applier
 from ambient.agent.cni import Judged
 from ambient.agent.cni_request import PodName
-from ambient.agent.converge import Convergence, Tracked
+from ambient.agent.converge import Convergence, State, Tracked
 from ambient.agent.discovery import Policies
 from ambient.agent.enrol import Rules, target
 from ambient.agent.fresh import Fresh
-from ambient.agent.report import why
+from ambient.agent.report import uncertified, why
 from ambient.kube.objects import Namespace, Pod, Records
 from ambient.model.address import IpAddress
 
@@ -24,7 +24,8 @@ STATIC_POD_ANNOTATION: Final = "kubernetes.io/config.hash"
 
 class Starting:
     """`records` gives the latest objects; `replan` has the agent act on changed sandboxes; `pending` are the pods that
-    no ztunnel serves yet, with what it said."""
+    no ztunnel serves yet, with what it said; `uncertified` says of (namespace, service account) that ztunnel has no
+    certificate for it."""
 
     def __init__(
         self,
@@ -36,6 +37,7 @@ class Starting:
         records: Callable[[], Records],
         replan: Callable[[], None],
         pending: Callable[[], Mapping[str, str]],
+        uncertified: Callable[[str, str], bool],
     ) -> None:
         self._rules = rules
         self._fresh = fresh
@@ -45,6 +47,7 @@ class Starting:
         self._records = records
         self._replan = replan
         self._pending = pending
+        self._uncertified = uncertified
         self._read = asyncio.Event()
         self._moved = asyncio.Event()
 
@@ -87,7 +90,16 @@ class Starting:
         return self._convergence.tracked.get(uid)
 
     def why(self, uid: str) -> str:
-        return why(uid, self.tracked(uid), self._pending())
+        tracked = self.tracked(uid)
+        if tracked is not None and not self.served(uid):
+            return uncertified(tracked.pod.service_account)
+        return why(uid, tracked, self._pending())
+
+    def served(self, uid: str) -> bool:
+        tracked = self.tracked(uid)
+        if tracked is None or tracked.state is not State.ENROLLED:
+            return True
+        return not self._uncertified(tracked.pod.namespace, tracked.pod.service_account)
 
     def netns_of(self, uid: str) -> tuple[int, int] | None:
         netns = self._applier.open.get(uid)

@@ -130,17 +130,28 @@ def find_problems(
     tracked: Mapping[str, Tracked],
     out: Mapping[str, NotEnrolled],
     pending: Mapping[str, str],
+    served: Callable[[str], bool] = lambda _: True,
 ) -> dict[str, tuple[Pod, str]]:
     """The pods that belong to the mesh and are not in it, by uid, with the reason. `pending`: those that no ztunnel
-    serves yet, with what it said."""
+    serves yet, with what it said. `served`: whether ztunnel has a certificate for an enrolled one."""
     found = {}
     for uid, pod in pods.items():
         one = tracked.get(uid)
         if one is not None and one.state is State.WAITING and one.overdue(SAY_AFTER_S):
             found[uid] = (pod, why(uid, one, pending))
+        elif one is not None and one.state is State.ENROLLED and one.overdue(SAY_AFTER_S) and not served(uid):
+            found[uid] = (pod, uncertified(pod.service_account))
         elif one is None and pod.labels.get(MODE_LABEL) == "ambient" and out.get(uid) in _TOLD:
             found[uid] = (pod, out[uid].value)
     return found
+
+
+def uncertified(service_account: str) -> str:
+    """What a pod waits for whose identity ztunnel cannot have yet."""
+    return (
+        f"ztunnel has no certificate for its service account {service_account} yet; "
+        "look at the pod of daemonset ztunnel on this node, and whether the control plane runs"
+    )
 
 
 def why(uid: str, tracked: Tracked | None, pending: Mapping[str, str]) -> str:

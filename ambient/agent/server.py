@@ -101,7 +101,7 @@ class Agent:
         self._owners = Owners(tables.owners, mount)
         self._kubelet = Kubelet(settings.kubelet_cgroup, self._owners, mount)
         self._ztunnels = Ztunnels(self._ztunnel_came, self._ztunnel_went)
-        self._custody = Custody(time.time)
+        self._custody = Custody(time.time, came=lambda: self._starting.note_moved())
         self._policies = Policies(
             settings.node,
             settings.cluster,
@@ -133,6 +133,7 @@ class Agent:
             lambda: self._records,
             self._wake.set,
             lambda: self._ztunnels.pending,
+            self._custody.lacks,
         )
         self._starts = PodStarts(self._starting, self._sandboxes, settings.passing_namespaces, node_root(settings))
         self._installation = installation(settings)
@@ -310,7 +311,8 @@ class Agent:
         await self._planned.wait()
         while True:
             tracked, pending = self._convergence.tracked, self._ztunnels.pending
-            await report.tell(find_problems(self._pods, tracked, self._out, pending), self._pods)
+            problems = find_problems(self._pods, tracked, self._out, pending, self._starting.served)
+            await report.tell(problems, self._pods)
             if not self._unready() and self._ztunnels.settled:
                 await report.open_node()
             await asyncio.sleep(TELL_S)

@@ -36,6 +36,7 @@ class FakeNode:
         self.stored: Judged | MeshError | None = None
         self.asked = 0
         self.serves = True
+        self.uncertified: set[str] = set()
         self.pods: dict[str, Tracked] = {}
         self.netns: dict[str, str] = {}
         self.read = asyncio.Event()
@@ -74,6 +75,9 @@ class FakeNode:
 
     def tracked(self, uid: str) -> Tracked | None:
         return self.pods.get(uid)
+
+    def served(self, uid: str) -> bool:
+        return uid not in self.uncertified
 
     def why(self, uid: str) -> str:
         tracked = self.pods.get(uid)
@@ -127,6 +131,13 @@ def test_one_that_is_not_captured_in_time_is_held_and_let_go_of(node: FakeNode) 
     assert (answer.code, "no ztunnel serves it" in answer.message) == (11, True)
     assert node.sandboxes.ended == {"u1"}
     assert not node.pods
+
+
+def test_one_that_ztunnel_has_no_certificate_for_is_held(node: FakeNode) -> None:
+    node.uncertified = {"u1"}
+    (answer,) = answered(node, request())
+    assert answer.code == 11
+    assert node.sandboxes.ended == {"u1"}
 
 
 def test_the_reason_of_the_last_failure_is_told(node: FakeNode) -> None:

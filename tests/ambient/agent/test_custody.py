@@ -69,6 +69,19 @@ def test_the_expired_is_forgotten() -> None:
     assert len(custody) == 0
 
 
+def test_what_is_lacking_is_known_only_while_a_ztunnel_puts_its_secrets_here() -> None:
+    came = []
+    custody = Custody(lambda: 100.0, came=lambda: came.append(1))
+    assert not custody.lacks("shop", "web")
+    custody.clients = 1
+    assert custody.lacks("shop", "web")
+    custody.put(0, put("spiffe://cluster.local/ns/shop/sa/web"), memfd(b"key"))
+    assert came == [1]
+    assert not custody.lacks("shop", "web")
+    assert custody.lacks("shop", "web2")
+    custody.close()
+
+
 def test_anything_but_a_memfd_is_refused() -> None:
     custody = Custody(lambda: 100.0)
     with pytest.raises(ProtocolError, match="no memfd"):

@@ -55,6 +55,7 @@ def starting(known: Records, stored: Records | None = None, replan: Callable[[],
         lambda: known,
         replan,
         dict,
+        lambda _namespace, _account: False,
     )
 
 

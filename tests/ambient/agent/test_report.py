@@ -9,7 +9,7 @@ import pytest
 
 from ambient.agent.converge import State, Tracked
 from ambient.agent.enrol import MODE_LABEL, NotEnrolled
-from ambient.agent.report import REPEAT_S, Report, find_problems, remove_taint
+from ambient.agent.report import REPEAT_S, Report, find_problems, remove_taint, uncertified
 from ambient.kube.api.client import ApiClient
 from ambient.kube.objects import Pod, parse_object
 from tests.support.agent_fakes import target
@@ -185,7 +185,7 @@ def test_who_should_be_in_and_is_not_is_found_after_a_while_with_the_reason() ->
     async def run() -> None:
         late = asyncio.get_running_loop().time() - 60
         pods = {}
-        for uid, mode in (("u1", ""), ("u2", ""), ("u3", ""), ("u4", "ambient"), ("u5", "")):
+        for uid, mode in (("u1", ""), ("u2", ""), ("u3", ""), ("u4", "ambient"), ("u5", ""), ("u6", ""), ("u7", "")):
             made = parse_object(pod(uid, ["10.0.0.5"], uid=uid, labels={MODE_LABEL: mode} if mode else {}), "test")
             assert isinstance(made, Pod)
             pods[uid] = made
@@ -193,13 +193,16 @@ def test_who_should_be_in_and_is_not_is_found_after_a_while_with_the_reason() ->
             "u1": Tracked(target(), State.WAITING, problem="no eBPF", since=late),
             "u2": Tracked(target(), State.WAITING, since=asyncio.get_running_loop().time()),
             "u3": Tracked(target(), State.WAITING, since=late),
+            "u6": Tracked(target(), State.ENROLLED, since=late),
+            "u7": Tracked(target(), State.ENROLLED, since=late),
         }
         out = dict.fromkeys(("u4", "u5"), NotEnrolled.HOST_NETWORK)
-        found = find_problems(pods, tracked, out, {"u3": "no port 15001"})
+        found = find_problems(pods, tracked, out, {"u3": "no port 15001"}, lambda uid: uid != "u6")
         assert {uid: why for uid, (_, why) in found.items()} == {
             "u1": "no eBPF",
             "u3": "no ztunnel serves it (no port 15001); look at the pod of daemonset ztunnel on this node",
             "u4": "uses-the-host-network",
+            "u6": uncertified(pods["u6"].service_account),
         }
 
     asyncio.run(run())
