@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from ambient.agent.enrol import PodTarget
 from ambient.datapath import deny_rows
-from ambient.datapath.deny import DenyRow
+from ambient.datapath.deny import DenyRow, Table
 from ambient.datapath.deny_rows import Numbers
 from ambient.datapath.layout import Side
 from ambient.errors import KernelError
@@ -37,9 +37,9 @@ log = logging.getLogger("ambient.agent.policy")
 class Tables(Protocol):
     """deny.h, as `ambient.datapath.deny` has it."""
 
-    def replace(self, pod: IpAddress, side: Side, rows: list[DenyRow], /) -> None: ...
-    def delete(self, pod: IpAddress, side: Side, /) -> object: ...
-    def tables(self) -> list[tuple[IpAddress, Side]]: ...
+    def replace(self, tables: Mapping[Table, list[DenyRow]], /) -> Mapping[Table, KernelError]: ...
+    def delete(self, tables: Iterable[Table], /) -> None: ...
+    def tables(self) -> list[Table]: ...
 
 
 class Sets(Protocol):
@@ -90,7 +90,6 @@ class _Leaving:
         return sum(len(other.policies) for other in self.others.values())
 
 
-_Key = tuple[IpAddress, Side]
 _Input = _Arriving | _Leaving
 
 
@@ -106,16 +105,14 @@ class KernelPolicy:
         self._pods = pods
         self._threads = threads
         self._numbers = Numbers()
-        self._made: dict[_Key, _Input] = {}
-        self._rows: dict[_Key, int] = {}
+        self._made: dict[Table, _Input] = {}
+        self._rows: dict[Table, int] = {}
         self._known: dict[str, Guarded] = {}
-        self._due: dict[_Key, _Input] = {}
+        self._due: dict[Table, _Input] = {}
         self._wake = asyncio.Event()
         self._sets.clear()
-        for pod, side in self._tables.tables():
-            if side in _SHADOWS.values():
-                self._tables.delete(pod, side)
-        self.stale: dict[_Key, str] = {}
+        self._tables.delete([table for table in self._tables.tables() if table[1] in _SHADOWS.values()])
+        self.stale: dict[Table, str] = {}
 
     @property
     def rows(self) -> int:
@@ -138,9 +135,8 @@ class KernelPolicy:
         pods = self._pods()
         wanted = self._wanted(pods)
         kept = {(ip, side) for pod in pods.others for ip in pod.addresses for side in _SHADOWS}
-        for pod, side in self._tables.tables():
-            if side in _SHADOWS and (pod, side) not in wanted and (pod, side) not in kept:
-                self._forget((pod, side))
+        there = [table for table in self._tables.tables() if table[1] in _SHADOWS]
+        self._forget([table for table in there if table not in wanted and table not in kept])
         self._due = {key: inputs for key, inputs in wanted.items() if self._made.get(key) != inputs}
         for key in self.stale.keys() - wanted.keys():
             del self.stale[key]
@@ -148,9 +144,8 @@ class KernelPolicy:
             self._forget_strangers()
             self._wake.set()
             return
-        for key, inputs in self._due.items():
-            self._put(key, inputs, inputs.rows(key[0]))
-        self._due = {}
+        due, self._due = self._due, {}
+        self._put({key: (inputs, inputs.rows(key[0])) for key, inputs in due.items()})
 
     async def run(self) -> None:
         """Make what `refresh` left, until cancelled."""
@@ -163,9 +158,9 @@ class KernelPolicy:
                 rows = await loop.run_in_executor(self._threads, inputs.rows, key[0])
                 if self._due.get(key) is inputs:
                     del self._due[key]
-                    self._put(key, inputs, rows)
+                    self._put({key: (inputs, rows)})
 
-    def _wanted(self, pods: Pods) -> dict[_Key, _Input]:
+    def _wanted(self, pods: Pods) -> dict[Table, _Input]:
         """What each table is to be made from; without those of pods of which not all is known."""
         known: dict[str, tuple[PodTarget, Workload, Guarded]] = {}
         for pod in pods.captured:
@@ -198,46 +193,56 @@ class KernelPolicy:
                     found[workload.network, ip.version][ip] = guarded
         return found
 
-    def _keys_made(self, ip: IpAddress) -> list[_Key]:
+    def _keys_made(self, ip: IpAddress) -> list[Table]:
         return [(ip, side) for side in _SHADOWS if (ip, side) in self._made]
 
     def _forget_strangers(self) -> None:
         """Tables that name an address of a pod that is gone may not wait: somebody else may have it."""
+        strangers = []
         for key, inputs in self._due.items():
             made = self._made.get(key)
             if isinstance(made, _Leaving) and isinstance(inputs, _Leaving) and made.others.keys() - inputs.others:
-                self._forget(key)
+                strangers.append(key)
+        self._forget(strangers)
 
-    def _put(self, key: _Key, inputs: _Input, rows: Rows) -> None:
-        pod, side = key
-        try:
-            self._put_shadow(pod, _SHADOWS[side], rows)
-            if rows.enforced:
-                self._tables.replace(pod, side, deny_rows.enforced(rows.enforced, self._numbers))
-            else:
-                self._tables.delete(pod, side)
-        except KernelError as error:
+    def _put(self, made: Mapping[Table, tuple[_Input, Rows]]) -> None:
+        told: dict[Table, list[DenyRow]] = {}
+        empty: list[Table] = []
+        for (pod, side), (_, rows) in made.items():
+            for table, its in (
+                ((pod, side), deny_rows.enforced(rows.enforced, self._numbers)),
+                ((pod, _SHADOWS[side]), deny_rows.shadow(rows.shadow, self._numbers)),
+            ):
+                if its:
+                    told[table] = its
+                else:
+                    empty.append(table)
+        self._tables.delete(empty)
+        refused = {**self._make_sets(told), **self._tables.replace(told)}
+        for key, (inputs, rows) in made.items():
+            error = refused.get(key) or refused.get((key[0], _SHADOWS[key[1]]))
+            if error is None:
+                self.stale.pop(key, None)
+                self._made[key] = inputs
+                self._rows[key] = len(rows.enforced)
+                continue
             if self.stale.get(key) != str(error):
-                log.error("%s of %s: the last complete rows of policy stay: %s", side.name, pod, error)
+                log.error("%s of %s: the last complete rows of policy stay: %s", key[1].name, key[0], error)
             self.stale[key] = str(error)
-            return
-        self.stale.pop(key, None)
-        self._made[key] = inputs
-        self._rows[key] = len(rows.enforced)
 
-    def _put_shadow(self, pod: IpAddress, side: Side, rows: Rows) -> None:
-        if not rows.shadow:
-            self._tables.delete(pod, side)
-            return
-        told = deny_rows.shadow(rows.shadow, self._numbers)
-        while self._numbers.made:
-            self._sets.make(self._numbers.made[-1])
-            self._numbers.made.pop()
-        self._tables.replace(pod, side, told)
+    def _make_sets(self, told: dict[Table, list[DenyRow]]) -> Mapping[Table, KernelError]:
+        """Have the new sets counted; where that fails no shadow is told."""
+        try:
+            while self._numbers.made:
+                self._sets.make(self._numbers.made[-1])
+                self._numbers.made.pop()
+        except KernelError as error:
+            shadows = [table for table in told if table[1] in _SHADOWS.values()]
+            return {table: error for table in shadows if told.pop(table)}
+        return {}
 
-    def _forget(self, key: _Key) -> None:
-        pod, side = key
-        self._tables.delete(pod, side)
-        self._tables.delete(pod, _SHADOWS[side])
-        self._made.pop(key, None)
-        self._rows.pop(key, None)
+    def _forget(self, keys: list[Table]) -> None:
+        self._tables.delete([(pod, which) for pod, side in keys for which in (side, _SHADOWS[side])])
+        for key in keys:
+            self._made.pop(key, None)
+            self._rows.pop(key, None)

@@ -11,7 +11,7 @@ import errno
 import os
 import platform
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -31,6 +31,8 @@ OBJ_GET: Final = 7
 PROG_TEST_RUN: Final = 10
 INFO_BY_FD: Final = 15
 BTF_BY_ID: Final = 19
+MAP_UPDATE_BATCH: Final = 26
+MAP_DELETE_BATCH: Final = 27
 LINK_CREATE: Final = 28
 LINK_UPDATE: Final = 29
 LINK_DETACH: Final = 34
@@ -150,6 +152,41 @@ class Map:
         try:
             self._run(MAP_DELETE, key, None)
         except FileNotFoundError:
+            return False
+        return True
+
+    def put_many(self, entries: Mapping[bytes, bytes]) -> None:
+        """As `put` of each, in one call: of a map of maps every call waits for all programs that run at the moment. One
+        that is refused does not keep the others out. Raises KernelError."""
+        if not self._batch(MAP_UPDATE_BATCH, b"".join(entries), b"".join(entries.values()), len(entries)):
+            for key, value in entries.items():
+                self.put(key, value)
+
+    def delete_many(self, keys: Collection[bytes]) -> None:
+        """As `delete` of each, in one call."""
+        if not self._batch(MAP_DELETE_BATCH, b"".join(keys), b"", len(keys)):
+            for key in keys:
+                self.delete(key)
+
+    def _batch(self, command: int, keys: bytes, values: bytes, count: int) -> bool:
+        """False: not all was done, or this kernel has no such call."""
+        if not count:
+            return True
+        key_block, value_block = ctypes.create_string_buffer(keys), ctypes.create_string_buffer(values)
+        attributes = struct.pack(
+            "QQQQIIQQ",
+            0,
+            0,
+            ctypes.addressof(key_block),
+            ctypes.addressof(value_block),
+            count,
+            self.descriptor,
+            0,
+            0,
+        )
+        try:
+            _call(command, attributes, "map", str(self.path))
+        except OSError:
             return False
         return True
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from ambient.datapath import bpfsys, layout
@@ -21,7 +21,10 @@ MOST_ROWS: Final = 131_072
 """Of one table. A trie takes about 100 bytes for each."""
 _KEY: Final = struct.Struct("=II")
 _ROW: Final = struct.Struct("=IIII")
+_VALUE: Final = struct.Struct("=I")
 _PORT_BITS: Final = 32
+
+Table = tuple[IpAddress, Side]
 
 
 class DenyRow(NamedTuple):
@@ -36,7 +39,7 @@ class DenyRow(NamedTuple):
 
 
 class DenyTables:
-    """deny.h: tables by pod address and side."""
+    """deny.h: tables by pod address and side. `most` rows may be in one."""
 
     __slots__ = ("_most", "_outer")
 
@@ -44,23 +47,40 @@ class DenyTables:
         self._outer = outer
         self._most = most
 
-    def replace(self, pod: IpAddress, side: Side, rows: Sequence[DenyRow]) -> None:
-        """These rows instead of those that were there, in one step. Raises KernelError; then nothing has changed."""
+    def replace(self, tables: Mapping[Table, Sequence[DenyRow]]) -> dict[Table, KernelError]:
+        """These rows instead of those that were there, each table in one step; gives those that were refused, and why:
+        they are as they were. Takes some ten milliseconds, however many there are."""
+        made: dict[Table, int] = {}
+        refused: dict[Table, KernelError] = {}
+        try:
+            for table, rows in tables.items():
+                try:
+                    made[table] = self._trie(table, rows)
+                except KernelError as error:
+                    refused[table] = error
+            try:
+                self._outer.put_many({_key(*table): _VALUE.pack(trie) for table, trie in made.items()})
+            except KernelError as error:
+                there = set(self.tables())
+                refused |= {table: error for table in made if table not in there}
+        finally:
+            for trie in made.values():
+                os.close(trie)
+        return refused
+
+    def _trie(self, table: Table, rows: Sequence[DenyRow]) -> int:
+        pod, side = table
         if len(rows) > self._most:
             raise KernelError("too many rows of policy", f"{side.name} of {pod}", f"{len(rows)} of {self._most}")
-        trie = bpfsys.make_trie(
+        return bpfsys.make_trie(
             layout.DENY_KEY_SIZE, layout.DENY_ROW_SIZE, max(1, len(rows)), _items(rows), f"deny_{side.name.lower()}"
         )
-        try:
-            self._outer.put(_table(pod, side), struct.pack("=I", trie))
-        finally:
-            os.close(trie)
 
-    def delete(self, pod: IpAddress, side: Side) -> bool:
-        """Nothing is known any more about this; False: nothing was."""
-        return self._outer.delete(_table(pod, side))
+    def delete(self, tables: Iterable[Table]) -> None:
+        """Nothing is known any more about these; those that are not there are fine."""
+        self._outer.delete_many([_key(*table) for table in {*tables} & {*self.tables()}])
 
-    def tables(self) -> list[tuple[IpAddress, Side]]:
+    def tables(self) -> list[Table]:
         """Those that are there."""
         return [(layout.unpack_address(key[:16]), Side(struct.unpack("=I", key[16:])[0])) for key in self._outer.walk()]
 
@@ -91,7 +111,7 @@ class Shadow:
         return found
 
 
-def _table(pod: IpAddress, side: Side) -> bytes:
+def _key(pod: IpAddress, side: Side) -> bytes:
     return layout.pack_address(pod) + struct.pack("=I", side)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from ambient.datapath.deny import DenyRow
+from ambient.datapath.deny import DenyRow, Table
 from ambient.datapath.layout import Side
 from ambient.errors import KernelError
 from ambient.model.address import IpAddress
@@ -33,14 +33,16 @@ class FakeTables:
     sets: FakeSets = field(default_factory=FakeSets)
     replaced: int = 0
 
-    def replace(self, pod: IpAddress, side: Side, rows: list[DenyRow], /) -> None:
+    def replace(self, tables: Mapping[Table, list[DenyRow]], /) -> Mapping[Table, KernelError]:
         if self.full:
-            raise KernelError("too many rows of policy", str(pod), "full")
-        self.replaced += 1
-        self.kept[pod, side] = rows
+            return {table: KernelError("too many rows of policy", str(table[0]), "full") for table in tables}
+        self.replaced += len(tables)
+        self.kept |= tables
+        return {}
 
-    def delete(self, pod: IpAddress, side: Side, /) -> bool:
-        return self.kept.pop((pod, side), None) is not None
+    def delete(self, tables: Iterable[Table], /) -> None:
+        for table in tables:
+            self.kept.pop(table, None)
 
     def tables(self) -> list[tuple[IpAddress, Side]]:
         return list(self.kept)

@@ -40,12 +40,14 @@ class Programs:
         for number in self.numbers.made:
             self.maps.shadow.make(number)
         self.numbers.made.clear()
-        self.maps.deny.replace(pod, Side.IN if arriving else Side.OUT, enforced)
-        self.maps.deny.replace(pod, Side.SHADOW_IN if arriving else Side.SHADOW_OUT, shadow)
+        sides = (Side.IN, Side.SHADOW_IN) if arriving else (Side.OUT, Side.SHADOW_OUT)
+        refused = self.maps.deny.replace({(pod, sides[0]): enforced, (pod, sides[1]): shadow})
+        assert not refused, refused
 
     def forget(self, pod: IpAddress) -> None:
-        for side in Side:
-            self.maps.deny.delete(pod, side)
+        self.maps.deny.delete([(pod, side) for side in Side])
+        self.maps.shadow.clear()
+        self.numbers = Numbers()
 
     def refuses(self, source: Endpoint, destination: Endpoint, *, arriving: bool) -> bool:
         """The verdict on an opening packet; a refusal must be a proper answer."""
@@ -88,7 +90,7 @@ class Compared:
 
 
 def compare(programs: Programs, seed: int, scenes: int, flows: int, *, sabotage: bool = False) -> Compared:
-    """`sabotage`: one rule in three is told to the kernel with its action turned."""
+    """`sabotage`: for one policy set in three the kernel has the rows of another one."""
     random = Random(seed)
     result = Compared()
     for number in range(scenes):
@@ -96,9 +98,9 @@ def compare(programs: Programs, seed: int, scenes: int, flows: int, *, sabotage:
         one = scene(random, arriving=arriving)
         pod = one.address if arriving else one.sources[0]
         programs.maps.pods.put(pod, CAPTURED)
-        told = scene(Random(seed + number), arriving=arriving) if sabotage and number % 3 == 0 else one
-        programs.tell(pod, told, arriving=arriving)
-        before, wanted = programs.dry_run(), Tally[DryRun]()
+        turned = scene(Random(seed + number), arriving=arriving) if sabotage and number % 3 == 0 else one
+        programs.tell(pod, turned, arriving=arriving)
+        wanted = Tally[DryRun]()
         for _ in range(flows):
             source, port = one.flow(random)
             if port in ZTUNNEL_PORTS:
@@ -110,8 +112,9 @@ def compare(programs: Programs, seed: int, scenes: int, flows: int, *, sabotage:
             if refused != one.denied(connection):
                 result.differences.append(f"seed {seed} scene {number}: {connection}: kernel {refused}")
             wanted.update(one.dry_run(connection))
-        if programs.dry_run() - before != wanted:
-            result.differences.append(f"seed {seed} scene {number}: dry run {programs.dry_run() - before} not {wanted}")
+        told = programs.dry_run()
+        if +told != wanted:
+            result.differences.append(f"seed {seed} scene {number}: dry run {told}, not {wanted}")
         result.effects += wanted.total()
         programs.forget(pod)
         programs.maps.pods.delete(pod)
