@@ -4,6 +4,7 @@
  * (ztunnel's, which took the place of the real peer) is looped to it, and so is all that its sender sends from then on;
  * any other leaves as before, so that connections older than the enrolment are not touched. */
 #include "include/dialect.h"
+#include "include/clear.h"
 #include "include/packet.h"
 #include "include/policy.h"
 #include "include/reset.h"
@@ -24,13 +25,17 @@ INLINE int loop(struct __sk_buff *skb)
 	return bpf_redirect(LOOPBACK_IFINDEX, BPF_F_INGRESS);
 }
 
+INLINE int is_proven(struct __sk_buff *skb)
+{
+	return skb->mark == PROXY_MARK && (mark_is_enough() || sent_by(skb, OWNER_ZTUNNEL));
+}
+
 INLINE int is_ztunnel(struct __sk_buff *skb)
 {
-	if (skb->mark != PROXY_MARK)
-		return 0;
-	if (mark_is_enough() || sent_by(skb, OWNER_ZTUNNEL))
+	if (is_proven(skb))
 		return 1;
-	count(COUNT_FORGED_MARK);
+	if (skb->mark == PROXY_MARK)
+		count(COUNT_FORGED_MARK);
 	return 0;
 }
 
@@ -61,11 +66,14 @@ INLINE int capture(struct __sk_buff *skb, enum counter reason)
 INLINE int release(struct __sk_buff *skb)
 {
 	forget_looped(skb);
+	admit_sender(skb);
 	return PASS;
 }
 
 INLINE int leaving(struct __sk_buff *skb, struct packet *packet, struct pod_row *row)
 {
+	__u32 rule = 0;
+
 	if (!(row->flags & POD_CAPTURE_OUT))
 		return release(skb);
 	if (is_ztunnel(skb))
@@ -75,8 +83,9 @@ INLINE int leaving(struct __sk_buff *skb, struct packet *packet, struct pod_row 
 	if ((row->flags & POD_DNS) && packet->destination_port == bpf_htons(NAME_SERVICE_PORT) &&
 	    has_listener(skb, packet, DNS_PORT))
 		return capture(skb, COUNT_DNS_TCP);
-	if (is_denied(&packet->source, DENY_OUT, &packet->destination, packet->destination_port)) {
+	if (is_denied(&packet->source, DENY_OUT, &packet->destination, packet->destination_port, &rule)) {
 		count(COUNT_REFUSED_POLICY_OUT);
+		tell(skb, packet, COUNT_REFUSED_POLICY_OUT, rule, LEAVING);
 		return reset(skb, packet, BACK_TO_THE_POD);
 	}
 	if (has_listener(skb, packet, OUTBOUND_PORT))
@@ -87,9 +96,19 @@ INLINE int leaving(struct __sk_buff *skb, struct packet *packet, struct pod_row 
 	return release(skb);
 }
 
-/* The mark of the packet does not matter here. A receiver in TIME_WAIT is left from an older connection of ztunnel with
+/* Past ztunnel: what is not captured may, and is remembered for the time when it is. */
+INLINE int passing(struct __sk_buff *skb, struct packet *packet, struct pod_row *row)
+{
+	if (!(row->flags & (POD_CAPTURE_OUT | POD_CAPTURE_IN))) {
+		admit_sender(skb);
+		return PASS;
+	}
+	return !packet->has_data || is_proven(skb) ? PASS : leaves_in_clear(skb, packet);
+}
+
+/* The mark of the packet does not matter to where it goes. A receiver in TIME_WAIT is left from an older connection of ztunnel with
  * this four-tuple, unless its sender is on the way out as well: a living socket that talked to it would be remembered. */
-INLINE int following(struct __sk_buff *skb, struct packet *packet)
+INLINE int following(struct __sk_buff *skb, struct packet *packet, struct pod_row *row)
 {
 	__u32 receiver;
 
@@ -97,9 +116,9 @@ INLINE int following(struct __sk_buff *skb, struct packet *packet)
 		return loop(skb);
 	receiver = receiver_state(skb, packet);
 	if (!receiver || receiver == TCP_STATE_LISTEN)
-		return PASS;
+		return passing(skb, packet, row);
 	if (receiver == TCP_STATE_TIME_WAIT && (packet->syn || sending_stream(skb)))
-		return PASS;
+		return passing(skb, packet, row);
 	remember_looped(skb);
 	return loop(skb);
 }
@@ -119,5 +138,5 @@ TC_PROGRAM int pod_egress(struct __sk_buff *skb)
 		return packet.opening ? refuse(COUNT_REFUSED_UNKNOWN_SOURCE) : PASS;
 	if (packet.opening)
 		return leaving(skb, &packet, row);
-	return row->flags ? following(skb, &packet) : PASS;
+	return row->flags ? following(skb, &packet, row) : passing(skb, &packet, row);
 }

@@ -2,6 +2,7 @@
  * both addresses. What the pod sends to itself, and what ztunnel sends to the application, goes over lo and is not seen
  * here. */
 #include "include/dialect.h"
+#include "include/clear.h"
 #include "include/packet.h"
 #include "include/policy.h"
 #include "include/reset.h"
@@ -24,32 +25,45 @@ INLINE int is_inner_port(__u16 port)
 	return port == bpf_htons(OUTBOUND_PORT) || port == bpf_htons(PLAINTEXT_PORT) || port == bpf_htons(DNS_PORT);
 }
 
-INLINE int denied(struct __sk_buff *skb, struct packet *packet, enum counter reason)
+INLINE int denied(struct __sk_buff *skb, struct packet *packet, enum counter reason, __u32 rule)
 {
 	count(reason);
+	tell(skb, packet, reason, rule, ARRIVING);
 	return options() & OPTION_SILENT_IN ? TC_ACT_SHOT : reset(skb, packet, BACK_TO_THE_NETWORK);
+}
+
+/* Directly to the application. */
+INLINE int let_in(struct packet *packet, enum counter reason)
+{
+	admit_arriving(packet);
+	return pass(reason);
 }
 
 INLINE int arriving(struct __sk_buff *skb, struct packet *packet, struct pod_row *row)
 {
 	int hbone = (row->flags & POD_HBONE_IN) && packet->destination_port == bpf_htons(HBONE_PORT);
 	struct bpf_sock *socket;
+	__u32 rule = 0;
 
 	if (is_probe(packet))
-		return pass(COUNT_PROBE);
-	if (!hbone && !(row->flags & POD_CAPTURE_IN))
-		return is_inner_port(packet->destination_port) ? refuse(COUNT_REFUSED_PROXY_PORT) : PASS;
+		return let_in(packet, COUNT_PROBE);
+	if (!hbone && !(row->flags & POD_CAPTURE_IN)) {
+		if (is_inner_port(packet->destination_port))
+			return refuse(COUNT_REFUSED_PROXY_PORT);
+		admit_arriving(packet);
+		return PASS;
+	}
 	if (packet->oddity)
 		return refuse(packet->oddity);
-	if (hbone && tunnel_is_denied(&packet->destination, &packet->source))
-		return denied(skb, packet, COUNT_REFUSED_POLICY_TUNNEL);
-	if (!hbone && is_denied(&packet->destination, DENY_IN, &packet->source, packet->destination_port))
-		return denied(skb, packet, COUNT_REFUSED_POLICY_IN);
+	if (hbone && tunnel_is_denied(&packet->destination, &packet->source, &rule))
+		return denied(skb, packet, COUNT_REFUSED_POLICY_TUNNEL, rule);
+	if (!hbone && is_denied(&packet->destination, DENY_IN, &packet->source, packet->destination_port, &rule))
+		return denied(skb, packet, COUNT_REFUSED_POLICY_IN, rule);
 	socket = find_listener(skb, packet, hbone ? HBONE_PORT : PLAINTEXT_PORT);
 	if (socket)
 		return assign_opening(skb, packet, socket, hbone ? COUNT_HBONE_IN : COUNT_REDIRECTED_IN);
 	if (row->fail_in == FAIL_OPEN && !hbone)
-		return pass(COUNT_PASSED_OPEN_IN);
+		return let_in(packet, COUNT_PASSED_OPEN_IN);
 	return refuse(COUNT_REFUSED_NO_LISTENER_IN);
 }
 
@@ -60,10 +74,27 @@ INLINE int cookie(struct __sk_buff *skb, struct packet *packet, struct pod_row *
 	int hbone = (row->flags & POD_HBONE_IN) && packet->destination_port == bpf_htons(HBONE_PORT);
 	struct bpf_sock *socket;
 
-	if (!(row->flags & POD_CAPTURE_IN) || !packet->ack || packet->reset || has_receiver(skb, packet))
+	if (!(row->flags & POD_CAPTURE_IN) || !packet->ack || packet->reset)
 		return PASS;
 	socket = find_listener(skb, packet, hbone ? HBONE_PORT : PLAINTEXT_PORT);
 	return socket ? assign(skb, socket, COUNT_COOKIE_IN) : PASS;
+}
+
+INLINE int going_on(struct __sk_buff *skb, struct packet *packet, struct pod_row *row)
+{
+	struct bpf_sock *socket = receiver_of(skb, packet);
+	int verdict = PASS;
+
+	if (!socket)
+		return cookie(skb, packet, row);
+	if (socket->state == TCP_STATE_LISTEN) {
+		bpf_sk_release(socket);
+		return cookie(skb, packet, row);
+	}
+	if (packet->has_data && row->flags & (POD_CAPTURE_OUT | POD_CAPTURE_IN))
+		verdict = arrives_in_clear(skb, packet, socket);
+	bpf_sk_release(socket);
+	return verdict;
 }
 
 TC_PROGRAM int pod_ingress(struct __sk_buff *skb)
@@ -81,7 +112,9 @@ TC_PROGRAM int pod_ingress(struct __sk_buff *skb)
 			       : PASS;
 	if (!row)
 		return packet.opening ? refuse(COUNT_REFUSED_UNKNOWN_DESTINATION) : PASS;
+	if (!row->flags && packet.opening)
+		admit_arriving(&packet);
 	if (!row->flags)
 		return PASS;
-	return packet.opening ? arriving(skb, &packet, row) : cookie(skb, &packet, row);
+	return packet.opening ? arriving(skb, &packet, row) : going_on(skb, &packet, row);
 }

@@ -24,7 +24,7 @@ from ambient.errors import KernelError
 from ambient.model.address import IpAddress
 from ambient.model.deny import Guarded, Rows, of_arriving, of_leaving
 from ambient.model.identity import Identity
-from ambient.model.outcome import DryRun
+from ambient.model.outcome import Denied, DryRun
 from ambient.model.workload import Workload
 
 _AT_ONCE: Final = 500
@@ -118,17 +118,19 @@ class KernelPolicy:
     def rows(self) -> int:
         return sum(self._rows.values())
 
-    def dry_run(self) -> Mapping[DryRun, int]:
-        """How often each dry-run policy would have decided a connection that the kernel saw, since the agent began."""
-        found: Counter[DryRun] = Counter()
+    def counts(self) -> Mapping[Denied | DryRun, int]:
+        """Since the agent began: how often the kernel refused for each reason, and how often each dry-run policy would
+        have decided a connection that the kernel saw."""
+        found: Counter[Denied | DryRun] = Counter()
         for number, count in self._sets.items().items():
-            for effect in self._numbers.effects(number):
-                found[effect] += count
+            denial = self._numbers.denial(number)
+            for meaning in self._numbers.effects(number) if denial is None else (denial,):
+                found[meaning] += count
         return found
 
-    def rule(self, number: int) -> str:
-        """The key of the policy that a row names by this number."""
-        return self._numbers.rule(number)
+    def denial(self, number: int) -> Denied | None:
+        """What a row of this number refuses with."""
+        return self._numbers.denial(number)
 
     def refresh(self) -> None:
         """Bring the rows up to what is known now; the larger part of it later, in `run`."""
@@ -231,7 +233,7 @@ class KernelPolicy:
             self.stale[key] = str(error)
 
     def _make_sets(self, told: dict[Table, list[DenyRow]]) -> Mapping[Table, KernelError]:
-        """Have the new sets counted; where that fails no shadow is told."""
+        """Have the new numbers counted; where that fails no shadow is told."""
         try:
             while self._numbers.made:
                 self._sets.make(self._numbers.made[-1])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ambient.datapath.layout import Counter
-from ambient.model.outcome import DryRun
+from ambient.model.outcome import Denied, DryRun
 
 _FAMILIES: Final = (
     ("REFUSED_", "refused", "New connections and packets that the datapath refused, by reason."),
@@ -16,6 +16,12 @@ _FAMILIES: Final = (
         "passed_open",
         "New connections that went on directly because ztunnel did not listen, by direction.",
     ),
+    (
+        "CLEAR_",
+        "clear_text",
+        "Packets with data that passed a pod in the clear without leave. Should be 0.",
+    ),
+    ("EVENT_", "events_untold", "Events of single packets that were not told in full; no total lacks them."),
     ("FORGED_", "forged", "Packets that carried a mark they had no right to; they were treated like any other."),
 )
 _CAPTURED: Final = ("captured", "New connections, name queries and probes that the datapath told apart, by kind.")
@@ -47,7 +53,7 @@ class Reading:
     policies_known: bool
     policy_rows: int
     policy_stale: int
-    dry_run: Mapping[DryRun, int]
+    judged: Mapping[Denied | DryRun, int]
     failures: int
     tally: Tally
 
@@ -85,14 +91,7 @@ def render(reading: Reading) -> str:
         "what",
         reading.tally.repairs,
     )
-    name = "ambient_datapath_dry_run_total"
-    lines += [
-        f"# HELP {name} New connections that the kernel judged and a dry-run policy matches, by what it would do.",
-        f"# TYPE {name} counter",
-    ]
-    lines += sorted(
-        f'{name}{{policy="{one.policy}",effect="{one.effect}"}} {count}' for one, count in reading.dry_run.items()
-    )
+    lines += _judged(reading.judged)
     for name, text, kind, value in (
         ("ambient_agent_enrolment_failures_total", "Failed attempts to move a pod.", "counter", reading.failures),
         (
@@ -119,6 +118,23 @@ def render(reading: Reading) -> str:
     ):
         lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", f"{name} {value}"]
     return "\n".join(lines) + "\n"
+
+
+def _judged(judged: Mapping[Denied | DryRun, int]) -> Iterable[str]:
+    denials = {one: count for one, count in judged.items() if isinstance(one, Denied)}
+    dry_runs = {one: count for one, count in judged.items() if isinstance(one, DryRun)}
+    name = "ambient_policy_denials_total"
+    yield f"# HELP {name} New connections that the kernel refused, by policy and reason."
+    yield f"# TYPE {name} counter"
+    yield from sorted(
+        f'{name}{{policy="{one.policy}",reason="{one.reason}"}} {count}' for one, count in denials.items()
+    )
+    name = "ambient_policy_dry_runs_total"
+    yield f"# HELP {name} New connections that the kernel judged and a dry-run policy matches, by what it would do."
+    yield f"# TYPE {name} counter"
+    yield from sorted(
+        f'{name}{{policy="{one.policy}",effect="{one.effect}"}} {count}' for one, count in dry_runs.items()
+    )
 
 
 def _family(name: str, text: str, kind: str, label: str, values: Mapping[str, int]) -> Iterable[str]:

@@ -127,7 +127,7 @@ class Pages:
             policies_known=self._policies.known,
             policy_rows=self._kernel_policy.rows,
             policy_stale=len(self._kernel_policy.stale),
-            dry_run=self._kernel_policy.dry_run(),
+            judged=self._kernel_policy.counts(),
             failures=self._convergence.failures,
             tally=self._tally,
         )

@@ -1,4 +1,4 @@
-"""From rows with the names of policies to rows with numbers, and back. Pure.
+"""From rows with their meaning to rows with numbers, and back. Pure.
 
 Numbers are given once and kept: a row of yesterday's table and a count of last year's set mean the same today.
 """
@@ -9,43 +9,52 @@ from collections.abc import Iterable
 
 from ambient.datapath.deny import DenyRow
 from ambient.model.deny import Row, Says, Shades
-from ambient.model.outcome import DryRun, Effect
+from ambient.model.outcome import Denied, DryRun, Effect
+
+Meaning = Denied | frozenset[DryRun]
+"""What a row refuses with, or the dry-run policies that match."""
 
 
 class Numbers:
-    """`made`: sets of dry-run effects that were numbered since it was last emptied."""
+    """`made`: numbers that were given since it was last emptied. 0 means nothing."""
 
     def __init__(self) -> None:
-        self._rules: dict[str, int] = {"": 0}
-        self._names: list[str] = [""]
-        self._sets: dict[frozenset[DryRun], int] = {frozenset(): 0}
-        self._effects: list[frozenset[DryRun]] = [frozenset()]
+        nothing: Meaning = frozenset()
+        self._numbers: dict[Meaning, int] = {nothing: 0}
+        self._meanings: list[Meaning] = [nothing]
         self.made: list[int] = []
 
-    def of_rule(self, policy: str) -> int:
-        number = self._rules.setdefault(policy, len(self._names))
-        if number == len(self._names):
-            self._names.append(policy)
-        return number
-
-    def rule(self, number: int) -> str:
-        """The policy's key; "" for a number that nobody has."""
-        return self._names[number] if number < len(self._names) else ""
-
-    def of_set(self, policies: Iterable[str], effect: Effect) -> int:
-        effects = frozenset(DryRun(policy, effect) for policy in policies)
-        number = self._sets.setdefault(effects, len(self._effects))
-        if number == len(self._effects):
-            self._effects.append(effects)
+    def of(self, meaning: Meaning) -> int:
+        number = self._numbers.setdefault(meaning, len(self._meanings))
+        if number == len(self._meanings):
+            self._meanings.append(meaning)
             self.made.append(number)
         return number
 
+    def of_set(self, policies: Iterable[str], effect: Effect) -> int:
+        return self.of(frozenset(DryRun(policy, effect) for policy in policies))
+
+    def denial(self, number: int) -> Denied | None:
+        """None for a number that means something else, or that nobody has."""
+        found = self._meanings[number] if number < len(self._meanings) else None
+        return found if isinstance(found, Denied) else None
+
     def effects(self, number: int) -> frozenset[DryRun]:
-        return self._effects[number] if number < len(self._effects) else frozenset()
+        """Empty for a number that means something else, or that nobody has."""
+        found = self._meanings[number] if number < len(self._meanings) else None
+        return found if isinstance(found, frozenset) else frozenset()
 
 
 def enforced(rows: Iterable[Row[Says]], numbers: Numbers) -> list[DenyRow]:
-    return [DenyRow(row.port, row.block, row.says.bits, numbers.of_rule(row.says.rule)) for row in rows]
+    return [
+        DenyRow(
+            row.port,
+            row.block,
+            row.says.bits,
+            0 if row.says.denial is None else numbers.of(row.says.denial),
+        )
+        for row in rows
+    ]
 
 
 def shadow(rows: Iterable[Row[Shades]], numbers: Numbers) -> list[DenyRow]:

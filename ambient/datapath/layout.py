@@ -46,6 +46,7 @@ class Option(IntFlag):
 
     MARK_ALONE = 1
     SILENT_IN = 2
+    DROP_CLEAR = 4
 
 
 class Side(IntEnum):
@@ -88,6 +89,10 @@ class Counter(IntEnum):
     REFUSED_POLICY_OUT = 25
     REFUSED_POLICY_IN = 26
     REFUSED_POLICY_TUNNEL = 27
+    CLEAR_OUT = 28
+    CLEAR_IN = 29
+    EVENT_LOST = 30
+    EVENT_THINNED = 31
 
 
 class address(ctypes.Structure):
@@ -130,7 +135,34 @@ class deny_row(ctypes.Structure):
     )
 
 
-MIRRORS: Final[tuple[type[ctypes.Structure], ...]] = (address, pod_row, flow, deny_table, deny_key, deny_row)
+class event(ctypes.Structure):
+    _fields_ = (
+        ("time", ctypes.c_uint64),
+        ("source", address),
+        ("destination", address),
+        ("source_port", ctypes.c_uint16),
+        ("destination_port", ctypes.c_uint16),
+        ("reason", ctypes.c_uint32),
+        ("rule", ctypes.c_uint32),
+        ("size", ctypes.c_uint32),
+        ("arriving", ctypes.c_uint32),
+    )
+
+
+class pace(ctypes.Structure):
+    _fields_ = (("since", ctypes.c_uint64), ("told", ctypes.c_uint64), ("last", event))
+
+
+MIRRORS: Final[tuple[type[ctypes.Structure], ...]] = (
+    address,
+    pod_row,
+    flow,
+    deny_table,
+    deny_key,
+    deny_row,
+    event,
+    pace,
+)
 
 DENY_KEY_SIZE: Final = ctypes.sizeof(deny_key)
 DENY_ROW_SIZE: Final = ctypes.sizeof(deny_row)

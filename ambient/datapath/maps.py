@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
+import socket
 import struct
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +16,7 @@ from ambient.datapath.cgroups import cgroup_id as cgroup_id
 from ambient.datapath.cgroups import cgroup_id_of as cgroup_id_of
 from ambient.datapath.deny import DenyTables as DenyTables
 from ambient.datapath.deny import Shadow as Shadow
+from ambient.datapath.events import Events as Events
 from ambient.datapath.layout import Counter as Counter
 from ambient.datapath.layout import FailMode as FailMode
 from ambient.datapath.layout import Flag as Flag
@@ -22,7 +25,7 @@ from ambient.datapath.layout import PodRow as PodRow
 from ambient.datapath.layout import Role as Role
 from ambient.datapath.layout import Side as Side
 from ambient.errors import Unavailable
-from ambient.model.address import IpAddress
+from ambient.model.address import Endpoint, IpAddress
 
 MAPS: Final = "maps"
 """Directory of the map pins below the node's bpffs directory."""
@@ -95,6 +98,25 @@ class Config:
         self._map.put(bytes(4), struct.pack("=I", option))
 
 
+class Clear:
+    """clear.h: connections that may go past ztunnel in clear text, because they are older than the enrolment."""
+
+    __slots__ = ("_map",)
+
+    def __init__(self, table: bpfsys.Map) -> None:
+        self._map = table
+
+    def admit(self, local: Endpoint, remote: Endpoint) -> None:
+        """`local` is the pod's end. Raises KernelError."""
+        key = layout.flow(
+            source=layout.address.from_buffer_copy(layout.pack_address(remote.ip)),
+            destination=layout.address.from_buffer_copy(layout.pack_address(local.ip)),
+            source_port=socket.htons(remote.port),
+            destination_port=socket.htons(local.port),
+        )
+        self._map.put(bytes(key), struct.pack("=Q", time.clock_gettime_ns(time.CLOCK_MONOTONIC)))
+
+
 class Counters:
     """counters.h: decisions since the map was made."""
 
@@ -116,7 +138,7 @@ class Counters:
 class Maps:
     """All maps of one node. Use as a context manager or call `close`."""
 
-    __slots__ = ("_open", "config", "counters", "deny", "owners", "pods", "shadow")
+    __slots__ = ("_open", "clear", "config", "counters", "deny", "events", "owners", "pods", "shadow")
 
     def __init__(self, bpffs: Path) -> None:
         """Raises Unavailable when nothing is loaded there, KernelError when what is there has another layout."""
@@ -137,6 +159,9 @@ class Maps:
             self.counters = Counters(open_map("counters", 4, 8 * cpus), cpus)
             self.deny = DenyTables(open_map("deny", ctypes.sizeof(layout.deny_table), 4))
             self.shadow = Shadow(open_map("shadow", 4, 8 * cpus), cpus)
+            self.clear = Clear(open_map("clear", ctypes.sizeof(layout.flow), 8))
+            self.events = Events(bpffs / MAPS / "events")
+            stack.callback(self.events.close)
             self._open = stack.pop_all()
 
     @classmethod

@@ -18,13 +18,14 @@ from typing import Final, Generic, NamedTuple, TypeVar
 from ambient.model.address import IpAddress, IpNetwork
 from ambient.model.boxes import EVERY_PORT, EVERYTHING, Box, Facts, Ports, boxes_of, ports_named
 from ambient.model.identity import Identity
+from ambient.model.outcome import Denied, Reason
 from ambient.model.policy import Action, Authorization
 
 OTHER_PORT: Final = 0x10000
 ANY_PORT: Final = 0x10001
 TUNNEL: Final = 0x10002
-WAYPOINT: Final = "its-waypoint"
-"""Whose doing it is when a pod is to be reached through its waypoint only."""
+_ITS_WAYPOINT: Final = ""
+"""Stands for the policy when a pod is to be reached through its waypoint only."""
 _MOST_SPREAD: Final = 200_000
 """Boxes of all ports but some, times the ports that anybody names: beyond that such boxes are not told."""
 _FOURTH: Final = 0xFFFF << 32
@@ -42,10 +43,10 @@ class Bits(IntFlag):
 
 @dataclass(frozen=True, slots=True)
 class Says:
-    """What an enforced row says; `rule` is the key of the policy that refuses."""
+    """What an enforced row says; `denial` is what to tell of whom it refuses."""
 
     bits: Bits = Bits(0)
-    rule: str = ""
+    denial: Denied | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def of_arriving(pod: Guarded, address: IpAddress) -> Rows:
         return NOTHING
     plain = _Judged(pod.policies, Facts(address), (0, 0))
     if pod.waypoints:
-        plain.add_deny(WAYPOINT, Box(Ports(frozenset(pod.open_ports), others=True)))
+        plain.add_deny(_ITS_WAYPOINT, Box(Ports(frozenset(pod.open_ports), others=True)))
     return Rows((*plain.enforced(), *_of_tunnels(pod, address)), plain.shadow())
 
 
@@ -154,8 +155,8 @@ def judge(rows: Iterable[Row[Says]], port: int, peer: IpAddress) -> Says:
     if any_port is None:
         return Says()
     own = look_up(listed, port, peer) or look_up(listed, OTHER_PORT, peer) or Says()
-    refuses = Bits.REFUSES in any_port.bits
-    return Says(any_port.bits | own.bits, any_port.rule if refuses else own.rule)
+    refuses_here = Bits.REFUSES in own.bits and Bits.REFUSES not in any_port.bits
+    return Says(any_port.bits | own.bits, own.denial if refuses_here else any_port.denial)
 
 
 def judge_tunnel(rows: Iterable[Row[Says]], peer: IpAddress) -> Says:
@@ -182,9 +183,9 @@ def _of_tunnels(pod: Guarded, address: IpAddress) -> Iterator[Row[Says]]:
     some = _Judged(pod.policies, Facts(address, tunnel=True, certain=False), (0, 0))
 
     def refusing(active: _Active) -> Says:
-        rule = next(iter(active.denies), "")
-        alone = bool(some.allowing) and not active.allows
-        return Says(Bits.REFUSES, rule) if active.denies or alone else Says()
+        if active.denies:
+            return Says(Bits.REFUSES, _denial(active))
+        return Says(Bits.REFUSES, some.unmatched) if some.unmatched is not None and not active.allows else Says()
 
     for row in _walk([*every.denies, *some.allows], (0, 0), refusing):
         if row.says.bits or row.block != (0, 0):
@@ -224,8 +225,8 @@ class _Judged:
         self._block = block
         self.denies: list[_Claim] = []
         self.allows: list[_Claim] = []
-        self.allowing = False
-        """There are enforced ALLOWs."""
+        self.unmatched: Denied | None = None
+        """There are enforced ALLOWs: what to tell of whom none of them matches."""
         self._dry: list[_Claim] = []
         self._first_dry_allow = ""
         for policy in policies:
@@ -235,8 +236,8 @@ class _Judged:
         if policy.action is Action.ALLOW:
             if policy.dry_run:
                 self._first_dry_allow = self._first_dry_allow or policy.key
-            else:
-                self.allowing = True
+            elif self.unmatched is None:
+                self.unmatched = Denied(Reason.NO_ALLOW_MATCHED, policy.key)
         where = self._dry if policy.dry_run else self.denies if policy.action is Action.DENY else self.allows
         for rule in policy.rules:
             boxes = boxes_of(rule, facts)
@@ -249,18 +250,20 @@ class _Judged:
 
     @property
     def says_anything(self) -> bool:
-        return bool(self.denies or self.allowing or self._dry or self._first_dry_allow)
+        return bool(self.denies or self.unmatched is not None or self._dry or self._first_dry_allow)
 
     def enforced(self) -> tuple[Row[Says], ...]:
         def says(active: _Active) -> Says:
             allows = Bits.ALLOWS if active.allows else Bits(0)
-            return Says(Bits.REFUSES | allows, next(iter(active.denies))) if active.denies else Says(allows)
+            return Says(Bits.REFUSES | allows, _denial(active)) if active.denies else Says(allows)
 
         rows = _by_port([*self.denies, *self.allows], self._block, says, Says())
-        if not self.allowing:
+        if self.unmatched is None:
             return tuple(rows)
         return tuple(
-            row._replace(says=Says(row.says.bits | Bits.NEEDS_ALLOW, row.says.rule)) if row.port == ANY_PORT else row
+            row._replace(says=Says(row.says.bits | Bits.NEEDS_ALLOW, row.says.denial or self.unmatched))
+            if row.port == ANY_PORT
+            else row
             for row in rows
         )
 
@@ -277,6 +280,12 @@ class _Judged:
             else row
             for row in _by_port(self._dry, self._block, shades, Shades(), whole=True)
         )
+
+
+def _denial(active: _Active) -> Denied:
+    """What to tell of whom the first of these refuses."""
+    policy = next(iter(active.denies))
+    return Denied(Reason.NOT_ITS_WAYPOINT if policy == _ITS_WAYPOINT else Reason.DENIED_BY, policy)
 
 
 def _by_port(

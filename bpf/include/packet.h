@@ -26,13 +26,14 @@ struct packet {
 	__u8 syn;
 	__u8 ack;
 	__u8 reset;
+	__u8 has_data;
 	enum counter oddity; /* the reason for which an opening packet is refused, or 0 */
 };
 
 #define MAX_VLAN_TAGS 2
 #define MAX_EXTENSION_HEADERS 6
 
-#define TCP_FLAGS_OFFSET 13
+#define TCP_LENGTH_OFFSET 12
 #define TCP_FLAG_SYN 0x02
 #define TCP_FLAG_RST 0x04
 #define TCP_FLAG_ACK 0x10
@@ -54,9 +55,11 @@ INLINE int unreadable(struct packet *packet, enum counter reason)
 	return PACKET_TCP;
 }
 
-INLINE int read_transport(struct __sk_buff *skb, __u32 at, __u8 protocol, struct packet *packet)
+/* `end`: where the packet ends in the frame, as its header says (0: it does not, the packet is huge). */
+INLINE int read_transport(struct __sk_buff *skb, __u32 at, __u8 protocol, __u32 end, struct packet *packet)
 {
 	__u16 ports[2];
+	__u8 length_and_flags[2];
 	__u8 flags;
 
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
@@ -67,8 +70,10 @@ INLINE int read_transport(struct __sk_buff *skb, __u32 at, __u8 protocol, struct
 	packet->destination_port = ports[1];
 	if (protocol == IPPROTO_UDP)
 		return PACKET_UDP;
-	if (bpf_skb_load_bytes(skb, at + TCP_FLAGS_OFFSET, &flags, sizeof(flags)))
+	if (bpf_skb_load_bytes(skb, at + TCP_LENGTH_OFFSET, length_and_flags, sizeof(length_and_flags)))
 		return unreadable(packet, COUNT_REFUSED_UNREADABLE);
+	flags = length_and_flags[1];
+	packet->has_data = !end || end > at + (length_and_flags[0] >> 4) * 4;
 	packet->ack = !!(flags & TCP_FLAG_ACK);
 	packet->reset = !!(flags & TCP_FLAG_RST);
 	packet->syn = !!(flags & TCP_FLAG_SYN);
@@ -88,7 +93,7 @@ INLINE int read_v4(struct __sk_buff *skb, __u32 at, struct packet *packet)
 		return ip.protocol == IPPROTO_TCP ? unreadable(packet, COUNT_REFUSED_FRAGMENT) : PACKET_OTHER;
 	if (ip.ihl > 5)
 		packet->oddity = COUNT_REFUSED_OPTIONS;
-	return read_transport(skb, at + ip.ihl * 4, ip.protocol, packet);
+	return read_transport(skb, at + ip.ihl * 4, ip.protocol, ip.tot_len ? at + bpf_ntohs(ip.tot_len) : 0, packet);
 }
 
 INLINE int is_extension(__u8 header)
@@ -103,10 +108,12 @@ INLINE int read_v6(struct __sk_buff *skb, __u32 at, struct packet *packet)
 	struct ipv6hdr ip;
 	__u8 extension[2]; /* next header, length */
 	__u8 header;
+	__u32 end;
 	int i;
 
 	if (bpf_skb_load_bytes(skb, at, &ip, sizeof(ip)) || ip.version != 6)
 		return PACKET_OTHER;
+	end = ip.payload_len ? at + sizeof(ip) + bpf_ntohs(ip.payload_len) : 0;
 	packet->is_v6 = 1;
 	__builtin_memcpy(&packet->source, &ip.saddr, sizeof(packet->source));
 	__builtin_memcpy(&packet->destination, &ip.daddr, sizeof(packet->destination));
@@ -115,7 +122,7 @@ INLINE int read_v6(struct __sk_buff *skb, __u32 at, struct packet *packet)
 #pragma unroll
 	for (i = 0; i < MAX_EXTENSION_HEADERS; i++) {
 		if (!is_extension(header))
-			return read_transport(skb, at, header, packet);
+			return read_transport(skb, at, header, end, packet);
 		packet->oddity = COUNT_REFUSED_EXTENSION_HEADER;
 		if (bpf_skb_load_bytes(skb, at, extension, sizeof(extension)))
 			return PACKET_OTHER; /* ends inside its headers: nobody can deliver it */
@@ -127,7 +134,7 @@ INLINE int read_v6(struct __sk_buff *skb, __u32 at, struct packet *packet)
 		header = extension[0];
 	}
 	return is_extension(header) ? unreadable(packet, COUNT_REFUSED_EXTENSION_HEADER)
-				    : read_transport(skb, at, header, packet);
+				    : read_transport(skb, at, header, end, packet);
 }
 
 INLINE void flow_of(struct packet *packet, struct flow *flow)

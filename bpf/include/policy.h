@@ -51,8 +51,9 @@ INLINE void shade(struct deny_table *table, struct address *peer, __u16 port, st
 		count_set(any->unmatched);
 }
 
-/* Is a connection of this pod, to or from this peer, known to be refused? `port`: the destination's, network order. */
-INLINE int is_denied(struct address *pod, enum deny_side side, struct address *peer, __u16 port)
+/* Is a connection of this pod, to or from this peer, known to be refused? `port`: the destination's, network order. If so
+ * it is counted for the policy whose doing it is, and `rule` is that policy's number. */
+INLINE int is_denied(struct address *pod, enum deny_side side, struct address *peer, __u16 port, __u32 *rule)
 {
 	struct deny_table table = {};
 	struct judgement judged = {};
@@ -72,17 +73,21 @@ INLINE int is_denied(struct address *pod, enum deny_side side, struct address *p
 	judged.rule = any->rule;
 	own = row_of_port(rows, port, peer);
 	if (own) {
-		if (!(judged.bits & DENY_BIT_REFUSES))
+		if (own->bits & ~judged.bits & DENY_BIT_REFUSES)
 			judged.rule = own->rule;
 		judged.bits |= own->bits;
 	}
 	table.side = side == DENY_OUT ? DENY_SHADOW_OUT : DENY_SHADOW_IN;
 	shade(&table, peer, port, &judged);
-	return denies(&judged);
+	if (!denies(&judged))
+		return 0;
+	*rule = judged.rule;
+	count_set(judged.rule);
+	return 1;
 }
 
 /* Would every connection be refused that this peer could ask for in a tunnel? */
-INLINE int tunnel_is_denied(struct address *pod, struct address *peer)
+INLINE int tunnel_is_denied(struct address *pod, struct address *peer, __u32 *rule)
 {
 	struct deny_table table = {};
 	struct deny_row *row;
@@ -92,7 +97,11 @@ INLINE int tunnel_is_denied(struct address *pod, struct address *peer)
 	table.side = DENY_IN;
 	rows = deny_rows_of(&table);
 	row = rows ? deny_row_of(rows, DENY_TUNNEL, peer) : 0;
-	return row && (row->bits & DENY_BIT_REFUSES);
+	if (!row || !(row->bits & DENY_BIT_REFUSES))
+		return 0;
+	*rule = row->rule;
+	count_set(row->rule);
+	return 1;
 }
 
 #endif

@@ -22,18 +22,23 @@ INLINE __u32 fill_tuple(struct bpf_sock_tuple *tuple, struct packet *packet)
 	return sizeof(tuple->ipv4);
 }
 
-/* The state of the socket of this namespace that is the other end of this packet; 0 without one. */
-INLINE __u32 receiver_state(struct __sk_buff *skb, struct packet *packet)
+/* The socket of this namespace that is the other end of this packet, to be released; one that listens counts too. */
+INLINE struct bpf_sock *receiver_of(struct __sk_buff *skb, struct packet *packet)
 {
 	struct bpf_sock_tuple tuple = {};
 	__u32 size = fill_tuple(&tuple, packet);
-	struct bpf_sock *socket;
-	__u32 state;
 
 	if (size == sizeof(tuple.ipv4))
-		socket = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
-	else
-		socket = bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+		return bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv4), BPF_F_CURRENT_NETNS, 0);
+	return bpf_skc_lookup_tcp(skb, &tuple, sizeof(tuple.ipv6), BPF_F_CURRENT_NETNS, 0);
+}
+
+/* Its state; 0 without one. */
+INLINE __u32 receiver_state(struct __sk_buff *skb, struct packet *packet)
+{
+	struct bpf_sock *socket = receiver_of(skb, packet);
+	__u32 state;
+
 	if (!socket)
 		return 0;
 	state = socket->state;

@@ -41,6 +41,10 @@ enum counter {
 	COUNT_REFUSED_POLICY_OUT,      /* policy of the destination on this node refuses: connect() was answered by a reset */
 	COUNT_REFUSED_POLICY_IN,       /* policy refuses plain text from there */
 	COUNT_REFUSED_POLICY_TUNNEL,   /* policy refuses whatever a tunnel from there could ask for */
+	COUNT_CLEAR_OUT,    /* data of a captured pod left it in the clear without leave; should be 0 */
+	COUNT_CLEAR_IN,     /* such data came to it; should be 0 */
+	COUNT_EVENT_LOST,    /* nobody read: the ring was full */
+	COUNT_EVENT_THINNED, /* more than a CPU may tell in a second */
 	COUNTERS_USED,
 };
 

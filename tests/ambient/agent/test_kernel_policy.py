@@ -16,7 +16,7 @@ from ambient.agent.kernel_policy import KernelPolicy, Pods
 from ambient.datapath.layout import Side
 from ambient.model.address import IpAddress
 from ambient.model.deny import Guarded
-from ambient.model.outcome import DryRun, Effect
+from ambient.model.outcome import Denied, DryRun, Effect, Reason
 from ambient.model.policy import Action, Authorization, Match, PolicyScope
 from ambient.model.workload import Workload
 from tests.support.agent_fakes import target, until
@@ -171,14 +171,17 @@ def test_while_many_are_made_no_row_speaks_of_a_pod_that_is_gone(scene: Scene) -
 def test_an_agent_that_starts_leaves_what_is_enforced_and_begins_to_count_anew(scene: Scene) -> None:
     scene.policies = (deny(80), deny(81, "later", dry_run=True))
     scene.rows.refresh()
-    (number,) = scene.tables.sets.counts
-    scene.tables.sets.counts[number] = 5
-    assert scene.rows.dry_run() == {DryRun("shop/later", Effect.WOULD_DENY): 5}
+    assert scene.rows.denial(1) == Denied(Reason.DENIED_BY, "shop/no")
+    scene.tables.sets.counts |= dict.fromkeys(scene.tables.sets.counts, 5)
+    assert scene.rows.counts() == {
+        Denied(Reason.DENIED_BY, "shop/no"): 5,
+        DryRun("shop/later", Effect.WOULD_DENY): 5,
+    }
     again = Scene(scene.threads, captured=[], others=[WEB, TILL], tables=scene.tables)
     again.rows.refresh()
     assert again.refused(80) == (True, True)
     assert not [side for _, side in scene.tables.kept if side in (Side.SHADOW_IN, Side.SHADOW_OUT)]
-    assert again.rows.dry_run() == {}
+    assert again.rows.counts() == {}
 
 
 def test_an_address_beside_another_of_its_family_is_not_told_what_to_open(scene: Scene) -> None:

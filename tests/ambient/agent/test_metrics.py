@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from ambient.agent.metrics import Reading, Tally, datapath_series, render
 from ambient.datapath.layout import Counter
-from ambient.model.outcome import DryRun, Effect
+from ambient.model.outcome import Denied, DryRun, Effect, Reason
 
 
 def reading(tally: Tally | None = None) -> Reading:
@@ -19,7 +19,7 @@ def reading(tally: Tally | None = None) -> Reading:
         policies_known=True,
         policy_rows=6,
         policy_stale=1,
-        dry_run={DryRun("shop/later", Effect.WOULD_DENY): 8},
+        judged={DryRun("shop/later", Effect.WOULD_DENY): 8, Denied(Reason.DENIED_BY, "shop/no"): 9},
         failures=5,
         tally=tally or Tally(),
     )
@@ -61,6 +61,7 @@ def test_the_text_is_what_prometheus_reads() -> None:
 
 def test_a_dry_run_policy_is_shown_with_its_effect_and_stale_tables_by_their_number() -> None:
     text = render(reading())
-    assert 'ambient_datapath_dry_run_total{policy="shop/later",effect="would-deny"} 8' in text
+    assert 'ambient_policy_dry_runs_total{policy="shop/later",effect="would-deny"} 8' in text
+    assert 'ambient_policy_denials_total{policy="shop/no",reason="denied-by"} 9' in text
     assert "ambient_agent_policy_stale_tables 1" in text
     assert "ambient_agent_policy_rows 6" in text

@@ -6,16 +6,18 @@ from ambient.datapath import deny_rows
 from ambient.datapath.deny import DenyRow
 from ambient.datapath.deny_rows import Numbers
 from ambient.model.deny import ANY_PORT, Bits, Row, Says, Shades
-from ambient.model.outcome import DryRun, Effect
+from ambient.model.outcome import Denied, DryRun, Effect, Reason
 
 
-def test_a_rule_keeps_its_number_and_nobody_is_nought() -> None:
+def test_a_denial_keeps_its_number_and_none_is_nought() -> None:
     numbers = Numbers()
-    rows = [Row(80, (0, 0), Says(Bits.REFUSES, rule)) for rule in ("a/one", "a/two", "a/one", "")]
+    one, two = Denied(Reason.DENIED_BY, "a/one"), Denied(Reason.NO_ALLOW_MATCHED, "a/one")
+    rows = [Row(80, (0, 0), Says(Bits.REFUSES, denial)) for denial in (one, two, one, None)]
     told = deny_rows.enforced(rows, numbers)
     assert [row.rule for row in told] == [1, 2, 1, 0]
     assert told[0] == DenyRow(80, (0, 0), Bits.REFUSES, 1)
-    assert [numbers.rule(number) for number in (0, 1, 2, 3)] == ["", "a/one", "a/two", ""]
+    assert [numbers.denial(number) for number in (0, 1, 2, 3)] == [None, one, two, None]
+    assert numbers.effects(1) == frozenset()
 
 
 def test_sets_are_numbered_by_effect_and_the_new_ones_are_told() -> None:

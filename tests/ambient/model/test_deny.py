@@ -15,7 +15,7 @@ from ambient.model.boxes import MOST_BOXES
 from ambient.model.decide import judge_naive
 from ambient.model.deny import ANY_PORT, Guarded, Rows, Shades, judge, judge_tunnel, look_up, of_arriving, of_leaving
 from ambient.model.identity import Identity
-from ambient.model.outcome import Connection, Denied, DryRun, Effect
+from ambient.model.outcome import Connection, Denied, DryRun, Effect, Reason
 from ambient.model.policy import Action, Authorization, Match, PolicyScope, Rule, StringMatch, StringMatchKind
 from tests.support.deny import Scene, effects, scene
 from tests.support.policies import ACCOUNTS, DOMAINS, NAMESPACES, PORTS
@@ -114,7 +114,7 @@ def test_strict_refuses_plain_text_and_no_tunnel() -> None:
     anybody = (StringMatch(StringMatchKind.PRESENCE),)
     rows = of_arriving(guarded(policy(Action.DENY, rule(Match(not_principals=anybody)))), POD)
     assert refused(rows, 80, "10.0.0.2")
-    assert judge(rows.enforced, 80, CLIENT).rule == "a/one"
+    assert judge(rows.enforced, 80, CLIENT).denial == Denied(Reason.DENIED_BY, "a/one")
     assert not deny.refuses(judge_tunnel(rows.enforced, CLIENT))
 
 
@@ -122,7 +122,9 @@ def test_an_identity_decides_between_pods_of_a_node_and_never_for_plain_text() -
     only = guarded(policy(Action.ALLOW, rule(Match(principals=(StringMatch(StringMatchKind.EXACT, WHO.principal),)))))
     assert not refused(of_leaving(WHO, CLIENT, {POD: only}), 80, "10.0.0.1")
     assert refused(of_leaving(replace(WHO, service_account="b"), CLIENT, {POD: only}), 80, "10.0.0.1")
-    assert refused(of_arriving(only, POD), 80, "10.0.0.2")
+    arriving = of_arriving(only, POD)
+    assert refused(arriving, 80, "10.0.0.2")
+    assert judge(arriving.enforced, 80, CLIENT).denial == Denied(Reason.NO_ALLOW_MATCHED, "a/one")
 
 
 def test_what_is_not_known_is_not_refused() -> None:
@@ -136,6 +138,7 @@ def test_behind_a_waypoint_plain_text_finds_only_open_ports_and_pods_of_the_node
     pod = Guarded(WHO, waypoints=("spiffe://cluster.local/ns/a/sa/way",), open_ports=(9090,))
     rows = of_arriving(pod, POD)
     assert refused(rows, 80, "10.0.0.2")
+    assert judge(rows.enforced, 80, CLIENT).denial == Denied(Reason.NOT_ITS_WAYPOINT)
     assert not refused(rows, 9090, "10.0.0.2")
     assert of_leaving(WHO, CLIENT, {POD: pod}) == deny.NOTHING
 
@@ -146,7 +149,7 @@ def test_blocks_inside_blocks_and_their_exceptions() -> None:
     rows = of_arriving(guarded(policy(Action.DENY, rule(match)), inner), POD)
     verdicts = {ip: refused(rows, 80, ip) for ip in ("10.0.0.9", "10.1.0.9", "10.1.2.9", "11.0.0.1")}
     assert verdicts == {"10.0.0.9": True, "10.1.0.9": False, "10.1.2.9": True, "11.0.0.1": False}
-    assert judge(rows.enforced, 80, ip_address("10.1.2.9")).rule == "a/inner"
+    assert judge(rows.enforced, 80, ip_address("10.1.2.9")).denial == Denied(Reason.DENIED_BY, "a/inner")
 
 
 def test_a_block_of_the_other_family_is_nobodys() -> None:
@@ -178,6 +181,6 @@ def test_ten_thousand_policies_make_about_as_many_rows() -> None:
     ]
     rows = of_arriving(guarded(*policies), POD)
     assert 10_000 < len(rows.enforced) < 20_100
-    assert judge(rows.enforced, 9_000, ip_address("10.3.7.1")).rule == "a/b10.3.7.0/24"
-    assert judge(rows.enforced, 77, ip_address("11.3.7.1")).rule == "a/p77"
+    assert judge(rows.enforced, 9_000, ip_address("10.3.7.1")).denial == Denied(Reason.DENIED_BY, "a/b10.3.7.0/24")
+    assert judge(rows.enforced, 77, ip_address("11.3.7.1")).denial == Denied(Reason.DENIED_BY, "a/p77")
     assert not refused(rows, 9_000, "11.3.7.1")
