@@ -223,14 +223,26 @@ class Applier:
                 if not captured:
                     await self._served(pod)
             case Step.ROW:
-                self._put_rows(entry)
-                if not captured or not entry.since_unix:
+                if captured and entry.since_unix:
+                    self._kernel.admit_clear(entry.older)
+                    self._put_rows(entry)
+                else:
+                    await self._note_older(pod, netns)
+                    self._put_rows(entry)
                     since = self._clock()
-                    late = await self._thread(self._kernel.record_older, netns, pod.addresses)
-                    every = {c.cookie: c for c in (*entry.older, *late)}
-                    self._journal.change(pod.uid, since_unix=since, older=tuple(every.values()))
+                    await self._note_older(pod, netns)
+                    self._journal.change(pod.uid, since_unix=since)
             case Step.ANNOTATE:
                 self._announce(pod.uid, "enabled")
+
+    async def _note_older(self, pod: PodTarget, netns: PodNetns) -> None:
+        """What is open now goes on in the clear when the pod is captured, and is no reason for an alarm."""
+        entry = self._journal.get(pod.uid)
+        assert entry is not None
+        found = await self._thread(self._kernel.record_older, netns, pod.addresses)
+        every = {c.cookie: c for c in (*entry.older, *found)}
+        self._kernel.admit_clear(every.values())
+        self._journal.change(pod.uid, older=tuple(every.values()))
 
     async def _served(self, pod: PodTarget) -> None:
         """Wait for ztunnel however long it takes; the pod's traffic goes on directly meanwhile."""

@@ -43,11 +43,19 @@ class Policies:
     """
 
     def __init__(
-        self, node: str, cluster: str, namespace: str, changed: Callable[[], None], *, only_waypoints: bool = True
+        self,
+        node: str,
+        cluster: str,
+        namespace: str,
+        changed: Callable[[], None],
+        *,
+        network: str = "",
+        only_waypoints: bool = True,
     ) -> None:
         self._node = node
         self._identification = ztunnel_node(node, pod="agent", namespace=namespace, cluster=cluster)
         self._cluster = cluster
+        self._network = network
         self.client = DeltaClient(self._identification, on_demand=True)
         self.client.on_decided = self._decided
         self._mesh = Mesh()
@@ -108,9 +116,14 @@ class Policies:
             open_ports(self._mesh, workload),
         )
 
+    def workload_at(self, address: IpAddress) -> Workload | None:
+        """Who has the address, as far as it is known on this node."""
+        found = self._mesh.workload_by_address(self._network, address)
+        return None if found is None or found.refused else found
+
     def tunnels_to(self, source: Workload, address: IpAddress) -> bool:
         """Connections from this pod to the address go straight there, in a tunnel of the pod's identity."""
-        plan = route(self._mesh, source, Endpoint(address, ANY_PORT), network=source.network).plan
+        plan = route(self._mesh, source, Endpoint(address, ANY_PORT), network=self._network).plan
         if not isinstance(plan, Forward) or len(plan.hops) != 1:
             return False
         hop = plan.hops[0]

@@ -26,7 +26,7 @@ from ambient.datapath.layout import PodRow
 from ambient.datapath.maps import Maps
 from ambient.datapath.sockets import TcpSocket
 from ambient.errors import MeshError, Unavailable
-from ambient.model.address import IpAddress
+from ambient.model.address import IpAddress, parse_endpoint
 from ambient.netns import entered
 
 POD_INTERFACE: Final = "eth0"
@@ -36,6 +36,7 @@ class Kernel(Protocol):
     def open_netns(self, pod: PodTarget) -> podns.PodNetns: ...
     def absent_addresses(self, netns: podns.PodNetns, addresses: Iterable[IpAddress]) -> list[IpAddress]: ...
     def record_older(self, netns: podns.PodNetns, addresses: Iterable[IpAddress]) -> tuple[OlderConnection, ...]: ...
+    def admit_clear(self, connections: Iterable[OlderConnection]) -> None: ...
     def sockets(self, netns: podns.PodNetns) -> list[TcpSocket]: ...
     def end(self, netns: podns.PodNetns, targets: Iterable[TcpSocket]) -> list[TcpSocket]: ...
     def proxied(self, netns: podns.PodNetns) -> int: ...
@@ -83,6 +84,11 @@ class NodeKernel:
 
     def record_older(self, netns: podns.PodNetns, addresses: Iterable[IpAddress]) -> tuple[OlderConnection, ...]:
         return podns.record_older(netns.fd, addresses)
+
+    def admit_clear(self, connections: Iterable[OlderConnection]) -> None:
+        """These may go past ztunnel; otherwise their data would raise the alarm."""
+        for one in connections:
+            self._tables.clear.admit(parse_endpoint(one.local), parse_endpoint(one.remote))
 
     def sockets(self, netns: podns.PodNetns) -> list[TcpSocket]:
         return podns.sockets(netns.fd)

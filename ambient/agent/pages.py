@@ -1,11 +1,11 @@
-"""What the agent shows over HTTP: /ready, /pods, /metrics, and POST /cut."""
+"""What the agent shows over HTTP: /ready, /pods, /metrics, /flows, and POST /cut."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from ambient.agent.converge import Convergence, State, Tracked
 from ambient.agent.custody import Custody
@@ -18,9 +18,12 @@ from ambient.agent.kernel_policy import KernelPolicy
 from ambient.agent.metrics import Reading, Tally, datapath_series, render
 from ambient.agent.older import Live
 from ambient.agent.watch_older import OlderConnections
+from ambient.agent.watch_packets import Packets
 from ambient.agent.ztunnels import Ztunnels
 from ambient.datapath.layout import Counter as Reason
 from ambient.errors import MeshError
+
+_LONGEST_NUMBER: Final = 15
 
 
 class Pages:
@@ -39,6 +42,7 @@ class Pages:
         policies: Policies,
         tally: Tally,
         kernel_policy: KernelPolicy,
+        packets: Packets,
         counters: Callable[[], Mapping[Reason, int]],
         readiness: Callable[[], str],
         out: Callable[[], Mapping[str, tuple[str, NotEnrolled]]],
@@ -53,6 +57,7 @@ class Pages:
         self._policies = policies
         self._tally = tally
         self._kernel_policy = kernel_policy
+        self._packets = packets
         self._counters = counters
         self._readiness = readiness
         self._out = out
@@ -62,6 +67,7 @@ class Pages:
             ("GET", "/ready"): self.ready,
             ("GET", "/pods"): self.pods,
             ("GET", "/metrics"): self.metrics,
+            ("GET", "/flows"): self.flows,
             ("POST", "/cut"): self.cut,
         }
 
@@ -132,6 +138,14 @@ class Pages:
             tally=self._tally,
         )
         return Answer(render(reading), content_type="text/plain; version=0.0.4")
+
+    async def flows(self, query: Mapping[str, str]) -> Answer:
+        asked = [query.get("last", "100"), query.get("after", "0")]
+        if any(not one.isascii() or not one.isdigit() or len(one) > _LONGEST_NUMBER for one in asked):
+            return Answer("usage: GET /flows?last=N&after=SEQUENCE\n", 400, "text/plain")
+        self._packets.look()
+        last, after = map(int, asked)
+        return Answer(self._packets.lines(last, after), content_type="application/jsonl")
 
     async def cut(self, query: Mapping[str, str]) -> Answer:
         name = query.get("pod", "")

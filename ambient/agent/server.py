@@ -40,9 +40,10 @@ from ambient.agent.sandboxes import Sandboxes
 from ambient.agent.settings import AgentSettings
 from ambient.agent.sweep import compare
 from ambient.agent.watch_older import OlderConnections
+from ambient.agent.watch_packets import Packets
 from ambient.agent.ztunnels import Ztunnels
 from ambient.datapath import cgroups, programs
-from ambient.datapath.maps import Maps, Option
+from ambient.datapath.maps import Maps
 from ambient.errors import KernelError, MeshError, Unavailable
 from ambient.kube.api.client import ApiClient
 from ambient.kube.records import Namespace, Pod, Records
@@ -107,6 +108,7 @@ class Agent:
             settings.cluster,
             settings.mesh_namespace,
             self._policies_changed,
+            network=settings.network,
             only_waypoints=settings.waypoints == "enforced",
         )
         self._applier = Applier(
@@ -143,6 +145,13 @@ class Agent:
         self._kernel_policy = KernelPolicy(
             tables.deny, tables.shadow, self._policies, self._pods_for_rows, ThreadPoolExecutor(1, "rows")
         )
+        self._packets = Packets(
+            settings.node,
+            tables.events,
+            tables.counters.read,
+            self._policies.workload_at,
+            self._kernel_policy.denial,
+        )
         self._pages = Pages(
             node=settings.node,
             kernel=self._kernel,
@@ -154,6 +163,7 @@ class Agent:
             policies=self._policies,
             tally=self._tally,
             kernel_policy=self._kernel_policy,
+            packets=self._packets,
             counters=tables.counters.read,
             readiness=self._unready,
             out=self._not_enrolled,
@@ -185,6 +195,7 @@ class Agent:
                 if settings.cni_socket is not None:
                     tasks.create_task(cni.serve(self._starts, settings.cni_socket))
                 tasks.create_task(self._kernel_policy.run())
+                tasks.create_task(self._packets.follow())
                 if settings.custody_socket is not None:
                     tasks.create_task(custody_server.serve(self._custody, settings.custody_socket))
                 if settings.xds:
@@ -375,8 +386,7 @@ async def serve(settings: AgentSettings, *, checkpoint: object = None) -> None:
         loaded = await asyncio.to_thread(programs.load, settings.bpffs, _loader(settings))
         log.info("datapath %s by %s%s", loaded.version, loaded.loader, ", was there" if loaded.reused else "")
         with Maps.open(settings.bpffs) as tables:
-            silent = Option.SILENT_IN if settings.refuse_inbound == "silence" else Option(0)
-            tables.config.set(tables.config.options() & ~Option.SILENT_IN | silent)
+            tables.config.set(settings.options(tables.config.options()))
             try:
                 await Agent(settings, tables, checkpoint=checkpoint).run()
             except* MeshError as group:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ambient.agent.locate import KUBERNETES
+from ambient.datapath.layout import Option
 from ambient.model.address import Endpoint
 from ambient.settings import boolean, choice, duration, endpoint, integer, optional_path, path, setting, target, text
 
@@ -40,7 +41,8 @@ class AgentSettings:
     `kubelet_cgroup` None: nobody's probes are told apart, "auto": found by the kubelet's process. `cni_socket` None: no
     CNI plugin asks; `cni_configuration` None: the plugin is not installed by the agent. `taint` "": none is removed.
     `daemonset`: an agent that is stopped after this one of its namespace was deleted takes everything off; "": never.
-    `kernel_policy` False: ztunnel judges everything; `refuse_inbound`: what plain text that policy refuses hears.
+    `kernel_policy` False: ztunnel judges everything; `refuse_inbound`: what plain text that policy refuses hears;
+    `clear_text`: what becomes of data that passes a captured pod in the clear without leave.
     `waypoints`: as the node's ztunnel has it.
     """
 
@@ -74,6 +76,7 @@ class AgentSettings:
     kernel_policy: bool = setting("AMBIENT_KERNEL_POLICY", boolean, "true")
     refuse_inbound: str = setting("AMBIENT_REFUSE_INBOUND", choice("reset", "silence"), "reset")
     waypoints: str = setting("AMBIENT_WAYPOINTS", choice("enforced", "istio"), "enforced")
+    clear_text: str = setting("AMBIENT_CLEAR_TEXT", choice("count", "drop"), "count")
     drain_s: float = setting("AMBIENT_RELEASE_DRAIN", duration, "300s")
     linger_s: float = setting("AMBIENT_RELEASE_LINGER", duration, "1s")
     sweep_s: float = setting("AMBIENT_SWEEP", duration, "5s")
@@ -88,3 +91,9 @@ class AgentSettings:
     def on_kubernetes(self) -> bool:
         """The node has a kubelet and a container runtime."""
         return self.pod_netns == KUBERNETES
+
+    def options(self, found: Option) -> Option:
+        """The node's options as they are to be, from those that were found."""
+        silent = Option.SILENT_IN if self.refuse_inbound == "silence" else Option(0)
+        drop = Option.DROP_CLEAR if self.clear_text == "drop" else Option(0)
+        return found & ~(Option.SILENT_IN | Option.DROP_CLEAR) | silent | drop

@@ -1,5 +1,6 @@
 """`ambient flows`: connections as ztunnels saw them open, close, be denied or fail; with --follow as it happens.
 
+As each node's agent tells it, there is besides what the kernel refused by itself, and data that it saw in the clear.
 Every connection between two nodes of the mesh shows twice: outbound at its client's node, inbound at its server's.
 """
 
@@ -9,6 +10,7 @@ import argparse
 import queue
 import threading
 from collections.abc import Iterator, Mapping
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import Final
 
@@ -25,6 +27,8 @@ from ambient.model.outcome import NoRoute, Reason
 _Event = Flow | MeshError | None
 """What a reader thread reports: a flow, its failure, or None for "this node is done"."""
 
+_ASK_S: Final = 1.0
+"""How often an agent is asked for what is new."""
 _CLOSED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {
         "direction": ("inbound", "outbound"),
@@ -37,6 +41,7 @@ _CLOSED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             *(reason.value for reason in (*Reason, *NoRoute)),
             *("bad-request", "illegal-port", "ip-mismatch", "no-director", "no-service-address"),
             *("pod-budget", "unknown-workload", "unresolved-name"),
+            "clear-text",
         ),
     }
 )
@@ -69,7 +74,7 @@ def run(env: Env, args: argparse.Namespace) -> int:
     if args.last < 0:
         raise Usage("--last is negative", str(args.last))
     nodes = chosen(reach, args.node)
-    flows = _following(env, reach, nodes, args.last) if args.follow else _recent(reach, nodes, args.last)
+    flows = _following(env, reach, nodes, args.last) if args.follow else _recent(env, reach, nodes, args.last)
     if args.output == "table":
         env.line(header())
     for flow in flows:
@@ -88,8 +93,13 @@ def _check(term: str, reach: Reach) -> None:
         raise Usage("not a flow filter", repr(term), f"{key} is one of {', '.join(allowed)}")
 
 
-def _recent(reach: Reach, nodes: list[str], last: int) -> list[Flow]:
+def _recent(env: Env, reach: Reach, nodes: list[str], last: int) -> list[Flow]:
     found = [flow for node in nodes for flow in _read(reach, node, f"/flows?last={last}")]
+    for node in nodes:
+        try:
+            found += _of_kernel(reach, node, f"/flows?last={last}")
+        except MeshError as error:
+            env.complain(f"ambient flows: what the kernel refused is not shown: {error}")
     return sorted(found, key=lambda flow: flow.time_unix)
 
 
@@ -99,11 +109,21 @@ def _read(reach: Reach, node: str, path: str) -> Iterator[Flow]:
             yield from_json(line.decode(errors="replace"), f"flows of node {node}")
 
 
+def _of_kernel(reach: Reach, node: str, path: str) -> list[Flow]:
+    """What a node's agent tells; nothing where the agent is not ours."""
+    answer = reach.agent(node, path)
+    if answer.status != HTTPStatus.OK:
+        return []
+    where = f"flows of the agent of node {node}"
+    return [from_json(line, where) for line in answer.text.splitlines() if line.strip()]
+
+
 def _following(env: Env, reach: Reach, nodes: list[str], last: int) -> Iterator[Flow]:
     """Flows of all nodes as they arrive; ends when every node is gone, having said so."""
     events: queue.Queue[_Event] = queue.Queue()
     for node in nodes:
         threading.Thread(target=_report, args=(reach, node, last, events), daemon=True, name=f"flows-{node}").start()
+        threading.Thread(target=_ask, args=(reach, node, last, events), daemon=True, name=f"kernel-{node}").start()
     running = len(nodes)
     while running:
         match events.get():
@@ -123,3 +143,17 @@ def _report(reach: Reach, node: str, last: int, events: queue.Queue[_Event]) -> 
         events.put(error)
     finally:
         events.put(None)
+
+
+def _ask(reach: Reach, node: str, last: int, events: queue.Queue[_Event]) -> None:
+    """Asks the agent again and again; ends, having said so, when it does not answer."""
+    after, pause = 0, threading.Event()
+    try:
+        while True:
+            for flow in _of_kernel(reach, node, f"/flows?last={last}&after={after}"):
+                if flow.sequence > after:
+                    after = flow.sequence
+                    events.put(flow)
+            pause.wait(_ASK_S)
+    except MeshError as error:
+        events.put(error)

@@ -63,20 +63,28 @@ class Events:
 
     def read(self) -> list[Told]:
         """Everything that was told since the last time, in order."""
-        found = []
         (at,) = _POSITION.unpack_from(self._reader, 0)
         (end,) = _POSITION.unpack_from(self._ring, 0)
-        while at < end:
-            start = mmap.PAGESIZE + at % _SIZE
-            length, _ = _HEADER.unpack_from(self._ring, start)
-            if length & _BUSY:
-                break
-            size = length & ~(_BUSY | _DISCARDED)
-            if not length & _DISCARDED:
-                found.append(_told(self._ring[start + _HEADER.size : start + _HEADER.size + size]))
-            at += (size + _HEADER.size + 7) & ~7
+        found, at = parse(memoryview(self._ring)[mmap.PAGESIZE :], at, end)
         _POSITION.pack_into(self._reader, 0, at)
         return found
+
+
+def parse(data: memoryview | bytes, at: int, end: int) -> tuple[list[Told], int]:
+    """The events between two positions, and the position of the first that is not complete yet. `data` is the ring
+    twice in a row, so that no event is cut in two."""
+    found = []
+    half = len(data) // 2
+    while at < end:
+        start = at % half
+        length, _ = _HEADER.unpack_from(data, start)
+        if length & _BUSY:
+            break
+        size = length & ~(_BUSY | _DISCARDED)
+        if not length & _DISCARDED:
+            found.append(_told(bytes(data[start + _HEADER.size : start + _HEADER.size + size])))
+        at += (size + _HEADER.size + 7) & ~7
+    return found, at
 
 
 def _told(data: bytes) -> Told:

@@ -58,6 +58,7 @@ class FakeKernel:
     inside: set[str] = field(default_factory=set)
     host: set[str] = field(default_factory=set)
     older: tuple[OlderConnection, ...] = ()
+    admitted: set[int] = field(default_factory=set)
     proxied_connections: int = 0
     fail: dict[str, Exception] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
@@ -76,6 +77,9 @@ class FakeKernel:
     def absent_addresses(self, netns: PodNetns, addresses: Iterable[IpAddress]) -> list[IpAddress]:
         self._call("absent_addresses")
         return []
+
+    def admit_clear(self, connections: Iterable[OlderConnection]) -> None:
+        self.admitted |= {one.cookie for one in connections}
 
     def record_older(self, netns: PodNetns, addresses: Iterable[IpAddress]) -> tuple[OlderConnection, ...]:
         self._call("record_older")

@@ -1,14 +1,16 @@
-"""The deny and shadow maps without a kernel; refuses what `full` names."""
+"""The maps of policy and the ring of events without a kernel."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from ambient.datapath.deny import DenyRow, Table
-from ambient.datapath.layout import Side
+from ambient.datapath.events import Told
+from ambient.datapath.layout import Counter, Side
 from ambient.errors import KernelError
-from ambient.model.address import IpAddress
+from ambient.model.address import Endpoint, IpAddress
 from ambient.model.deny import Row, Says, judge, refuses
 
 
@@ -50,3 +52,18 @@ class FakeTables:
     def refuses(self, pod: IpAddress, side: Side, port: int, peer: IpAddress) -> bool:
         rows = [Row(row.port, row.block, Says(row.bits)) for row in self.kept.get((pod, side), ())]
         return refuses(judge(rows, port, peer))
+
+
+@dataclass
+class FakeRing:
+    waiting: list[Told] = field(default_factory=list)
+
+    def read(self) -> list[Told]:
+        found, self.waiting = self.waiting, []
+        return found
+
+
+def told(time_s: float, reason: Counter = Counter.REFUSED_POLICY_IN, rule: int = 0, *, arriving: bool = True) -> Told:
+    """From 10.9.9.9 to port 80 of 10.0.0.5."""
+    source, destination = Endpoint(ip_address("10.9.9.9"), 4000), Endpoint(ip_address("10.0.0.5"), 80)
+    return Told(time_s, source, destination, reason, rule, 60, arriving)

@@ -20,11 +20,12 @@ from ambient.agent.kernel_policy import Pods as KernelPods
 from ambient.agent.metrics import Tally
 from ambient.agent.pages import Pages
 from ambient.agent.watch_older import OlderConnections
+from ambient.agent.watch_packets import Packets
 from ambient.agent.ztunnels import Ztunnels
 from ambient.datapath.layout import Counter
 from ambient.errors import KernelError
 from tests.support.agent_fakes import Node, target, until
-from tests.support.deny_tables import FakeTables
+from tests.support.deny_tables import FakeRing, FakeTables, told
 
 
 class Bench:
@@ -35,6 +36,9 @@ class Bench:
         older = OlderConnections(node.kernel, node.journal, node.applier.open, lambda pod: None, Tally(), node.threads)
         policies = Policies("n1", "Kubernetes", "ambient-system", lambda: None)
         tables = FakeTables()
+        rows = KernelPolicy(tables, tables.sets, policies, KernelPods, node.threads)
+        self.ring = FakeRing()
+        packets = Packets("n1", self.ring, dict, policies.workload_at, rows.denial, epoch=lambda: 1000.0)
         self.pages = Pages(
             node="n1",
             kernel=node.kernel,
@@ -45,7 +49,8 @@ class Bench:
             custody=Custody(lambda: 0.0),
             policies=policies,
             tally=Tally(),
-            kernel_policy=KernelPolicy(tables, tables.sets, policies, KernelPods, node.threads),
+            kernel_policy=rows,
+            packets=packets,
             counters=lambda: {Counter.PROBE: 7},
             readiness=lambda: self.why,
             out=lambda: {"u9": ("shop/job", NotEnrolled.TERMINAL)},
@@ -115,3 +120,15 @@ def test_only_a_pod_of_the_mesh_can_be_cut(bench: Bench) -> None:
         assert (answer.status, json.loads(answer.body)) == (200, {"pod": "shop/web", "cut": 0})
 
     asyncio.run(body())
+
+
+def test_flows_of_the_kernel_are_shown_from_a_number_on(bench: Bench) -> None:
+    async def play() -> None:
+        bench.ring.waiting += [told(1.0), told(2.0), told(3.0)]
+        lines = (await bench.get("GET", "/flows", last="2")).body.splitlines()
+        assert [json.loads(line)["time_unix"] for line in lines] == [1002.0, 1003.0]
+        lines = (await bench.get("GET", "/flows", after="2")).body.splitlines()
+        assert [json.loads(line)["sequence"] for line in lines] == [3]
+        assert (await bench.get("GET", "/flows", last="many")).status == 400
+
+    asyncio.run(play())

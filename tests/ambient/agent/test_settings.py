@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ambient.agent.settings import AgentSettings
+from ambient.datapath.layout import Option
 from ambient.errors import InvalidInput
 from ambient.settings import read_settings
 
@@ -49,3 +50,11 @@ def test_what_is_missing_is_named(name: str) -> None:
 def test_what_cannot_be_understood_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(InvalidInput, match=name):
         read_settings(AgentSettings, {**LEAST, name: value})
+
+
+def test_what_is_set_of_the_kernels_options_leaves_the_others() -> None:
+    found = Option.MARK_ALONE | Option.DROP_CLEAR
+    default = read_settings(AgentSettings, LEAST)
+    assert default.options(found) == Option.MARK_ALONE
+    strict = read_settings(AgentSettings, {**LEAST, "AMBIENT_REFUSE_INBOUND": "silence", "AMBIENT_CLEAR_TEXT": "drop"})
+    assert strict.options(Option.MARK_ALONE) == Option.MARK_ALONE | Option.SILENT_IN | Option.DROP_CLEAR

@@ -37,6 +37,23 @@ def test_flows_of_all_nodes_are_merged_by_time() -> None:
     assert [json.loads(line)["time_unix"] for line in lines] == [1, 2, 3]
 
 
+def test_what_a_kernel_refused_is_among_them_as_its_agent_tells_it() -> None:
+    mesh = _mesh()
+    mesh.answers["n1/agent", "/flows"] = _flow(1.5, "n1", event="denied", reason="denied-by", sequence=1)
+    mesh.answers["n2/agent", "/flows"] = (404, "somebody else's agent")
+    ran = ambient(mesh, "flows", "-o", "json")
+    assert [json.loads(line)["time_unix"] for line in ran.out.splitlines()] == [1, 1.5, 2, 3]
+    assert ran.err == ""
+    following = ambient(mesh, "flows", "--follow", "-o", "json", "reason=clear-text")
+    assert following.code == Exit.OK
+
+
+def test_an_agent_that_does_not_answer_is_named_and_the_others_are_shown() -> None:
+    ran = ambient(_mesh(), "flows", "-o", "json")
+    assert "what the kernel refused is not shown: n1/agent does not answer" in ran.err
+    assert len(ran.out.splitlines()) == 3
+
+
 def test_the_table_has_a_header_and_names_the_policy_that_denied() -> None:
     lines = ambient(_mesh(), "flows").out.splitlines()
     assert lines[0].startswith("TIME")

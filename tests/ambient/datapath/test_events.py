@@ -1,0 +1,69 @@
+"""Events are read in order, around the end of the ring too, up to the first that is still being written."""
+
+from __future__ import annotations
+
+import struct
+from ipaddress import ip_address
+
+from ambient.datapath import layout
+from ambient.datapath.events import Told, parse
+from ambient.datapath.layout import Counter
+from ambient.model.address import Endpoint
+
+BUSY, DISCARDED = 1 << 31, 1 << 30
+RING = 256
+
+
+def packed(time_s: int, flags: int = 0) -> bytes:
+    event = layout.event(
+        time=time_s * 10**9,
+        source=layout.address.from_buffer_copy(layout.pack_address(ip_address("10.0.0.1"))),
+        destination=layout.address.from_buffer_copy(layout.pack_address(ip_address("fd00::1"))),
+        source_port=0x0100,
+        destination_port=0x5000,
+        reason=Counter.CLEAR_OUT,
+        rule=3,
+        size=99,
+        arriving=1,
+    )
+    data = bytes(event)
+    return struct.pack("=II", len(data) | flags, 0) + data
+
+
+def ring(*events: bytes, at: int = 0) -> tuple[bytes, int]:
+    """The memory of a ring into which these were written from `at` on, and the writer's position."""
+    memory, position = bytearray(RING), at
+    for event in events:
+        for offset, byte in enumerate(event):
+            memory[(position + offset) % RING] = byte
+        position += (len(event) + 7) & ~7
+    return bytes(memory) * 2, position
+
+
+def test_an_event_is_read_with_all_it_says() -> None:
+    data, end = ring(packed(5))
+    told = Told(
+        5.0,
+        Endpoint(ip_address("10.0.0.1"), 1),
+        Endpoint(ip_address("fd00::1"), 80),
+        Counter.CLEAR_OUT,
+        rule=3,
+        size=99,
+        arriving=True,
+    )
+    assert parse(data, 0, end) == ([told], end)
+
+
+def test_order_discarded_ones_and_the_end_of_the_ring() -> None:
+    start = RING * 3 - 64
+    data, end = ring(packed(1), packed(2, DISCARDED), at=start)
+    found, at = parse(data, start, end)
+    assert [one.time_s for one in found] == [1.0]
+    assert at == end
+
+
+def test_reading_stops_before_what_is_still_being_written() -> None:
+    data, end = ring(packed(1), packed(2, BUSY))
+    found, at = parse(data, 0, end)
+    assert [one.time_s for one in found] == [1.0]
+    assert parse(data, at, end) == ([], at)
