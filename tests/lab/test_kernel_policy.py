@@ -11,7 +11,7 @@ import pytest
 
 from ambient.model.address import Endpoint
 from tests.lab.test_agent_policies import AMBIENT, OTHER, POD, deny_port, strict
-from tests.support.agent_lab import AgentLab, agent_lab, eventually, settled_world
+from tests.support.agent_lab import AgentLab, agent_lab, eventually, namespace, settled_world
 from tests.support.capture_world import GIVE_UP, Place, World, family_of
 from tests.support.stand_in import App
 
@@ -86,3 +86,36 @@ def test_what_was_refused_stays_refused_while_the_agent_is_dead(lab: AgentLab, a
     becomes(lab, lab.world.outside, app.address, "refused")
     lab.processes[-1].end(signal.SIGKILL)
     assert attempt(lab, lab.world.outside, app.address) == "refused"
+
+
+def test_what_was_refused_is_told_with_policy_and_pods(lab: AgentLab, app: App) -> None:
+    lab.put(deny_port(app.address.port))
+    becomes(lab, lab.world.pod, app.address, "refused")
+    becomes(lab, lab.world.outside, app.address, "refused")
+
+    def told(direction: str) -> dict[str, str]:
+        flows = [json.loads(line) for line in lab.http("GET", "/flows")[1].splitlines()]
+        return next((flow for flow in flows if flow["direction"] == direction), {})
+
+    out, arriving = (eventually(lambda way=way: told(way), way) for way in ("outbound", "inbound"))  # type: ignore[misc]
+    assert (out["policy"], out["reason"], out["event"]) == ("shop/no", "denied-by", "denied")
+    assert out["source_principal"] == "spiffe://cluster.local/ns/shop/sa/seller"
+    assert (out["source_pod"], out["destination_pod"]) == ("pod", "other")
+    assert arriving["destination_pod"] == "other"
+    assert "source_principal" not in arriving
+    metrics = lab.http("GET", "/metrics")[1]
+    assert 'ambient_policy_denials_total{policy="shop/no",reason="denied-by"}' in metrics
+
+
+def test_older_connections_and_new_ones_raise_no_alarm(lab: AgentLab, app: App) -> None:
+    lab.settled(lab.put(namespace("shop")))
+    old = lab.connect(lab.world.pod, lab.world.other, app.address.port)
+    assert old.recv(100)
+    lab.settled(lab.put(AMBIENT))
+    new = lab.connect(lab.world.pod, lab.world.other, app.address.port)
+    for client in (old, new):
+        client.sendall(b"data")
+        assert client.recv(100)
+        client.close()
+    counted_clear = json.loads(lab.http("GET", "/pods")[1])["counters"]["clear_text"]
+    assert counted_clear == {"out": 0, "in": 0}
