@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -47,6 +48,7 @@ class Follower:
         self._settled = settled
         self._clock = clock
         self._slice_began = 0.0
+        self._hurry = asyncio.Event()
         self.alive_at = 0.0
         self.events = 0
         self.opened = 0
@@ -56,12 +58,23 @@ class Follower:
         while True:
             ask = self.core.ask()
             if ask.delay_s:
-                await asyncio.sleep(ask.delay_s)
+                await self._pause(ask.delay_s)
             try:
                 await self._do(ask)
             except MeshError as error:
                 self.core.failed(error)
             self._settled()
+
+    def hurry(self) -> None:
+        """The server was heard by somebody else: do not wait any longer, if it is for that."""
+        if self.core.trouble and not self.core.forbidden:
+            self._hurry.set()
+
+    async def _pause(self, seconds: float) -> None:
+        self._hurry.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._hurry.wait()
 
     async def _do(self, ask: Ask) -> None:
         match ask.step:

@@ -76,7 +76,7 @@ class ListWatch:
     """One kind. `synced`: everything there is was known once. `trouble`: why it is not known now, "" when it is.
 
     `absent`: the kind is not installed. `forbidden`: we may not read it. `relists` and `stale` count lists after the
-    first, and events that came twice or too late.
+    first, and events that came twice or too late; `failures` those in a row.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class ListWatch:
         self._known: dict[str, str] = {}
         self._seen: set[str] = set()
         self._trust_versions = True
-        self._failures = 0
+        self.failures = 0
         self._garbage = 0
         self._denials = 0
         self._delay_s = 0.0
@@ -216,7 +216,7 @@ class ListWatch:
             return []
         self._place = 0
         self._denials += 1
-        self._failures = 0
+        self.failures = 0
         self._delay_s = self._pace.absent_s * (0.8 + 0.4 * self._random())
         if self._known and self._denials < _ABSENT_LIMIT:
             self.trouble = "not found although it was there before"
@@ -240,7 +240,7 @@ class ListWatch:
         elif lasted_s < self._pace.short_s:
             self._fail("the watch ended at once")
         else:
-            self._failures = 0
+            self.failures = 0
 
     def failed(self, error: MeshError) -> None:
         """A request failed, or a stream broke, or held what is none."""
@@ -248,8 +248,8 @@ class ListWatch:
         if isinstance(error, NotThere) and self._step is not Step.FIND:
             self._step, self._place = Step.FIND, 0
             self.trouble = str(error) if self._known else self.trouble
-            self._failures += 1
-            self._delay_s = self._backoff() if self._failures > 1 else 0.0
+            self.failures += 1
+            self._delay_s = self._backoff() if self.failures > 1 else 0.0
         elif isinstance(error, Expired):
             self._expired()
         elif self._step is Step.STREAM and isinstance(error, ApiInvalid):
@@ -315,13 +315,13 @@ class ListWatch:
             # Even a list whose pages grow too old between two of them has to end: the second time without pages.
             self._paged = self._paged and not self._continue
         self._begin_list()
-        self._failures += 1
-        self._delay_s = self._backoff() if self._failures > 1 else self._pace.first_s * self._random()
+        self.failures += 1
+        self._delay_s = self._backoff() if self.failures > 1 else self._pace.first_s * self._random()
 
     def _well(self) -> None:
         self.trouble = ""
         self.forbidden = False
-        self._failures = self._garbage = 0
+        self.failures = self._garbage = 0
 
     def _advance(self, version: str) -> None:
         if _later(version, self._version):
@@ -329,12 +329,13 @@ class ListWatch:
 
     def _fail(self, why: str) -> None:
         self.trouble = why
-        self._failures += 1
+        self.failures += 1
         self._delay_s = self._backoff()
 
     def _backoff(self) -> float:
-        most = min(self._pace.first_s * 2 ** min(self._failures, 30), self._pace.longest_s)
-        return float(most * (0.5 + 0.5 * self._random()))
+        most = min(self._pace.first_s * 2 ** min(self.failures, 30), self._pace.longest_s)
+        # Spread widely: of many that wait the first one finds out, and tells the others (`Follower.hurry`).
+        return float(most * (0.1 + 0.9 * self._random()))
 
     def _key(self, metadata: Mapping[str, Any]) -> str:
         name, namespace = metadata.get("name"), metadata.get("namespace", "")

@@ -55,6 +55,7 @@ class ApiSource:
         self._wake = asyncio.Event()
         self._ready = False
         self._said: dict[str, str] = {}
+        self._failing: set[str] = set()
         self.followers = {
             kind: Follower(
                 client,
@@ -149,23 +150,32 @@ class ApiSource:
         for kind, follower in self.followers.items():
             core = follower.core
             now = f"{kind} is not installed: waiting for it" if core.absent else core.trouble
-            # Said when it begins and when it ends, not at every attempt.
-            if now != self._said.get(kind, "") and now != "not asked yet":
-                self._tell(kind, now, forbidden=core.forbidden)
+            # Said when it begins and when it ends, not at every attempt, and not of what the next attempt mends.
+            if now != self._said.get(kind, "") and now != "not asked yet" and (core.failures != 1 or not now):
+                self._tell(kind, now, core)
         if self._changed or not self._revision:
             self._wake.set()
 
-    def _tell(self, kind: str, now: str, *, forbidden: bool) -> None:
-        before = self._said.get(kind, "")
-        self._said[kind] = now
-        if not now:
-            _log.info("%s is read again" if self._ready else "%s is read", kind)
-        elif forbidden:
-            _log.error("%s cannot be read, give our service account list and watch: %s", kind, now)
-        elif "not installed" in now:
+    def _tell(self, kind: str, now: str, core: ListWatch) -> None:
+        """Of kinds that cannot be read for the same time, the first and the last are named."""
+        before, self._said[kind] = self._said.get(kind, ""), now
+        if core.absent:
             _log.info("%s", now)
-        elif not before:
-            _log.warning("%s cannot be read now, what is known stays: %s", kind, now)
+        elif core.forbidden:
+            _log.error("%s cannot be read, give our service account list and watch: %s", kind, now)
+        elif now and not before:
+            _log.log(
+                logging.DEBUG if self._failing else logging.WARNING,
+                "%s cannot be read now, what is known stays: %s", kind, now,
+            )  # fmt: skip
+        if now and not core.absent:
+            self._failing.add(kind)
+        elif kind in self._failing:
+            self._failing.discard(kind)
+            for follower in self.followers.values():
+                follower.hurry()
+            if not self._failing:
+                _log.info("%s is read again, and everything with it", kind)
 
     def _take(self, change: Change) -> None:
         """Turn one change into a record; what is refused leaves the last good version of the same object."""

@@ -223,12 +223,42 @@ def test_trouble_is_said_once_when_it_begins_and_once_when_it_ends(caplog: pytes
     async def scenario(api: FakeApi, source: ApiSource, changes: AsyncIterator[Records]) -> None:
         await anext(changes)
         port = await api.go_away()
-        await eventually(lambda: source.followers["Pod"].core._failures > 5)
+        await eventually(lambda: source.followers["Pod"].core.failures > 5)
         await api.listen(port)
         await eventually(lambda: not any(f.core.trouble for f in source.followers.values()))
 
     with caplog.at_level(logging.INFO, logger="ambient.kube.api"):
         reading(scenario)
-    about = [record.getMessage() for record in caplog.records if record.getMessage().startswith("Pod ")]
-    assert len([line for line in about if "what is known stays" in line]) == 1
-    assert len([line for line in about if "is read" in line]) <= 2
+    lines = [record.getMessage() for record in caplog.records]
+    assert len([line for line in lines if "what is known stays" in line]) == 1
+    assert [line for line in lines if "everything with it" in line] == lines[-1:]
+
+
+def test_a_connection_that_is_lost_and_found_again_at_once_is_not_worth_a_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def scenario(api: FakeApi, source: ApiSource, changes: AsyncIterator[Records]) -> None:
+        await anext(changes)
+        await eventually(lambda: len(api.watchers) == len(KINDS))
+        api.break_watches()
+        await eventually(lambda: all(f.opened > 1 for f in source.followers.values()))
+
+    with caplog.at_level(logging.WARNING, logger="ambient.kube.api"):
+        reading(scenario)
+    assert caplog.records == []
+
+
+def test_when_one_kind_is_read_again_the_others_do_not_wait_out_their_time() -> None:
+    async def scenario(api: FakeApi, source: ApiSource, changes: AsyncIterator[Records]) -> None:
+        await anext(changes)
+        await eventually(lambda: len(api.watchers) == len(KINDS))
+        for follower in source.followers.values():
+            follower.core._pace = Pace(first_s=100, longest_s=100)
+        source.followers["Pod"].core._pace = PACE
+        port = await api.go_away()
+        await eventually(lambda: all(f.core.failures for f in source.followers.values()))
+        await eventually(lambda: source.followers["Pod"].core.failures > 2)
+        await api.listen(port)
+        await eventually(lambda: not any(f.core.trouble for f in source.followers.values()))
+
+    reading(scenario)
