@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from ambient.agent.converge import State, Tracked
 from ambient.agent.enrol import PodTarget
 from ambient.datapath import deny_rows
 from ambient.datapath.deny import DenyRow, Table
@@ -63,6 +64,14 @@ class Pods:
 
     captured: tuple[PodTarget, ...] = ()
     others: tuple[PodTarget, ...] = ()
+
+
+def pods_of(tracked: Collection[Tracked]) -> Pods:
+    """Those that are in, and those that are on their way."""
+    return Pods(
+        tuple(one.pod for one in tracked if one.state is State.ENROLLED),
+        tuple(one.pod for one in tracked if one.state in (State.WAITING, State.RELEASING)),
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from ambient.agent.host import Kubelet, installation, locator, node_root
 from ambient.agent.http import listen
 from ambient.agent.journal import Journal
 from ambient.agent.kernel import NodeKernel
-from ambient.agent.kernel_policy import KernelPolicy, Pods
+from ambient.agent.kernel_policy import KernelPolicy, Pods, pods_of
 from ambient.agent.metrics import Tally
 from ambient.agent.node import Starting, same_addresses
 from ambient.agent.owners import Owners
@@ -238,13 +238,7 @@ class Agent:
         self._look.set()
 
     def _pods_for_rows(self) -> Pods:
-        if not self._settings.kernel_policy:
-            return Pods()
-        tracked = self._convergence.tracked.values()
-        return Pods(
-            tuple(t.pod for t in tracked if t.state is State.ENROLLED),
-            tuple(t.pod for t in tracked if t.state in (State.WAITING, State.RELEASING)),
-        )
+        return pods_of(self._convergence.tracked.values()) if self._settings.kernel_policy else Pods()
 
     def _ztunnel_came(self, peer: Peer) -> None:
         self._owners.admit_ztunnel(peer.pid)
