@@ -6,7 +6,7 @@ holds, beside that, since which of its revisions it serves which generation of e
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from ambient.kube.objects import AuthorizationPolicy, Condition, PeerAuthentication, Record, Records
@@ -28,6 +28,18 @@ class Stream(Protocol):
 
 def is_policy(record: Record | None) -> bool:
     return isinstance(record, KINDS)
+
+
+class Sight:
+    """The pages of all replicas, looked through once. `silent`: one is missing, so nobody knows that everybody has
+    anything."""
+
+    def __init__(self, pages: Sequence[Mapping[str, Any]], *, silent: bool = False) -> None:
+        self.pages = [(page["nodes"], page["policies"]) for page in pages]
+        self.silent = silent
+        self.lowest = [min((node["acked"] for node in nodes.values()), default=None) for nodes, _ in self.pages]
+        self.refused = {name for nodes, _ in self.pages for node in nodes.values() for name in node["refuses"]}
+        self.nodes = len({node for nodes, _ in self.pages for node in nodes})
 
 
 class Acceptance:
@@ -65,34 +77,45 @@ class Acceptance:
             entry["refuses"].update(stream.nacks)
         return {"nodes": nodes, "policies": self._since}
 
-    def verdict(self, key: str, pages: Iterable[Mapping[str, Any]], *, silent: bool = False) -> Condition | None:
-        """Of the version that we know, by all these pages; None: there is no such policy. `silent`: a page is missing,
-        so nobody knows that everybody has it."""
+    def verdict(self, key: str, sight: Sight) -> Condition | None:
+        """Of the version that we know, as all replicas see it; None: there is no such policy."""
         known = self._since.get(key)
         if known is None:
             return None
+        name = key.split("/", 1)[1]
+        since = [_since(policies.get(key), known) for _, policies in sight.pages]
+        if not sight.silent and sight.nodes and name not in sight.refused and _all_have(since, sight.lowest):
+            return Condition(ENFORCED, "True", "Accepted", f"accepted by {sight.nodes} of {sight.nodes} nodes")
         taken: dict[str, bool] = {}
         refusals: dict[str, str] = {}
-        name = key.split("/", 1)[1]
-        for page in pages:
-            theirs = page["policies"].get(key)
-            same = theirs is not None and tuple(theirs[:2]) == known[:2]
-            for node, entry in page["nodes"].items():
+        for (nodes, _), revision in zip(sight.pages, since, strict=True):
+            for node, entry in nodes.items():
                 why = entry["refuses"].get(name)
                 if why is not None:
                     refusals[node] = str(why)
-                has = same and why is None and entry["acked"] >= theirs[2]
+                has = revision is not None and why is None and entry["acked"] >= revision
                 taken[node] = has and taken.get(node, True)
         count = f"accepted by {sum(taken.values())} of {len(taken)} nodes"
-        if not taken and not silent:
+        if not taken and not sight.silent:
             return Condition(ENFORCED, "Unknown", "NoNodes", "no node is connected")
         if refusals:
             shown = [f"{node} refuses it: {why}" for node, why in sorted(refusals.items())[:_SHOWN]]
             return Condition(ENFORCED, "False", "Refused", "; ".join([count, *shown]))
-        if silent:
+        if sight.silent:
             return Condition(ENFORCED, "Unknown", "Pending", f"{count}; another replica does not say how far its are")
-        if all(taken.values()):
-            return Condition(ENFORCED, "True", "Accepted", count)
         behind = sorted(node for node, has in taken.items() if not has)
         told = f"{count}; waiting for {', '.join(behind[:_SHOWN])}{' and others' if len(behind) > _SHOWN else ''}"
         return Condition(ENFORCED, "Unknown", "Pending", told)
+
+
+def _since(theirs: Sequence[Any] | None, known: tuple[str, int, int]) -> int | None:
+    """Since which of its revisions a replica serves the version that we know; None: it does not."""
+    return theirs[2] if theirs is not None and tuple(theirs[:2]) == known[:2] else None
+
+
+def _all_have(since: Sequence[int | None], lowest: Sequence[int | None]) -> bool:
+    """Replicas without nodes keep nobody waiting."""
+    return all(
+        least is None or (revision is not None and least >= revision)
+        for revision, least in zip(since, lowest, strict=True)
+    )

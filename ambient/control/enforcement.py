@@ -14,7 +14,7 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from ambient.control.acceptance import Acceptance, Stream
+from ambient.control.acceptance import Acceptance, Sight, Stream
 from ambient.kube.objects import Condition, Pod, Records
 from ambient.model.address import Endpoint
 
@@ -24,6 +24,8 @@ PATIENCE_S: Final = 2.0
 """How long "not yet" is worth nothing to say."""
 NOBODY_S: Final = 15.0
 """For so long after our start nobody is told that no node is connected: they are on their way back."""
+MOST_SLOW: Final = 30
+"""Policies that are looked at node by node in one turn."""
 ASK_S: Final = 1.0
 APP: Final = "ambient-control"
 
@@ -113,13 +115,16 @@ class Enforcement:
 
     def judge(self, others: Sequence[Mapping[str, Any]], *, silent: bool = False) -> None:
         """Look at what is open, with what other replicas say. `silent`: one of them does not answer."""
-        now, pages = self._clock(), [self.page(), *others]
+        now, sight, slow = self._clock(), Sight([self.page(), *others], silent=silent), 0
         for key, one in list(self._open.items()):
             if one.next_at > now:
                 continue
+            if slow >= MOST_SLOW:
+                break
             one.pause_s = min(one.pause_s * 1.5, SLOWEST_S)
             one.next_at = now + one.pause_s
-            found = self._acceptance.verdict(key, pages, silent=silent)
+            found = self._acceptance.verdict(key, sight)
+            slow += found is not None and found.status != "True"
             if found is None or found.status == "True":
                 del self._open[key]
             elif now < one.since + PATIENCE_S or (found.reason == "NoNodes" and now < self._began + NOBODY_S):

@@ -7,6 +7,7 @@ waits for nobody.
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -93,11 +94,14 @@ class Reconciler:
             return
         self.failure = ""
         changes = self._serve(derived, records.revision)
-        first = self._seen is None
+        first = self.observed < 0
         self._seen, self.observed = stamp, records.revision
         self.writers = writers
         self._discovery.changed()
         self._count(records, time.perf_counter() - started)
+        if first:
+            # All this stays: nobody has to look for cycles in it again and again while others wait.
+            gc.freeze()
         level = logging.INFO if changes or first else logging.DEBUG
         _log.log(level, "revision %d: %d resources changed", records.revision, changes)
         # Let the streams write before the slower work on files begins.

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ambient.control.acceptance import Acceptance
+from ambient.control.acceptance import Acceptance, Sight
 from ambient.errors import InvalidInput
 from ambient.kube.objects import Records, RefusedObject
 from tests.support.acceptance import KEY, Stream, records
 
 
 def said(one: Acceptance, *pages: Mapping[str, Any], silent: bool = False) -> tuple[str, str, str]:
-    found = one.verdict(KEY, pages, silent=silent)
+    found = one.verdict(KEY, Sight(pages, silent=silent))
     assert found is not None
     return found.status, found.reason, found.message
 
@@ -94,7 +94,13 @@ def test_what_is_gone_or_refused_has_no_verdict() -> None:
     refused = RefusedObject("AuthorizationPolicy", "shop", "deny", InvalidInput("x"), stands=True)
     stands = records(8)
     one.hear(Records(8, stands.by_key, (refused,), changed=frozenset({KEY})))
-    assert one.verdict(KEY, [one.page([])]) is None
+    assert one.verdict(KEY, Sight([one.page([])])) is None
     one.hear(records(9))
     one.hear(Records(10, {}, changed=frozenset({KEY})))
-    assert one.verdict(KEY, [one.page([])]) is None
+    assert one.verdict(KEY, Sight([one.page([])])) is None
+
+
+def test_a_replica_without_nodes_keeps_nobody_waiting() -> None:
+    one, two = Acceptance(), Acceptance()
+    one.hear(records(7))
+    assert said(one, one.page([("n1", Stream(7))]), two.page([]))[0] == "True"
