@@ -89,7 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     label.add_argument("kind", choices=("namespace", "node"))
     label.add_argument("object", metavar="NAME")
     label.add_argument("changes", nargs="+", metavar="KEY=VALUE|KEY-", type=_label)
-    label.add_argument("--overwrite", action="store_true", help="accepted for kubectl's sake; it always does")
+    label.add_argument("--overwrite", action="store_true", help="change labels that have another value")
     waits(label)
     lab_read.add_verbs(verb)
     reboot = verb("reboot", "a node crashes and comes back", "ambient lab reboot n1")
@@ -192,7 +192,7 @@ def delete(env: Env, args: argparse.Namespace) -> int:
 
 def label(env: Env, args: argparse.Namespace) -> int:
     lab = Lab(args.names)
-    env.line(str(lab.label(args.kind.capitalize(), args.object, args.changes)))
+    env.line(str(lab.label(args.kind.capitalize(), args.object, args.changes, overwrite=args.overwrite)))
     return Exit.OK if _wait(env, lab, args) else Exit.FAILURE
 
 

@@ -149,12 +149,21 @@ def _difference(old: Any, new: Any, path: str) -> str:
     return "" if old == new else path
 
 
-def labelled(live: Mapping[str, Any], record: Record, changes: Iterable[str]) -> dict[str, Any]:
-    """`live` with KEY=VALUE set and KEY- removed; raises InvalidInput (from the parser) for an invalid label."""
+def labelled(
+    live: Mapping[str, Any], record: Record, changes: Iterable[str], *, overwrite: bool = False
+) -> dict[str, Any]:
+    """`live` with KEY=VALUE set and KEY- removed; raises InvalidInput (from the parser) for an invalid label, Refused
+    for one that has another value, unless it is to `overwrite`."""
     labels = dict((live["metadata"].get("labels") or {}).items())
     for change in changes:
         key, separator, value = change.partition("=")
         if separator:
+            if labels.get(key, value) != value and not overwrite:
+                raise Refused(
+                    f"{record.kind} {record.name}",
+                    f"metadata.labels[{key}]",
+                    f"is {labels[key]!r}; --overwrite changes it",
+                )
             labels[key] = value
         else:
             labels.pop(change.removesuffix("-"), None)

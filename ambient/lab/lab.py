@@ -198,14 +198,14 @@ class Lab:
         changes.append(cluster.remember(parsed))
         return Outcome(shown(record), "configured")
 
-    def label(self, kind: str, name: str, changes: list[str]) -> Outcome:
+    def label(self, kind: str, name: str, changes: list[str], *, overwrite: bool = False) -> Outcome:
         """Set or remove labels of a cluster-wide object; raises InvalidInput or Refused."""
         with self.locked():
             key = record_key(kind, "", name)
             live, record = self.stored(key), self.folder.records().by_key.get(key)
             if live is None or record is None:
                 raise Refused(f'{kind.lower()}s "{name}" not found')
-            raw = labelled(live, record, changes)
+            raw = labelled(live, record, changes, overwrite=overwrite)
             if (raw["metadata"].get("labels") or {}) == (live["metadata"].get("labels") or {}):
                 return Outcome(shown(record), "not labeled")
             self.folder.put([parse_object(raw, "label")])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Final
 
 from ambient.errors import MeshError
 from ambient.kube.objects import Node, Pod, Record, Records, RefusedObject, Service
@@ -12,6 +14,9 @@ from ambient.lab.lab import Lab
 from ambient.lab.mesh import is_enrolled, wants_mesh
 from ambient.lab.process import saved_mark
 from ambient.lab.sync import control_get
+
+_MEANING: Final = MappingProxyType({126: ": its command cannot be run", 127: ": its command was not found"})
+"""Exit codes of a shell that could not begin."""
 
 
 def status(lab: Lab) -> dict[str, Any]:
@@ -95,10 +100,24 @@ def _pod(lab: Lab, pod: Pod, records: Records, pids: list[int]) -> dict[str, Any
         "mesh": mesh_state(pod, records),
         "restarts": sum(int(container.get("restartCount", 0)) for container in containers),
         "containers": containers,
-        "message": raw.get("message", ""),
+        "message": raw.get("message", "") or why_not(containers),
         "netns": lab.names.node(pod.node_name) if pod.host_network else lab.names.pod(pod.namespace, pod.name),
         "pids": pids,
     }
+
+
+def why_not(containers: Iterable[Mapping[str, Any]]) -> str:
+    """Why the first container that does not run does not, and how it ended last; "" when there is none."""
+    for container in containers:
+        state = container.get("state", {})
+        ended = state.get("terminated") or container.get("lastState", {}).get("terminated") or {}
+        reason = (state.get("waiting") or state.get("terminated") or {}).get("reason", "")
+        if ended and reason not in ("", "Completed"):
+            code = ended.get("exitCode")
+            return f"{reason}, exit code {code}{_MEANING.get(code, '')}"
+        if reason.startswith("StartError"):
+            return str(reason)
+    return ""
 
 
 def mesh_state(pod: Pod, records: Records) -> str:
@@ -152,9 +171,11 @@ def table(state: dict[str, Any]) -> str:
         ]
         for pod in state["pods"]
     ]
+    stuck = [f"pod {pod['namespace']}/{pod['name']}: {pod['message']}" for pod in state["pods"] if pod.get("message")]
     services = [["NAMESPACE", "SERVICE", "ADDRESSES", "PORTS"]]
     services += [[s["namespace"], s["name"], " ".join(s["ips"]), " ".join(s["ports"])] for s in state["services"]]
     blocks = [head, *(_columns(block) for block in (rows, pods, services) if len(block) > 1)]
+    blocks += ["\n".join(stuck)] if stuck else []
     blocks += [f"refused {r['object']}: {r['error']}" for r in state["refused"]]
     return "\n\n".join(blocks)
 

@@ -86,7 +86,7 @@ class LabUnderTest:
         return self.must("delete", "-f", "-", text=text)
 
     def label(self, namespace: str, *changes: str) -> str:
-        return self.must("label", "namespace", namespace, *changes)
+        return self.must("label", "namespace", namespace, *changes, "--overwrite")
 
     def exec(self, pod: str, *command: str, text: str = "", timeout_s: float = 30) -> Done:
         return self.run("exec", pod, "--", *command, text=text, timeout_s=timeout_s)

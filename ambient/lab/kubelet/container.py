@@ -49,13 +49,16 @@ class ContainerState:
             state = {"terminated": {"exitCode": self.exit_code, "reason": self.reason}}
         else:
             state = {"waiting": {"reason": self.reason or "ContainerCreating"}}
-        return {
+        raw = {
             "name": name,
             "ready": self.ready,
             "started": self.started,
             "restartCount": self.restarts,
             "state": state,
         }
+        if self.restarts:
+            raw["lastState"] = {"terminated": {"exitCode": self.exit_code}}
+        return raw
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,9 +127,18 @@ def test_a_service_gets_the_families_it_asks_for(spec: dict[str, Any], versions:
 def test_labels_are_set_removed_and_checked() -> None:
     live = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a", "labels": {"x": "1", "y": "1"}}}
     record = parse_object(live, "t")
-    assert labelled(live, record, ["x=2", "y-", "z="])["metadata"]["labels"] == {"x": "2", "z": ""}
+    changed = labelled(live, record, ["x=2", "y-", "z="], overwrite=True)
+    assert changed["metadata"]["labels"] == {"x": "2", "z": ""}
     with pytest.raises(InvalidInput):
-        labelled(live, record, ["x=not valid"])
+        labelled(live, record, ["z=not valid"])
+
+
+def test_a_label_with_another_value_is_changed_only_when_that_is_said() -> None:
+    live = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a", "labels": {"x": "1"}}}
+    record = parse_object(live, "t")
+    assert labelled(live, record, ["x=1", "y=2"])["metadata"]["labels"] == {"x": "1", "y": "2"}
+    with pytest.raises(Refused, match=r"labels\[x\].*'1'.*--overwrite"):
+        labelled(live, record, ["y=2", "x=2"])
 
 
 def test_objects_are_named_as_kubectl_names_them() -> None:

@@ -20,6 +20,7 @@ from ambient.lab.addresses import Plan
 from ambient.lab.admission import Cluster
 from ambient.lab.components import components
 from ambient.lab.endpoints import backends, target_port
+from ambient.lab.kubelet.container import ContainerState
 from ambient.lab.kubelet.node import node_routes
 from ambient.lab.kubelet.pod import hosts, resolv_conf
 from ambient.lab.mesh import is_enrolled, wants_mesh
@@ -28,7 +29,7 @@ from ambient.lab.network import veth_name
 from ambient.lab.process import Mark, alive, saved_mark, start_time
 from ambient.lab.run import run
 from ambient.lab.settings import LabSettings, load, read_json, write_atomically
-from ambient.lab.status import mesh_state, table
+from ambient.lab.status import mesh_state, table, why_not
 from ambient.lab.supervisor import MAX_BACKOFF_S, backoff_s
 from ambient.lab.teardown import remains
 
@@ -248,6 +249,24 @@ def test_of_a_lab_that_never_was_nothing_remains() -> None:
     assert remains(Names("never-made-in-any-test")) == []
 
 
+@pytest.mark.parametrize(
+    ("state", "why"),
+    [
+        (ContainerState(running=True, restarts=2, exit_code=127), ""),
+        (ContainerState(), ""),
+        (ContainerState(ended=True, exit_code=0, reason="Completed"), ""),
+        (ContainerState(ended=True, exit_code=3, reason="Error"), "Error, exit code 3"),
+        (ContainerState(reason="StartError: no"), "StartError: no"),
+        (
+            ContainerState(restarts=3, exit_code=127, reason="CrashLoopBackOff"),
+            "CrashLoopBackOff, exit code 127: its command was not found",
+        ),
+    ],
+)
+def test_a_pod_that_does_not_run_says_why(state: ContainerState, why: str) -> None:
+    assert why_not([ContainerState(running=True).raw("one"), state.raw("two")]) == why
+
+
 def test_the_table_shows_every_pod_and_what_is_refused() -> None:
     pod = {"namespace": "a", "name": "x", "node": "n1", "phase": "Running", "ready": True, "restarts": 3}
     state = {
@@ -259,3 +278,5 @@ def test_the_table_shows_every_pod_and_what_is_refused() -> None:
     lines = table(state).splitlines()
     assert "a          x    n1    Running  yes    3         10.0.0.2 fd00::2  enrolled" in lines
     assert "refused Pod/a/bad: why not" in lines
+    state["pods"] = [{**pod, "ips": [], "mesh": "out", "message": "CrashLoopBackOff, exit code 1"}]
+    assert "pod a/x: CrashLoopBackOff, exit code 1" in table(state).splitlines()
