@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
@@ -16,7 +17,7 @@ from ambient.kube.objects import Node, Pod
 from ambient.kube.records import Record
 from ambient.lab.apply import shown
 from ambient.lab.lab import Lab, Outcome, require_root
-from ambient.lab.names import DEFAULT_LAB, Names, lab_name
+from ambient.lab.names import Names, default_lab, lab_name
 from ambient.lab.sync import wait_acknowledged, wait_gone
 from ambient.lab.teardown import down, remains
 
@@ -67,7 +68,8 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        added.add_argument("--name", default=DEFAULT_LAB, metavar="LAB", help=f"which lab (default: {DEFAULT_LAB})")
+        usual = default_lab(os.environ)
+        added.add_argument("--name", default=usual, metavar="LAB", help=f"which lab (default: {usual})")
         return added
 
     def waits(parser: argparse.ArgumentParser) -> None:

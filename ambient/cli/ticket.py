@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,7 +23,7 @@ from ambient.kube.networking import WorkloadGroup
 from ambient.kube.objects import parse_object, record_key, resources
 from ambient.kube.resource import Resource
 from ambient.lab.lab import Lab
-from ambient.lab.names import DEFAULT_LAB, Names, lab_name
+from ambient.lab.names import Names, default_lab, lab_name
 from ambient.model.address import DISCOVERY_PORT
 from ambient.settings import duration, target
 
@@ -73,19 +74,18 @@ def run(env: Env, args: argparse.Namespace) -> int:
         raise Usage("--ttl", repr(args.ttl), "expected more than nothing and at most 168h")
     root = args.root.read_text() if args.root else ""
     wanted = Wanted(namespace, group, env.now(), life_s, control, root)
-    lab = _lab(args)
+    lab = _lab(args, env.environ)
     ticket = in_lab(lab, wanted) if lab is not None else asyncio.run(_in_cluster(api(args, env.environ), wanted))
     env.line(ticket.text)
     return Exit.OK
 
 
-def _lab(args: argparse.Namespace) -> Lab | None:
+def _lab(args: argparse.Namespace, environ: Mapping[str, str]) -> Lab | None:
     """The lab that the options mean, None for a cluster."""
     if args.name is not None:
         return Lab(Names(lab_name(args.name)))
-    if args.context or args.kubeconfig or not Names(DEFAULT_LAB).folder.exists():
-        return None
-    return Lab(Names(DEFAULT_LAB))
+    usual = Names(lab_name(default_lab(environ)))
+    return None if args.context or args.kubeconfig or not usual.folder.exists() else Lab(usual)
 
 
 def in_lab(lab: Lab, wanted: Wanted) -> Ticket:

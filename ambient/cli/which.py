@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from ambient.cli.env import Usage
 from ambient.cli.reach import HostReach, LabReach, Reach
 from ambient.errors import InvalidInput
-from ambient.lab.names import DEFAULT_LAB, Names, lab_name
+from ambient.lab.names import Names, default_lab, lab_name
 
 if TYPE_CHECKING:
     from ambient.kube.api.client import ApiClient
@@ -41,8 +41,9 @@ def reach(args: argparse.Namespace, environ: Mapping[str, str] = os.environ) -> 
         return LabReach(args.name)
     if args.context or args.kubeconfig:
         return _cluster(args, environ)
-    if Names(DEFAULT_LAB).folder.exists():
-        return LabReach(DEFAULT_LAB)
+    usual = Names(lab_name(default_lab(environ)))
+    if usual.folder.exists():
+        return LabReach(usual.lab)
     if environ.get("KUBECONFIG") or ("NODE_NAME" not in environ and _usual(environ).exists()):
         return _cluster(args, environ)
     return HostReach(environ.get("NODE_NAME") or socket.gethostname())

@@ -7,6 +7,7 @@ name holds no dot, so no lab's namespaces can be taken for another's (`a` and `a
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,7 @@ NETNS_DIR: Final = Path("/run/netns")
 BPFFS: Final = Path("/sys/fs/bpf/ambient")
 """The agents' pins, one folder per lab below."""
 DEFAULT_LAB: Final = "lab"
+"""What a lab is called that nobody named; AMBIENT_LAB overrides it."""
 SYSTEM_NAMESPACES: Final = ("default", "kube-system", "istio-system", "ambient-system")
 COMPONENTS: Final = ("kubelet", "agent", "ztunnel")
 """What runs on each node; `control` runs once."""
@@ -26,6 +28,11 @@ MAX_NAME: Final = 255
 """Bytes in a file name, hence in the name of a network namespace."""
 
 _LAB = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?")
+
+
+def default_lab(environ: Mapping[str, str]) -> str:
+    """The lab that is meant where none is named."""
+    return environ.get("AMBIENT_LAB") or DEFAULT_LAB
 
 
 def lab_name(text: str) -> str:
