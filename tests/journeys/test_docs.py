@@ -14,7 +14,7 @@ ALL = [block for document in DOCUMENTS if (ROOT / document).exists() for block i
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("document", ["docs/quickstart.md"])
+@pytest.mark.parametrize("document", ["README.md", "docs/quickstart.md"])
 def test_a_newcomer_gets_through_with_the_lab(document: str) -> None:
     names = Names(lab_name(f"docs-{secrets.token_hex(3)}"))
     try:
