@@ -114,7 +114,7 @@ def why_not(containers: Iterable[Mapping[str, Any]]) -> str:
         reason = (state.get("waiting") or state.get("terminated") or {}).get("reason", "")
         if ended and reason not in ("", "Completed"):
             code = ended.get("exitCode")
-            return f"{reason}, exit code {code}{_MEANING.get(code, '')}"
+            return f"{reason}, exit code {code}{_MEANING.get(code or 0, '')}"
         if reason.startswith("StartError"):
             return str(reason)
     return ""
