@@ -348,29 +348,3 @@ def link_program(path: Path) -> int:
 def program_id(path: Path) -> int:
     with opened(path) as program:
         return int(struct.unpack_from("II", _info(program, _PROG_INFO_SIZE, str(path)), 0)[1])
-
-
-def ensure_bpffs(path: Path) -> None:
-    """Mount bpffs on /sys/fs/bpf if `path` lies below it and nothing is mounted there.
-
-    Raises KernelError when `path` is on another kind of file system and so cannot hold pins.
-    """
-    root = Path("/sys/fs/bpf")
-    if _filesystem(path) != "bpf" and root in (path, *path.parents):
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.mount(b"bpf", os.fsencode(root), b"bpf", 0, None) != 0:
-            raise KernelError("cannot mount bpffs", str(root), os.strerror(ctypes.get_errno()))
-    if _filesystem(path) != "bpf":
-        raise KernelError("not a bpffs", str(path), "pins can only live on a mounted bpffs, usually /sys/fs/bpf")
-
-
-def _filesystem(path: Path) -> str:
-    """The type of the file system that `path` is or would be on."""
-    kinds = {}
-    for line in Path("/proc/self/mountinfo").read_text().splitlines():
-        fields = line.split(" ")
-        kinds[fields[4]] = fields[fields.index("-") + 1]
-    for candidate in (path, *path.parents):
-        if str(candidate) in kinds:
-            return kinds[str(candidate)]
-    return ""

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from ambient.datapath import bpfsys, btf, cgroups, sources
+from ambient.datapath.bpffs import ensure_bpffs
 from ambient.datapath.hooks import HOOKS, Attach, Hook, Side
 from ambient.datapath.maps import MAPS, Maps, Option
 from ambient.errors import InvalidInput, KernelError, Unavailable
@@ -65,7 +66,7 @@ def load(bpffs: Path, loader: Loader = "auto") -> Loaded:
     chosen = _choose(loader)
     directory = sources.source_directory()
     tag = sources.version(directory)
-    bpfsys.ensure_bpffs(bpffs)
+    ensure_bpffs(bpffs)
     (bpffs / MAPS).mkdir(parents=True, exist_ok=True)
     (bpffs / PROGRAMS).mkdir(exist_ok=True)
     (bpffs / PODS).mkdir(exist_ok=True)

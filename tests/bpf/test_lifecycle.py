@@ -15,6 +15,7 @@ from typing import Literal
 import pytest
 
 from ambient.datapath import bpfsys, btf, programs, sources
+from ambient.datapath.bpffs import ensure_bpffs
 from ambient.datapath.hooks import HOOKS
 from ambient.datapath.layout import Flag, PodRow
 from ambient.datapath.maps import Maps
@@ -77,7 +78,7 @@ def test_an_upgrade_exchanges_the_programs_under_running_traffic(bench: Bench, v
 @pytest.mark.parametrize("loader", ["bcc", "object"])
 def test_a_loader_that_is_killed_leaves_nothing_half_done(scratch: Path, tmp_path: Path, loader: Loader) -> None:
     """Killed as soon as it has pinned something; the next load cleans up and succeeds."""
-    bpfsys.ensure_bpffs(scratch)
+    ensure_bpffs(scratch)
     (scratch / "maps").mkdir(parents=True)
     loading = scratch / "loading-1"
     loading.mkdir()
