@@ -37,6 +37,7 @@ from ambient.control.kube_metrics import SourceCollector
 from ambient.control.log import set_up_logging
 from ambient.control.metrics import ControlMetrics
 from ambient.control.reconcile import WRITER, Reconciler
+from ambient.control.refusals import RefusalEvents
 from ambient.control.settings import ControlSettings, read_control_settings
 from ambient.control.sync import sync_page, syncz_page
 from ambient.control.trust import Trust
@@ -121,6 +122,9 @@ class ControlPlane:
                 port=lambda: self.http_port,
             )
             self.reconciler.listeners.append(self.enforcement.hear)
+            if self.trust.events is not None:
+                refusals = RefusalEvents(self.trust.events.say, self._source.leading)
+                self.reconciler.listeners.append(refusals.hear)
         if self.trust.bundles is not None:
             self.reconciler.listeners.append(self.trust.bundles.hear)
             self.metrics.bundles(self.trust.bundles)

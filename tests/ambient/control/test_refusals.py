@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from ambient.control.refusals import with_refusals
+from ambient.control.refusals import RefusalEvents, with_refusals
 from ambient.errors import InvalidInput
-from ambient.kube.objects import AuthorizationPolicy, Condition, PeerAuthentication, RefusedObject
+from ambient.kube.api.events import Regarding
+from ambient.kube.objects import AuthorizationPolicy, Condition, PeerAuthentication, Records, RefusedObject
 
 PEER = PeerAuthentication(name="p", namespace="shop")
 POLICY = AuthorizationPolicy(name="a", namespace="shop")
@@ -33,3 +34,21 @@ def test_of_what_others_write_nothing_is_said() -> None:
 
 def test_a_policy_without_words_has_room_for_the_nodes() -> None:
     assert with_refusals((), SAID, [PEER.key, POLICY.key]) == {**SAID, PEER.key: ()}
+
+
+def test_each_refused_version_is_one_event_of_the_object_from_the_one_that_writes() -> None:
+    said: list[tuple[Regarding, str]] = []
+    leads = False
+    events = RefusalEvents(lambda about, _reason, note, _action: said.append((about, note)), lambda: leads)
+    odd = RefusedObject("Pod", "shop", "x", InvalidInput("object", "spec", "is odd"), {"metadata": {"uid": "u"}})
+    worse = RefusedObject("Pod", "shop", "x", InvalidInput("object", "spec", "is worse"))
+    events.hear(Records(1, {}, (odd,)))
+    assert said == []
+    leads = True
+    for _ in range(3):
+        events.hear(Records(1, {}, (odd,)))
+    assert said == [(Regarding("v1", "Pod", "x", "shop", "u"), "spec: is odd; it has no effect until then")]
+    events.hear(Records(2, {}, (worse,)))
+    events.hear(Records(3, {}))
+    events.hear(Records(4, {}, (odd,)))
+    assert [note.partition(";")[0] for _, note in said] == ["spec: is odd", "spec: is worse", "spec: is odd"]

@@ -127,6 +127,10 @@ def test_any_object_that_is_refused_says_why_until_it_is_good(tmp_path: Path) ->
         assert "SIDEWAYS" in refused["message"]
         assert "last good version stays" in refused["message"]
         assert "ambient.mesh/Enforced" not in said()
+        await until(lambda: api._objects.get(api.collection("Event")))
+        (event,) = api._objects[api.collection("Event")].values()
+        assert (event["regarding"]["name"], event["reason"], event["type"]) == ("p", "Refused", "Warning")
+        assert "SIDEWAYS" in event["note"]
         api.put({**peers(3, "PERMISSIVE"), "status": {"conditions": list(said().values())}})
         await until(lambda: said().keys() == {"ambient.mesh/Enforced"})
 
