@@ -40,6 +40,8 @@ from ambient.model.address import IpAddress
 READ_S: Final = 10.0
 MARGIN_S: Final = 1.0
 """The answer is given this much before the plugin stops waiting."""
+FRESH_S: Final = 3.0
+"""How long the API server is waited for where what is known would do."""
 _LEAVING_S: Final = 4.0
 _UNSURE: Final = frozenset({NotEnrolled.NOT_LABELLED, NotEnrolled.UNREADABLE})
 """Verdicts that a change on its way to us could turn."""
@@ -88,14 +90,16 @@ class Node(Protocol):
 
 
 class PodStarts:
-    """`passing` are the namespaces whose pods are never held. `told` counts answers by command and result."""
+    """`passing` are the namespaces whose pods are never held. `told` counts answers ("ADD held")."""
 
-    def __init__(self, node: Node, sandboxes: Sandboxes, passing: frozenset[str], root: Path) -> None:
+    def __init__(
+        self, node: Node, sandboxes: Sandboxes, passing: frozenset[str], root: Path, told: Counter[str] | None = None
+    ) -> None:
         self._node = node
         self._sandboxes = sandboxes
         self._passing = passing
         self._root = root
-        self.told: Counter[tuple[str, str]] = Counter()
+        self.told = Counter() if told is None else told
 
     async def answer(self, request: Request) -> Answer:
         """Never raises MeshError: what goes wrong is in the answer."""
@@ -108,7 +112,7 @@ class PodStarts:
                     answer = self._check(request, request.pod)
         if request.pod is not None and request.command == "DEL":
             await self._del(request, request.pod)
-        self.told[request.command, "held" if answer.code else "passed"] += 1
+        self.told[f"{request.command} {'held' if answer.code else 'passed'}"] += 1
         return answer
 
     # --- ADD
@@ -143,8 +147,9 @@ class PodStarts:
         judged = self._node.judge(pod, request.addresses)
         if judged is None or judged.verdict in _UNSURE:
             try:
-                afresh = await self._node.judge_afresh(pod, request.addresses)
-            except Unavailable:
+                async with asyncio.timeout(None if judged is None else FRESH_S):
+                    afresh = await self._node.judge_afresh(pod, request.addresses)
+            except (Unavailable, TimeoutError):
                 if judged is None or judged.verdict is NotEnrolled.UNREADABLE:
                     raise
                 afresh = judged

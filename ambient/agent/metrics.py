@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -33,6 +34,7 @@ class Tally:
 
     cut: dict[str, int] = field(default_factory=dict)
     repairs: dict[str, int] = field(default_factory=dict)
+    cni: collections.Counter[str] = field(default_factory=collections.Counter)
 
     def count_cut(self, why: str, number: int) -> None:
         self.cut[why] = self.cut.get(why, 0) + number
@@ -92,6 +94,13 @@ def render(reading: Reading) -> str:
         reading.tally.repairs,
     )
     lines += _judged(reading.judged)
+    lines += _family(
+        "ambient_agent_cni_answers_total",
+        "What the container runtime's calls were answered, by command.",
+        "counter",
+        "answer",
+        reading.tally.cni,
+    )
     for name, text, kind, value in (
         ("ambient_agent_enrolment_failures_total", "Failed attempts to move a pod.", "counter", reading.failures),
         (

@@ -31,16 +31,15 @@ def pod_uid(cgroups: str) -> str | None:
     Known layouts: cgroupfs ("/kubepods/besteffort/pod<uid>/<container>"), systemd
     ("kubepods-besteffort-pod<uid with _>.slice/cri-containerd-<id>.scope", "crio-<id>.scope"), containerd's
     "<slice>:cri-containerd:<id>", each in cgroup v1, v2 or both, below any parent (a node that is a container itself).
-    The innermost pod counts.
+    Of several in one path the outermost counts, since a pod may make groups below its own, and call them as it likes;
+    hierarchies that do not agree tell nothing.
     """
-    found = None
+    uids = set()
     for line in cgroups.splitlines():
-        path = line.split(":", 2)[-1]
-        for match in _POD.finditer(path):
-            found = match["uid"].replace("_", "-")
-        if found is not None:
-            return found
-    return None
+        match = _POD.search(line.split(":", 2)[-1])
+        if match is not None:
+            uids.add(match["uid"].replace("_", "-"))
+    return uids.pop() if len(uids) == 1 else None
 
 
 @dataclass(frozen=True, slots=True)

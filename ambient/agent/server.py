@@ -137,7 +137,9 @@ class Agent:
             lambda: self._ztunnels.pending,
             self._custody.lacks,
         )
-        self._starts = PodStarts(self._starting, self._sandboxes, settings.passing_namespaces, node_root(settings))
+        self._starts = PodStarts(
+            self._starting, self._sandboxes, settings.passing_namespaces, node_root(settings), self._tally.cni
+        )
         self._installation = installation(settings)
         self._older = OlderConnections(
             self._kernel, self._journal, self._applier.open, self._policies.judge_of, self._tally, self._lookers

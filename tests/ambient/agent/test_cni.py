@@ -35,6 +35,7 @@ class FakeNode:
         self.known: Judged | None = IN
         self.stored: Judged | MeshError | None = None
         self.asked = 0
+        self.hangs = False
         self.serves = True
         self.uncertified: set[str] = set()
         self.pods: dict[str, Tracked] = {}
@@ -60,6 +61,8 @@ class FakeNode:
 
     async def judge_afresh(self, pod: PodName, addresses: object) -> Judged | None:
         self.asked += 1
+        if self.hangs:
+            await asyncio.Event().wait()
         if isinstance(self.stored, MeshError):
             raise self.stored
         return self.stored
@@ -191,6 +194,16 @@ def test_with_the_api_away_the_known_pass_and_the_unknown_are_held(node: FakeNod
     assert (answer.code, "is away" in answer.message) == ((0, False) if known else (11, True))
 
 
+def test_an_api_server_that_does_not_answer_holds_nobody_who_is_known(
+    node: FakeNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cni, "FRESH_S", 0.05)
+    node.known, node.hangs = OUT, True
+    assert answered(node, request()) == [Answer(0)]
+    node.known = None
+    assert answered(node, request())[0].code == 11
+
+
 def test_a_pod_that_is_nowhere_is_held(node: FakeNode) -> None:
     node.known = node.stored = None
     assert "no such pod" in answered(node, request())[0].message
@@ -286,7 +299,7 @@ async def spoken(path: Path, sent: bytes) -> bytes:
 def test_the_socket_answers_in_the_frame_of_the_plugin(node: FakeNode) -> None:
     async def work(path: Path, made: PodStarts) -> None:
         assert await spoken(path, frame(*GOOD)) == bytes(8)
-        assert made.told == {("ADD", "passed"): 1}
+        assert made.told == {"ADD passed": 1}
 
     served(node, work)
 

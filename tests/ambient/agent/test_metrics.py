@@ -41,6 +41,7 @@ def test_reasons_are_grouped_by_what_was_done() -> None:
 def test_the_text_is_what_prometheus_reads() -> None:
     tally = Tally()
     tally.count_cut("policy", 2)
+    tally.cni["ADD held"] = 3
     tally.count_repair("link")
     tally.count_repair("link")
     samples = {
@@ -54,6 +55,7 @@ def test_the_text_is_what_prometheus_reads() -> None:
     assert samples[("ambient_agent_pods", (("state", "enrolled"),))] == 2
     assert samples[("ambient_agent_connections_cut_total", (("why", "policy"),))] == 2
     assert samples[("ambient_agent_repairs_total", (("what", "link"),))] == 2
+    assert samples[("ambient_agent_cni_answers_total", (("answer", "ADD held"),))] == 3
     assert samples[("ztunnel_connected", ())] == 1
     assert samples[("ambient_agent_enrolment_failures_total", ())] == 5
     assert samples[("ambient_agent_policies_known", ())] == 1

@@ -33,7 +33,7 @@ LAYOUTS = {
         f"0::/docker/{CONTAINER}/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-pod{SNAKE}.slice/cri-containerd-x.scope"
     ),
     "as another cgroup namespace sees it": f"0::/../../../kubepods/besteffort/pod{UID}/{CONTAINER}",
-    "a node in a pod: the inner one": f"0::/kubepods/pod{OTHER}/{CONTAINER}/kubepods/besteffort/pod{UID}/{CONTAINER}",
+    "a group that the pod made below its own": f"0::/kubepods/pod{UID}/{CONTAINER}/kubepods/pod{OTHER}/x",
     "deeper than the container": f"0::/kubepods/pod{UID}/{CONTAINER}/init/worker",
 }
 NO_POD = {
@@ -45,6 +45,7 @@ NO_POD = {
     "a longer uid": f"0::/kubepods/pod{UID}0/x",
     "mixed signs": f"0::/kubepods/pod{UID.replace('-', '_', 1)}/x",
     "a word that ends in pod": f"0::/tripod{UID}/x",
+    "hierarchies that do not agree": f"4:memory:/kubepods/pod{UID}/x\n0::/kubepods/pod{OTHER}/x",
     "CRI-O's monitor": f"0::/system.slice/crio-conmon-{CONTAINER}.scope",
     "letters outside": f"0::/kubepods/pod{UID.replace('a', 'g')}/x",
 }
