@@ -25,15 +25,17 @@ from bench.judging import judging
 from bench.judging import lines as judging_lines
 from bench.mesh import known
 from bench.mesh import lines as mesh_lines
+from bench.refuse import lines as refuse_lines
+from bench.refuse import refuse
 from bench.report import case_json, case_lines, machine, markdown
 from bench.scale import knowing
 from bench.world import World, world
 
 FEWEST_ROUNDS: Final = 7
-EXTRA: Final = ("memory", "judging", "mesh", "scale", "workloads", "fair")
+EXTRA: Final = ("memory", "judging", "mesh", "scale", "workloads", "fair", "refuse")
 """Measured once and not in rounds: PSS of every process, judging many policies, a director and every process that
 knows many workloads, a control plane with a large cluster before it; and what a pod that floods its node costs the
-others."""
+others; and what it costs that the kernel refuses what policy denies."""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -163,6 +165,11 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
             found["fair"] = asdict(floods)
             lines += fair_lines(floods, options.workers)
             say("\n".join(fair_lines(floods, options.workers)))
+        if "refuse" in wanted:
+            refusals = refuse(lab, options.rounds, options.seconds)
+            found["refuse"] = asdict(refusals)
+            lines += refuse_lines(refusals)
+            say("\n".join(refuse_lines(refusals)))
         if "workloads" in wanted:
             more = knowing(lab)
             found["workloads"] = more

@@ -70,8 +70,9 @@ def _pod(name: str, namespace: str, node: str, command: list[str], account: str 
 class World:
     """The lab, up."""
 
-    def __init__(self, names: Names, binary: Path) -> None:
+    def __init__(self, names: Names, binary: Path, stage: Stage) -> None:
         self.names = names
+        self.stage = stage
         self.lab = Lab(names)
         self.binary = binary
 
@@ -125,7 +126,7 @@ def world(workers: int, folder: Path, env: Sequence[str] = (), suffix: str = "")
     try:
         stage.must("lab", "up", "--name", names.lab, *(f"--env={setting}" for setting in settings))
         stage.apply("\n---\n".join(json.dumps(item) for item in objects(binary)))
-        built = World(names, binary)
+        built = World(names, binary, stage)
         built._tune()
         yield built
     finally:

@@ -47,14 +47,16 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """One program and where it is: an ifindex, for `pod_lookup` the inode of the namespace; 0 when that is gone."""
+    """One program and where it is: an ifindex, for `pod_lookup` the inode of the namespace; 0 when that is gone.
+    `ours`: the link runs the program that is loaded under that name, not somebody else's."""
 
     program: str
     target: int
+    ours: bool = True
 
     @property
     def alive(self) -> bool:
-        return self.target != 0
+        return self.target != 0 and self.ours
 
 
 def load(bpffs: Path, loader: Loader = "auto") -> Loaded:
@@ -174,11 +176,15 @@ def _switch_links(bpffs: Path, programs: Path) -> None:
     """Every link of every pod runs the program of its name from `programs`; each exchange is atomic."""
     for pin in sorted((bpffs / PODS).glob("*/*")):
         target = programs / pin.name
-        if bpfsys.link_target(pin) == 0 or not target.exists():
-            continue
-        if bpfsys.link_program(pin) != bpfsys.program_id(target):
-            with bpfsys.opened(pin) as link, bpfsys.opened(target) as program:
-                bpfsys.update_link(link, program, str(pin))
+        if bpfsys.link_target(pin) and target.exists():
+            _put_program(pin, target)
+
+
+def _put_program(pin: Path, program: Path) -> None:
+    """Have the link run this program, if it does not."""
+    if bpfsys.link_program(pin) != bpfsys.program_id(program):
+        with bpfsys.opened(pin) as link, bpfsys.opened(program) as descriptor:
+            bpfsys.update_link(link, descriptor, str(pin))
 
 
 def _current(bpffs: Path) -> Path:
@@ -214,6 +220,7 @@ def _attach_one(programs: Path, pins: Path, hook: Hook, netns_fd: int, interface
         except OSError as error:
             raise KernelError("no such interface", where, str(error)) from error
     if _is_on(pin, identity):
+        _put_program(pin, programs / hook.program)
         return pin
     with bpfsys.opened(programs / hook.program) as program:
         tcx = hook.attach is not Attach.SK_LOOKUP
@@ -253,9 +260,11 @@ def attach_host(bpffs: Path, netns_fd: int, pod_uid: str, ifname: str) -> tuple[
 def attached(bpffs: Path) -> dict[str, tuple[Attachment, ...]]:
     """What is attached, by pod uid; dead links are listed with target 0."""
     found: dict[str, list[Attachment]] = {}
+    loaded = {path.name: bpfsys.program_id(path) for path in (bpffs / PROGRAMS).glob("*/*")}
     for pin in sorted((bpffs / PODS).glob("*/*")):
         with suppress(FileNotFoundError):
-            found.setdefault(pin.parent.name, []).append(Attachment(pin.name, bpfsys.link_target(pin)))
+            ours = loaded.get(pin.name) in (None, bpfsys.link_program(pin))
+            found.setdefault(pin.parent.name, []).append(Attachment(pin.name, bpfsys.link_target(pin), ours))
     return {uid: tuple(attachments) for uid, attachments in found.items()}
 
 

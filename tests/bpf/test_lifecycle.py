@@ -113,6 +113,21 @@ def test_attaching_twice_changes_nothing(bench: Bench) -> None:
     assert len(first) == len(HOOKS)
 
 
+def test_a_program_that_somebody_put_in_our_links_place_is_seen_and_put_right(bench: Bench, version: int) -> None:
+    server = bench.app(bench.world.outside, version)
+    bench.stand_in(bench.world.pod)
+    bench.attach(bench.world.pod)
+    programs_folder = next((bench.bpffs / "programs").iterdir())
+    pin = bench.bpffs / "pods" / "pod" / "pod_egress"
+    with bpfsys.opened(pin) as link, bpfsys.opened(programs_folder / "host_egress") as foreign:
+        bpfsys.update_link(link, foreign, "a stranger")
+    found = {one.program: one.alive for one in programs.attached(bench.bpffs)["pod"]}
+    assert [program for program, alive in found.items() if not alive] == ["pod_egress"]
+    programs.attach_pod(bench.bpffs, bench.world.pod.netns, "pod")
+    assert all(one.alive for one in programs.attached(bench.bpffs)["pod"])
+    greeting(bench.connect(bench.world.pod, server.address))
+
+
 def test_detaching_takes_the_programs_off_at_once_and_leaves_nothing(bench: Bench) -> None:
     assert _links(bench) == 0
     bench.attach(bench.world.pod)

@@ -1,0 +1,154 @@
+"""What a refusal in the kernel costs: connect() to what policy denies, and ztunnel's CPU under a flood of denied SYNs.
+
+    connect   mesh/client to a denied port of mesh/near, beside bare/client to a port of bare/near where nobody listens
+    flood     opening packets from bare/client to the denied port of mesh/near, beside as long without them
+
+With and without take turns, in one lab.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from time import monotonic, perf_counter_ns, sleep
+from typing import Final
+
+from ambient.netns import entered
+from bench.process import cpu_ns
+from bench.stats import Ratio, middle_of, paired_ratio
+from bench.world import BARE, MESH, World
+
+MOST_US: Final = 100.0
+"""The budget of one refused connect(), median."""
+SYNS: Final = 20_000
+"""Of the flood, in a second."""
+MOST_CPU: Final = 0.01
+"""The budget of what the flood adds to ztunnel's CPU: "unchanged" is within a hundredth of a core."""
+_DENIED: Final = 7
+_CONNECTS: Final = 400
+_BURST: Final = 100
+_POLICY: Final = {
+    "apiVersion": "security.istio.io/v1",
+    "kind": "AuthorizationPolicy",
+    "metadata": {"name": "denied", "namespace": MESH},
+    "spec": {"action": "DENY", "rules": [{"to": [{"operation": {"ports": [str(_DENIED)]}}]}]},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Microseconds of a connect() that policy refuses and of one to a closed port without a mesh; both nodes' ztunnels'
+    share of a core without and with the flood; SYNs per second of the flood."""
+
+    denied_us: float
+    closed_us: float
+    ratio: Ratio
+    cpu_idle: float
+    cpu_flooded: float
+    syns: float
+
+    @property
+    def quick(self) -> bool:
+        return self.denied_us < MOST_US
+
+    @property
+    def unchanged(self) -> bool:
+        return self.cpu_flooded - self.cpu_idle < MOST_CPU and self.syns >= SYNS
+
+
+def refuse(world: World, rounds: int, seconds: float) -> Refuse:
+    """Measure in turn; which comes first changes from round to round."""
+    world.stage.apply(json.dumps(_POLICY))
+    times: dict[str, list[float]] = {MESH: [], BARE: []}
+    shares: dict[bool, list[float]] = {False: [], True: []}
+    rates = []
+    for number in range(rounds):
+        for namespace in (MESH, BARE) if number % 2 else (BARE, MESH):
+            times[namespace].append(_connect_us(world, namespace))
+        for flooded in (False, True) if number % 2 else (True, False):
+            before, begun = cpu_ns(world.ztunnel_pids()), monotonic()
+            sent = _syns(world, seconds, SYNS if flooded else 0)
+            lasted = monotonic() - begun
+            shares[flooded].append((cpu_ns(world.ztunnel_pids()) - before) / 1e9 / lasted)
+            if flooded:
+                rates.append(sent / lasted)
+    return Refuse(
+        denied_us=middle_of(times[MESH]),
+        closed_us=middle_of(times[BARE]),
+        ratio=paired_ratio(times[MESH], times[BARE]),
+        cpu_idle=middle_of(shares[False]),
+        cpu_flooded=middle_of(shares[True]),
+        syns=middle_of(rates),
+    )
+
+
+def _connect_us(world: World, namespace: str) -> float:
+    """The median of some hundred connect() that all must be refused."""
+    target = (world.address(f"{namespace}/near"), _DENIED)
+    taken = []
+    netns = os.open(world.netns(f"{namespace}/client"), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with entered(netns):
+            for _ in range(_CONNECTS):
+                with socket.socket() as client:
+                    begun = perf_counter_ns()
+                    error = client.connect_ex(target)
+                    taken.append((perf_counter_ns() - begun) / 1000)
+                if error != 111:
+                    raise ConnectionError(f"connect() from {namespace}/client to {target}: {os.strerror(error)}")
+    finally:
+        os.close(netns)
+    return middle_of(taken)
+
+
+def _syns(world: World, seconds: float, rate: int) -> int:
+    """Send so many opening packets a second; gives how many there were."""
+    source, target = world.address(f"{BARE}/client"), world.address(f"{MESH}/near")
+    segments = [_syn(source, target, port) for port in range(20_000, 20_000 + _BURST)]
+    netns = os.open(world.netns(f"{BARE}/client"), os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with entered(netns):
+            raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP)
+    finally:
+        os.close(netns)
+    sent, begun = 0, monotonic()
+    with raw:
+        while (now := monotonic() - begun) < seconds:
+            if sent >= now * rate * 1.1:
+                sleep(0.0005)
+                continue
+            for segment in segments:
+                raw.sendto(segment, (target, 0))
+            sent += _BURST
+    return sent
+
+
+def _syn(source: str, target: str, port: int) -> bytes:
+    header = struct.pack("!HHIIBBHHH", port, _DENIED, 1, 0, 5 << 4, 2, 64_240, 0, 0)
+    pseudo = socket.inet_aton(source) + socket.inet_aton(target) + struct.pack("!BBH", 0, 6, len(header))
+    total = sum(struct.unpack(f"!{(len(pseudo) + len(header)) // 2}H", pseudo + header))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return header[:16] + struct.pack("!H", ~total & 0xFFFF) + header[18:]
+
+
+def lines(found: Refuse) -> list[str]:
+    """Tables of Markdown."""
+    shares = f"{found.cpu_idle:.4f} | {found.cpu_flooded:.4f}"
+    return [
+        "",
+        "| connect(), median us | refused by policy | closed port, no mesh | ratio (95 %) | budget |",
+        "|---" * 5 + "|",
+        f"| same node | {found.denied_us:.0f} | {found.closed_us:.0f} | {found.ratio} | {_said(found.quick)} |",
+        "",
+        "| ztunnels' CPU, share of a core | without | beside the flood | SYN/s | budget |",
+        "|---" * 5 + "|",
+        f"| both nodes | {shares} | {found.syns:.0f} | {_said(found.unchanged)} |",
+    ]
+
+
+def _said(held: bool) -> str:
+    return "held" if held else "**missed**"
