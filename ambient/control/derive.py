@@ -25,6 +25,7 @@ from ambient.kube.networking import EndpointSlice, ServiceEntry, WorkloadEntry
 from ambient.kube.objects import (
     AuthorizationPolicy,
     Condition,
+    Namespace,
     PeerAuthentication,
     Pod,
     Record,
@@ -109,6 +110,7 @@ class Derivation:
         self._allocations: Allocations = {}
         self._fresh = True
         self._revision = -1
+        self._spaces: frozenset[str] | None = None
 
     def update(self, records: Records) -> Derived:
         """What the records are derived to. After an error the next call starts from nothing."""
@@ -153,8 +155,12 @@ class Derivation:
         world.dirty.clear()
         world.touched.clear()
         due: set[str] = set()
-        for key in self._candidates(records):
+        spaces, before = self._discovered(records), self._spaces
+        self._spaces = spaces
+        for key in self._candidates(records) if spaces == before else records.by_key.keys() | self._records.keys():
             record, old = records.by_key.get(key), self._records.get(key)
+            if record is not None and spaces is not None and record.namespace not in spaces:
+                record = None
             if record is None and old is not None:
                 world.drop(key)
                 del self._records[key]
@@ -164,7 +170,7 @@ class Derivation:
                 self._records[key] = record
                 due.add(key)
         self._revision = records.revision
-        refused = {one.key: one for one in records.refused}
+        refused = {one.key: one for one in records.refused if spaces is None or one.namespace in spaces}
         for key, one in refused.items():
             if self._refused.get(key) is not one:
                 world.put_refused(one)
@@ -177,6 +183,15 @@ class Derivation:
             due |= self._resting.get(fact, set())
         due |= world.touched
         return due
+
+    def _discovered(self, records: Records) -> frozenset[str] | None:
+        """Namespaces that count ("" for what is in none), None: all."""
+        selectors = self._settings.discovery_selectors
+        if not selectors:
+            return None
+        found = (one for one in records.by_key.values() if isinstance(one, Namespace))
+        fitting = {one.name for one in found if any(selector.fits(one.labels) for selector in selectors)}
+        return frozenset(fitting | {"", self._settings.root_namespace})
 
     def _candidates(self, records: Records) -> Iterable[str]:
         """Keys of the records that may differ from those we have."""

@@ -172,7 +172,7 @@ def _workload(entry: ServiceEntry, endpoint: Endpoint, hosts: tuple[str, ...], w
 
 def slice_workloads(part: EndpointSlice, world: World) -> list[Workload]:
     """Addresses of a slice that are no pods': outside of the mesh, and perhaps shared by several things."""
-    service = world.find(KubeService, part.namespace, part.service) if part.service else None
+    service = world.find(KubeService, part.namespace, part.service)
     if service is None or part.address_type == "FQDN" or derive_service(service, {}, "", "") is None:
         return []
     settings = world.settings

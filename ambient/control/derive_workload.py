@@ -65,7 +65,7 @@ def pod_workload(pod: Pod, world: World) -> Workload | None:
         cluster_id=settings.cluster_id,
         services=_services_of_pod(pod, world),
         application_tunnel=instance_tunnel(world, pod.namespace, pod.labels),
-        locality=_node_locality(world.find(Node, "", pod.node_name)) if pod.node_name else _NOWHERE,
+        locality=_node_locality(world.find(Node, "", pod.node_name)),
         network_mode=NetworkMode.HOST_NETWORK if pod.host_network else NetworkMode.STANDARD,
     )
 
@@ -175,7 +175,7 @@ def _services_of_pod(pod: Pod, world: World) -> Mapping[str, tuple[Port, ...]]:
     for service in world.services_selecting(pod.namespace, pod.labels):
         behind(service)
     for part in world.slices_with(pod):
-        by_hand = world.find(KubeService, part.namespace, part.service) if part.service else None
+        by_hand = world.find(KubeService, part.namespace, part.service)
         if by_hand is not None and not by_hand.selector and by_hand.type != "ExternalName":
             behind(by_hand)
     for entry in world.entries_selecting(pod.namespace, pod.labels):

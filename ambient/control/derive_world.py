@@ -13,6 +13,7 @@ from typing import TypeVar
 from ambient.control.derive_closed import closed_peer, closing
 from ambient.control.derive_policy import is_sent
 from ambient.control.derive_select import ByLabel, Labelled
+from ambient.kube.networking import LabelSelector
 from ambient.kube.objects import (
     AuthorizationPolicy,
     EndpointSlice,
@@ -46,6 +47,8 @@ class DeriveSettings:
     dry_run_policies: bool = False
     trust_domain_aliases: frozenset[str] = frozenset()
     """Other names of our trust domain: principals of policies that name one of them mean all of them."""
+    discovery_selectors: tuple[LabelSelector, ...] = ()
+    """Namespaces that none of these fits are as if they were not there (the root namespace is always); (): all are."""
 
     @property
     def same_domains(self) -> frozenset[str]:

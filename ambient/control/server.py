@@ -223,6 +223,7 @@ def derivation(settings: ControlSettings) -> Callable[[Records], Derived]:
         network=settings.network,
         dry_run_policies=settings.dry_run_policies,
         trust_domain_aliases=settings.trust_domain_aliases,
+        discovery_selectors=settings.discovery_selectors,
     )
     return Derivation(wanted).update
 

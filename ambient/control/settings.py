@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ambient.kube.networking import LabelSelector
+from ambient.kube.selectors import parse_selectors
 from ambient.model.address import Endpoint
 from ambient.settings import (
     boolean,
@@ -82,6 +84,8 @@ class ControlSettings:
     trust_domain: str = setting("TRUST_DOMAIN", text, "cluster.local")
     cluster_domain: str = setting("CLUSTER_DOMAIN", text, "cluster.local")
     trust_domain_aliases: frozenset[str] = setting("TRUST_DOMAIN_ALIASES", _optional_words, "")
+    discovery_selectors: tuple[LabelSelector, ...] = setting("DISCOVERY_SELECTORS", parse_selectors, "")
+    """Which namespaces count, as `kubectl -l` takes it; several with ";". None: all."""
     dry_run_policies: bool = setting("AMBIENT_ENABLE_DRY_RUN_AUTHORIZATION_POLICY", boolean, "false")
     root_namespace: str = setting("ROOT_NAMESPACE", text, "istio-system")
     default_ttl_s: float = setting("DEFAULT_WORKLOAD_CERT_TTL", duration, "24h")

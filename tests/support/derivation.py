@@ -18,6 +18,7 @@ from ambient.control.derive import Derived, derive
 from ambient.control.derive_world import DeriveSettings
 from ambient.errors import InvalidInput
 from ambient.kube.objects import Records, RefusedObject, parse_object, resources
+from ambient.kube.selectors import parse_selectors
 from ambient.model.policy import Authorization
 from ambient.model.workload import GatewayAddress, Port, Service, Workload
 
@@ -72,11 +73,16 @@ def table(name: str) -> list[Row]:
             row["name"],
             tuple(row["in"]),
             row["out"],
-            DeriveSettings(**row.get("settings", {})),
+            _settings(row.get("settings", {})),
             frozenset(row.get("refused", ())),
         )
         for row in rows
     ]
+
+
+def _settings(given: Mapping[str, Any]) -> DeriveSettings:
+    selectors = parse_selectors(given.get("discovery_selectors", ""))
+    return DeriveSettings(**{**given, "discovery_selectors": selectors})
 
 
 def complete(raw: Mapping[str, Any]) -> dict[str, Any]:

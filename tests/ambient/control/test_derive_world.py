@@ -15,6 +15,7 @@ from ambient.control.derive import Derivation, Derived, derive
 from ambient.control.derive_world import DeriveSettings, World
 from ambient.errors import InvalidInput
 from ambient.kube.objects import Record, Records, RefusedObject, parse_object
+from ambient.kube.selectors import parse_selectors
 from ambient.model.policy import Authorization
 from ambient.model.workload import Service, Workload
 from tests.support.builders import raw
@@ -227,6 +228,16 @@ def test_a_source_that_says_what_changed_is_believed_unless_a_snapshot_is_missin
     for number, (before, after) in enumerate(pairwise(snapshots)):
         if number % 7 != 3:
             assert stepwise.update(noted(before, after)) == derive(after, SETTINGS), after.revision
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_namespaces_that_come_into_view_and_leave_it_bring_and_take_everything(seed: int) -> None:
+    settings = DeriveSettings(discovery_selectors=parse_selectors("app=x;tier=2"))
+    stepwise = Derivation(settings)
+    snapshots = edits(seed)
+    for before, after in pairwise(snapshots):
+        assert stepwise.update(noted(before, after)) == derive(after, settings), after.revision
+    assert any(derive(one, settings) != derive(one, SETTINGS) for one in snapshots)
 
 
 @pytest.mark.parametrize("seed", range(3))
