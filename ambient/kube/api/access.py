@@ -6,6 +6,7 @@ import os
 import ssl
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -49,6 +50,9 @@ def tls_context(
     ca: bytes | None, *, where: str, certificate: bytes | None = None, key: bytes | None = None
 ) -> ssl.SSLContext:
     """A client's context that verifies against `ca` (PEM; None: the system's roots). Raises InvalidInput."""
+    if ca is not None and not ca.strip():
+        # The library would take that for "the system's roots".
+        raise InvalidInput("not a certificate authority in PEM", where, "it is empty")
     try:
         context = ssl.create_default_context(cadata=ca.decode() if ca is not None else None)
     except (ssl.SSLError, ValueError) as error:
@@ -81,13 +85,21 @@ class FixedCredentials:
 
 
 class TokenFile:
-    """A bearer token in a file that somebody keeps fresh; read again now and then, and after a refusal."""
+    """A bearer token in a file that somebody keeps fresh; read again now and then, and after a refusal. So is the
+    authority's certificate, if it is in a file (`ca`)."""
 
     def __init__(
-        self, path: Path, context: ssl.SSLContext | None, *, clock: Callable[[], float] = time.monotonic
+        self,
+        path: Path,
+        context: ssl.SSLContext | None,
+        *,
+        ca: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = path
         self._context = context
+        self._ca = ca
+        self._ca_read = ca.read_bytes() if ca is not None else b""
         self._clock = clock
         self._identity: Identity | None = None
         self._read_at = 0.0
@@ -95,6 +107,7 @@ class TokenFile:
     async def identity(self) -> Identity:
         """Raises Unavailable when there is no token and none was read before."""
         if self._identity is None or self._clock() - self._read_at >= REREAD_S:
+            self._follow_ca()
             try:
                 token = self._path.read_text().strip()
             except (OSError, UnicodeDecodeError) as error:
@@ -110,6 +123,16 @@ class TokenFile:
 
     def refused(self) -> None:
         self._read_at = float("-inf")
+
+    def _follow_ca(self) -> None:
+        """A file that is not there or not whole for a moment leaves what was read before."""
+        if self._ca is None:
+            return
+        with suppress(OSError, InvalidInput):
+            read = self._ca.read_bytes()
+            if read != self._ca_read:
+                self._context = tls_context(read, where=str(self._ca))
+                self._ca_read = read
 
 
 def in_cluster(environment: Mapping[str, str], account: Path = ACCOUNT) -> ApiAccess | None:
@@ -127,4 +150,4 @@ def in_cluster(environment: Mapping[str, str], account: Path = ACCOUNT) -> ApiAc
         namespace = "default"
     shown = f"[{host}]" if ":" in host else host
     context = tls_context(ca, where=str(account / "ca.crt"))
-    return ApiAccess(f"https://{shown}:{port}", TokenFile(account / "token", context), namespace)
+    return ApiAccess(f"https://{shown}:{port}", TokenFile(account / "token", context, ca=account / "ca.crt"), namespace)

@@ -83,5 +83,22 @@ def test_a_pod_finds_its_api_server_and_its_namespace(tmp_path: Path) -> None:
 def test_what_is_no_certificate_is_refused_by_name() -> None:
     with pytest.raises(InvalidInput, match=r"here\.yaml"):
         tls_context(b"nothing", where="here.yaml")
+    with pytest.raises(InvalidInput, match="it is empty"):
+        tls_context(b"\n", where="here.yaml")
     with pytest.raises(InvalidInput, match=r"client certificate.*here\.yaml"):
         tls_context(None, where="here.yaml", certificate=b"nothing", key=b"at all")
+
+
+def test_an_authority_that_is_replaced_on_disk_is_trusted_from_then_on(tmp_path: Path) -> None:
+    ca, clock = tmp_path / "ca.crt", Clock()
+    ca.write_text(_mint().roots)
+    (tmp_path / "token").write_text("t")
+    file = TokenFile(tmp_path / "token", tls_context(ca.read_bytes(), where="x"), ca=ca, clock=clock)
+    first = asyncio.run(file.identity()).context
+    for broken in ("", "not a certificate"):
+        ca.write_text(broken)
+        clock.now += REREAD_S
+        assert asyncio.run(file.identity()).context is first
+    ca.write_text(_mint().roots)
+    clock.now += REREAD_S
+    assert asyncio.run(file.identity()).context is not first
