@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
 from ambient.ca.changeover import Changeover
@@ -40,6 +40,7 @@ class SigningAuthority:
         self._clock = clock
         self._seen = ""
         self._changeover: Changeover | None = None
+        self._own: Mapping[str, bytes] = {}
         self._told: tuple[object, str] = (None, "")
         self._complaint = ""
 
@@ -64,6 +65,7 @@ class SigningAuthority:
             kept = await self._made()
         self._changeover = Changeover(load_authority(kept.files, self._clock()))
         self._seen = kept.version
+        self._own = {} if kept.plugged else kept.files
         self._told = self._now()
 
     def inherit(self, roots: str, retires: datetime) -> None:
@@ -77,10 +79,13 @@ class SigningAuthority:
         last call. What is invalid or cannot be read is logged, and leaves what is in force."""
         try:
             kept = await self._store.read()
+            if not kept.files and self._own and self._create:
+                kept = await self._put_back()
             kept = await self._advanced(kept)
             if kept.version != self._seen:
                 self._seen = kept.version
                 self._take(load_authority(kept.files, self._clock()))
+                self._own = {} if kept.plugged else kept.files
         except Outrun:
             # Another replica did it; the next look finds what it did.
             pass
@@ -108,6 +113,12 @@ class SigningAuthority:
             return kept
         await self._store.write(step.files, kept.version)
         _log.warning("%s: %s", self._store.where, step.said)
+        return await self._store.read()
+
+    async def _put_back(self) -> Kept:
+        """Somebody has deleted our root: a restart would make another, which nobody trusts yet."""
+        await self._store.write(self._own, "")
+        _log.warning("%s was gone and has been put back", self._store.where)
         return await self._store.read()
 
     async def _made(self) -> Kept:

@@ -237,6 +237,31 @@ def test_replicas_share_one_root_in_a_secret_and_one_of_them_moves_it_on() -> No
     asyncio.run(scenario())
 
 
+def test_a_root_that_somebody_deletes_is_put_back() -> None:
+    async def scenario() -> None:
+        async with FakeApi() as server, ApiClient(server.access()) as api:
+            store = SecretStore(api, "ambient-system", "ambient-ca")
+            made = SigningAuthority(store, trust_domain="cluster.local", create=True, pace=PACE)
+            await made.load()
+            before = made.authority.roots
+            server.delete("Secret", "ambient-ca", "ambient-system")
+            assert not await made.follow()
+            again = SigningAuthority(store, trust_domain="cluster.local", create=True, pace=PACE)
+            await again.load()
+            assert again.authority.roots == before
+
+    asyncio.run(scenario())
+
+
+def test_what_somebody_plugged_in_and_took_away_is_not_put_anywhere(tmp_path: Path) -> None:
+    plug(tmp_path, *make_root(START))
+    made = opened(tmp_path)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    assert not follow(made)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_while_the_api_server_is_away_what_is_in_force_goes_on() -> None:
     async def scenario() -> None:
         async with FakeApi() as server, ApiClient(server.access()) as api:
