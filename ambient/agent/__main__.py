@@ -9,8 +9,8 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Final
 
+from ambient.agent.farewell import LAST_WORDS_S
 from ambient.agent.leaving import OwnDaemonSet
 from ambient.agent.server import only_one, serve
 from ambient.agent.settings import AgentSettings
@@ -19,9 +19,6 @@ from ambient.errors import MeshError
 from ambient.kube.api.client import ApiClient
 from ambient.netns import join_cgroup_namespace
 from ambient.settings import read_settings
-
-LAST_WORDS_S: Final = 2.0
-"""An agent that is told to stop waits no longer for an answer of the API server."""
 
 
 async def _until_signalled(settings: AgentSettings) -> bool:
@@ -67,6 +64,8 @@ def main(arguments: Sequence[str]) -> int:
             with only_one(settings.state):
                 uninstall(settings)
             (settings.state / "lock").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                settings.state.rmdir()
     except MeshError as error:
         print(f"ambient agent: {error}", file=sys.stderr)
         return 1

@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from typing import Final, Protocol
 
 from ambient.agent.enrol import REDIRECTION_ANNOTATION
 from ambient.agent.report import remove_taint
@@ -18,6 +18,9 @@ from ambient.kube.api.slim import slim
 from ambient.kube.folder import ObjectFolder
 from ambient.kube.objects import Pod, parse_object, resources
 from ambient.kube.source import KUBERNETES
+
+LAST_WORDS_S: Final = 2.0
+"""A node that is given up waits no longer for an answer of the API server: what is on the node itself matters more."""
 
 
 class Said(Protocol):
@@ -82,7 +85,7 @@ def what_was_said(settings: AgentSettings) -> Iterator[Said]:
     if settings.objects != KUBERNETES:
         yield InFolder(settings)
         return
-    client = ApiClient.open(os.environ)
+    client = ApiClient.open(os.environ, timeout_s=LAST_WORDS_S)
     with asyncio.Runner() as runner:
         try:
             yield InApi(settings, client, runner)
