@@ -282,8 +282,7 @@ class Worker:
         report = counters.report(self._gauges)
         if report is not None:
             self._link.send(report)
-        flows = self.recorder.take_flows()
-        if flows is not None:
+        for flows in self.recorder.take_flows():
             self._link.send(flows)
 
     def _gauges(self) -> dict[str, float]:

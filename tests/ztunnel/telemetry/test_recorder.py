@@ -6,7 +6,7 @@ import json
 import os
 from dataclasses import dataclass
 
-from ambient.model.address import parse_endpoint
+from ambient.model.address import Endpoint, parse_endpoint
 from ambient.model.outcome import PeerLabels
 from ztunnel.ipc.flows import unpack
 from ztunnel.telemetry.access_log import LogWriter
@@ -89,8 +89,7 @@ def test_a_denied_connection_opens_clean_and_closes_and_fails_under_its_flag() -
     level, _, fields = lines.lines[-1]
     assert level == "error"
     assert (fields["error"], fields["policy"], fields["reason"]) == ("no", "ns/p", "denied-by")
-    flows = made.take_flows()
-    assert flows is not None
+    (flows,) = made.take_flows()
     assert [(flow.event, flow.policy, flow.flags) for flow in unpack(flows.packed)] == [
         ("opened", "", "-"),
         ("denied", "ns/p", "DENY"),
@@ -125,9 +124,20 @@ def test_flows_beyond_the_limit_are_counted_as_lost() -> None:
     for _ in range(10_005):
         made.close(made.open("uid", A, B, inbound=False))
     flows = made.take_flows()
-    assert flows is not None
-    assert (flows.count, flows.lost) == (20_000, 10)
-    assert made.take_flows() is None
+    assert (sum(one.count for one in flows), sum(one.lost for one in flows)) == (20_000, 10)
+    assert made.take_flows() == []
+    made.close(made.open("uid", A, B, inbound=False))
+    assert [(one.count, one.lost) for one in made.take_flows()] == [(2, 0)]
+
+
+def test_flows_are_packed_a_few_at_a_time_and_keep_their_order() -> None:
+    made, _ = recorder()
+    for number in range(300):
+        made.close(made.open(f"uid-{number}", Endpoint(A.ip, 1 + number), B, inbound=False))
+    flows = made.take_flows()
+    assert [one.count for one in flows] == [256, 256, 88]
+    sources = [flow.source for one in flows for flow in unpack(one.packed)]
+    assert sources == [f"{A.ip}:{1 + number}" for number in range(300) for _ in range(2)]
 
 
 def test_the_dump_shows_open_connections_by_pod() -> None:
