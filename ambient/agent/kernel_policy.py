@@ -8,9 +8,10 @@ it is, and is tried again. May not judge: what no row refuses is ztunnel's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -21,7 +22,7 @@ from ambient.datapath import deny_rows
 from ambient.datapath.deny import DenyRow, Table
 from ambient.datapath.deny_rows import Numbers
 from ambient.datapath.layout import Side
-from ambient.errors import KernelError
+from ambient.errors import KernelError, MeshError
 from ambient.model.address import IpAddress
 from ambient.model.deny import Guarded, Rows, of_arriving, of_leaving
 from ambient.model.identity import Identity
@@ -103,7 +104,8 @@ _Input = _Arriving | _Leaving
 
 
 class KernelPolicy:
-    """`rows` counts the enforced ones; `stale` says of each table that is older than the policies why."""
+    """`rows` counts the enforced ones; `stale` says why, of each table that is older than the policies; `failures` are
+    attempts that came to nothing."""
 
     def __init__(
         self, tables: Tables, sets: Sets, knowledge: Knowledge, pods: Callable[[], Pods], threads: Executor
@@ -122,6 +124,7 @@ class KernelPolicy:
         self._sets.clear()
         self._tables.delete([table for table in self._tables.tables() if table[1] in _SHADOWS.values()])
         self.stale: dict[Table, str] = {}
+        self.failures = 0
 
     @property
     def rows(self) -> int:
@@ -142,7 +145,24 @@ class KernelPolicy:
         return self._numbers.denial(number)
 
     def refresh(self) -> None:
-        """Bring the rows up to what is known now; the larger part of it later, in `run`."""
+        """Bring the rows up to what is known now; the larger part of it later, in `run`. Never raises: whoever tells of
+        a change must not suffer from what the kernel says to it."""
+        with self._unharmed():
+            self._refresh()
+
+    @contextlib.contextmanager
+    def _unharmed(self) -> Iterator[None]:
+        """What fails is tried again with the next change."""
+        try:
+            yield
+        except (MeshError, OSError) as error:
+            log.error("rows of policy: %s", error)
+            self.failures += 1
+        except Exception:
+            log.exception("rows of policy: unexpected")
+            self.failures += 1
+
+    def _refresh(self) -> None:
         pods = self._pods()
         wanted = self._wanted(pods)
         kept = {(ip, side) for pod in pods.others for ip in pod.addresses for side in _SHADOWS}
@@ -166,10 +186,12 @@ class KernelPolicy:
             self._wake.clear()
             while self._due:
                 key, inputs = next(iter(self._due.items()))
-                rows = await loop.run_in_executor(self._threads, inputs.rows, key[0])
+                with self._unharmed():
+                    rows = await loop.run_in_executor(self._threads, inputs.rows, key[0])
+                    if self._due.get(key) is inputs:
+                        self._put({key: (inputs, rows)})
                 if self._due.get(key) is inputs:
                     del self._due[key]
-                    self._put({key: (inputs, rows)})
 
     def _wanted(self, pods: Pods) -> dict[Table, _Input]:
         """What each table is to be made from; without those of pods of which not all is known."""

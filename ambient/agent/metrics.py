@@ -55,6 +55,7 @@ class Reading:
     policies_known: bool
     policy_rows: int
     policy_stale: int
+    policy_failures: int
     judged: Mapping[Denied | DryRun, int]
     failures: int
     tally: Tally
@@ -122,6 +123,12 @@ def render(reading: Reading) -> str:
             "Tables of policy that the kernel did not take: the last complete ones are in force. Should be 0.",
             "gauge",
             reading.policy_stale,
+        ),
+        (
+            "ambient_agent_policy_failures_total",
+            "Attempts to bring the kernel's rows of policy up to date that failed.",
+            "counter",
+            reading.policy_failures,
         ),
         ("ztunnel_connected", "Number of connections to ztunnel.", "gauge", reading.proxies),
     ):

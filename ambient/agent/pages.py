@@ -133,6 +133,7 @@ class Pages:
             policies_known=self._policies.known,
             policy_rows=self._kernel_policy.rows,
             policy_stale=len(self._kernel_policy.stale),
+            policy_failures=self._kernel_policy.failures,
             judged=self._kernel_policy.counts(),
             failures=self._convergence.failures,
             tally=self._tally,

@@ -309,6 +309,7 @@ class Agent:
             self._kubelet.look()
             self._owners.prune()
             self._custody.forget_expired()
+            self._kernel_policy.refresh()
             self._sandboxes.keep_only({*self._pods, *self._convergence.tracked})
             self._wake.set()
             await asyncio.sleep(self._settings.sweep_s)

@@ -101,6 +101,8 @@ def of_arriving(pod: Guarded, address: IpAddress) -> Rows:
     plain = _Judged(pod.policies, Facts(address), (0, 0))
     if pod.waypoints:
         plain.add_deny(_ITS_WAYPOINT, Box(Ports(frozenset(pod.open_ports), others=True)))
+    if not plain.says_anything:
+        return NOTHING
     return Rows((*plain.enforced(), *_of_tunnels(pod, address)), plain.shadow())
 
 

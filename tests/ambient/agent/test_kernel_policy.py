@@ -13,7 +13,9 @@ import pytest
 from ambient.agent import kernel_policy
 from ambient.agent.enrol import PodTarget
 from ambient.agent.kernel_policy import KernelPolicy, Pods
+from ambient.datapath.deny import Table
 from ambient.datapath.layout import Side
+from ambient.errors import KernelError
 from ambient.model.address import IpAddress
 from ambient.model.deny import Guarded
 from ambient.model.outcome import Denied, DryRun, Effect, Reason
@@ -189,3 +191,20 @@ def test_an_address_beside_another_of_its_family_is_not_told_what_to_open(scene:
     scene.policies = (deny(80),)
     scene.rows.refresh()
     assert scene.refused(80) == (True, False)
+
+
+def test_whatever_the_kernel_says_the_teller_of_a_change_does_not_suffer(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    def broken() -> list[Table]:
+        raise KernelError("the kernel refuses a map operation", "deny", "gone")
+
+    scene.tables.tables = broken  # type: ignore[method-assign]
+    scene.rows.refresh()
+    assert scene.rows.failures == 1
+    assert "the kernel refuses a map operation" in caplog.text
+
+
+def test_a_pod_without_policies_has_no_table_of_its_own(scene: Scene) -> None:
+    scene.rows.refresh()
+    assert scene.tables.kept == {}

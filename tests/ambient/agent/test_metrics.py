@@ -19,6 +19,7 @@ def reading(tally: Tally | None = None) -> Reading:
         policies_known=True,
         policy_rows=6,
         policy_stale=1,
+        policy_failures=0,
         judged={DryRun("shop/later", Effect.WOULD_DENY): 8, Denied(Reason.DENIED_BY, "shop/no"): 9},
         failures=5,
         tally=tally or Tally(),
