@@ -224,9 +224,10 @@ class DeltaClient:
     def on_demand(self) -> bool:
         return self._demand is not None
 
-    def want(self, names: Iterable[str]) -> None:
-        """Ask for addresses by name, each once until it is answered. Only for an on-demand client."""
-        fresh = self._demand.ask(names) if self._demand is not None else ()
+    def want(self, names: Iterable[str], asker: str = "") -> None:
+        """Ask for addresses by name, each once until it is answered. Only for an on-demand client. `asker`: who wants to
+        know, and so cannot keep others from asking."""
+        fresh = self._demand.ask(names, asker) if self._demand is not None else ()
         if fresh and self.on_request is not None:
             self.on_request(DeltaRequest(type_url=ADDRESS_TYPE, subscribe=fresh))
 
@@ -348,13 +349,13 @@ class DeltaClient:
         return tuple(put)
 
 
-def lacks(client: DeltaClient, mesh: Mesh, names: Iterable[str]) -> bool:
+def lacks(client: DeltaClient, mesh: Mesh, names: Iterable[str], asker: str = "") -> bool:
     """Some of `names` (in the form of `Changes.names`) are not in `mesh` and may come: they have been asked for, and
     `client.on_decided` is called when they are answered. Always False for a client that is told everything."""
     if not client.on_demand:
         return False
     asked = [name.partition(":")[2] for name in names if not mesh.knows(name)]
-    client.want(asked)
+    client.want(asked, asker)
     return not all(map(client.decided, asked))
 
 

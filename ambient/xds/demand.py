@@ -12,6 +12,8 @@ from typing import Final
 
 MOST_NAMES: Final = 20_000
 """Asked for and not given back: whoever connects to ever new addresses must not fill our memory or the server's."""
+SHARES: Final = 4
+"""One who asks may have so many of them asked for within two ages, this part of all: the others find room."""
 
 
 class Demand:
@@ -22,6 +24,8 @@ class Demand:
         self._pending: dict[str, None] = {}
         self._young: dict[str, bool] = {}
         self._old: dict[str, bool] = {}
+        self._young_askers: dict[str, int] = {}
+        self._old_askers: dict[str, int] = {}
 
     @property
     def pending(self) -> tuple[str, ...]:
@@ -32,12 +36,18 @@ class Demand:
         """The server has said lately what it is, or that there is no such thing."""
         return name in self._young or name in self._old
 
-    def ask(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Those of `names` that must be sent now; none beyond the bound, these stay undecided."""
+    def ask(self, names: Iterable[str], asker: str = "") -> tuple[str, ...]:
+        """Those of `names` that must be sent now; none beyond the bound, these stay undecided. `asker` is held to its
+        share; "" is nobody in particular."""
         room = self._most - len(self._pending) - len(self._young) - len(self._old)
+        if asker:
+            asked = self._young_askers.get(asker, 0)
+            room = min(room, self._most // SHARES - asked - self._old_askers.get(asker, 0))
         fresh = [name for name in dict.fromkeys(names) if name not in self._pending and not self.decided(name)]
         del fresh[max(room, 0) :]
         self._pending.update(dict.fromkeys(fresh))
+        if asker and fresh:
+            self._young_askers[asker] = asked + len(fresh)
         return tuple(fresh)
 
     def answered(self, found: Iterable[str], missing: Collection[str]) -> bool:
@@ -58,4 +68,5 @@ class Demand:
     def age(self) -> tuple[str, ...]:
         """Forget the older answers; gives the names that were missing, which are to be given back."""
         gone, self._old, self._young = self._old, self._young, {}
+        self._old_askers, self._young_askers = self._young_askers, {}
         return tuple(name for name, missed in gone.items() if missed)

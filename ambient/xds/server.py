@@ -57,8 +57,17 @@ class DeltaStream:
     `node`: the client's node; an on-demand client also gets that node's workloads without asking.
     """
 
-    def __init__(self, catalogue: Catalogue, *, node: str = "", prefix: str = "", most_bytes: int = MOST_BYTES) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        *,
+        node: str = "",
+        prefix: str = "",
+        most_bytes: int = MOST_BYTES,
+        most_names: int = MOST_NAMES,
+    ) -> None:
         self._catalogue = catalogue
+        self._most_names = most_names
         self._most_bytes = most_bytes
         self._node = node
         self._prefix = prefix
@@ -99,8 +108,10 @@ class DeltaStream:
         else:
             self._answer(state, request)
             self._subscribe(state, request)
-        if len(state.names) > MOST_NAMES or len(state.sent) > 2 * MOST_NAMES:
-            raise Refused("subscription", request.type_url, f"more than {MOST_NAMES} names")
+        # What we sent ourselves is no fault of a client's, however much there is.
+        known = len(self._catalogue.resources(request.type_url)) + 2 * self._most_names
+        if len(state.names) > self._most_names or len(state.sent) > known:
+            raise Refused("subscription", request.type_url, f"more than {self._most_names} names")
 
     def pull(self) -> DeltaResponse | None:
         """The next response to send, or None until something happens. Raises Unavailable: end the stream."""

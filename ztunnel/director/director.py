@@ -340,7 +340,7 @@ class Director:
                 return "the pod is not on this node"
             if not self.config.on_demand or isinstance(ask, ipc.NameAsk):
                 return ""
-            lacks = self.discovery.lacks(self.answers.needs(pod, ask))
+            lacks = self.discovery.lacks(self.answers.needs(pod, ask), ask.uid)
         return "discovery has not answered yet" if lacks else ""
 
     def _pod_started(self) -> None:

@@ -142,10 +142,10 @@ class Discovery:
 
     # --- on demand
 
-    def lacks(self, names: Iterable[str]) -> bool:
+    def lacks(self, names: Iterable[str], asker: str = "") -> bool:
         """Some of these (in the form of `Changes.names`) are not known and may come: they have been asked for, and
-        `on_change` is called when they are answered. False where everything is told without asking."""
-        return lacks(self.core, self.mesh, names)
+        `on_change` is called when they are answered. False where everything is told without asking. `asker`: the pod."""
+        return lacks(self.core, self.mesh, names, asker)
 
     def _decided(self) -> None:
         self._on_change(Changes(), False)

@@ -35,6 +35,18 @@ def test_what_nobody_asked_for_decides_nothing() -> None:
     assert not demand.decided("b")
 
 
+def test_who_asks_for_ever_new_names_leaves_room_for_others() -> None:
+    demand = Demand(most=8)
+    assert demand.ask([f"a{number}" for number in range(9)], "flood") == ("a0", "a1")
+    demand.answered([], ["a0", "a1"])
+    assert demand.ask(["a2"], "flood") == ()
+    assert demand.ask(["b"], "other") == ("b",)
+    demand.age()
+    assert demand.ask(["a2"], "flood") == ()
+    demand.age()
+    assert demand.ask(["a2", "a3", "a4"], "flood") == ("a2", "a3")
+
+
 def test_a_pod_that_asks_for_ever_new_names_does_not_grow_the_list() -> None:
     demand = Demand(most=3)
     assert demand.ask(["a", "b", "c", "d"]) == ("a", "b", "c")

@@ -298,3 +298,12 @@ def test_a_client_may_ask_for_so_many_names_and_no_more(names: int, refused: boo
     wanted = DeltaRequest(type_url=ADDRESS_TYPE, subscribe=tuple(f"n{i}" for i in range(names)))
     with pytest.raises(Refused, match="names") if refused else nullcontext():
         stream.receive(wanted)
+
+
+@pytest.mark.parametrize(("known", "refused"), [(9, False), (11, False), (12, True)])
+def test_a_client_may_know_all_that_there_is_and_some_that_is_gone(known: int, refused: bool) -> None:
+    catalogue = Catalogue()
+    catalogue.update([simple_workload(f"w{number}") for number in range(9)], 1)
+    versions = {f"w{number}": "1" for number in range(known)}
+    with pytest.raises(Refused, match="names") if refused else nullcontext():
+        DeltaStream(catalogue, most_names=1).receive(DeltaRequest(type_url=ADDRESS_TYPE, versions=versions))
