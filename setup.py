@@ -22,6 +22,10 @@ class CompiledToo(build_py):
         super().run()
         if self.editable_mode:
             return
+        # What lies beside the packages in a checkout: the manifest that is installed, and the eBPF sources.
+        built = Path(self.build_lib) / "ambient"
+        shutil.copy(ROOT / "daemonset" / "install.yaml", built / "cli" / "install.yaml")
+        shutil.copytree(ROOT / "bpf", built / "datapath" / "bpf", dirs_exist_ok=True)
         from ambient.errors import Unavailable
         from ztunnel.compiling import compile_all
 

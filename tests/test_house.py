@@ -84,7 +84,7 @@ def test_dev_without_a_known_verb_prints_usage_and_fails() -> None:
 
 def test_dev_help_names_every_verb() -> None:
     result = subprocess.run(["sh", ROOT / "dev", "help"], capture_output=True, text=True, check=True, timeout=20)
-    for verb in ("demo", "test", "check", "lab", "ambient", "bench", "campaign", "counts"):
+    for verb in ("demo", "test", "check", "lab", "cluster", "image", "ambient", "bench", "campaign", "counts"):
         assert f"\n  {verb} " in result.stdout
 
 
@@ -94,4 +94,5 @@ def test_both_programs_have_entry_points() -> None:
 
 
 def test_ci_runs_the_check_and_the_tests() -> None:
-    assert (ROOT / ".ci/run").read_text().splitlines()[-2:] == ["./dev check", "./dev test"]
+    lines = (ROOT / ".ci/run").read_text().splitlines()
+    assert [line for line in lines if line.startswith("./dev")] == ["./dev check", "./dev test", "./dev test cluster"]

@@ -40,7 +40,30 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
             "status", "every node at a glance", ("ambient status", "ambient status --context prod -o json")
         ),
         "check": Command(
-            "check", "is every part healthy? exit code 3 if not", ("ambient check", "ambient check -o json")
+            "check",
+            "is every part healthy? exit code 3 if not",
+            ("ambient check", "ambient check --pre", "ambient check -o json"),
+        ),
+        "install": Command(
+            "install",
+            "put the mesh on a cluster",
+            (
+                "ambient install --image registry.example.org/ambient:0.1.0",
+                "ambient install --image registry.example.org/ambient:0.1.0 --set TRUST_DOMAIN=example.org --diff",
+            ),
+            mesh=False,
+        ),
+        "upgrade": Command(
+            "upgrade",
+            "make what is installed what this version ships",
+            ("ambient upgrade --image registry.example.org/ambient:0.2.0 --diff",),
+            mesh=False,
+        ),
+        "uninstall": Command(
+            "uninstall",
+            "take the mesh off a cluster and its nodes",
+            ("ambient uninstall", "ambient uninstall --crds"),
+            mesh=False,
         ),
         "pods": Command(
             "pods",

@@ -73,7 +73,7 @@ def digest_of(paths: Iterable[Path], *words: str) -> str:
 
 def sources() -> list[Path]:
     """Every file of ours that gets into the image."""
-    found = []
+    found = [ROOT / "daemonset" / "install.yaml"]
     for folder in ("ambient", "ztunnel", "bpf", "daemonset/cni"):
         for path in (ROOT / folder).rglob("*"):
             inside = path.relative_to(ROOT).parts

@@ -64,6 +64,7 @@ code() {
     (cd "$source" && "$python" -m ztunnel.compiling) || [ $? -ne 2 ]
     (cd "$source" && find ambient ztunnel bpf -type f ! -path '*/__pycache__/*' ! -path '*/_compiled/objects/*' \
         ! -path '*/_compiled/lock' ! -name '*.bpf.o' -print0 | tar -c --null -T -) | tar -x -C "$target"
+    cp "$source/daemonset/install.yaml" "$target/ambient/cli/install.yaml"
     # Modules that were compiled on another system might want another C library.
     fitting && [ "$(. /etc/os-release && echo "${VERSION_CODENAME:-}")" = bookworm ] || rm -rf "$target/ztunnel/_compiled"
     ! fitting || "$python" -m compileall -q --invalidation-mode unchecked-hash -s "$2" "$target" >/dev/null

@@ -11,7 +11,9 @@ from tests.support.kube import Kube, Object, eventually
 
 TOOLS = "localhost/tools:1"
 PORTS = {"http": (80, 8080), "lines": (7000, 7000), "bytes": (7001, 7001)}
-PROBE: Object = {"readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1}}
+PROBE: Object = {
+    "readinessProbe": {"httpGet": {"path": "/healthz", "port": 8080}, "periodSeconds": 1, "timeoutSeconds": 10}
+}
 LINGER: Object = {"lifecycle": {"preStop": {"sleep": {"seconds": 4}}}}
 """What every server does that is replaced under load, with or without a mesh: go on while others hear of its end."""
 
