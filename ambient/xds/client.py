@@ -225,8 +225,8 @@ class DeltaClient:
         return self._demand is not None
 
     def want(self, names: Iterable[str], asker: str = "") -> None:
-        """Ask for addresses by name, each once until it is answered. Only for an on-demand client. `asker`: who wants to
-        know, and so cannot keep others from asking."""
+        """Ask for addresses by name, each once until it is answered. Only for an on-demand client. `asker` is
+        held to a share."""
         fresh = self._demand.ask(names, asker) if self._demand is not None else ()
         if fresh and self.on_request is not None:
             self.on_request(DeltaRequest(type_url=ADDRESS_TYPE, subscribe=fresh))

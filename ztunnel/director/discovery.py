@@ -144,7 +144,7 @@ class Discovery:
 
     def lacks(self, names: Iterable[str], asker: str = "") -> bool:
         """Some of these (in the form of `Changes.names`) are not known and may come: they have been asked for, and
-        `on_change` is called when they are answered. False where everything is told without asking. `asker`: the pod."""
+        `on_change` is called when they are answered. False where everything is told without asking. `asker`: a pod."""
         return lacks(self.core, self.mesh, names, asker)
 
     def _decided(self) -> None:
