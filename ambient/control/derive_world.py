@@ -265,7 +265,8 @@ class World:
     def all_entries(self) -> list[ServiceEntry]:
         """Every ServiceEntry, the oldest first."""
         self.read.add("entries")
-        return sorted((one for one in self._records.values() if isinstance(one, ServiceEntry)), key=age)
+        found = [self._records[key] for key in {key for keys in self._hosts.values() for key in keys}]
+        return sorted((one for one in found if isinstance(one, ServiceEntry)), key=age)
 
     def selected_entries(self, owner: Record, selector: Mapping[str, str]) -> list[WorkloadEntry]:
         """WorkloadEntries that a Service's or ServiceEntry's selector fits, by order of key."""

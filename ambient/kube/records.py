@@ -192,7 +192,8 @@ class ServicePort:
 class Service(Record):
     """`cluster_ips` is empty for headless services and for those that wait for an address (`headless` tells which).
 
-    `ip_families` holds "IPv4"/"IPv6" in order; `dual` is None when ipFamilyPolicy leaves the choice to us.
+    `ip_families` holds "IPv4"/"IPv6" in order; `ip_family_policy` "" counts as Kubernetes fills it in: SingleStack,
+    RequireDualStack where two families are named.
     """
 
     kind: ClassVar[str] = "Service"

@@ -22,7 +22,7 @@ from ambient.kube.objects import (
     record_key,
 )
 from ambient.lab.addresses import Plan, contains, free_node_number
-from ambient.lab.apply import check_pod, families
+from ambient.lab.apply import check_pod, families, family_policy
 from ambient.lab.names import Names
 from ambient.model.address import IpAddress
 
@@ -184,6 +184,6 @@ class Cluster:
             "clusterIP": addresses[0],
             "clusterIPs": addresses,
             "ipFamilies": [f"IPv{version}" for version in versions],
-            "ipFamilyPolicy": service.ip_family_policy or ("PreferDualStack" if len(versions) > 1 else "SingleStack"),
+            "ipFamilyPolicy": family_policy(service),
         }
         return {**raw, "spec": spec}

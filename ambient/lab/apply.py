@@ -188,10 +188,16 @@ def check_pod(pod: Pod) -> None:
 
 
 def families(service: Service) -> tuple[int, ...]:
-    """The IP versions a Service gets addresses of; () for headless and ExternalName. Without a word: both."""
+    """The IP versions a Service gets addresses of; () for headless and ExternalName. Without a word: one, IPv4."""
     if service.headless or service.type == "ExternalName":
         return ()
     named = tuple({"IPv4": 4, "IPv6": 6}[family] for family in service.ip_families)
-    if service.ip_family_policy == "SingleStack" or (named and not service.ip_family_policy):
+    if family_policy(service) == "SingleStack":
         return named[:1] or (4,)
     return named if len(named) == 2 else (*named, *(v for v in (4, 6) if v not in named))
+
+
+def family_policy(service: Service) -> str:
+    """ipFamilyPolicy, as Kubernetes fills it in: what names two families, or two addresses, needs both."""
+    both = len(service.ip_families) == 2 or len(service.cluster_ips) == 2
+    return service.ip_family_policy or ("RequireDualStack" if both else "SingleStack")

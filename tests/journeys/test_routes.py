@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.support.fickle import PORT, fickle
-from tests.support.journey import JOIN, Journey, account
+from tests.support.journey import BOTH, JOIN, Journey, account
 from tests.support.lab import SLEEP, lab_under_test, namespace_yaml, object_yaml, pod_yaml, until
 
 CLIENT, LONELY = "shop/client", "shop/lonely"
@@ -17,7 +17,7 @@ CLIENT, LONELY = "shop/client", "shop/lonely"
 
 def service(name: str, app: str, port: int = 80, **spec: Any) -> str:
     ports = [{"name": "http", "port": port, "targetPort": PORT}]
-    return object_yaml("v1", "Service", name, "shop", spec={"selector": {"app": app}, "ports": ports, **spec})
+    return object_yaml("v1", "Service", name, "shop", spec={**BOTH, "selector": {"app": app}, "ports": ports, **spec})
 
 
 OBJECTS = (
@@ -44,7 +44,7 @@ OBJECTS = (
         "Service",
         "onnode",
         "shop",
-        spec={"selector": {"app": "onnode"}, "ports": [{"name": "http", "port": 80, "targetPort": 8099}]},
+        spec={**BOTH, "selector": {"app": "onnode"}, "ports": [{"name": "http", "port": 80, "targetPort": 8099}]},
     )
     + object_yaml(
         "v1",

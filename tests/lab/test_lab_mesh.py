@@ -31,7 +31,11 @@ _OBJECTS = (
     + pod_yaml("in/client", SLEEP, node="n2")
     + object_yaml(
         *("v1", "Service", "web", "in"),
-        spec={"selector": {"app": "web"}, "ports": [{"port": 80, "targetPort": 8080}]},
+        spec={
+            "ipFamilyPolicy": "PreferDualStack",
+            "selector": {"app": "web"},
+            "ports": [{"port": 80, "targetPort": 8080}],
+        },
     )
 )
 

@@ -42,7 +42,11 @@ def _server(pod: str, node: str) -> str:
 
 
 def _service(name: str, **spec: object) -> str:
-    base: dict[str, object] = {"selector": {"app": "echo"}, "ports": [{"port": 80, "targetPort": "echo"}]}
+    base: dict[str, object] = {
+        "ipFamilyPolicy": "PreferDualStack",
+        "selector": {"app": "echo"},
+        "ports": [{"port": 80, "targetPort": "echo"}],
+    }
     return object_yaml("v1", "Service", name, "shop", spec={**base, **spec})
 
 
@@ -59,7 +63,7 @@ def shop() -> Iterator[LabUnderTest]:
             + pod_yaml("other/strange", SLEEP, node="n2", annotations={"ambient.mesh/pod-ips": "10.11.12.13, fdcc::13"})
             + _service("echo")
             + _service("headless", clusterIP="None")
-            + _service("four", ipFamilies=["IPv4"])
+            + _service("four", ipFamilyPolicy=None)
             + _service("nobody", selector={"app": "nobody"})
         )
         lab.wait_ready()

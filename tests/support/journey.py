@@ -36,9 +36,14 @@ def account(name: str) -> str:
     return object_yaml("v1", "ServiceAccount", name, "shop")
 
 
+BOTH = {"ipFamilyPolicy": "PreferDualStack"}
+
+
 def service(name: str, namespace: str = "shop", **spec: Any) -> str:
     ports = [{"name": f"p{port}", "port": port} for port in (HTTP, LINES, BYTES)]
-    return object_yaml("v1", "Service", name, namespace, spec={"selector": {"app": name}, "ports": ports, **spec})
+    return object_yaml(
+        "v1", "Service", name, namespace, spec={**BOTH, "selector": {"app": name}, "ports": ports, **spec}
+    )
 
 
 def policy(name: str, action: str, rules: list[Any], app: str = "far", namespace: str = "shop", **metadata: Any) -> str:

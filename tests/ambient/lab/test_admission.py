@@ -106,11 +106,18 @@ def test_no_two_objects_share_an_address(cluster: Cluster) -> None:
         _admit(cluster, _service("t", clusterIP="10.192.9.9"))
 
 
-def test_a_service_gets_addresses_of_both_families(cluster: Cluster) -> None:
-    service = _admit(cluster, _service("s"))
+def test_a_service_gets_addresses_of_both_families_when_it_asks(cluster: Cluster) -> None:
+    service = _admit(cluster, _service("s", ipFamilyPolicy="PreferDualStack"))
     assert isinstance(service, Service)
     assert [str(ip) for ip in service.cluster_ips] == ["10.192.1.0", "fdab:0:0:ffff::100"]
-    assert [str(ip) for ip in _admit(cluster, _service("t")).cluster_ips] == ["10.192.1.1", "fdab:0:0:ffff::101"]
+    assert [str(ip) for ip in _admit(cluster, _service("t")).cluster_ips] == ["10.192.1.1"]
+
+
+def test_a_service_with_two_chosen_addresses_needs_both_families(cluster: Cluster) -> None:
+    both = ["10.192.7.7", "fdab:0:0:ffff::777"]
+    service = _admit(cluster, _service("s", clusterIP=both[0], clusterIPs=both))
+    assert isinstance(service, Service)
+    assert ([str(ip) for ip in service.cluster_ips], service.ip_family_policy) == (both, "RequireDualStack")
 
 
 def test_a_chosen_service_address_stays_alone(cluster: Cluster) -> None:

@@ -111,7 +111,9 @@ def test_a_service_keeps_its_addresses() -> None:
 @pytest.mark.parametrize(
     ("spec", "versions"),
     [
-        ({}, (4, 6)),
+        ({}, (4,)),
+        ({"ipFamilyPolicy": "PreferDualStack"}, (4, 6)),
+        ({"ipFamilies": ["IPv6", "IPv4"]}, (6, 4)),
         ({"clusterIP": "None"}, ()),
         ({"ipFamilyPolicy": "SingleStack"}, (4,)),
         ({"ipFamilies": ["IPv6"]}, (6,)),
