@@ -25,6 +25,7 @@ from ambient.datapath.hooks import HOOKS
 from ambient.datapath.layout import PodRow
 from ambient.datapath.maps import Maps
 from ambient.datapath.sockets import TcpSocket
+from ambient.datapath.strangers import Stranger, strangers
 from ambient.errors import MeshError, Unavailable
 from ambient.model.address import IpAddress, parse_endpoint
 from ambient.netns import entered
@@ -52,6 +53,7 @@ class Kernel(Protocol):
     def attach_host(self, ifindex: int, uid: str) -> None: ...
     def attached(self) -> Mapping[str, bool]: ...
     def detach(self, uid: str) -> None: ...
+    def strangers(self, netns: podns.PodNetns) -> tuple[Stranger, ...]: ...
 
 
 class NodeKernel:
@@ -154,3 +156,7 @@ class NodeKernel:
         self._holding.restore()
         programs.detach_pod(self._bpffs, uid)
         self._holding.release(uid)
+
+    def strangers(self, netns: podns.PodNetns) -> tuple[Stranger, ...]:
+        """Programs of others on the pod's interface."""
+        return strangers(self._bpffs, netns.fd, POD_INTERFACE)

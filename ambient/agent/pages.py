@@ -1,7 +1,8 @@
-"""What the agent shows over HTTP: /ready, /pods, /metrics, /flows, and POST /cut."""
+"""What the agent shows over HTTP: /ready, /pods, /metrics, /flows, /strangers, and POST /cut."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -10,7 +11,7 @@ from typing import Any, Final
 from ambient.agent.converge import Convergence, State, Tracked
 from ambient.agent.custody import Custody
 from ambient.agent.discovery import Policies
-from ambient.agent.enrol import NotEnrolled
+from ambient.agent.enrol import NotEnrolled, PodTarget
 from ambient.agent.http import Answer, Handler
 from ambient.agent.journal import Journal
 from ambient.agent.kernel import Kernel
@@ -68,6 +69,7 @@ class Pages:
             ("GET", "/pods"): self.pods,
             ("GET", "/metrics"): self.metrics,
             ("GET", "/flows"): self.flows,
+            ("GET", "/strangers"): self.strangers,
             ("POST", "/cut"): self.cut,
         }
 
@@ -147,6 +149,21 @@ class Pages:
         self._packets.look()
         last, after = map(int, asked)
         return Answer(self._packets.lines(last, after), content_type="application/jsonl")
+
+    async def strangers(self, _query: Mapping[str, str]) -> Answer:
+        enrolled = [t.pod for t in self._convergence.tracked.values() if t.state is State.ENROLLED]
+        found = {str(pod): await asyncio.to_thread(self._strangers, pod) for pod in enrolled}
+        return Answer(json.dumps({pod: said for pod, said in sorted(found.items()) if said}, indent=2) + "\n")
+
+    def _strangers(self, pod: PodTarget) -> list[dict[str, Any]]:
+        try:
+            netns = self._kernel.open_netns(pod)
+        except MeshError:
+            return []
+        try:
+            return [{"what": str(one), "first": one.first} for one in self._kernel.strangers(netns)]
+        finally:
+            netns.close()
 
     async def cut(self, query: Mapping[str, str]) -> Answer:
         name = query.get("pod", "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
 from ambient.cli.dump import Dump
@@ -57,6 +58,21 @@ def agent(reach: Reach, node: str) -> Finding:
     except MeshError as error:
         return Finding(f"{node}/agent", False, error.why)
     return Finding(f"{node}/agent", answer.status == 200, "ready" if answer.status == 200 else _why(answer))
+
+
+def strangers(reach: Reach, node: str) -> Finding | None:
+    """Whether programs of others see the pods' packets before ours do; None where the agent does not tell."""
+    try:
+        answer = reach.agent(node, "/strangers")
+        by_pod = read_json(answer, f"agent of node {node}") if answer.status == HTTPStatus.OK else None
+    except MeshError:
+        return None
+    if by_pod is None:
+        return None
+    said = [(pod, one) for pod, found in by_pod.items() for one in found]
+    first = [f"{pod}: {one['what']}" for pod, one in said if one["first"]]
+    detail = f"before ours: {'; '.join(first)}" if first else f"{len(said)} beside ours" if said else "ours alone"
+    return Finding(f"{node}/programs", not first, detail)
 
 
 def _why(answer: Answer) -> str:
@@ -119,6 +135,9 @@ def examine(reach: Reach) -> Iterator[Finding]:
         yield Finding("control/sync", False, str(error))
     for node in reach.nodes():
         yield agent(reach, node)
+        programs = strangers(reach, node)
+        if programs is not None:
+            yield programs
         yield ztunnel(reach, node)
         yield synced(syncs, node)
         try:

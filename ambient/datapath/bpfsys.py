@@ -30,6 +30,8 @@ OBJ_PIN: Final = 6
 OBJ_GET: Final = 7
 PROG_TEST_RUN: Final = 10
 INFO_BY_FD: Final = 15
+PROG_BY_ID: Final = 13
+PROG_QUERY: Final = 16
 BTF_BY_ID: Final = 19
 MAP_UPDATE_BATCH: Final = 26
 MAP_DELETE_BATCH: Final = 27
@@ -43,6 +45,10 @@ _NO_PREALLOC: Final = 1
 
 _PROG_INFO_SIZE: Final = 232
 _PROG_BTF_ID: Final = 128
+_PROG_NAME: Final = 64
+_PROG_NAME_SIZE: Final = 16
+_MOST_PROGRAMS: Final = 64
+"""That the kernel lets on one TCX hook."""
 _MAP_INFO_SIZE: Final = 88
 
 
@@ -348,3 +354,29 @@ def link_program(path: Path) -> int:
 def program_id(path: Path) -> int:
     with opened(path) as program:
         return int(struct.unpack_from("II", _info(program, _PROG_INFO_SIZE, str(path)), 0)[1])
+
+
+def attached_programs(ifindex: int, attach_type: int) -> list[int]:
+    """Ids of the programs on a TCX hook of an interface of the current network namespace, in the order in which they
+    run. [] where this kernel cannot tell (before 6.6)."""
+    ids = ctypes.create_string_buffer(4 * _MOST_PROGRAMS)
+    request = struct.pack("IIIIQI", ifindex, attach_type, 0, 0, ctypes.addressof(ids), _MOST_PROGRAMS)
+    block = ctypes.create_string_buffer(request, _ATTR_SIZE)
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.syscall(_SYSCALL[platform.machine()], PROG_QUERY, block, _ATTR_SIZE) < 0:
+        return []
+    (count,) = struct.unpack_from("I", block, 24)
+    return list(struct.unpack_from(f"{count}I", ids))
+
+
+def program_name(identifier: int) -> str:
+    """As its loader named it (15 letters); "" when it is gone."""
+    try:
+        descriptor = _call(PROG_BY_ID, struct.pack("I", identifier), "program", str(identifier))
+    except OSError:
+        return ""
+    try:
+        info = _info(descriptor, _PROG_INFO_SIZE, str(identifier))
+    finally:
+        os.close(descriptor)
+    return info[_PROG_NAME : _PROG_NAME + _PROG_NAME_SIZE].split(b"\0")[0].decode(errors="replace")

@@ -19,6 +19,7 @@ from ambient.agent.journal import Journal, OlderConnection
 from ambient.agent.podns import PodNetns
 from ambient.datapath.layout import Flag, PodRow
 from ambient.datapath.sockets import TcpSocket
+from ambient.datapath.strangers import Stranger
 from ambient.errors import KernelError, Unavailable
 from ambient.model.address import IpAddress
 from ambient.zds.codec import AddWorkload
@@ -59,6 +60,7 @@ class FakeKernel:
     host: set[str] = field(default_factory=set)
     older: tuple[OlderConnection, ...] = ()
     admitted: set[int] = field(default_factory=set)
+    beside: tuple[Stranger, ...] = ()
     proxied_connections: int = 0
     fail: dict[str, Exception] = field(default_factory=dict)
     calls: list[str] = field(default_factory=list)
@@ -77,6 +79,9 @@ class FakeKernel:
     def absent_addresses(self, netns: PodNetns, addresses: Iterable[IpAddress]) -> list[IpAddress]:
         self._call("absent_addresses")
         return []
+
+    def strangers(self, netns: PodNetns) -> tuple[Stranger, ...]:
+        return self.beside
 
     def admit_clear(self, connections: Iterable[OlderConnection]) -> None:
         self.admitted |= {one.cookie for one in connections}

@@ -23,6 +23,7 @@ from ambient.agent.watch_older import OlderConnections
 from ambient.agent.watch_packets import Packets
 from ambient.agent.ztunnels import Ztunnels
 from ambient.datapath.layout import Counter
+from ambient.datapath.strangers import Stranger
 from ambient.errors import KernelError
 from tests.support.agent_fakes import Node, target, until
 from tests.support.deny_tables import FakeRing, FakeTables, told
@@ -130,5 +131,18 @@ def test_flows_of_the_kernel_are_shown_from_a_number_on(bench: Bench) -> None:
         lines = (await bench.get("GET", "/flows", after="2")).body.splitlines()
         assert [json.loads(line)["sequence"] for line in lines] == [3]
         assert (await bench.get("GET", "/flows", last="many")).status == 400
+
+    asyncio.run(play())
+
+
+def test_programs_of_others_on_a_pods_interface_are_named(bench: Bench) -> None:
+    async def play() -> None:
+        bench.convergence.act([Enrol(target())])
+        await until(lambda: bench.convergence.settled() and bench.convergence.tracked)
+        assert json.loads((await bench.get("GET", "/strangers")).body) == {}
+        bench.node.kernel.beside = (Stranger("eth0", "ingress", "tcx", "cil_from", first=True),)
+        said = json.loads((await bench.get("GET", "/strangers")).body)
+        assert said == {"shop/web": [{"what": "cil_from (tcx, ingress of eth0, before ours)", "first": True}]}
+        await bench.convergence.close()
 
     asyncio.run(play())

@@ -292,3 +292,19 @@ def test_cut_tells_when_the_agent_cannot() -> None:
     ran = ambient(mesh, "pods", "--cut", "shop/web")
     assert ran.code == Exit.FAILURE
     assert "not permitted" in ran.err
+
+
+def test_check_names_a_program_that_sees_packets_before_ours_and_counts_those_behind() -> None:
+    mesh = healthy("n1", "n2")
+    behind = {"what": "cil_from (tcx, ingress of eth0, after ours)", "first": False}
+    mesh.answers["n1/agent", "/strangers"] = {"shop/web": [behind]}
+    mesh.answers["n2/agent", "/strangers"] = {}
+    ran = ambient(mesh, "check")
+    assert ran.code == Exit.OK
+    assert "1 beside ours" in ran.out
+    assert "ours alone" in ran.out
+    before = {"what": "cil_from (tcx, ingress of eth0, before ours)", "first": True}
+    mesh.answers["n1/agent", "/strangers"] = {"shop/web": [behind, before]}
+    ran = ambient(mesh, "check")
+    assert ran.code == Exit.NEGATIVE
+    assert "before ours: shop/web: cil_from" in ran.out
