@@ -46,6 +46,7 @@ class _Words:
     annotations: dict[str, str | None] = field(default_factory=dict)
     conditions: tuple[Condition, ...] | None = None
     addresses: tuple[tuple[str, str], ...] | None = None
+    attempts: int = 0
 
 
 class ApiSink:
@@ -69,6 +70,7 @@ class ApiSink:
         self._allowed = allowed
         self._generation = generation
         self._pause_s = 1 / rate
+        self._first_s = 10 / rate
         self._words: dict[str, _Words] = {}
         self._queue: dict[str, None] = {}
         self._wake = asyncio.Event()
@@ -143,46 +145,42 @@ class ApiSink:
 
     async def _say(self, key: str) -> bool:
         """Write what is not yet so; gives whether the server was asked. Errors end here."""
-        asked = False
-        for attempt in range(_ATTEMPTS):
-            words = self._words.get(key)
-            if words is None or not self._allowed():
-                return asked
-            try:
-                asked = await self._write(key, words) or asked
-            except NotThere:
-                self._words.pop(key, None)
-                return True
-            except Conflict as error:
-                asked = True
-                if not self._same_object(key, words):
-                    return True
-                if attempt + 1 == _ATTEMPTS:
-                    self._give_up(key, error)
-                await asyncio.sleep(self._pause_s)
-            except ApiUnavailable as error:
-                if attempt + 1 == _ATTEMPTS:
-                    self._give_up(key, error)
-                    self._enqueue(key)
-                await asyncio.sleep(max(min(0.2 * 2.0**attempt, _LONGEST_S), min(error.retry_after_s, _LONGEST_S)))
-            except MeshError as error:
-                if self._same_object(key, words):
-                    self._give_up(key, error)
-                return True
-            else:
-                record = self._look(key)
-                if record is None:
-                    self._words.pop(key, None)
-                return asked
+        words = self._words.get(key)
+        if words is None:
+            return False
+        try:
+            asked = await self._write(key, words)
+        except NotThere:
+            self._words.pop(key, None)
+            return True
+        except MeshError as error:
+            if self._same_object(key, words):
+                self._failed(key, words, error)
+            return True
+        words.attempts = 0
+        if self._look(key) is None:
+            self._words.pop(key, None)
         return asked
+
+    def _failed(self, key: str, words: _Words, error: MeshError) -> None:
+        """Try again later, behind everything else, unless the server has refused for good."""
+        words.attempts += 1
+        final = not isinstance(error, Conflict | ApiUnavailable)
+        if final or words.attempts == _ATTEMPTS:
+            self.failed += 1
+            _log.error("cannot write the status of %s%s: %s", key, "" if final else " yet", error)
+        if not final:
+            asked_s = error.retry_after_s if isinstance(error, ApiUnavailable) else 0.0
+            wait_s = self._first_s * 2.0 ** min(words.attempts - 1, 12)
+            asyncio.get_running_loop().call_later(min(max(wait_s, asked_s), _LONGEST_S), self._again, key, words)
+
+    def _again(self, key: str, words: _Words) -> None:
+        if self._words.get(key) is words:
+            self._enqueue(key)
 
     def _same_object(self, key: str, words: _Words) -> bool:
         record = self._look(key)
         return self._words.get(key) is words and (record is None or record.uid == words.uid)
-
-    def _give_up(self, key: str, error: MeshError) -> None:
-        self.failed += 1
-        _log.error("cannot write the status of %s: %s", key, error)
 
     async def _write(self, key: str, words: _Words) -> bool:
         kind, namespace, name = key.split("/", 2)
