@@ -164,8 +164,8 @@ class KernelPolicy:
 
     def _refresh(self) -> None:
         pods = self._pods()
-        wanted = self._wanted(pods)
-        kept = {(ip, side) for pod in pods.others for ip in pod.addresses for side in _SHADOWS}
+        wanted, unknown = self._wanted(pods)
+        kept = {(ip, side) for pod in (*pods.others, *unknown) for ip in pod.addresses for side in _SHADOWS}
         there = [table for table in self._tables.tables() if table[1] in _SHADOWS]
         self._forget([table for table in there if table not in wanted and table not in kept])
         self._due = {key: inputs for key, inputs in wanted.items() if self._made.get(key) != inputs}
@@ -193,8 +193,8 @@ class KernelPolicy:
                 if self._due.get(key) is inputs:
                     del self._due[key]
 
-    def _wanted(self, pods: Pods) -> dict[Table, _Input]:
-        """What each table is to be made from; without those of pods of which not all is known."""
+    def _wanted(self, pods: Pods) -> tuple[dict[Table, _Input], list[PodTarget]]:
+        """What each table is to be made from, and the pods of which not all is known."""
         known: dict[str, tuple[PodTarget, Workload, Guarded]] = {}
         for pod in pods.captured:
             found = self._knowledge.guarded(pod)
@@ -202,8 +202,7 @@ class KernelPolicy:
                 before = self._known.get(pod.uid)
                 known[pod.uid] = (pod, found[0], before if before == found[1] else found[1])
         self._known = {uid: guarded for uid, (_, _, guarded) in known.items()}
-        unknown = [pod for pod in pods.captured if pod.uid not in known]
-        wanted = {key: self._made[key] for pod in unknown for ip in pod.addresses for key in self._keys_made(ip)}
+        wanted: dict[Table, _Input] = {}
         others = self._reached(list(known.values()))
         for pod, workload, guarded in known.values():
             versions = Counter(ip.version for ip in pod.addresses)
@@ -211,7 +210,7 @@ class KernelPolicy:
                 wanted[ip, Side.IN] = _Arriving(guarded)
                 if versions[ip.version] == 1:  # else the address that ztunnel will use is not known
                     wanted[ip, Side.OUT] = _Leaving(workload.identity, others[workload.network, ip.version])
-        return wanted
+        return wanted, [pod for pod in pods.captured if pod.uid not in known]
 
     def _reached(
         self, pods: list[tuple[PodTarget, Workload, Guarded]]
@@ -225,9 +224,6 @@ class KernelPolicy:
                 if asking is not None and self._knowledge.tunnels_to(asking, ip):
                     found[workload.network, ip.version][ip] = guarded
         return found
-
-    def _keys_made(self, ip: IpAddress) -> list[Table]:
-        return [(ip, side) for side in _SHADOWS if (ip, side) in self._made]
 
     def _forget_strangers(self) -> None:
         """Tables that name an address of a pod that is gone may not wait: somebody else may have it."""

@@ -26,7 +26,7 @@ struct packet {
 	__u8 syn;
 	__u8 ack;
 	__u8 reset;
-	__u8 has_data;
+	__u8 has_data; /* that somebody might be given: not that of a reset */
 	enum counter oddity; /* the reason for which an opening packet is refused, or 0 */
 };
 
@@ -73,9 +73,9 @@ INLINE int read_transport(struct __sk_buff *skb, __u32 at, __u8 protocol, __u32 
 	if (bpf_skb_load_bytes(skb, at + TCP_LENGTH_OFFSET, length_and_flags, sizeof(length_and_flags)))
 		return unreadable(packet, COUNT_REFUSED_UNREADABLE);
 	flags = length_and_flags[1];
-	packet->has_data = !end || end > at + (length_and_flags[0] >> 4) * 4;
 	packet->ack = !!(flags & TCP_FLAG_ACK);
 	packet->reset = !!(flags & TCP_FLAG_RST);
+	packet->has_data = !packet->reset && (!end || end > at + (length_and_flags[0] >> 4) * 4);
 	packet->syn = !!(flags & TCP_FLAG_SYN);
 	packet->opening = packet->syn && !packet->ack;
 	return PACKET_TCP;

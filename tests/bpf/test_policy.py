@@ -13,6 +13,7 @@ from ambient.datapath.layout import Bits, Counter, Option, Side
 from ambient.model.address import HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT, PROXY_MARK, Endpoint, IpAddress
 from ambient.model.deny import ANY_PORT, OTHER_PORT, TUNNEL, block_of
 from tests.support.capture_bench import Bench, greeting
+from tests.support.frames_tcp import syn
 from tests.support.kernel_policy import Compared, compare, programs_of
 
 EVERYBODY = (0, 0)
@@ -180,12 +181,20 @@ def _compared(bench: Bench, *, sabotage: bool = False) -> Compared:
         return compare(programs, seed=11, scenes=60, flows=40, sabotage=sabotage)
 
 
-def test_a_refusal_survives_data_with_the_opening_packet(bench: Bench) -> None:
-    """TCP Fast Open: the reset acknowledges the SYN, and the client gives up all the same."""
-    server = bench.app(bench.world.outside, 4)
+@pytest.mark.parametrize("outbound", [True, False])
+def test_data_with_a_refused_opening_packet_goes_nowhere_and_raises_no_alarm(
+    bench: Bench, one_cpu: None, outbound: bool
+) -> None:
+    """As TCP Fast Open sends it: the reset that it becomes carries the data back."""
+    here, there = (bench.world.pod, bench.world.outside) if outbound else (bench.world.outside, bench.world.pod)
+    server = bench.app(there, 4)
     bench.stand_in(bench.world.pod)
     bench.attach(bench.world.pod)
-    refuse(bench, bench.world.pod.ip(4), Side.OUT, OTHER_PORT)
-    client = bench.socket(bench.world.pod, 4)
-    with pytest.raises(ConnectionRefusedError):
-        client.sendto(b"early", socket.MSG_FASTOPEN, (str(server.address.ip), server.address.port))
+    refuse(bench, bench.world.pod.ip(4), Side.OUT if outbound else Side.IN, OTHER_PORT)
+    reasons = (Counter.CLEAR_OUT, Counter.CLEAR_IN)
+    before = [bench.count(reason) for reason in reasons]
+    with bench.world.inside(here, "app"), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP) as raw:
+        raw.sendto(syn(Endpoint(here.ip(4), 40_000), server.address, data=b"early")[34:], (str(server.address.ip), 0))
+    with pytest.raises(ConnectionRefusedError):  # and whatever was sent before has been through by now
+        bench.connect(here, server.address)
+    assert [bench.count(reason) for reason in reasons] == before

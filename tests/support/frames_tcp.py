@@ -12,12 +12,18 @@ _PODS_MAC = bytes.fromhex("020000000002")
 _NODES_MAC = bytes.fromhex("020000000001")
 
 
-def syn(source: Endpoint, destination: Endpoint, sequence: int = 0xFFFFFFFF, options: bytes = b"\2\4\5\xb4") -> bytes:
+def syn(
+    source: Endpoint,
+    destination: Endpoint,
+    sequence: int = 0xFFFFFFFF,
+    options: bytes = b"\2\4\5\xb4",
+    data: bytes = b"",
+) -> bytes:
     """An opening packet from the pod's interface to the node's."""
     header = struct.pack(
         "!HHIIBBHHH", source.port, destination.port, sequence, 0, (20 + len(options)) << 2, SYN, 64240, 0, 0
     )
-    segment = header + options
+    segment = header + options + data
     total = checksum(_pseudo(source.ip, destination.ip, len(segment)) + segment)
     segment = segment[:16] + struct.pack("!H", total) + segment[18:]
     if isinstance(source.ip, IPv4Address):

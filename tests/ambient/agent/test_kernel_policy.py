@@ -182,6 +182,9 @@ def test_an_agent_that_starts_leaves_what_is_enforced_and_begins_to_count_anew(s
     again = Scene(scene.threads, captured=[], others=[WEB, TILL], tables=scene.tables)
     again.rows.refresh()
     assert again.refused(80) == (True, True)
+    again.captured, again.others, again.unknown = [WEB, TILL], [], {"web", "till"}
+    again.rows.refresh()
+    assert again.refused(80) == (True, True), "captured again, and no control plane has told anything yet"
     assert not [side for _, side in scene.tables.kept if side in (Side.SHADOW_IN, Side.SHADOW_OUT)]
     assert again.rows.counts() == {}
 
