@@ -2,10 +2,10 @@
 
     connect   mesh/client to a denied port of mesh/near, beside bare/client to a port of bare/near where nobody listens;
               and both to a port that is open, with a table of policy to be asked on the way
-    flood     opening packets from bare/client to the denied port of mesh/near, beside as many to the closed port of bare/near
+    flood     opening packets from bare/client to the denied port of mesh/near, beside as many to one of bare/near
 
-They take turns, in one lab. The flood is compared with one that is nobody's business: on a busy machine a process that only
-wakes up now and then costs more than on an idle one, whoever sends.
+They take turns, in one lab. The flood is compared with one that is nobody's business: on a busy machine a process that
+only wakes up now and then costs more than on an idle one, whoever sends.
 """
 
 from __future__ import annotations
