@@ -17,7 +17,15 @@ from typing import Any
 
 import pytest
 
-from tests.ambient.kube import test_pods, test_security, test_services
+from tests.ambient.kube import (
+    test_entries,
+    test_gateways,
+    test_pods,
+    test_security,
+    test_services,
+    test_slices,
+    test_traffic,
+)
 from tests.hostile.conftest import Note
 from tests.support.arena import Arena
 from tests.support.journey import FAR, WEB
@@ -29,10 +37,19 @@ RULES: list[tuple[str, Mapping[str, Any], Bad]] = [
     *(("Pod", test_pods.POD, bad) for bad in test_pods.RULES),
     *(("Service", test_services.SERVICE, bad) for bad in test_services.RULES),
     *(("AuthorizationPolicy", test_security.POLICY, bad) for bad in test_security.RULES),
+    *(("EndpointSlice", test_slices.SLICE, bad) for bad in test_slices.RULES),
+    *(("ServiceEntry", test_entries.ENTRY, bad) for bad in test_entries.ENTRY_RULES),
+    *(("ServiceEntry", test_entries.DYNAMIC, bad) for bad in test_entries.DYNAMIC_RULES),
+    *(("WorkloadEntry", test_entries.WORKLOAD, bad) for bad in test_entries.WORKLOAD_RULES),
+    *(("WorkloadGroup", test_entries.GROUP, bad) for bad in test_entries.GROUP_RULES),
+    *(("Gateway", test_gateways.GATEWAY, bad) for bad in test_gateways.RULES),
+    *(("GatewayClass", test_gateways.CLASS, bad) for bad in test_gateways.CLASS_RULES),
+    *(("DestinationRule", test_traffic.RULE, bad) for bad in test_traffic.RULES),
+    *(("RequestAuthentication", test_traffic.TOKENS, bad) for bad in test_traffic.TOKEN_RULES),
 ]
 META = [
     ("no kind", {"kind": REMOVE}, "kind: is required"),
-    ("an unknown kind", {"kind": "Gateway"}, "'Gateway' is not supported"),
+    ("an unknown kind", {"kind": "VirtualService"}, "'VirtualService' is not supported"),
     ("an unknown version", {"apiVersion": "v2"}, "'v2' does not have Pod"),
     ("no metadata", {"metadata": REMOVE}, "metadata: is required"),
     ("no name", {"metadata.name": REMOVE}, "metadata.name: is required"),
