@@ -198,8 +198,6 @@ class PodStarts:
             if sandbox is None or sandbox.container != request.container:
                 raise Refused("pod", str(pod), "its sandbox was taken down meanwhile")
             judged = self._node.judge(pod, request.addresses)
-            if judged is not None and judged.verdict is NotEnrolled.ADDRESS_TAKEN:
-                raise Refused("pod", str(pod), judged.verdict.value)
             if judged is not None and isinstance(judged.verdict, NotEnrolled):
                 return
             await self._node.moved()

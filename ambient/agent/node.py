@@ -12,7 +12,7 @@ from ambient.agent.cni import Judged
 from ambient.agent.cni_request import PodName
 from ambient.agent.converge import Convergence, State, Tracked
 from ambient.agent.discovery import Policies
-from ambient.agent.enrol import Rules, target
+from ambient.agent.enrol import NotEnrolled, Rules, target
 from ambient.agent.fresh import Fresh
 from ambient.agent.report import uncertified, why
 from ambient.kube.objects import Namespace, Pod, Records
@@ -25,7 +25,7 @@ STATIC_POD_ANNOTATION: Final = "kubernetes.io/config.hash"
 class Starting:
     """`records` gives the latest objects; `replan` has the agent act on changed sandboxes; `pending` are the pods that
     no ztunnel serves yet, with what it said; `uncertified` says of (namespace, service account) that ztunnel has no
-    certificate for it."""
+    certificate for it; `out` why pods of the node are not in the mesh."""
 
     def __init__(
         self,
@@ -38,6 +38,7 @@ class Starting:
         replan: Callable[[], None],
         pending: Callable[[], Mapping[str, str]],
         uncertified: Callable[[str, str], bool],
+        out: Callable[[], Mapping[str, NotEnrolled]],
     ) -> None:
         self._rules = rules
         self._fresh = fresh
@@ -48,6 +49,7 @@ class Starting:
         self._replan = replan
         self._pending = pending
         self._uncertified = uncertified
+        self._out = out
         self._read = asyncio.Event()
         self._moved = asyncio.Event()
 
@@ -91,6 +93,8 @@ class Starting:
 
     def why(self, uid: str) -> str:
         tracked = self.tracked(uid)
+        if tracked is None and uid in self._out():
+            return self._out()[uid].value
         if tracked is not None and not self.served(uid):
             return uncertified(tracked.pod.service_account)
         return why(uid, tracked, self._pending())

@@ -136,6 +136,7 @@ class Agent:
             self._wake.set,
             lambda: self._ztunnels.pending,
             self._custody.lacks,
+            lambda: self._out,
         )
         self._starts = PodStarts(
             self._starting, self._sandboxes, settings.passing_namespaces, node_root(settings), self._tally.cni

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -207,6 +208,22 @@ def test_del_of_an_old_sandbox_leaves_the_pod_that_lives(lab: AgentLab) -> None:
     assert runtime.call("ADD", lab.world.pod, container="c2").code == 0
     assert runtime.call("DEL", lab.world.pod, container="c1").code == 0
     assert captured(lab, lab.world.pod)
+
+
+def test_an_address_that_another_pod_holds_holds_the_next_one_until_that_one_is_gone(lab: AgentLab) -> None:
+    lab.agent()
+    lab.ztunnel()
+    lab.put(AMBIENT, pending("pod"), pending("other"))
+    ready(lab)
+    runtime = Runtime(lab, timeout_s=2)
+    assert runtime.call("ADD", lab.world.pod).code == 0
+    twin = replace(lab.world.pod, name="other")
+    held = runtime.call("ADD", twin, container="c2")
+    assert "address-is-held-by-another-pod" in held.json["msg"]
+    assert captured(lab, lab.world.pod)
+    assert runtime.call("DEL", lab.world.pod).code == 0
+    other = lab.world.other
+    assert Runtime(lab).call("ADD", other, container="c3").code == 0
 
 
 def test_a_pod_that_the_api_does_not_know_is_held(lab: AgentLab) -> None:

@@ -56,6 +56,7 @@ def starting(known: Records, stored: Records | None = None, replan: Callable[[],
         replan,
         dict,
         lambda _namespace, _account: False,
+        dict,
     )
 
 
