@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ambient.errors import Refused
-from ambient.kube.objects import Pod, Record, Service, parse_object
+from ambient.kube.objects import Pod, Record, Service, parse_object, resources
 from ambient.lab import volumes
 
 LAST_APPLIED: Final = "kubectl.kubernetes.io/last-applied-configuration"
@@ -30,15 +30,12 @@ _SERVER_METADATA: Final = frozenset(
 _POD_MUTABLE: Final = ("tolerations", "activeDeadlineSeconds")
 _SERVICE_ALLOCATED: Final = ("clusterIP", "clusterIPs", "ipFamilies", "ipFamilyPolicy")
 _NODE_ALLOCATED: Final = ("podCIDR", "podCIDRs")
-_GROUPS: Final = {
-    "AuthorizationPolicy": "authorizationpolicy.security.istio.io",
-    "PeerAuthentication": "peerauthentication.security.istio.io",
-}
 
 
 def shown(record: Record) -> str:
     """An object as kubectl names it in its output."""
-    return f"{_GROUPS.get(record.kind, record.kind.lower())}/{record.name}"
+    group = resources(record.kind)[0].group
+    return f"{record.kind.lower()}{f'.{group}' if group else ''}/{record.name}"
 
 
 def desired(record: Record) -> dict[str, Any]:

@@ -146,4 +146,7 @@ def test_a_label_with_another_value_is_changed_only_when_that_is_said() -> None:
 def test_objects_are_named_as_kubectl_names_them() -> None:
     raw = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "metadata": {"name": "p"}}
     assert shown(parse_object(raw, "t")) == "authorizationpolicy.security.istio.io/p"
+    entry = {"apiVersion": "networking.istio.io/v1", "kind": "WorkloadEntry", "metadata": {"name": "vm"}}
+    found = parse_object({**entry, "spec": {"address": "10.0.0.1"}}, "t")
+    assert shown(found) == "workloadentry.networking.istio.io/vm"
     assert shown(parse_object(_pod(), "t")) == "pod/x"
