@@ -17,7 +17,7 @@ from ambient.kube.records import Pod
 from ambient.model.address import Endpoint, IpAddress
 from ambient.model.decide import PolicyIndex, past_waypoint
 from ambient.model.deny import Guarded
-from ambient.model.mesh import Mesh
+from ambient.model.mesh import Mesh, PolicySetInput
 from ambient.model.outcome import Connection, Forward, Verdict
 from ambient.model.route import route
 from ambient.model.waypoints import needs_of, open_ports, waypoint_principals
@@ -60,6 +60,7 @@ class Policies:
         self.client.on_decided = self._decided
         self._mesh = Mesh()
         self._judges: dict[str, Callable[[Connection], Verdict]] = {}
+        self._selected: dict[tuple[str, tuple[str, ...]], PolicySetInput] = {}
         self._only_waypoints = only_waypoints
         self._changed = changed
 
@@ -73,6 +74,7 @@ class Policies:
             log.warning("discovery: %s refused: %s", name, why)
         if self._mesh.apply(batch.put, batch.gone) or batch.first:
             self._judges.clear()
+            self._selected.clear()
             self._changed()
 
     def apply_to(self, pod: Pod | PodTarget) -> bool:
@@ -80,7 +82,7 @@ class Policies:
         workload = self._workload(pod)
         if workload is None:
             return True
-        selecting = self._mesh.policies_of(workload)
+        selecting = self._selecting(workload)
         return bool(selecting.policies or selecting.missing or waypoint_principals(self._mesh, workload))
 
     def judge_of(self, pod: PodTarget) -> Callable[[Connection], Verdict] | None:
@@ -94,10 +96,18 @@ class Policies:
         return judge
 
     def _judge(self, workload: Workload) -> Callable[[Connection], Verdict]:
-        selecting = self._mesh.policies_of(workload)
+        selecting = self._selecting(workload)
         index = PolicyIndex(selecting.policies, selecting.missing)
         waypoints, ports = self._waypoints(workload), open_ports(self._mesh, workload)
         return lambda connection: past_waypoint(waypoints, ports, connection) or index.judge(connection)
+
+    def _selecting(self, workload: Workload) -> PolicySetInput:
+        """The policies that select it: put together once for all pods of a namespace that name the same."""
+        alike = workload.namespace, workload.authorization_policies
+        found = self._selected.get(alike)
+        if found is None:
+            found = self._selected[alike] = self._mesh.policies_of(workload)
+        return found
 
     def _waypoints(self, workload: Workload) -> tuple[str, ...]:
         return waypoint_principals(self._mesh, workload) if self._only_waypoints else ()
@@ -107,7 +117,7 @@ class Policies:
         workload = self._workload(pod)
         if workload is None:
             return None
-        selecting = self._mesh.policies_of(workload)
+        selecting = self._selecting(workload)
         return workload, Guarded(
             workload.identity,
             selecting.policies,

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -24,7 +24,7 @@ from ambient.datapath.deny_rows import Numbers
 from ambient.datapath.layout import Side
 from ambient.errors import KernelError, MeshError
 from ambient.model.address import IpAddress
-from ambient.model.deny import Guarded, Rows, of_arriving, of_leaving
+from ambient.model.deny import Guarded, Rows, names_destinations, names_sources, of_arriving, of_leaving
 from ambient.model.identity import Identity
 from ambient.model.outcome import Denied, DryRun
 from ambient.model.workload import Workload
@@ -82,6 +82,13 @@ class _Arriving:
     def rows(self, address: IpAddress) -> Rows:
         return of_arriving(self.pod, address)
 
+    def alike(self, address: IpAddress) -> Hashable | None:
+        """What has the same here has the same rows; None: nothing else has."""
+        pod = self.pod
+        if names_destinations(pod.policies):
+            return None
+        return address.version, id(pod.policies), pod.missing, pod.waypoints, pod.open_ports
+
     @property
     def cost(self) -> int:
         return len(self.pod.policies)
@@ -94,6 +101,15 @@ class _Leaving:
 
     def rows(self, address: IpAddress) -> Rows:
         return of_leaving(self.source, address, self.others)
+
+    def alike(self, address: IpAddress) -> Hashable | None:
+        """As of what arrives."""
+        if any(
+            names_sources(policies)
+            for policies in {id(one.policies): one.policies for one in self.others.values()}.values()
+        ):
+            return None
+        return address.version, self.source, id(self.others)
 
     @property
     def cost(self) -> int:
@@ -120,6 +136,7 @@ class KernelPolicy:
         self._rows: dict[Table, int] = {}
         self._known: dict[str, Guarded] = {}
         self._due: dict[Table, _Input] = {}
+        self._alike: dict[Hashable, tuple[_Input, Rows]] = {}
         self._wake = asyncio.Event()
         self._sets.clear()
         self._tables.delete([table for table in self._tables.tables() if table[1] in _SHADOWS.values()])
@@ -184,14 +201,25 @@ class KernelPolicy:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            self._alike.clear()
             while self._due:
                 key, inputs = next(iter(self._due.items()))
                 with self._unharmed():
-                    rows = await loop.run_in_executor(self._threads, inputs.rows, key[0])
+                    rows = await loop.run_in_executor(self._threads, self._rows_of, key[0], inputs)
                     if self._due.get(key) is inputs:
                         self._put({key: (inputs, rows)})
                 if self._due.get(key) is inputs:
                     del self._due[key]
+
+    def _rows_of(self, address: IpAddress, inputs: _Input) -> Rows:
+        """Those of an input of the same kind where there was one (which is kept, so that what it names by id lives)."""
+        alike = inputs.alike(address)
+        found = None if alike is None else self._alike.get(alike)
+        if found is None:
+            found = (inputs, inputs.rows(address))
+            if alike is not None:
+                self._alike[alike] = found
+        return found[1]
 
     def _wanted(self, pods: Pods) -> tuple[dict[Table, _Input], list[PodTarget]]:
         """What each table is to be made from, and the pods of which not all is known."""

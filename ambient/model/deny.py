@@ -19,7 +19,7 @@ from ambient.model.address import IpAddress, IpNetwork
 from ambient.model.boxes import EVERY_PORT, EVERYTHING, Box, Facts, Ports, boxes_of, ports_named
 from ambient.model.identity import Identity
 from ambient.model.outcome import Denied, Reason
-from ambient.model.policy import Action, Authorization
+from ambient.model.policy import Action, Authorization, Match
 
 OTHER_PORT: Final = 0x10000
 ANY_PORT: Final = 0x10001
@@ -111,16 +111,16 @@ def of_leaving(source: Identity, address: IpAddress, others: Mapping[IpAddress, 
     identity. What is behind a waypoint is left out."""
     enforced: list[Row[Says]] = []
     shadow: list[Row[Shades]] = []
-    alike: dict[tuple[int, ...], Rows] = {}
+    alike: dict[int, Rows] = {}
     for destination, other in others.items():
         if other.missing or other.waypoints or destination.version != address.version:
             continue
-        these = tuple(map(id, other.policies))
+        these = id(other.policies)
         rows = alike.get(these)
         if rows is None:
             judged = _Judged(other.policies, Facts(destination, source, address), block_of(destination))
             rows = Rows(judged.enforced(), judged.shadow()) if judged.says_anything else NOTHING
-            if not _names_destinations(other.policies):
+            if not names_destinations(other.policies):
                 alike[these] = rows
         block = block_of(destination)
         enforced += (row._replace(block=block) for row in rows.enforced)
@@ -128,14 +128,18 @@ def of_leaving(source: Identity, address: IpAddress, others: Mapping[IpAddress, 
     return Rows(tuple(enforced), tuple(shadow))
 
 
-def _names_destinations(policies: Iterable[Authorization]) -> bool:
-    return any(
-        match.destination_ips or match.not_destination_ips
-        for policy in policies
-        for rule in policy.rules
-        for clause in rule
-        for match in clause
-    )
+def names_destinations(policies: Iterable[Authorization]) -> bool:
+    """Rules ask for the pod's own address, so that two pods of the same policies may differ."""
+    return any(match.destination_ips or match.not_destination_ips for match in _matches(policies))
+
+
+def names_sources(policies: Iterable[Authorization]) -> bool:
+    """Rules ask for the peer's address."""
+    return any(match.source_ips or match.not_source_ips for match in _matches(policies))
+
+
+def _matches(policies: Iterable[Authorization]) -> Iterator[Match]:
+    return (match for policy in policies for rule in policy.rules for clause in rule for match in clause)
 
 
 def look_up(rows: Iterable[Row[Said]], port: int, peer: IpAddress) -> Said | None:

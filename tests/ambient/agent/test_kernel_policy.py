@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from ipaddress import ip_address
+from dataclasses import dataclass, field, replace
+from ipaddress import ip_address, ip_network
 
 import pytest
 
@@ -150,6 +150,29 @@ def test_many_policies_are_made_into_rows_in_a_thread(scene: Scene) -> None:
         scene.rows.refresh()
         await until(lambda: scene.refused(8888) == (True, True))
         assert scene.refused(7777) == (False, False)
+        running.cancel()
+
+    asyncio.run(play())
+
+
+@pytest.mark.parametrize("by_address", [True, False])
+def test_pods_that_are_alike_share_their_rows_unless_rules_ask_for_addresses(scene: Scene, by_address: bool) -> None:
+    """The last of many policies refuses what comes to web's own address, or from till's, or everything."""
+    match = Match(destination_ips=(ip_network("10.0.0.5/32"),)) if by_address else Match(destination_ports=(80,))
+
+    async def play() -> None:
+        running = asyncio.create_task(scene.rows.run())
+        many = tuple(deny(port, f"p{port}") for port in range(1000, 1000 + kernel_policy._AT_ONCE))
+        scene.policies = (*many, replace(deny(80), rules=(((match,),),)))
+        scene.rows.refresh()
+        await until(lambda: not scene.rows._due)
+        arriving = [scene.tables.refuses(ip, Side.IN, 80, OUTSIDE) for ip in (WEB_IP, TILL_IP)]
+        leaving = (
+            scene.tables.refuses(TILL_IP, Side.OUT, 80, WEB_IP),
+            scene.tables.refuses(WEB_IP, Side.OUT, 80, TILL_IP),
+        )
+        assert arriving == [True, not by_address]
+        assert leaving == (True, not by_address)
         running.cancel()
 
     asyncio.run(play())
