@@ -168,3 +168,23 @@ def test_an_expired_ticket_is_refused(machine: Outside, options: tuple[str, ...]
     ticket = machine.ticket("shop/ledger", *options)
     until("it is expired", lambda: "expired" in machine.refused(ticket).stderr)
     assert not machine.entries
+
+
+def test_a_database_outside_is_a_service_entry_and_needs_no_membership(machine: Outside) -> None:
+    lab = machine.lab
+    server = machine.serve("db")
+    entry = object_yaml(NETWORKING, "ServiceEntry", "books", "shop", spec={
+        "hosts": ["books.example.com"],
+        "addresses": ["198.51.100.7"],
+        "ports": [{"number": 80, "name": "http", "protocol": "HTTP", "targetPort": 8080}],
+        "location": "MESH_EXTERNAL",
+        "resolution": "STATIC",
+        "endpoints": [{"address": machine.address}],
+    })  # fmt: skip
+    lab.apply(entry)
+    by_address = until("web reaches it", lambda: _ask(lab, WEB, "http://198.51.100.7/health"))
+    assert (by_address["service"], by_address["client"]) == ("db", lab.ip(WEB))
+    assert _ask(lab, WEB, "http://books.example.com/health")["service"] == "db"
+    lab.delete(entry)
+    assert not _ask(lab, WEB, "http://books.example.com/health")
+    server.kill()
