@@ -8,11 +8,8 @@ image=$CONTROL:5000/ambient:${built##*:}
 skopeo copy --dest-tls-verify=false oci-archive:/root/ambient.tar "docker://$image"
 echo "$image" >/etc/ambient-image
 
-sed "s#localhost/ambient:0.1.0#$image#" daemonset/install.yaml |
-    kubectl apply --server-side --force-conflicts -f - >/dev/null
-for part in deployment/ambient-control daemonset/ambient-agent daemonset/ztunnel; do
-    kubectl -n ambient-system rollout status --timeout 300s "$part"
-done
+./dev ambient check --pre
+./dev ambient install --image "$image"
 sed "s#docker.io/library/python:3.13-slim#$image#" daemonset/sample/shop.yaml | kubectl apply -f - >/dev/null
 kubectl label namespace shop istio.io/dataplane-mode=ambient --overwrite
 kubectl -n shop wait --for condition=Ready pod --all --timeout 300s >/dev/null
