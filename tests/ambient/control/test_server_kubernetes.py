@@ -11,8 +11,9 @@ from typing import Any
 from ambient.kube.api.source import ApiSource
 from ambient.model.address import Endpoint
 from ambient.model.workload import Workload
-from tests.support.control import ControlBench, Subscriber, kubeconfig, until
+from tests.support.control import ControlBench, Subscriber, kubeconfig
 from tests.support.kube_api import Answer, FakeApi, status_body
+from tests.support.waiting import eventually
 
 POLICIES = "/apis/security.istio.io/v1/authorizationpolicies"
 WEB = "Kubernetes//Pod/shop/web"
@@ -77,11 +78,11 @@ def test_what_is_applied_changed_and_deleted_reaches_a_client(tmp_path: Path) ->
         assert WEB in client.view
         api.put(pod("other", "10.0.0.2", "n2"))
         api.put(policy())
-        await until(lambda: "Kubernetes//Pod/shop/other" in client.view and "shop/deny" in client.view)
+        await eventually(lambda: "Kubernetes//Pod/shop/other" in client.view and "shop/deny" in client.view)
         api.put(pod(app="renamed"))
-        await until(lambda: isinstance(w := client.view[WEB], Workload) and w.canonical_name == "renamed")
+        await eventually(lambda: isinstance(w := client.view[WEB], Workload) and w.canonical_name == "renamed")
         api.delete("Pod", "web", "shop")
-        await until(lambda: WEB not in client.view)
+        await eventually(lambda: WEB not in client.view)
 
     serving(tmp_path, scenario)
 
@@ -89,14 +90,14 @@ def test_what_is_applied_changed_and_deleted_reaches_a_client(tmp_path: Path) ->
 def test_what_became_of_a_policy_is_written_to_it(tmp_path: Path) -> None:
     async def scenario(api: FakeApi, bench: Bench, client: Subscriber) -> None:
         api.put(policy())
-        await until(lambda: conditions(api))
+        await eventually(lambda: conditions(api))
         accepted, enforced = conditions(api)
         assert (accepted["type"], accepted["reason"]) == ("ZtunnelAccepted", "Accepted")
         assert (enforced["type"], enforced["status"]) == ("ambient.mesh/Enforced", "True")
         assert enforced["message"] == "accepted by 1 of 1 nodes"
         before = bench.source._revision
         api.put(pod("next", "10.0.0.3"))
-        await until(lambda: "Kubernetes//Pod/shop/next" in client.view)
+        await eventually(lambda: "Kubernetes//Pod/shop/next" in client.view)
         # Our own word came back to us and was no news.
         assert bench.source._revision == before + 1
 
@@ -119,20 +120,20 @@ def test_any_object_that_is_refused_says_why_until_it_is_good(tmp_path: Path) ->
             return {one["type"]: one for one in listed}
 
         api.put(peers(1, "STRICT"))
-        await until(lambda: said().get("ambient.mesh/Enforced", {}).get("status") == "True")
+        await eventually(lambda: said().get("ambient.mesh/Enforced", {}).get("status") == "True")
         api.put(peers(2, "SIDEWAYS"))
-        await until(lambda: "ambient.mesh/Accepted" in said())
+        await eventually(lambda: "ambient.mesh/Accepted" in said())
         refused = said()["ambient.mesh/Accepted"]
         assert (refused["status"], refused["reason"], refused["observedGeneration"]) == ("False", "Invalid", 2)
         assert "SIDEWAYS" in refused["message"]
         assert "last good version stays" in refused["message"]
         assert "ambient.mesh/Enforced" not in said()
-        await until(lambda: api._objects.get(api.collection("Event")))
+        await eventually(lambda: api._objects.get(api.collection("Event")))
         (event,) = api._objects[api.collection("Event")].values()
         assert (event["regarding"]["name"], event["reason"], event["type"]) == ("p", "Refused", "Warning")
         assert "SIDEWAYS" in event["note"]
         api.put({**peers(3, "PERMISSIVE"), "status": {"conditions": list(said().values())}})
-        await until(lambda: said().keys() == {"ambient.mesh/Enforced"})
+        await eventually(lambda: said().keys() == {"ambient.mesh/Enforced"})
 
     serving(tmp_path, scenario)
 
@@ -140,7 +141,7 @@ def test_any_object_that_is_refused_says_why_until_it_is_good(tmp_path: Path) ->
 def test_without_its_api_server_it_goes_on_serving_what_it_knows(tmp_path: Path) -> None:
     async def scenario(api: FakeApi, bench: Bench, client: Subscriber) -> None:
         port = await api.go_away()
-        await until(lambda: bench.source.followers["Pod"].core.trouble)
+        await eventually(lambda: bench.source.followers["Pod"].core.trouble)
         async with Subscriber(bench.client("n2")) as late:
             await late.synced()
             assert WEB in late.view
@@ -149,7 +150,7 @@ def test_without_its_api_server_it_goes_on_serving_what_it_knows(tmp_path: Path)
         assert 'ambient_control_kube_failing{kind="Pod"} 1.0' in text
         await api.listen(port)
         api.put(pod("back", "10.0.0.4"))
-        await until(lambda: "Kubernetes//Pod/shop/back" in client.view, 20)
+        await eventually(lambda: "Kubernetes//Pod/shop/back" in client.view)
         assert WEB in client.view
 
     serving(tmp_path, scenario)
@@ -159,9 +160,9 @@ def test_a_compaction_takes_nothing_from_anybody(tmp_path: Path) -> None:
     async def scenario(api: FakeApi, bench: Bench, client: Subscriber) -> None:
         api.compact()
         api.end_watches()
-        await until(lambda: bench.source.followers["Pod"].core.relists)
+        await eventually(lambda: bench.source.followers["Pod"].core.relists)
         api.put(pod("next", "10.0.0.3"))
-        await until(lambda: "Kubernetes//Pod/shop/next" in client.view)
+        await eventually(lambda: "Kubernetes//Pod/shop/next" in client.view)
         assert not any(batch.gone for batch in client.batches)
 
     serving(tmp_path, scenario)
@@ -174,7 +175,7 @@ def test_it_is_not_ready_and_says_why_while_a_kind_may_not_be_read(tmp_path: Pat
             bench = Bench(tmp_path / "one", api)
             entering = asyncio.create_task(bench.__aenter__())
             try:
-                await until(lambda: len(api.asked("GET", POLICIES)) > 1)
+                await eventually(lambda: len(api.asked("GET", POLICIES)) > 1)
                 status, body = await bench.get("/ready")
                 assert status == 503
                 assert b"AuthorizationPolicy" in body
@@ -197,14 +198,14 @@ def test_of_two_replicas_both_serve_and_one_writes_until_it_ends(tmp_path: Path)
             api.put(pod())
             one, two = Bench(tmp_path / "one", api), Bench(tmp_path / "two", api, "two")
             async with one:
-                await until(one.source.leading)
+                await eventually(one.source.leading)
                 async with two, Subscriber(two.client()) as client, Subscriber(one.client("n2")) as other:
                     await client.synced()
                     await other.synced()
                     one.knows(two)
                     two.knows(one)
                     api.put(policy())
-                    await until(lambda: len(conditions(api)) == 2)
+                    await eventually(lambda: len(conditions(api)) == 2)
                     assert conditions(api)[1]["message"] == "accepted by 2 of 2 nodes"
                     assert "shop/deny" in client.view
                     assert not two.source.leading()
@@ -212,9 +213,9 @@ def test_of_two_replicas_both_serve_and_one_writes_until_it_ends(tmp_path: Path)
                     two.knows()
                     one.running.cancel()
                     await asyncio.gather(one.running, return_exceptions=True)
-                    await until(two.source.leading)
+                    await eventually(two.source.leading)
                     api.put(policy(action="ALLOW", rules=[{"to": [{"operation": {"methods": ["GET"]}}]}]))
-                    await until(lambda: "UnsupportedValue" in [c["reason"] for c in conditions(api)])
+                    await eventually(lambda: "UnsupportedValue" in [c["reason"] for c in conditions(api)])
 
     asyncio.run(run())
 
@@ -226,7 +227,7 @@ def test_while_there_is_nothing_to_serve_with_readiness_says_why(tmp_path: Path)
             bench.environment["AMBIENT_CA_DIR"] = "none"
             port = await api.go_away()
             starting = asyncio.create_task(bench.__aenter__())
-            await until(lambda: hasattr(bench, "plane") and bench.plane.trust.trouble)
+            await eventually(lambda: hasattr(bench, "plane") and bench.plane.trust.trouble)
             status, body = await bench.get("/ready")
             assert status == 503
             assert b"nothing can be served yet" in body
