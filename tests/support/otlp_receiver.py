@@ -15,9 +15,10 @@ _TRACE, _SPAN, _NANOS = (re.compile(p) for p in (r"[0-9a-f]{32}", r"[0-9a-f]{16}
 
 
 class Receiver:
-    """Listens on a port of its own. `answers`: (status, headers, body) for the next requests, then 200."""
+    """Listens on a port of its own unless told another, in the network namespace that the thread is in. `answers`:
+    (status, headers, body) for the next requests, then 200."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: tuple[str, int] = ("127.0.0.1", 0)) -> None:
         self.spans: list[dict[str, Any]] = []
         self.resources: list[dict[str, str]] = []
         self.requests: list[dict[str, str]] = []
@@ -39,7 +40,7 @@ class Receiver:
             def log_message(self, format: str, *args: object) -> None:
                 """Tests read `requests` instead."""
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = ThreadingHTTPServer(address, Handler)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()
 
