@@ -11,7 +11,9 @@ whether a request may be sent twice is for the caller to know (`ApiUnavailable.u
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import ssl
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -264,7 +266,7 @@ class ApiClient:
                     raise failure(response.status, request, body, retry_after=response.headers.get("Retry-After", ""))
                 yield response
         except aiohttp.ClientConnectorError as error:
-            raise unreachable(request, str(error), uncertain=False) from None
+            raise unreachable(request, _why_not_connected(error), uncertain=False) from None
         except aiohttp.ClientError as error:
             raise unreachable(request, f"{type(error).__name__}: {error}") from None
         except TimeoutError:
@@ -283,6 +285,18 @@ class ApiClient:
                 connector=connector, auto_decompress=True, read_bufsize=1 << 18, cookie_jar=aiohttp.DummyCookieJar()
             )
         return self._session
+
+
+def _why_not_connected(error: aiohttp.ClientConnectorError) -> str:
+    """Without the objects that the library shows; what TLS found wrong is in the text of its error."""
+    found = error.os_error
+    if isinstance(found, ssl.SSLError):
+        text = str(found)
+    elif found.errno is not None and found.errno > 0:
+        text = os.strerror(found.errno)
+    else:
+        text = found.strerror or str(found)
+    return f"{error.host}:{error.port}: {text}"
 
 
 def _leave(response: aiohttp.ClientResponse) -> None:

@@ -127,7 +127,7 @@ def test_a_server_that_does_not_answer_is_left_after_the_deadline() -> None:
 def test_a_server_that_is_not_there_has_certainly_done_nothing() -> None:
     async def scenario(api: FakeApi, client: ApiClient) -> None:
         await api.go_away()
-        with pytest.raises(ApiUnavailable) as caught:
+        with pytest.raises(ApiUnavailable, match="Connection refused") as caught:
             await client.get(PODS, "p", "shop")
         assert not caught.value.uncertain
         assert caught.value.status == 0
