@@ -126,9 +126,6 @@ TOKENS: Mapping[str, tuple[Callable[[Caller], str], str]] = MappingProxyType(
         "of no node": (_claims(node=None), "it is not bound to a node"),
         "of a node with a path": (_claims(node="../n1"), "it is not bound to a node"),
         "of a pod that is a number": (_claims(pod_uid=7), "its pod_uid is no text"),
-        "of an account that is no client": (
-            _claims(sub="system:serviceaccount:shop:web"), "is no client of this control plane",
-        ),
     }
 )  # fmt: skip
 
@@ -147,6 +144,21 @@ def test_nobody_is_served_with_a_token(control: Caller, note: Note, name: str, s
     assert why in told
     if service == "certificates":
         note("token", why or "of the expected form", f"a token {name}", f"{code}: {told}")
+
+
+OF_BATCH = "system:serviceaccount:shop:batch"
+
+
+def test_who_is_no_client_gets_no_discovery(control: Caller, note: Note) -> None:
+    code, told = answer(lambda: control.discover(subscription(), metadata=control.bearer(sub=OF_BATCH)))
+    assert (code, "is no client of this control plane" in told) == (_UNAUTHENTICATED, True)
+    note("token", "its account must be a client's", "the token of a pod", f"{code}: {told}")
+
+
+def test_a_pod_gets_no_certificate_but_its_own(control: Caller, note: Note) -> None:
+    code, told = answer(lambda: control.sign(request(ask_for(WEB)), control.bearer(sub=OF_BATCH)))
+    assert (code, "may not ask for certificates of others" in told) == (_DENIED, True)
+    note("certificate request", "only a ztunnel asks for others", "the token of another pod", f"{code}: {told}")
 
 
 @pytest.mark.parametrize(
