@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import json
+import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ FLAGS = ("-std=c11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wconversion")
 def plugin(*more: str) -> Path:
     """The compiled program; `more` are further flags, "-static" when there are none."""
     directory = Path(tempfile.mkdtemp(prefix="amb-cni-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
     target = directory / "ambient-cni"
     subprocess.run(["cc", *FLAGS, *(more or ("-static",)), "-o", target, SOURCE], check=True)
     return target
