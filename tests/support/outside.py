@@ -39,6 +39,7 @@ class Outside:
         self.address = str(plan.pods(NUMBER).v4[2])
         self._machine = names.node(NAME)
         self._processes: list[subprocess.Popen[str]] = []
+        self._server: subprocess.Popen[str] | None = None
         network.make_node(names, plan, NAME, NUMBER)
         network.make_pod_netns(self.netns)
         network.wire_pod(names, plan, NAME, NUMBER, self.netns, "outside-app", [plan.pods(NUMBER).v4[2]])
@@ -87,11 +88,14 @@ class Outside:
         return any(one.annotations.get("ambient.istio.io/redirection") == "enabled" for one in self.entries.values())
 
     def serve(self, role: str = "payment") -> subprocess.Popen[str]:
-        """The sample shop's program as the workload."""
+        """The sample shop's program as the workload, instead of what served before."""
+        if self._server is not None:
+            self._server.kill()
+            self._server.wait()
         env = {**os.environ, "SHOP_ROLE": role, "SHOP_POD": "outside-v1", "SHOP_NODE": NAME}
-        process = subprocess.Popen([*self._in(self.netns), "python3", str(SHOP)], text=True, env=env)
-        self._processes.append(process)
-        return process
+        self._server = subprocess.Popen([*self._in(self.netns), "python3", str(SHOP)], text=True, env=env)
+        self._processes.append(self._server)
+        return self._server
 
     def exec(self, *command: str) -> Done:
         """A command in the workload's namespace."""
