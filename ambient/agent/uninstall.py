@@ -58,6 +58,10 @@ def uninstall(settings: AgentSettings) -> None:
         for path in (settings.zds_socket, settings.custody_socket, settings.cni_socket):
             if path is not None:
                 attempt(f"socket {path}", partial(path.unlink, missing_ok=True))
+        if settings.on_kubernetes:
+            # The folder that we share with ztunnel: nobody else comes to take away what one leaves for the next.
+            for path in settings.zds_socket.parent.iterdir():
+                attempt(f"ztunnel's {path}", partial(shutil.rmtree, path) if path.is_dir() else path.unlink)
         with contextlib.suppress(OSError):
             settings.bpffs.parent.rmdir()  # ours when we made it; others may have theirs in it
     if failures:

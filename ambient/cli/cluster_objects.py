@@ -114,13 +114,16 @@ async def troubles(api: ApiClient, piece: Piece) -> list[str]:
     return said
 
 
-async def remove(api: ApiClient, pieces: Sequence[Piece], say: Say, patience_s: float) -> None:
+async def remove(api: ApiClient, pieces: Sequence[Piece], say: Say, patience_s: float, *, in_use: bool) -> None:
     """In the opposite order; workloads first, and their pods are waited for: an agent takes itself off its node when
-    its DaemonSet goes, for which it needs what comes after. Raises Unavailable when something does not go."""
+    its DaemonSet goes, for which it needs what comes after. Raises Unavailable when something does not go.
+
+    `in_use`: agents go before ztunnels, so that the connections of pods that leave the mesh go on meanwhile; else
+    after them, and take what a ztunnel leaves on the node along.
+    """
     deadline = time.monotonic() + patience_s
     workloads = [piece for piece in reversed(pieces) if piece.kind in ROLLED]
-    # Agents first: while ztunnel runs, the connections of pods that leave the mesh go on.
-    workloads.sort(key=lambda piece: piece.name != "ambient-agent")
+    workloads.sort(key=lambda piece: (piece.name == "ambient-agent") is not in_use)
     for piece in workloads:
         await _delete(api, piece, say)
         await _pods_gone(api, piece, deadline)

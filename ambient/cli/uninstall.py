@@ -44,7 +44,7 @@ def run(env: Env, args: argparse.Namespace) -> int:
                     ", ".join(asking[:5]) + (f" and {len(asking) - 5} more" if len(asking) > 5 else ""),
                     f"take the label off (`kubectl label namespace NAME {LABEL}-`), or --force",
                 )
-            await remove(client, made, env.line, args.timeout)
+            await remove(client, made, env.line, args.timeout, in_use=bool(asking))
             await _forget_roots(env, client)
 
     asyncio.run(work())
