@@ -26,7 +26,7 @@ def entry(name: str, **spec: Any) -> str:
 
 def answers(mesh: Journey, host: str, port: int = 80) -> None:
     """The server outside of the mesh is who answers there, before long: an address may have to be given first."""
-    outside = mesh.identify(WEB, mesh.url(LEGACY))["started"]
+    outside = mesh.identify(WEB, mesh.url(LEGACY, 4))["started"]
     until(f"{host} answers", lambda: mesh.identify(WEB, f"http://{host}:{port}/id").get("started") == outside)
 
 
