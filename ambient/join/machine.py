@@ -109,7 +109,7 @@ class Machine:
                 "AMBIENT_OBJECTS": str(folder / "objects"),
                 "AMBIENT_BPFFS": str(self.pins),
                 "AMBIENT_POD_NETNS": str(self.netns).replace("{", "{{").replace("}", "}}"),
-                "AMBIENT_KUBELET_CGROUP": str(cgroup.path(self.group("join"))),
+                "AMBIENT_KUBELET_CGROUP": str(cgroup.place(self.group("join"))),
                 "AMBIENT_STATE_DIR": str(self.state / "agent"),
                 "AMBIENT_RELEASE_DRAIN": "10s",
             }

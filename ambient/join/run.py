@@ -14,6 +14,7 @@ import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Final
 
 from ambient.ca.ticket import Ticket
@@ -168,15 +169,30 @@ class Running:
 @contextmanager
 def only_one(machine: Machine) -> Iterator[None]:
     """Hold the workload's lock; raises Unavailable when another process has it."""
-    machine.state.mkdir(parents=True, exist_ok=True, mode=0o700)
-    descriptor = os.open(machine.state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    machine.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    descriptor = os.open(machine.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
-        raise Unavailable("join", str(machine.state), "another `ambient join` runs for this workload") from None
+        raise Unavailable("join", machine.name, "another `ambient join` runs for this workload") from None
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def _in_group(machine: Machine) -> Iterator[None]:
+    """Be in a control group of our own, by which our probes are told from others' packets; then where we were."""
+    before = Path("/proc/self/cgroup").read_text().rpartition("0::/")[2].splitlines()
+    home = cgroup.place(before[0] if before else "")
+    group = cgroup.path(machine.group("join"))
+    (group / "cgroup.procs").write_text(str(os.getpid()))
+    try:
+        yield
+    finally:
+        with suppress(OSError, MeshError):
+            (home / "cgroup.procs").write_text(str(os.getpid()))
+            cgroup.remove(group.parent)
 
 
 async def serve(machine: Machine, ticket: Ticket | None, wanted: str) -> None:
@@ -185,6 +201,5 @@ async def serve(machine: Machine, ticket: Ticket | None, wanted: str) -> None:
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-    (cgroup.path(machine.group("join")) / "cgroup.procs").write_text(str(os.getpid()))
-    with only_one(machine), suppress(asyncio.CancelledError):
+    with only_one(machine), _in_group(machine), suppress(asyncio.CancelledError):
         await Running(machine, await admitted(machine, ticket, wanted)).run()

@@ -112,7 +112,8 @@ class Outside:
     def traces(self) -> list[str]:
         """What a member leaves on its machine."""
         rules = self.exec("ip", "rule").stdout
-        folders = [path for path in (self.machine.pins, self.machine.folder) if path.exists()]
+        group = cgroup.place(self.machine.group("join")).parent
+        folders = [path for path in (self.machine.pins, self.machine.folder, group) if path.exists()]
         return [*map(str, folders), *(["rule"] if "32764" in rules else [])]
 
     def _in(self, netns: str) -> list[str]:
