@@ -136,7 +136,8 @@ def _nodes_network(proc: Path) -> int:
 
 
 def find_kubelet(proc: Path = Path("/proc")) -> int:
-    """The pid of the node's kubelet. Raises Unavailable when there is none, or when several could be it.
+    """The pid of the node's kubelet, of several processes that could be it the lowest. Raises Unavailable when there
+    is none.
 
     Anybody can call a process so: it has to be root's, in the node's own namespaces, and in no pod.
     """

@@ -88,7 +88,7 @@ def admit(annotations: Mapping[str, str], number: str, secret: str, now_unix: fl
     """
     key = NOTE + number
     expires, _, known = annotations.get(key, "").partition(" ")
-    if not hmac.compare_digest(known, digest(secret)) or not expires.isascii() or not expires.isdigit():
+    if not same_digest(known, secret) or not expires.isascii() or not expires.isdigit():
         raise Refused("ticket", why="this group has no such ticket: it was spent, revoked, or made for another group")
     if now_unix >= int(expires):
         raise Refused("ticket", why="it is expired")
@@ -98,7 +98,7 @@ def admit(annotations: Mapping[str, str], number: str, secret: str, now_unix: fl
 def expired(annotations: Mapping[str, str], now_unix: float) -> list[str]:
     """Annotations of tickets that nobody can use any more, or that are broken."""
     notes = {key: value.partition(" ")[0] for key, value in annotations.items() if key.startswith(NOTE)}
-    return sorted(key for key, end in notes.items() if not end.isdigit() or now_unix >= int(end))
+    return sorted(key for key, end in notes.items() if not (end.isascii() and end.isdigit()) or now_unix >= int(end))
 
 
 def new_secret() -> str:
@@ -109,6 +109,11 @@ def new_secret() -> str:
 def digest(secret: str) -> str:
     """What may be shown of a secret: it is random and long, so this leads nowhere back."""
     return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def same_digest(kept: str, secret: str) -> bool:
+    """Whether `kept`, which may be anything that somebody wrote there, is the digest of this secret."""
+    return hmac.compare_digest(kept.encode("utf-8", "surrogatepass"), digest(secret).encode())
 
 
 def session_text(role: str, namespace: str, entry: str, secret: str) -> str:

@@ -7,19 +7,18 @@ comes whether it is well. Without any for the grace time its entry is removed, a
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from ambient.ca.ticket import admit, checked, digest, expired, new_secret, read_session
+from ambient.ca.ticket import admit, checked, digest, expired, new_secret, read_session, same_digest
 from ambient.ca.token import Caller
 from ambient.control.access import Verifier
 from ambient.control.join_store import EntryStore, Object
-from ambient.errors import InvalidInput, MeshError, Refused
+from ambient.errors import InvalidInput, MeshError, Refused, Unavailable
 from ambient.kube import syntax
 from ambient.kube.joined import DOMAIN, GROUP, REDIRECTION, SEEN, SESSION, UNHEALTHY, is_joined, joined_node
 from ambient.kube.networking import WorkloadEntry, WorkloadGroup
@@ -33,6 +32,7 @@ NODE_ACCOUNTS: Final = frozenset({f"{NAMESPACE}/ztunnel"})
 _LONGEST_WHY: Final = 200
 _NAME_PART: Final = re.compile(r"[^a-z0-9]+")
 _MOST_SPENT: Final = 4096
+_T = TypeVar("_T")
 
 _log = logging.getLogger("ambient.control.join")
 
@@ -64,7 +64,7 @@ class Joins:
         self._mesh = mesh
         self._grace_s = grace_s
         self._clock = clock
-        self._began = clock()
+        self._hearing_since = clock()
         self._spent: dict[str, None] = {}
 
     async def join(self, ask: Mapping[str, Any]) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Joins:
     async def beat(self, token: str, *, why: str, captured: bool) -> None:
         """A sign of life. `why`: it is not well, because; `captured`: its traffic goes through its ztunnel. Raises
         Refused for who is no (longer) a member."""
-        entry = await self._member(token)
+        entry = await self._store_or_deaf(self._member(token))
         annotations = entry["metadata"].get("annotations") or {}
         wanted: dict[str, str | None] = {
             UNHEALTHY: why[:_LONGEST_WHY] or None,
@@ -118,7 +118,8 @@ class Joins:
         }
         changes = {key: value for key, value in wanted.items() if annotations.get(key) != value}
         if changes or self._clock() - _seen(annotations) > self._grace_s / 3:
-            await self._store.annotate(entry, {**changes, SEEN: str(int(self._clock()))})
+            seen = {**changes, SEEN: str(int(self._clock()))}
+            await self._store_or_deaf(self._store.annotate(entry, seen))
         if UNHEALTHY in changes:
             _log.info("%s is %s", _title(entry), f"not well: {why}" if why else "well")
 
@@ -129,14 +130,20 @@ class Joins:
         _log.info("%s left", _title(entry))
 
     async def sweep(self) -> None:
-        """Remove the entries that have given no sign of life for the grace time; not before we could have heard one."""
+        """Remove the entries that have given no sign of life for the grace time; not before we could have heard one.
+
+        Where the store cannot be asked no sign of life is kept either: from then on everybody has the grace again.
+        """
+        joined = [record for record in self._records().of(WorkloadEntry) if is_joined(record.annotations)]
+        if joined:
+            await self._store_or_deaf(self._store.read(WorkloadEntry.kind, joined[0].namespace, joined[0].name))
         now = self._clock()
-        if now - self._began < self._grace_s:
+        if now - self._hearing_since < self._grace_s:
             return
-        for record in self._records().of(WorkloadEntry):
-            if not is_joined(record.annotations) or now - _seen(record.annotations) <= self._grace_s:
+        for record in joined:
+            if now - _seen(record.annotations) <= self._grace_s:
                 continue
-            entry = await self._store.read(WorkloadEntry.kind, record.namespace, record.name)
+            entry = await self._store_or_deaf(self._store.read(WorkloadEntry.kind, record.namespace, record.name))
             annotations = (entry or {}).get("metadata", {}).get("annotations") or {}
             if entry is not None and is_joined(annotations) and now - _seen(annotations) > self._grace_s:
                 await self._store.delete(entry)
@@ -151,6 +158,14 @@ class Joins:
             except MeshError as error:
                 _log.warning("cannot remove who is gone: %s", error)
 
+    async def _store_or_deaf(self, answer: Awaitable[_T]) -> _T:
+        """What the store answers; when it does not, nobody's silence counts until the grace time after."""
+        try:
+            return await answer
+        except Unavailable:
+            self._hearing_since = self._clock()
+            raise
+
     async def _member(self, token: str) -> Object:
         """The entry that a session's token speaks for, as it is stored."""
         parts = read_session(token)
@@ -159,7 +174,7 @@ class Joins:
         _, namespace, name, secret = parts
         entry = await self._store.read(WorkloadEntry.kind, namespace, name)
         annotations = (entry or {}).get("metadata", {}).get("annotations") or {}
-        if entry is None or not hmac.compare_digest(annotations.get(SESSION, ""), digest(secret)):
+        if entry is None or not same_digest(annotations.get(SESSION, ""), secret):
             raise Refused("token", why="this machine is no member (any more)")
         return entry
 
@@ -208,7 +223,7 @@ class JoinedTokens:
         role, namespace, name, secret = parts
         entry = self.records.find(WorkloadEntry, namespace, name)
         known = entry.annotations.get(SESSION, "") if entry is not None and not entry.deleting else ""
-        if not hmac.compare_digest(known, digest(secret)):
+        if not same_digest(known, secret):
             raise Refused("token", why="this machine is no member (yet, or any more)")
         return Caller(joined_node(namespace, name), NAMESPACE, role)
 

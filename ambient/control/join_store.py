@@ -5,18 +5,19 @@ Everything is raw objects; a change names the version it rests on, so that of tw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from ambient.errors import Refused
+from ambient.errors import Refused, Unavailable
 from ambient.kube.api.client import ApiClient
-from ambient.kube.api.failure import Conflict, NotThere
+from ambient.kube.api.failure import ApiInvalid, ApiRefused, Conflict, NotThere
 from ambient.kube.folder import ObjectFolder
 from ambient.kube.objects import parse_object, record_key, resources
 from ambient.kube.source import KUBERNETES
 
 Object = dict[str, Any]
+_T = TypeVar("_T")
 
 
 class EntryStore(Protocol):
@@ -81,15 +82,17 @@ class ApiStore:
 
     async def read(self, kind: str, namespace: str, name: str) -> Object | None:
         try:
-            return await self._api.get(resources(kind)[0], name, namespace)
-        except NotThere:
+            return await _asked(self._api.get(resources(kind)[0], name, namespace))
+        except NotThere as error:
+            if not error.reason:  # The kind is not served (yet): nothing is known of the object.
+                raise Unavailable("the Kubernetes API does not serve", error.where, error.why) from None
             return None
 
     async def annotate(self, found: Object, annotations: Mapping[str, str | None]) -> None:
         metadata = found["metadata"]
         body = {"metadata": {"annotations": dict(annotations), "resourceVersion": metadata["resourceVersion"]}}
         try:
-            await self._api.patch(resources(found["kind"])[0], metadata["name"], body, metadata["namespace"])
+            await _asked(self._api.patch(resources(found["kind"])[0], metadata["name"], body, metadata["namespace"]))
         except Conflict as error:
             raise Refused(error.what, error.where, "it was changed meanwhile") from None
 
@@ -99,8 +102,18 @@ class ApiStore:
     async def delete(self, entry: Object) -> None:
         metadata = entry["metadata"]
         try:
-            await self._api.delete(
-                resources("WorkloadEntry")[0], metadata["name"], metadata["namespace"], uid=metadata["uid"]
-            )
+            place = resources("WorkloadEntry")[0]
+            await _asked(self._api.delete(place, metadata["name"], metadata["namespace"], uid=metadata["uid"]))
         except (NotThere, Conflict):
             return
+
+
+async def _asked(answer: Awaitable[_T]) -> _T:
+    """What the API server answered. That it will not answer *us* says nothing about who asked us: a machine that hears
+    that it is refused takes it for the end of its membership."""
+    try:
+        return await answer
+    except (NotThere, Conflict):
+        raise
+    except (ApiRefused, ApiInvalid) as error:
+        raise Unavailable("the Kubernetes API does not let us", error.where, error.why) from None

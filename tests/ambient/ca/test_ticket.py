@@ -48,7 +48,9 @@ def test_it_is_good_for_its_group_until_its_time_is_over() -> None:
         admit(notes, ticket.number, ticket.secret, NOW + 60)
 
 
-@pytest.mark.parametrize("case", ["spent", "another's secret", "another group", "a broken note", "no time"])
+@pytest.mark.parametrize(
+    "case", ["spent", "another's secret", "another group", "a broken note", "no time", "no digest"]
+)
 def test_every_other_ticket_is_refused_alike(case: str) -> None:
     ticket, notes = _made()
     secret = ticket.secret
@@ -63,6 +65,8 @@ def test_every_other_ticket_is_refused_alike(case: str) -> None:
             notes = {NOTE + ticket.number: "x"}
         case "no time":
             notes = {NOTE + ticket.number: f"soon {digest(secret)}"}
+        case "no digest":
+            notes = {NOTE + ticket.number: "9999999999 ü"}
     with pytest.raises(Refused, match="this group has no such ticket"):
         admit(notes, ticket.number, secret, NOW)
 
@@ -76,8 +80,8 @@ def test_who_has_not_the_secret_does_not_learn_that_a_ticket_is_expired() -> Non
 def test_what_nobody_can_use_any_more_is_found() -> None:
     old, notes = _made(1)
     new, more = _made(100)
-    notes |= more | {NOTE + "broken": "x"}
-    assert expired(notes, NOW + 2) == sorted([NOTE + old.number, NOTE + "broken"])
+    notes |= more | {NOTE + "broken": "x", NOTE + "odd": "² x"}
+    assert expired(notes, NOW + 2) == sorted([NOTE + old.number, NOTE + "broken", NOTE + "odd"])
     assert NOTE + new.number not in expired(notes, NOW + 2)
 
 

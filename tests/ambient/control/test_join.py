@@ -11,7 +11,7 @@ import pytest
 from ambient.ca.token import Caller
 from ambient.control.join import entry_of
 from ambient.control.tenancies import tenancy_of
-from ambient.errors import InvalidInput, MeshError, Refused
+from ambient.errors import InvalidInput, MeshError, Refused, Unavailable
 from ambient.kube.joined import REDIRECTION, SESSION, UNHEALTHY, joined_node
 from ambient.kube.networking import WorkloadGroup
 from ambient.kube.objects import parse_object
@@ -218,6 +218,42 @@ def test_a_control_plane_that_was_away_waits_for_signs_of_life_before_it_judges(
         assert not world.entries()
 
     asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("who_notices", ["the sweep", "a sign of life"])
+def test_while_the_store_was_away_nobody_was_silent(
+    world: Joining, monkeypatch: pytest.MonkeyPatch, who_notices: str
+) -> None:
+    async def away(*_: object) -> None:
+        raise Unavailable("the store", why="is away")
+
+    async def scenario() -> None:
+        token = token_of(await world.join(world.ticket()))
+        world.now += 10 * GRACE_S
+        noticing = world.joins.sweep() if who_notices == "the sweep" else world.joins.beat(token, why="", captured=True)
+        with monkeypatch.context() as outage:
+            outage.setattr(world.store, "read", away)
+            with pytest.raises(Unavailable):
+                await noticing
+        world.now += GRACE_S - 1
+        await world.joins.sweep()
+        assert list(world.entries()) == [ENTRY], "its sign of life is on its way"
+        world.now += 1
+        await world.joins.sweep()
+        assert not world.entries(), "silent although it could be heard"
+
+    asyncio.run(scenario())
+
+
+def test_what_is_no_digest_admits_nobody(world: Joining) -> None:
+    answer = asyncio.run(world.join(world.ticket()))
+    raw = world.folder.stored(f"WorkloadEntry/shop/{ENTRY}")
+    assert raw is not None
+    annotations = {**raw["metadata"]["annotations"], SESSION: "ü"}
+    world.folder.put([parse_object({**raw, "metadata": {**raw["metadata"], "annotations": annotations}}, "test")])
+    world.hear()
+    assert isinstance(_refused(lambda: world.joins.beat(token_of(answer), why="", captured=True)), Refused)
+    assert isinstance(_refused(lambda: world.members.verify(token_of(answer, "ztunnel"))), Refused)
 
 
 def test_what_a_sweep_read_late_is_looked_at_again_before_it_is_removed(world: Joining) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from ambient.control.join_store import ApiStore, EntryStore, FolderStore, open_store
-from ambient.errors import Refused
+from ambient.errors import Refused, Unavailable
 from ambient.kube.api.client import ApiClient
-from tests.support.kube_api import FakeApi
+from tests.support.kube_api import Answer, FakeApi, status_body
 
 VERSION = "networking.istio.io/v1"
 ENTRY = {
@@ -82,6 +82,35 @@ def test_a_delete_is_for_the_one_that_was_read_not_for_its_successor(tmp_path: P
         await store.delete(before)
 
     _with_each(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(401, status_body(401, "Unauthorized", "Unauthorized")),
+        Answer(403, status_body(403, "Forbidden", "no such right")),
+        Answer(404, b"404 page not found"),
+        Answer(422, status_body(422, "Invalid", "a webhook of somebody's")),
+        Answer(503, status_body(503, "ServiceUnavailable", "later")),
+    ],
+    ids=lambda answer: str(answer.status),
+)
+def test_what_the_api_server_denies_us_is_no_refusal_of_who_asks_us(answer: Answer) -> None:
+    async def run() -> None:
+        async with FakeApi() as api, ApiClient(api.access()) as client:
+            store = ApiStore(client)
+            await store.create(ENTRY)
+            found = await _entry(store)
+            attempts: list[Callable[[], Awaitable[object]]] = [lambda: store.read("WorkloadEntry", "shop", "e")]
+            if answer.status != 404:
+                attempts += [lambda: store.annotate(found, {"a": "2"}), lambda: store.delete(found)]
+            for attempt in attempts:
+                api.say(f"/apis/{VERSION}/namespaces/shop/workloadentries/e", answer)
+                with pytest.raises(Unavailable):
+                    await attempt()
+            assert (await _entry(store))["metadata"]["annotations"] == {"a": "1", "b": "2"}
+
+    asyncio.run(run())
 
 
 def test_the_setting_of_objects_says_which_store(tmp_path: Path) -> None:
