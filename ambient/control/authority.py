@@ -6,6 +6,8 @@ import logging
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 
+from cryptography import x509
+
 from ambient.ca.changeover import Changeover
 from ambient.ca.roots import ROOT_LIFETIME, Authority, load_authority, make_root
 from ambient.ca.rotation import KEY, ROOTS, Pace, advance
@@ -69,7 +71,12 @@ class SigningAuthority:
         self._told = self._now()
 
     def inherit(self, roots: str, retires: datetime) -> None:
-        """What was trusted before we started is trusted until then."""
+        """What was trusted before we started is trusted until then, where it can be read."""
+        try:
+            x509.load_pem_x509_certificates(roots.encode())
+        except ValueError as error:
+            _log.error("the roots that were trusted before cannot be read, and are trusted no more: %s", error)
+            return
         if self._changeover is not None and retires > self._clock():
             self._changeover = self._changeover.inherited(roots, retires)
             self._told = self._now()

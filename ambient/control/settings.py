@@ -31,6 +31,8 @@ FOREIGN: Final = frozenset(
     }
 )
 """AMBIENT_ variables of other processes that may share the environment."""
+SERVICE: Final = "ambient-control"
+"""Our Service, by which agents, ztunnels and the API server reach us."""
 
 
 def _words(given: str) -> frozenset[str]:
@@ -116,6 +118,12 @@ class ControlSettings:
     create_root: bool = setting("AMBIENT_CREATE_ROOT", boolean, "true")
     log_level: str = setting("LOG_LEVEL", choice("debug", "info", "warning", "error"), "info")
     log_format: str = setting("LOG_FORMAT", choice("plain", "json"), "plain")
+
+    @property
+    def own_names(self) -> frozenset[str]:
+        """What our server certificate names: what is set, and our Service wherever we are installed."""
+        service = f"{SERVICE}.{self.namespace}.svc"
+        return self.server_names | {service, f"{service}.{self.cluster_domain}"}
 
 
 def read_control_settings(environment: Mapping[str, str]) -> ControlSettings:

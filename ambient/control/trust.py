@@ -60,7 +60,7 @@ class Trust:
         self.gate = Gate(self.members, accounts=settings.client_accounts | join.ACCOUNTS)
         self.authority = self._authority() if settings.issuer == "own" else None
         self.issuer = self._issuer()
-        self.tls = ServerCertificate(self.issuer, settings.server_names, settings.xds_listen.ip)
+        self.tls = ServerCertificate(self.issuer, settings.own_names, settings.xds_listen.ip)
         self.bundles = (
             RootBundles(
                 self.api, settings.root_config_map, self._wanted, lambda: self.leading(), own=settings.namespace

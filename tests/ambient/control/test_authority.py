@@ -202,6 +202,14 @@ def test_after_a_restart_what_was_trusted_is_trusted_until_it_retires(tmp_path: 
     assert len(roots_of(made)) == 1
 
 
+def test_old_roots_that_somebody_has_spoilt_keep_nobody_from_starting(tmp_path: Path) -> None:
+    plug(tmp_path, *make_root(START))
+    made = opened(tmp_path, clock=Clock(), staged=True)
+    for spoilt in ("", "no PEM", "-----BEGIN CERTIFICATE-----\nAA\n-----END CERTIFICATE-----\n"):
+        made.inherit(spoilt, START + timedelta(days=1))
+        assert len(roots_of(made)) == 1
+
+
 def test_replicas_share_one_root_in_a_secret_and_one_of_them_moves_it_on() -> None:
     async def scenario() -> None:
         clock = Clock()

@@ -19,6 +19,11 @@ def test_one_variable_is_enough() -> None:
     assert settings.network == ""
 
 
+def test_our_certificate_names_our_service_wherever_we_are_installed() -> None:
+    names = read_control_settings({**NEEDED, "POD_NAMESPACE": "mesh", "CLUSTER_DOMAIN": "example.org"}).own_names
+    assert {"ambient-control.mesh.svc", "ambient-control.mesh.svc.example.org", "istiod.istio-system.svc"} <= names
+
+
 def test_where_the_objects_are_has_to_be_said() -> None:
     with pytest.raises(InvalidInput, match="missing setting: AMBIENT_OBJECTS"):
         read_control_settings({})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -52,6 +53,25 @@ def test_in_a_cluster_the_root_is_kept_in_a_secret_and_the_server_certificate_co
             await made.start()
             assert server.stored("Secret", "ambient-ca", "ambient-system") is not None
             await made.follow()
+            await made.stop()
+
+    asyncio.run(scenario())
+
+
+def test_whoever_calls_us_by_our_service_finds_its_name_in_our_certificate(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with FakeApi() as server:
+            made = trust(tmp_path, server.url, POD_NAMESPACE="mesh")
+            await made.start()
+            listening = await asyncio.start_server(
+                lambda _, writer: writer.close(), "127.0.0.1", ssl=made.tls.context()
+            )
+            client = ssl.create_default_context(cadata=made.issuer.roots)
+            for name in ("ambient-control.mesh.svc", "ambient-control.mesh.svc.cluster.local"):
+                port = listening.sockets[0].getsockname()[1]
+                _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=client, server_hostname=name)
+                writer.close()
+            listening.close()
             await made.stop()
 
     asyncio.run(scenario())
