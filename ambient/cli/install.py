@@ -42,15 +42,16 @@ def run(env: Env, args: argparse.Namespace) -> int:
             if args.diff:
                 return await _diff(env, client, made)
             if not args.force:
-                await _examined(client)
+                await examined(client, args.namespace)
             await apply(client, made, env.line, args.timeout)
             return Exit.OK
 
     return asyncio.run(work())
 
 
-async def _examined(client: ApiClient) -> None:
-    wrong = [finding for finding in await examine(client) if finding.healthy is False]
+async def examined(client: ApiClient, namespace: str) -> None:
+    """Raises Refused when the cluster would not take the mesh; what is in `namespace` already is its own."""
+    wrong = [finding for finding in await examine(client, namespace) if finding.healthy is False]
     if wrong:
         told = "; ".join(f"{finding.part}: {finding.detail}" for finding in wrong)
         raise Refused("this cluster", why=f"{told} (--force installs all the same)")

@@ -33,6 +33,7 @@ PLURALS: Final = {
     "Event": "events",
     "ConfigMap": "configmaps",
     "Secret": "secrets",
+    "DaemonSet": "daemonsets",
     "CertificateSigningRequest": "certificatesigningrequests",
     "ValidatingWebhookConfiguration": "validatingwebhookconfigurations",
 }
@@ -41,6 +42,7 @@ GROUPS: Final = {
     "Event": "events.k8s.io/v1",
     "ConfigMap": "v1",
     "Secret": "v1",
+    "DaemonSet": "apps/v1",
     "CertificateSigningRequest": "certificates.k8s.io/v1",
     "ValidatingWebhookConfiguration": "admissionregistration.k8s.io/v1",
 }
