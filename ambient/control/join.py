@@ -7,6 +7,7 @@ comes whether it is well. Without any for the grace time its entry is removed, a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
@@ -32,6 +33,8 @@ NODE_ACCOUNTS: Final = frozenset({f"{NAMESPACE}/ztunnel"})
 _LONGEST_WHY: Final = 200
 _NAME_PART: Final = re.compile(r"[^a-z0-9]+")
 _MOST_SPENT: Final = 4096
+_STRANGERS: Final = 8
+"""So many at once are looked up in the store of those who have proven nothing yet; the others wait."""
 _T = TypeVar("_T")
 
 _log = logging.getLogger("ambient.control.join")
@@ -66,13 +69,15 @@ class Joins:
         self._clock = clock
         self._hearing_since = clock()
         self._spent: dict[str, None] = {}
+        self._strangers = asyncio.Semaphore(_STRANGERS)
 
     async def join(self, ask: Mapping[str, Any]) -> dict[str, Any]:
         """Spend a ticket: {namespace, group, number, secret, address} in; what the machine is, its session's secret and
         its group's probe out. Raises InvalidInput, Refused, Unavailable; then nothing is kept."""
         namespace, name, number, secret = checked(*(ask.get(key) for key in ("namespace", "group", "number", "secret")))
         address = parse_ip(str(ask.get("address", "")))
-        group = await self._store.read(WorkloadGroup.kind, namespace, name)
+        async with self._strangers:
+            group = await self._store.read(WorkloadGroup.kind, namespace, name)
         annotations = (group or {}).get("metadata", {}).get("annotations") or {}
         if group is None or number in self._spent:
             annotations = {}
@@ -172,7 +177,10 @@ class Joins:
         if parts is None:
             raise Refused("token", why="not a session of a workload that has joined")
         _, namespace, name, secret = parts
-        entry = await self._store.read(WorkloadEntry.kind, namespace, name)
+        known = self._records().find(WorkloadEntry, namespace, name)
+        is_known = known is not None and same_digest(known.annotations.get(SESSION, ""), secret)
+        async with contextlib.nullcontext() if is_known else self._strangers:
+            entry = await self._store.read(WorkloadEntry.kind, namespace, name)
         annotations = (entry or {}).get("metadata", {}).get("annotations") or {}
         if entry is None or not same_digest(annotations.get(SESSION, ""), secret):
             raise Refused("token", why="this machine is no member (any more)")

@@ -192,6 +192,33 @@ def test_who_is_no_member_can_neither_live_nor_leave(world: Joining, token: str)
     assert list(world.entries()) == [ENTRY]
 
 
+def test_a_flood_of_strangers_reaches_the_store_a_few_at_a_time_and_members_are_heard(
+    world: Joining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        token = token_of(await world.join(world.ticket()))
+        read, asked, answering = world.store.read, [0], asyncio.Event()
+
+        async def slow(kind: str, namespace: str, name: str) -> dict[str, object] | None:
+            if name == ENTRY:
+                return await read(kind, namespace, name)
+            asked[0] += 1
+            await answering.wait()
+            return None
+
+        monkeypatch.setattr(world.store, "read", slow)
+        unknown = "ambient-join:join:shop:nobody:" + "x" * 43
+        flood = [asyncio.create_task(world.joins.beat(unknown, why="", captured=True)) for _ in range(100)]
+        await asyncio.sleep(0)
+        await world.joins.beat(token, why="", captured=True)
+        assert 0 < asked[0] < 20
+        answering.set()
+        assert all(isinstance(one, Refused) for one in await asyncio.gather(*flood, return_exceptions=True))
+        assert asked[0] == 100
+
+    asyncio.run(scenario())
+
+
 def test_a_silent_machine_is_removed_after_the_grace_and_one_that_speaks_is_not(world: Joining) -> None:
     async def scenario() -> None:
         token = token_of(await world.join(world.ticket()))
