@@ -145,7 +145,9 @@ class PodStarts:
     async def _judge(self, request: Request, pod: PodName) -> Judged:
         """Raises MeshError when the pod has to be held."""
         judged = self._node.judge(pod, request.addresses)
-        if judged is None or judged.verdict in _UNSURE:
+        # Without a uid what is known may be of the pod that had this name before.
+        nameless = judged is not None and not pod.uid and isinstance(judged.verdict, NotEnrolled)
+        if judged is None or nameless or judged.verdict in _UNSURE:
             try:
                 async with asyncio.timeout(None if judged is None else FRESH_S):
                     afresh = await self._node.judge_afresh(pod, request.addresses)

@@ -167,6 +167,20 @@ def test_not_labelled_is_believed_only_after_the_api_was_asked(node: FakeNode) -
     assert node.asked == 1
 
 
+def test_a_pod_without_a_uid_is_not_taken_for_the_one_that_had_its_name_before(node: FakeNode) -> None:
+    async def run() -> Answer:
+        node.known, node.stored = Judged("u0", NotEnrolled.TERMINAL), IN
+        adding = asyncio.create_task(starts(node).answer(request(pod=PodName("shop", "web", ""), timeout_s=30.0)))
+        await until(lambda: node.asked > 0 or adding.done())
+        assert not adding.done(), "an ended pod of this name was taken for it"
+        node.known = IN
+        node.note()
+        return await adding
+
+    assert asyncio.run(run()) == Answer(0)
+    assert node.sandboxes.get("u1") is not None
+
+
 def test_a_label_on_its_way_is_waited_for(node: FakeNode) -> None:
     node.known, node.stored = OUT, IN
 
