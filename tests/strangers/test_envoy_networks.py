@@ -95,7 +95,8 @@ def test_envoy_behind_an_application_tunnel_learns_from_the_proxy_header_who_cal
                 peer = Peer(here, waypoint)
                 await peer.connect()
                 assert (await peer.ask(authority))[0] == 200
-                peer.h2.send_data(1, b"hello", end_stream=True)
+                # No end yet: Envoy drops a connection whose FIN comes while it is still reading the header.
+                peer.h2.send_data(1, b"hello")
                 peer.writer.write(peer.h2.data_to_send())
                 while b"hello" not in b"".join(getattr(event, "data", b"") or b"" for event in peer.events):
                     await peer.pump()
