@@ -32,7 +32,7 @@ def end():
     stop.set()
 threading.Thread(target=end, daemon=True).start()
 print("began", flush=True)
-while not stop.wait(0.002):
+while not stop.wait(0.002) or len(threads) < 200:
     thread = threading.Thread(target=one, args=(len(threads),))
     thread.start()
     threads.append(thread)
