@@ -19,6 +19,7 @@ from ambient.agent import cni_conf
 from ambient.agent.cni_conf import BACKUP, PLUGIN, Chained, Entry
 from ambient.errors import InvalidInput, KernelError, MeshError, Unavailable
 from ambient.kube.notify import DirectoryWatch
+from ambient.waking import woken
 
 LOOK_S: Final = 1.0
 _MINE: Final = ".ambient-cni-new"
@@ -47,16 +48,14 @@ class Installation:
     async def keep(self) -> None:
         """Install, and again whenever something changes, until cancelled. Nothing is undone then: a node that boots
         must find it in place."""
-        woken = asyncio.Event()
-        watch = DirectoryWatch(asyncio.get_running_loop(), woken.set)
+        wake = asyncio.Event()
+        watch = DirectoryWatch(asyncio.get_running_loop(), wake.set)
         try:
             while True:
                 self._try()
                 watch.cover([self._places.configuration, self._places.programs])
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(LOOK_S):
-                        await woken.wait()
-                woken.clear()
+                await woken(wake, LOOK_S)
+                wake.clear()
         finally:
             watch.close()
 

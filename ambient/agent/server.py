@@ -48,6 +48,7 @@ from ambient.errors import KernelError, MeshError, Unavailable
 from ambient.kube.api.client import ApiClient
 from ambient.kube.records import Namespace, Pod, Records
 from ambient.kube.source import KUBERNETES, open_source
+from ambient.waking import woken
 from ambient.xds.channel import ServerSettings
 from ambient.zds.packet import Peer
 
@@ -294,9 +295,7 @@ class Agent:
 
     async def _look_after_older(self) -> None:
         while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_S):
-                    await self._look.wait()
+            await woken(self._look, LOOK_S)
             self._look.clear()
             await self._older.judge()
 

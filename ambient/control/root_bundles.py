@@ -22,6 +22,7 @@ from ambient.kube.api.follow import Follower
 from ambient.kube.api.listwatch import Change, ListWatch, Pace
 from ambient.kube.records import Namespace, Records
 from ambient.kube.resource import Resource
+from ambient.waking import woken
 
 CONFIG_MAPS: Final = Resource("v1", "configmaps")
 PER_SECOND: Final = 20.0
@@ -121,10 +122,7 @@ class RootBundles:
 
     async def _write(self) -> None:
         while True:
-            try:
-                async with asyncio.timeout(_LOOK_S):
-                    await self._wake.wait()
-            except TimeoutError:
+            if not await woken(self._wake, _LOOK_S):
                 # The lease is ours, or a failed write is due again, without anybody saying so.
                 self.look()
             self._wake.clear()

@@ -16,6 +16,7 @@ from ambient.kube.api.failure import ApiInvalid, ApiRefused, ApiUnavailable
 from ambient.kube.api.follow import Follower
 from ambient.kube.api.listwatch import Change, ListWatch, Pace
 from ambient.kube.resource import Resource
+from ambient.waking import woken
 
 CONFIGURATIONS: Final = Resource("admissionregistration.k8s.io/v1", "validatingwebhookconfigurations", namespaced=False)
 _LOOK_S: Final = 2.0
@@ -85,12 +86,8 @@ class WebhookConfiguration:
 
     async def _write(self) -> None:
         while True:
-            try:
-                async with asyncio.timeout(_LOOK_S):
-                    await self._wake.wait()
-            except TimeoutError:
-                # The lease may have become ours without anybody saying so.
-                pass
+            # The lease may become ours without anybody saying so.
+            await woken(self._wake, _LOOK_S)
             self._wake.clear()
             there = self._there
             patch = patch_for(there, self._roots()) if there is not None and self._leading() else []

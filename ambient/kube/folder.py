@@ -27,6 +27,7 @@ from ambient.kube.merge import merged
 from ambient.kube.notify import DirectoryWatch
 from ambient.kube.objects import Record, Records, RefusedObject, parse_object
 from ambient.kube.status import StatusWriter, file_name, revision_state
+from ambient.waking import woken
 
 _Content = dict[str, Any] | InvalidInput
 _BUSY_RETRY_S: Final = 0.005
@@ -85,9 +86,7 @@ class ObjectFolder:
                         seen = stamp
                         yield records
                         continue
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await wake.wait()
+                await woken(wake, pause)
         finally:
             watch.close()
 

@@ -15,7 +15,7 @@ from typing import Final
 PACKAGES: Final = ("ambient", "ztunnel")
 LINES: Final = 400
 
-_GROUND: Final = frozenset({"errors", "settings", "netns", "model"})
+_GROUND: Final = frozenset({"errors", "settings", "netns", "waking", "model"})
 _PROTOCOLS: Final = frozenset({"xds", "zds"})
 _ADAPTERS: Final = frozenset({"kube", "ca", "datapath", "waypoint", "flows"})
 _BELOW_PROGRAMS: Final = _GROUND | _PROTOCOLS | _ADAPTERS
@@ -27,6 +27,7 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "model": frozenset({"errors"}),
         "settings": frozenset({"errors", "model"}),
         "netns": frozenset({"errors"}),
+        "waking": frozenset(),
         "xds": _GROUND,
         "zds": _GROUND | {"xds"},
         "kube": _GROUND | _PROTOCOLS,
@@ -43,7 +44,7 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
 )
 """What each part of `ambient` may import of the others."""
 
-ZTUNNEL_MAY: Final = frozenset({"model", "xds", "zds", "errors", "settings", "netns"})
+ZTUNNEL_MAY: Final = frozenset({"model", "xds", "zds", "errors", "settings", "netns", "waking"})
 
 CORES: Final = (
     "ambient.model",

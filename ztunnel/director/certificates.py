@@ -19,6 +19,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
 from ambient.errors import MeshError
+from ambient.waking import woken
 from ztunnel.director import issue
 from ztunnel.director.custody import Secret
 from ztunnel.director.expiry import Alarm, Watch, gauges, spoken
@@ -185,11 +186,7 @@ class Certificates:
                     self._tasks.add(task)
                     task.add_done_callback(self._tasks.discard)
                 wait = None if step.wake is None else min(CLOCK_LOOK_S, max(0.0, step.wake - self._clock()))
-                try:
-                    async with asyncio.timeout(wait):
-                        await self._changed.wait()
-                except TimeoutError:
-                    continue
+                await woken(self._changed, wait)
         finally:
             for task in self._tasks:
                 task.cancel()

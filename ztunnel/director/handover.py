@@ -9,7 +9,6 @@ or foreign ztunnel has no such socket: then each binds its own, and what is on i
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import socket
@@ -18,6 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
+from ambient.waking import woken
 from ztunnel.director.custody import Secret
 from ztunnel.ipc import messages as ipc
 from ztunnel.ipc.channel import Channel
@@ -87,9 +87,7 @@ class Estate:
             left = began + (patience_s if self._heir is not None else expected_s) - loop.time()
             if left <= 0:
                 return frozenset()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._changed.wait()
+            await woken(self._changed, left)
             self._changed.clear()
         return self.taken
 
@@ -169,9 +167,7 @@ class Heir:
         if self._channel is None:
             return
         self._channel.send(TakeOver(network=own_network()))
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ANSWER_S):
-                await self._given.wait()
+        await woken(self._given, ANSWER_S)
 
     def serving(self, uids: Sequence[str]) -> None:
         """We are ready: the one before us need not accept for these any more."""

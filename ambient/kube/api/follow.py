@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
@@ -15,6 +14,7 @@ from ambient.kube.api.client import ApiClient
 from ambient.kube.api.failure import NotThere
 from ambient.kube.api.lines import Lines
 from ambient.kube.api.listwatch import Ask, Change, ListWatch, Step
+from ambient.waking import woken
 
 SLICE_S: Final = 0.002
 """How long reading may keep everything else of the process waiting."""
@@ -72,9 +72,7 @@ class Follower:
 
     async def _pause(self, seconds: float) -> None:
         self._hurry.clear()
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self._hurry.wait()
+        await woken(self._hurry, seconds)
 
     async def _do(self, ask: Ask) -> None:
         match ask.step:
