@@ -28,6 +28,7 @@ from ambient.join.netns import address_of
 from ambient.lab import cgroup, launch
 from ambient.lab.supervisor import STABLE_S, backoff_s
 from ambient.model.address import parse_ip
+from ambient.waking import woken
 
 _STARTED: Final = ("agent", "ztunnel")
 _ENDS_S: Final = 20.0
@@ -122,9 +123,9 @@ class Running:
         with suppress(TimeoutError):
             async with asyncio.timeout(pause_s):
                 while (self._health.why, self._machine.captured(self._member)) == told:
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(_LOOK_S):
-                            await self._news.wait()
+                    await woken(self._news, _LOOK_S)
+                    # What came and went again would wake us for ever, without a pause in which the time can be over.
+                    self._news.clear()
                 if told is None:
                     await asyncio.sleep(pause_s)
 

@@ -9,7 +9,7 @@ import pytest
 
 from ambient.errors import InvalidInput
 from ambient.join.machine import Machine
-from ambient.join.run import admitted
+from ambient.join.run import Running, admitted
 from tests.support.machine import member
 
 
@@ -23,3 +23,15 @@ def test_who_is_no_member_needs_a_ticket(tmp_path: Path) -> None:
     machine = Machine("ledger", tmp_path / "netns", tmp_path / "run", tmp_path)
     with pytest.raises(InvalidInput, match="give it a ticket"):
         asyncio.run(admitted(machine, None, ""))
+
+
+def test_what_came_and_went_again_is_no_news_and_does_not_stop_everything_else(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        machine = Machine("ledger", tmp_path / "netns", tmp_path / "run", tmp_path)
+        running = Running(machine, member())
+        told = (running._health.why, machine.captured(member()))
+        running._news.set()
+        await running._until_news(told, 0.05)
+        assert (running._health.why, machine.captured(member())) == told
+
+    asyncio.run(scenario())
