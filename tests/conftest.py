@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Generator
 from pathlib import Path
 
@@ -29,6 +30,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Who is told to end takes down what it has put up: namespaces, pins and labs outlive a process.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if config.getoption("--compiled"):
         form = compiled.use({})
         if not form.compiled:

@@ -60,6 +60,23 @@ def test_a_skip_that_could_run_here_fails_the_run(tmp_path: Path, planted: str) 
     assert "without naming a missing kernel feature" in result.stdout
 
 
+def test_a_run_that_is_told_to_end_takes_down_what_it_has_put_up(tmp_path: Path) -> None:
+    planted = """
+import pathlib, pytest, signal
+@pytest.fixture(scope="module")
+def lab():
+    pathlib.Path("lab").touch()
+    yield
+    pathlib.Path("lab").unlink()
+def test_x(lab): signal.raise_signal(signal.SIGTERM)
+def test_y(lab): pathlib.Path("went-on").touch()
+"""
+    result = _inner(tmp_path, planted)
+    assert result.returncode == pytest.ExitCode.INTERRUPTED, result.stdout
+    assert not (tmp_path / "lab").exists()
+    assert not (tmp_path / "went-on").exists()
+
+
 def test_a_run_with_fewer_tests_than_committed_fails(tmp_path: Path) -> None:
     result = _inner(tmp_path, "", "--prove-counts=unit")
     assert result.returncode != 0
