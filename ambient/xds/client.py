@@ -22,7 +22,7 @@ from typing import Final
 
 from ambient.errors import ProtocolError
 from ambient.model.mesh import Kind, Mesh
-from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES, Record, Refusal, Resource, decode, name_of
+from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, Record, Refusal, Resource, decode, name_of
 from ambient.xds.demand import Demand
 from ambient.xds.messages import DeltaRequest, DeltaResponse, NodeInfo
 from ambient.xds.policies import closed_stand_in
@@ -34,6 +34,8 @@ SLICE: Final = 50
 
 STAND_IN_VERSION: Final = "refused"
 """What `versions` says of a stand-in; no server gives it."""
+_POLICIES_FIRST: Final = (AUTHORIZATION_TYPE, ADDRESS_TYPE)
+"""In this order types are asked for, so that no workload comes before the policies that it names."""
 _KINDS: Mapping[str, tuple[Kind, ...]] = {ADDRESS_TYPE: ("workload", "service"), AUTHORIZATION_TYPE: ("authorization",)}
 
 
@@ -161,7 +163,7 @@ class DeltaClient:
         self,
         node: NodeInfo,
         *,
-        types: Iterable[str] = TYPES,
+        types: Iterable[str] = _POLICIES_FIRST,
         versions: Mapping[str, Mapping[str, str]] | None = None,
         lax: bool = False,
         on_demand: bool = False,

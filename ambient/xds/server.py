@@ -2,7 +2,7 @@
 
 At most one response per type is unanswered, so a slow client costs no memory: what changes meanwhile is sent as one
 response after its answer. Order of what depends on each other: policies are put before the workloads that name them
-and removed only after the client has taken the workloads that no longer do.
+(which wait while policies do), and removed only after the client has taken the workloads that no longer do.
 
 A refused (NACKed) response: what the client named is not sent again until it changes; the rest is, at once.
 """
@@ -120,11 +120,21 @@ class DeltaStream:
             return None
         for url in _ORDER:
             state = self._types.get(url)
-            if state is not None and state.outstanding is None:
+            if state is not None and state.outstanding is None and not (url == ADDRESS_TYPE and self._policies_wait()):
                 response = self._next(url, state)
                 if response is not None:
                     return response
         return None
+
+    def _policies_wait(self) -> bool:
+        """There are policies to put, and an earlier response about policies has yet to be answered."""
+        state = self._types.get(AUTHORIZATION_TYPE)
+        if state is None or state.outstanding is None:
+            return False
+        if state.again or state.generation < 0:
+            return True
+        resources = self._catalogue.resources(AUTHORIZATION_TYPE)
+        return any(name in resources for name in self._catalogue.changed_since(AUTHORIZATION_TYPE, state.generation))
 
     def _first(self, request: DeltaRequest) -> _TypeState:
         asked, given_back = set(request.subscribe), set(request.unsubscribe)

@@ -68,7 +68,7 @@ def peer(request: pytest.FixtureRequest) -> OnDemand:
 
 
 def test_the_first_request_gives_the_star_back_and_policies_stay_wildcard() -> None:
-    address, authorization = DeltaClient(NODE, on_demand=True).open()
+    authorization, address = DeltaClient(NODE, on_demand=True).open()
     assert address == DeltaRequest(type_url=ADDRESS_TYPE, node=NODE, subscribe=("*",), unsubscribe=("*",))
     assert authorization == DeltaRequest(type_url=AUTHORIZATION_TYPE, node=NODE)
 

@@ -155,6 +155,35 @@ def test_policies_come_before_the_workloads_that_name_them_and_go_after_them() -
     assert peer.stream.acked == 3
 
 
+def test_a_workload_waits_for_its_policy_while_an_earlier_response_about_policies_is_unanswered() -> None:
+    catalogue = Catalogue()
+    catalogue.update([A], 1)
+    peer = Peer(catalogue)
+    while peer.answer_step() or peer.server_step():
+        pass
+    policies, addresses = peer.arriving
+    assert (policies.type_url, addresses.type_url) == (AUTHORIZATION_TYPE, ADDRESS_TYPE)
+    peer.stream.receive(DeltaRequest(type_url=ADDRESS_TYPE, nonce=addresses.nonce))
+    catalogue.update([replace(A, authorization_policies=(P.key,)), P], 2)
+    assert not peer.server_step()
+    catalogue.update([replace(A, node="n2")], 3)
+    assert peer.server_step(), "no policy waits any more"
+    catalogue.update([replace(A, authorization_policies=(P.key,)), P], 4)
+    assert [r.type_url for r in peer.settle()[3:]] == [AUTHORIZATION_TYPE, ADDRESS_TYPE]
+    assert peer.stream.acked == 4
+
+
+def test_workloads_wait_for_all_of_their_policies_when_those_do_not_fit_into_one_response() -> None:
+    catalogue = Catalogue()
+    catalogue.update([], 1)
+    peer = Peer(catalogue)
+    peer.stream = DeltaStream(catalogue, node="n1", most_bytes=0)
+    peer.settle()
+    catalogue.update([replace(A, authorization_policies=(P.key, Q.key)), P, Q], 2)
+    assert [r.type_url for r in peer.settle()] == [AUTHORIZATION_TYPE, AUTHORIZATION_TYPE, ADDRESS_TYPE]
+    assert peer.stream.acked == 2
+
+
 def test_a_policy_removed_alone_is_removed_at_once() -> None:
     catalogue = Catalogue()
     catalogue.update([A, P], 1)
