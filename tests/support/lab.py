@@ -32,7 +32,7 @@ Done = subprocess.CompletedProcess[str]
 _POLL_S = 0.02
 
 
-def until(what: str, probe: Callable[[], T], timeout_s: float = 20) -> T:
+def until(what: str, probe: Callable[[], T], timeout_s: float = 40) -> T:
     """The first true value of `probe`; AssertionError naming `what` and the last value when the time is over."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -88,7 +88,7 @@ class LabUnderTest:
     def label(self, namespace: str, *changes: str) -> str:
         return self.must("label", "namespace", namespace, *changes, "--overwrite")
 
-    def exec(self, pod: str, *command: str, text: str = "", timeout_s: float = 30) -> Done:
+    def exec(self, pod: str, *command: str, text: str = "", timeout_s: float = 60) -> Done:
         return self.run("exec", pod, "--", *command, text=text, timeout_s=timeout_s)
 
     def start(self, pod: str, *command: str) -> subprocess.Popen[str]:
@@ -121,7 +121,7 @@ class LabUnderTest:
         """The pod's address of that family, as text."""
         return next(str(ip) for ip in self.pod(pod).ips if ip.version == version)
 
-    def wait_ready(self, *pods: str, timeout_s: float = 20) -> None:
+    def wait_ready(self, *pods: str, timeout_s: float = 40) -> None:
         """Until these pods are ready; all pods of the lab without arguments."""
 
         def ready() -> bool:

@@ -252,7 +252,7 @@ def guarded(mesh: Journey, rules: str = RULES) -> Iterator[None]:
         mesh.lab.delete(rules)
 
 
-def whole(mesh: Journey, timeout_s: float = 30) -> None:
+def whole(mesh: Journey, timeout_s: float = 60) -> None:
     """Until `ambient check` is content."""
     until("the mesh is whole", lambda: mesh.stage.command("check", "--name", mesh.lab.name).code == 0, timeout_s)
 

@@ -84,8 +84,8 @@ def test_a_child_that_dies_is_started_again_at_once(family: Callable[..., Family
 
 
 def test_a_child_that_keeps_dying_is_started_ever_more_slowly(family: Callable[..., Family]) -> None:
-    one = family(director=LIVE, worker=SHORT)
     started = time.monotonic()
+    one = family(director=LIVE, worker=SHORT)
     until(lambda: len(one.pids("worker")) >= 5)
     # At once, then after 50, 100 and 200 ms.
     assert time.monotonic() - started >= 0.35

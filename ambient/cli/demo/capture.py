@@ -53,8 +53,8 @@ class Capture:
     def __enter__(self) -> Capture:
         self._file: IO[bytes] = tempfile.NamedTemporaryFile(prefix="ambient-demo-", suffix=".pcap")
         # -Z: tcpdump would become a user who may not write our file. In immediate mode every packet takes a slot of
-        # the full length in the buffer: -s and -B make it several hundred.
-        options = ["-Z", "root", "-i", "any", "--immediate-mode", "-U", "-s", "65600", "-B", "32768"]
+        # the full length in the buffer: -s and -B make it a thousand.
+        options = ["-Z", "root", "-i", "any", "--immediate-mode", "-U", "-s", "65600", "-B", "65536"]
         wanted = ["-w", self._file.name, "tcp or udp dst port 9"]
         argv = ["nsenter", f"--net={self._netns}", "tcpdump", *options, *wanted]
         self._process = subprocess.Popen(

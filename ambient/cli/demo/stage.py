@@ -43,7 +43,7 @@ def manifest(name: str) -> str:
     return text.replace('"@SERVER@"', json.dumps(app.SERVER))
 
 
-def until(what: str, condition: Callable[[], Any], within_s: float = 10.0) -> Any:
+def until(what: str, condition: Callable[[], Any], within_s: float = 30.0) -> Any:
     """The first true value of `condition`, asked again and again; raises Broken when it stays false."""
     deadline = monotonic() + within_s
     while True:
@@ -70,7 +70,7 @@ class Conversation:
             self._lines.put(line.strip())
         self._lines.put("ended")
 
-    def next(self, within_s: float = 5.0) -> str:
+    def next(self, within_s: float = 20.0) -> str:
         """The next line: "got ...", "closed ...", "refused ..." or "ended"; "" when none comes in time."""
         try:
             return self._lines.get(timeout=within_s)

@@ -77,7 +77,7 @@ async def acknowledged(bench: ControlBench, revision: int, *names: str) -> None:
             if all(name in clients and clients[name]["acked"] >= revision for name in names):
                 return
 
-    await asyncio.wait_for(poll(), 10)
+    await asyncio.wait_for(poll(), 30)
 
 
 def test_objects_reach_subscribers_and_their_acknowledgement_reaches_sync(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -42,9 +42,13 @@ def test_only_the_bundle_of_webhooks_behind_a_service_is_put_right_in_the_versio
     assert patch_for({}, "ROOTS") == []
 
 
+def bundle_in(found: Mapping[str, Any] | None) -> object:
+    return found["webhooks"][0]["clientConfig"].get("caBundle") if found is not None else None
+
+
 class World:
     def __init__(self, server: FakeApi, api: ApiClient) -> None:
-        self.server = server
+        self.server, self.api = server, api
         self.roots, self.leading = "ROOTS", True
         self.metrics = ControlMetrics()
         self.kept = WebhookConfiguration(
@@ -53,8 +57,7 @@ class World:
 
     @property
     def bundle(self) -> object:
-        found = self.server.stored("ValidatingWebhookConfiguration", NAME)
-        return found["webhooks"][0]["clientConfig"].get("caBundle") if found is not None else None
+        return bundle_in(self.server.stored("ValidatingWebhookConfiguration", NAME))
 
 
 @asynccontextmanager
@@ -77,7 +80,7 @@ def test_it_is_put_there_whenever_the_configuration_comes_followed_and_repaired(
             await eventually(lambda: here.bundle == bundle("BOTH"))
             here.server.put(configuration(caBundle="x"))
             await eventually(lambda: here.bundle == bundle("BOTH"))
-            assert b"galley_validation_config_updates 3.0" in here.metrics.render()
+            await eventually(lambda: b"galley_validation_config_updates 3.0" in here.metrics.render())
 
     asyncio.run(scenario())
 
@@ -94,6 +97,28 @@ def test_only_the_leader_writes() -> None:
             here.leading = True
             here.kept.look()
             await eventually(lambda: here.bundle == bundle("ROOTS"))
+
+    asyncio.run(scenario())
+
+
+def test_what_somebody_writes_while_our_write_is_being_answered_is_repaired() -> None:
+    """The watch may show the later version before the answer to our patch has come."""
+
+    async def scenario() -> None:
+        async with world() as here:
+            patch = here.api.patch
+
+            async def slowly(*words: Any, **more: Any) -> Any:
+                written = await patch(*words, **more)
+                if here.metrics.webhook_updates._value.get() == 0:
+                    here.server.put(configuration(caBundle="x"))
+                    await eventually(lambda: bundle_in(here.kept._there) == "x")
+                return written
+
+            here.api.patch = slowly  # type: ignore[method-assign]
+            here.server.put(configuration())
+            await eventually(lambda: here.metrics.webhook_updates._value.get() == 2)
+            assert here.bundle == bundle("ROOTS")
 
     asyncio.run(scenario())
 

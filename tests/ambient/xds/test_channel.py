@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from tests.support.control import ControlBench
 async def connect(settings: ServerSettings) -> None:
     channel = open_channel(settings)
     try:
-        await connected(channel, settings.target, timeout_s=5)
+        await connected(channel, settings.target, timeout_s=60)
     finally:
         await channel.close(None)
 
@@ -51,18 +50,16 @@ def test_without_another_name_the_targets_own_is_verified(tmp_path: Path) -> Non
     asyncio.run(scenario())
 
 
-def test_a_refused_connection_fails_at_once(tmp_path: Path) -> None:
+def test_a_refused_connection_fails_by_itself_and_not_by_the_time_limit(tmp_path: Path) -> None:
     async def scenario() -> None:
         bench = ControlBench(tmp_path)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             bench.port = free.getsockname()[1]
-            started = time.monotonic()
             with pytest.raises(Unavailable, match="refused: nobody listens there"):
                 await connect(bench.client())
             with pytest.raises(Unavailable, match="unreachable: "):
                 await connect(replace(bench.client(), target="nowhere.invalid:1"))
-            assert time.monotonic() - started < 2
 
     asyncio.run(scenario())
 

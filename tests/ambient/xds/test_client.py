@@ -11,7 +11,7 @@ from ambient.errors import ProtocolError
 from ambient.model.policy import Action, Authorization, PolicyScope
 from ambient.model.workload import NetworkMode, Service, Visibility, Workload
 from ambient.xds.client import Batch, DeltaClient
-from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES, Record, Resource, encode
+from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, Record, Resource, encode
 from ambient.xds.messages import DeltaRequest, DeltaResponse, ztunnel_node
 from ambient.xds.wire import message
 from tests.support.discovery import rich_service, simple_policy, simple_workload
