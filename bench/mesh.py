@@ -21,7 +21,7 @@ from typing import Final
 
 from ambient.model.workload import Port, TunnelProtocol, Workload
 from ambient.xds.channel import ServerSettings
-from ambient.xds.codec import ADDRESS_TYPE, encode
+from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, encode
 from ambient.xds.messages import DeltaResponse, encode_response, open_response, ztunnel_node
 from ambient.xds.pace import WithoutCollection, between_others
 from bench.process import memory
@@ -146,6 +146,7 @@ async def _take(path: str, count: int) -> dict[str, float]:
             await waiting
 
     take_s = await turns.during(take())
+    one.core.receive(DeltaResponse(type_url=AUTHORIZATION_TYPE, nonce="1"))
     each = (_pss() - before) / count
     save_s = await turns.during(one.save())
     return {"each": each, "take_s": take_s, "save_s": save_s, "block_take": turns.longest_ms}

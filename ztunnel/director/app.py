@@ -85,13 +85,18 @@ class App:
         if self._supervised:
             self._watch_parent(loop)
         director = self.director
+        heir = Heir(self._config.handover_socket)
+        if heir.connect():
+            _log.info("another ztunnel serves the pods of this node; it hands them over when we are ready")
         if director.custody is not None:
             director.certificates.offer(await director.custody.take_back())
         if director.revoked is not None:
             director.revoked.load()
+        await heir.written()
         await director.discovery.restore()
         director.crew.listen()
-        work = [director.certificates.run(), director.discovery.run(), self._pods(), self._rank(), self._watch_root()]
+        work = [director.certificates.run(), director.discovery.run(), self._pods(heir), self._rank()]
+        work.append(self._watch_root())
         if director.custody is not None:
             work.append(director.custody.run())
         if director.revoked is not None:
@@ -122,7 +127,8 @@ class App:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._close_ports()
-        self.director.discovery.save_now()
+        if self.director.estate.taken is None:
+            self.director.discovery.save_now()
         if self.director.exporter is not None:
             await self.director.exporter.flush(FLUSH_S)
         self.director.close()
@@ -151,8 +157,6 @@ class App:
     async def _take_over(self, heir: Heir) -> None:
         """Have the pods of the ztunnel that was here before, when we could serve them, and tell it when we do."""
         director = self.director
-        if heir.connect():
-            _log.info("another ztunnel serves the pods of this node; it hands them over when we are ready")
         await self._until(lambda: heir.gone.is_set() or self._prepared())
         await heir.ask()
         taken = director.inherit(heir)
@@ -186,13 +190,13 @@ class App:
             _log.info("the root certificate was replaced: every certificate is renewed")
             self.director.certificates.renew_all()
 
-    async def _pods(self) -> None:
+    async def _pods(self, heir: Heir) -> None:
         # Workers that outlived an earlier director bring the pods' sockets; without them we would bind anew.
         for _ in range(round(GATHER_S / GATHER_LOOK_S) if self._heirs else 0):
             if self._gathered():
                 break
             await asyncio.sleep(GATHER_LOOK_S)
-        await self._take_over(Heir(self._config.handover_socket))
+        await self._take_over(heir)
 
     async def _rank(self) -> None:
         while True:

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
+from pathlib import Path
 
 from ambient.model.identity import Identity
 from ambient.model.mesh import Changes, Mesh, address_name
@@ -92,7 +93,11 @@ class Director:
                 config.cluster_id,
                 config.xds_headers,
             ),
-            SnapshotFile(config.state_dir, f"{config.cluster_id}/{config.node}"),
+            SnapshotFile(
+                config.state_dir,
+                f"{config.cluster_id}/{config.node}",
+                Path(config.director_socket).stem.removeprefix("director"),
+            ),
             on_change=self._discovery_changed,
             on_state=self._discovery_state,
             on_message=self.stats.discovery_message,
@@ -126,7 +131,7 @@ class Director:
             ipv6=config.ipv6,
             preferred_namespace=config.preferred_namespace,
         )
-        self.estate = Estate(config.handover_socket, self.pods.listening, self.certificates.held)
+        self.estate = Estate(config.handover_socket, self.pods.listening, self.certificates.held, self.discovery.save)
         self.log_level = config.log_level
         self._settled = False
         self._every_pod_known = False

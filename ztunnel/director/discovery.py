@@ -25,7 +25,8 @@ from ztunnel.director.snapshot import SnapshotFile
 
 DEBOUNCE_S: Final = 2.0
 SAVING_SHARE: Final = 30
-"""At most one part in so many of the time is spent on saving."""
+"""At most one part in so many of the time is spent on writing. Waiting for a slow disk does not count: it hurts nobody,
+and what is not on disk yet a ztunnel that starts without a control plane does not know."""
 SAVE_PAUSE_S: Final = 0.001
 SLICE: Final = 200
 """Resources applied in one go: about two milliseconds."""
@@ -74,6 +75,9 @@ class Discovery:
         self._told = False
         self._applying = False
         self._dirty = asyncio.Event()
+        self._saving = asyncio.Lock()
+        self._behind = False
+        """The disk does not have all that is known."""
 
     @property
     def settled(self) -> bool:
@@ -129,7 +133,7 @@ class Discovery:
 
     def save_now(self) -> None:
         """Write what is known if something changed since the last time (at shutdown)."""
-        if self._dirty.is_set() and self.core.complete and not self._applying:
+        if self._behind and self._whole:
             try:
                 self._file.save(list(self._records()), self.core.versions())
             except MeshError as error:
@@ -188,6 +192,7 @@ class Discovery:
         completed = self.core.complete and not self._told
         self._told = self.core.complete
         if changes or completed or told:
+            self._behind = True
             self._dirty.set()
             self._on_change(changes, False)
 
@@ -212,28 +217,40 @@ class Discovery:
     # --- saving
 
     async def _save_often(self) -> None:
-        loop = asyncio.get_running_loop()
         rest = self._debounce_s
         while True:
             await self._dirty.wait()
             await asyncio.sleep(rest)
-            if not self.core.complete or self._applying:
-                # Half of an answer must not replace a whole older picture.
-                continue
-            begun = loop.time()
-            await self.save()
-            rest = max(self._debounce_s, SAVING_SHARE * (loop.time() - begun))
+            if self._whole:
+                rest = max(self._debounce_s, SAVING_SHARE * await self.save())
 
-    async def save(self) -> None:
-        """Write what is known now."""
-        self._dirty.clear()
-        # Taken in one go, so that records and versions agree; the values are immutable.
-        records, versions = list(self._records()), self.core.versions()
-        try:
-            await between_others(self._file.writing(records, versions), pause_s=SAVE_PAUSE_S)
-            await asyncio.to_thread(self._file.commit)
-        except MeshError as error:
-            self._not_saved(error)
+    @property
+    def _whole(self) -> bool:
+        """Half of an answer must not replace a whole older picture on disk."""
+        return self.core.complete and not self._applying
+
+    async def save(self) -> float:
+        """Write what is known, if the disk does not have it; returns how many seconds the writing took."""
+        async with self._saving:
+            if not self._behind or not self._whole:
+                return 0.0
+            self._dirty.clear()
+            self._behind = saved = False
+            loop = asyncio.get_running_loop()
+            begun = loop.time()
+            # Taken in one go, so that records and versions agree; the values are immutable.
+            records, versions = list(self._records()), self.core.versions()
+            try:
+                await between_others(self._file.writing(records, versions), pause_s=SAVE_PAUSE_S)
+                spent = loop.time() - begun
+                await asyncio.to_thread(self._file.commit)
+                saved = True
+            except MeshError as error:
+                spent = loop.time() - begun
+                self._not_saved(error)
+            finally:
+                self._behind = self._behind or not saved
+            return spent
 
     def _not_saved(self, error: MeshError) -> None:
         _log.warning("%s", error)

@@ -1,9 +1,10 @@
 """The pods change hands between two ztunnels of one node: from the one that leaves to the one that comes.
 
 Both hold the same listening sockets for a while, so no connection is refused, not even one that waits to be
-accepted. The leaving side listens on handover.sock in the run directory (`Estate`); the coming one connects, asks
-when it could serve, is given every certificate and every pod's sockets (`Heir`), and says which it serves. An older
-or foreign ztunnel has no such socket: then each binds its own, and what is on its way is left to retransmission.
+accepted. The leaving side listens on handover.sock in the run directory (`Estate`); the coming one connects, reads
+what discovery has told as soon as that is on disk, asks when it could serve, is given every certificate and every pod's
+sockets (`Heir`), and says which it serves. An older or foreign ztunnel has no such socket: then each binds its own, and
+what is on its way is left to retransmission.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import logging
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -21,10 +22,12 @@ from ambient.waking import woken
 from ztunnel.director.custody import Secret
 from ztunnel.ipc import messages as ipc
 from ztunnel.ipc.channel import Channel
-from ztunnel.ipc.handover import AllGiven, TakenOver, TakeOver
+from ztunnel.ipc.handover import AllGiven, TakenOver, TakeOver, Written
 
 ANSWER_S: Final = 5.0
 """How long the heir waits for what it asked for."""
+WRITTEN_S: Final = 10.0
+"""How long the heir waits for what the other knows. Nobody else waits meanwhile: the other one serves."""
 
 _log = logging.getLogger("handover")
 
@@ -40,10 +43,13 @@ def own_network() -> int:
 class Estate:
     """What this ztunnel would leave. The newest heir counts; one that goes away before us has taken nothing."""
 
-    def __init__(self, path: str, pods: Pods, secrets: Secrets) -> None:
+    def __init__(self, path: str, pods: Pods, secrets: Secrets, write: Callable[[], Awaitable[object]]) -> None:
+        """`write` puts on disk what discovery has told."""
         self._path = Path(path)
         self._pods = pods
         self._secrets = secrets
+        self._write = write
+        self._writing: set[asyncio.Future[None]] = set()
         self._listener: socket.socket | None = None
         self._heir: Channel | None = None
         self._changed = asyncio.Event()
@@ -77,6 +83,8 @@ class Estate:
         if self._heir is not None:
             self._heir.close()
             self._heir = None
+        for writing in self._writing:
+            writing.cancel()
 
     async def passed_on(self, expected_s: float, patience_s: float) -> frozenset[str]:
         """The uids that an heir serves with our sockets: waits so long for one to show up, and for one that is there
@@ -110,6 +118,14 @@ class Estate:
         )
         self._heir = channel
         self._changed.set()
+        writing = asyncio.ensure_future(self._write_for(channel))
+        self._writing.add(writing)
+        writing.add_done_callback(self._writing.discard)
+
+    async def _write_for(self, channel: Channel) -> None:
+        """An heir that starts from older knowledge would have nobody to correct it while there is no control plane."""
+        await self._write()
+        channel.send(Written())
 
     def _said(self, channel: Channel, message: object, fds: list[int]) -> None:
         for fd in fds:
@@ -143,6 +159,7 @@ class Heir:
     def __init__(self, path: str) -> None:
         self._path = path
         self._channel: Channel | None = None
+        self._written = asyncio.Event()
         self._given = asyncio.Event()
         self.gone = asyncio.Event()
         self.secrets: dict[str, Secret] = {}
@@ -161,6 +178,11 @@ class Heir:
             return False
         self._channel = Channel(asyncio.get_running_loop(), sock, self._said, self._lost)
         return True
+
+    async def written(self) -> None:
+        """Return when the disk has all that the one before us knows, or it takes too long."""
+        if self._channel is not None and not await woken(self._written, WRITTEN_S):
+            _log.warning("the ztunnel before us did not say that its knowledge is on disk: what is there may be older")
 
     async def ask(self) -> None:
         """Fill `secrets` and `pods`, whose descriptors are the caller's. What has not come in time is left out."""
@@ -188,11 +210,14 @@ class Heir:
             case _:
                 for fd in fds:
                     os.close(fd)
-                if isinstance(message, AllGiven):
+                if isinstance(message, Written):
+                    self._written.set()
+                elif isinstance(message, AllGiven):
                     self._given.set()
 
     def _lost(self) -> None:
         self._channel = None
+        self._written.set()
         self._given.set()
         self.gone.set()
 

@@ -150,7 +150,7 @@ class Pods:
             self._stopped(uid)
 
     def listening(self) -> list[tuple[PodListeners, tuple[int, ...]]]:
-        """Every pod with its sockets, for another ztunnel; the descriptors stay ours."""
+        """Every pod with its sockets, for another ztunnel, which has a pod of its own; the descriptors stay ours."""
         return [
             (
                 PodListeners(
@@ -164,7 +164,7 @@ class Pods:
                 pod.listeners.fds,
             )
             for uid, pod in self._pods.items()
-            if pod.listeners is not None
+            if pod.listeners is not None and uid != itself.UID
         ]
 
     def refuse_new(self, kept: Container[str] = ()) -> bool:

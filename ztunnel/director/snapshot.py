@@ -145,11 +145,13 @@ def _ignored(why: str) -> InvalidInput:
 
 
 class SnapshotFile:
-    """`discovery.snapshot` in the state folder; "" as folder: nothing is kept. `loading` and `writing` are steps."""
+    """`discovery.snapshot` in the state folder; "" as folder: nothing is kept. `loading` and `writing` are steps.
 
-    def __init__(self, folder: str, owner: str) -> None:
+    `writer` tells those apart that write at the same time: while one ztunnel hands over to the next there are two."""
+
+    def __init__(self, folder: str, owner: str, writer: str = "") -> None:
         self._path = Path(folder) / "discovery.snapshot" if folder else None
-        self._fresh = Path(folder) / "discovery.new"
+        self._fresh = Path(folder) / f"discovery{writer}.new"
         self._owner = owner
 
     def load(self) -> Snapshot | None:

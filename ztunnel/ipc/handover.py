@@ -6,6 +6,11 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Written:
+    """What discovery has told the leaving ztunnel is on the node's disk: said unasked, once, to whoever comes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TakeOver:
     """The coming ztunnel could serve: give it everything. `network`: inode of its network namespace.
 
@@ -27,4 +32,4 @@ class TakenOver:
     uids: tuple[str, ...]
 
 
-BetweenZtunnels = TakeOver | AllGiven | TakenOver
+BetweenZtunnels = Written | TakeOver | AllGiven | TakenOver

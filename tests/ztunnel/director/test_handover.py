@@ -11,13 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.director_world import ALICE, ALICE_WORKLOAD, IDENTITY, World, scenario
+from ambient.xds.codec import ADDRESS_TYPE, TYPES, Record, Resource, encode, name_of, type_of
+from ambient.xds.messages import DeltaResponse
+from tests.support.director_world import ALICE, ALICE_WORKLOAD, BOB_WORKLOAD, DENY, IDENTITY, WEB, World, scenario
 from tests.support.fake_worker import own_netns, same_file
 from tests.support.waiting import eventually
 from ztunnel.director.custody import Secret
 from ztunnel.director.director import Director
 from ztunnel.director.handover import Estate, Heir
+from ztunnel.director.itself import UID
 from ztunnel.director.memfd import content, sealed
+from ztunnel.director.policies import PodInfo
+from ztunnel.director.snapshot import SnapshotFile
 from ztunnel.ipc import messages as ipc
 
 
@@ -32,6 +37,20 @@ async def leaving(world: World) -> AsyncIterator[Director]:
         await eventually(lambda: bool(one.certificates.current()))
         one.estate.listen()
         yield one
+
+
+async def nothing() -> None:
+    """There is nothing to write."""
+
+
+def told(one: Director, *records: Record) -> None:
+    """What its control plane says of a sudden, all there is."""
+    for url in TYPES:
+        resources = tuple(
+            Resource(url, name_of(record), "2", encode(record).body) for record in records if type_of(record) == url
+        )
+        batch, _ = one.discovery.core.receive(DeltaResponse(type_url=url, nonce="1", resources=resources))
+        one.discovery.apply(batch)
 
 
 def coming(world: World) -> Heir:
@@ -62,6 +81,42 @@ async def test_the_next_ztunnel_gets_the_same_open_sockets_and_the_keys(world: W
         ((_, ours),) = one.certificates.current()
         assert content(heir.secrets[IDENTITY].fd) == content(ours.fd)
         close(heir)
+
+
+@scenario
+async def test_what_discovery_told_a_moment_ago_is_on_disk_before_the_next_ztunnel_reads_it(world: World) -> None:
+    async with leaving(world) as one:
+        told(one, ALICE_WORKLOAD, BOB_WORKLOAD, WEB, DENY)
+        heir = coming(world)
+        await heir.written()
+        second = World(Path(world.config.run_dir).parent)
+        two = Director(second.config, second.authority.sign)
+        await two.discovery.restore()
+        assert {one.name for one in two.discovery.mesh.workloads()} == {"alice", "bob"}
+        assert two.discovery.mesh.counts() == one.discovery.mesh.counts() == (2, 1, 1)
+        two.close()
+        close(heir)
+
+
+@scenario
+async def test_what_is_known_in_part_does_not_take_the_place_of_a_whole_picture(world: World) -> None:
+    async with leaving(world) as one:
+        bob = Resource(ADDRESS_TYPE, BOB_WORKLOAD.uid, "2", encode(BOB_WORKLOAD).body)
+        batch, _ = one.discovery.core.receive(DeltaResponse(type_url=ADDRESS_TYPE, nonce="1", resources=(bob,)))
+        one.discovery.apply(batch)
+        heir = coming(world)
+        await heir.written()
+        assert [found.name for found in SnapshotFile(world.config.state_dir, "Kubernetes/n1").load().records] == [
+            "alice"
+        ]
+        close(heir)
+
+
+@scenario
+async def test_its_own_pod_is_nobody_elses(world: World) -> None:
+    async with leaving(world) as one:
+        assert await one.pods.add(PodInfo(UID, "ztunnel-a", "ambient-system", "ztunnel"), own_netns()) == ""
+        assert [pod.uid for pod, _ in one.pods.listening()] == [ALICE.uid]
 
 
 @scenario
@@ -126,7 +181,7 @@ async def test_when_the_heir_dies_the_one_before_it_can_be_found_again(world: Wo
     async with leaving(world):
         heir = coming(world)
         await heir.ask()
-        theirs = Estate(world.config.handover_socket, list, list)
+        theirs = Estate(world.config.handover_socket, list, list, nothing)
         theirs.listen()
         theirs.close()
         close(heir)
@@ -179,7 +234,7 @@ class _Noting:
 
 
 def test_without_a_place_for_the_socket_there_is_no_handover_and_no_error(caplog: pytest.LogCaptureFixture) -> None:
-    Estate("/proc/none/handover.sock", list, list).listen()
+    Estate("/proc/none/handover.sock", list, list, nothing).listen()
     assert "no handover" in caplog.text
 
 
