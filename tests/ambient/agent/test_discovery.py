@@ -150,7 +150,7 @@ def test_it_asks_only_for_what_its_pods_policies_rest_on_and_until_then_a_pod_is
 
 
 def test_the_first_request_is_not_for_the_whole_cluster() -> None:
-    address, authorization = Feed().policies.client.open()
+    authorization, address = Feed().policies.client.open()
     assert (address.subscribe, address.unsubscribe) == (("*",), ("*",))
     assert (authorization.subscribe, authorization.unsubscribe) == ((), ())
 

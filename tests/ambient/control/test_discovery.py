@@ -306,6 +306,7 @@ def test_whoever_asks_does_not_wait_for_its_turn(tmp_path: Path) -> None:
         async with ControlBench(tmp_path) as bench, Subscriber(bench.client()) as client:
             await until(lambda: any(state.state == "synced" for state in client.states))
             (stream,) = bench.plane.discovery._clients
+            await until(lambda: stream.stream.settled)
             stream.pushed = time.monotonic() + 3600
             stream.wake.set()
             bench.plane.catalogue.change([simple_workload("a")], {}, 1)
