@@ -25,14 +25,14 @@ INLINE int loop(struct __sk_buff *skb)
 	return bpf_redirect(LOOPBACK_IFINDEX, BPF_F_INGRESS);
 }
 
-INLINE int is_proven(struct __sk_buff *skb)
+INLINE int is_proven(struct __sk_buff *skb, __u32 roles)
 {
-	return skb->mark == PROXY_MARK && (mark_is_enough() || sent_by(skb, OWNER_ZTUNNEL));
+	return skb->mark == PROXY_MARK && (mark_is_enough() || sent_by(skb, roles));
 }
 
 INLINE int is_ztunnel(struct __sk_buff *skb)
 {
-	if (is_proven(skb))
+	if (is_proven(skb, OWNER_ZTUNNEL))
 		return 1;
 	if (skb->mark == PROXY_MARK)
 		count(COUNT_FORGED_MARK);
@@ -96,14 +96,17 @@ INLINE int leaving(struct __sk_buff *skb, struct packet *packet, struct pod_row 
 	return release(skb);
 }
 
-/* Past ztunnel: what is not captured may, and is remembered for the time when it is. */
+/* Past ztunnel: what is not captured may, and is remembered for the time when it is. A connection that ztunnel has
+ * accepted counts as made where its listener was, which may be by the first of many ztunnels. */
 INLINE int passing(struct __sk_buff *skb, struct packet *packet, struct pod_row *row)
 {
 	if (!(row->flags & (POD_CAPTURE_OUT | POD_CAPTURE_IN))) {
 		admit_sender(skb);
 		return PASS;
 	}
-	return !packet->has_data || is_proven(skb) ? PASS : leaves_in_clear(skb, packet);
+	if (!packet->has_data || is_proven(skb, OWNER_ZTUNNEL | OWNER_FORMER_ZTUNNEL))
+		return PASS;
+	return leaves_in_clear(skb, packet);
 }
 
 /* The mark of the packet does not matter to where it goes. A receiver in TIME_WAIT is left from an older connection of ztunnel with

@@ -1,7 +1,8 @@
 """Whose sockets may carry the proxy mark: the cgroups of ztunnel and kubelet, kept in the owners map.
 
 A ztunnel's entry outlives its ZDS connection for as long as a process is left in its cgroup: workers go on while the
-director restarts. May not guess: a cgroup that cannot be found is taken out.
+director restarts. May not guess: a cgroup that cannot be found is no ztunnel's. What it once made is still ztunnel's,
+for the next one has its listening sockets: so it is remembered as a former one (the kernel uses no id twice).
 """
 
 from __future__ import annotations
@@ -10,9 +11,12 @@ import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from ambient.datapath.layout import Role
+
+MOST_FORMER: Final = 512
+"""So many former ztunnels are remembered, half of what the map takes; ids grow, so the lowest go first."""
 
 log = logging.getLogger("ambient.agent.owners")
 
@@ -55,7 +59,7 @@ class Owners:
         found = {} if self._mount is None else _directories(self._mount, set(known))
         self._ztunnels.update(found)
         for cgroup_id in known.keys() - found.keys():
-            self._table.delete(cgroup_id)
+            self._bury(cgroup_id)
 
     def admit_ztunnel(self, pid: int) -> None:
         """Let the sockets of this process' cgroup carry the proxy mark."""
@@ -84,12 +88,18 @@ class Owners:
                 self._table.delete(other)
 
     def prune(self) -> None:
-        """Take out ztunnels of which no process is left."""
+        """Ztunnels of which no process is left are former ones."""
         for cgroup_id, directory in list(self._ztunnels.items()):
             if not _populated(directory, cgroup_id):
-                self._table.delete(cgroup_id)
+                self._bury(cgroup_id)
                 del self._ztunnels[cgroup_id]
                 log.info("owners: ztunnel's cgroup %s is empty, its mark counts no more", directory)
+
+    def _bury(self, cgroup_id: int) -> None:
+        self._table.put(cgroup_id, Role.FORMER_ZTUNNEL)
+        former = sorted(i for i, role in self._table.items().items() if role is Role.FORMER_ZTUNNEL)
+        for oldest in former[:-MOST_FORMER]:
+            self._table.delete(oldest)
 
 
 def _populated(directory: Path, cgroup_id: int) -> bool:

@@ -39,6 +39,7 @@ class Role(IntFlag):
 
     ZTUNNEL = 1
     KUBELET = 2
+    FORMER_ZTUNNEL = 4
 
 
 class Option(IntFlag):

@@ -8,9 +8,9 @@
 #include "../maps/config.h"
 #include "../maps/owners.h"
 
-INLINE int sent_by(struct __sk_buff *skb, __u32 role)
+INLINE int sent_by(struct __sk_buff *skb, __u32 roles)
 {
-	return !!(roles_of(bpf_skb_cgroup_id(skb)) & role);
+	return !!(roles_of(bpf_skb_cgroup_id(skb)) & roles);
 }
 
 INLINE int mark_is_enough(void)

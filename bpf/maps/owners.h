@@ -10,6 +10,7 @@
 enum owner_role {
 	OWNER_ZTUNNEL = 1, /* may leave the pod with PROXY_MARK */
 	OWNER_KUBELET = 2, /* its connections to a pod are probes */
+	OWNER_FORMER_ZTUNNEL = 4, /* nobody is left in it; what comes out of a listener that was made there is ztunnel's */
 };
 
 #ifdef AMBIENT_BCC

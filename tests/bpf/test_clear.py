@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from ambient.datapath.layout import Counter, FailMode, Flag, Option
+from ambient.datapath.layout import Counter, FailMode, Flag, Option, Role
 from ambient.model.address import PROXY_MARK
 from tests.support.capture_bench import FULL, Bench, echoed, greeting
 from tests.support.stand_in import App, endpoint
@@ -43,6 +43,23 @@ def test_nothing_that_ztunnel_carries_raises_it(bench: Bench, version: int) -> N
         greeting(client)
         assert echoed(client, b"x" * 300_000)
     assert alarms(bench) == before
+
+
+@pytest.mark.parametrize(("role", "alarming"), [(Role.FORMER_ZTUNNEL, False), (Role(0), True)])
+def test_nor_does_what_comes_out_of_the_listener_of_a_ztunnel_that_is_gone(
+    bench: Bench, version: int, role: Role, alarming: bool
+) -> None:
+    inner = bench.app(bench.world.pod, version)
+    bench.stand_in(bench.world.pod)
+    bench.attach(bench.world.pod)
+    owner = bench.world.cgroup_id("ztunnel")
+    bench.stack.callback(bench.maps.owners.put, owner, Role.ZTUNNEL)
+    bench.maps.owners.put(owner, role)
+    before = alarms(bench)
+    client = bench.connect(bench.world.outside, inner.address)
+    greeting(client)
+    assert echoed(client, b"x" * 300_000)
+    assert (alarms(bench) != before) is alarming
 
 
 def test_probes_do_not_raise_it(bench: Bench, version: int) -> None:

@@ -27,6 +27,14 @@ def test_with_no_listener_a_forged_mark_is_refused(bench: Bench, version: int) -
     assert bench.refused(bench.world.pod, server.address, mark=PROXY_MARK)
 
 
+def test_the_mark_of_a_ztunnel_that_is_gone_opens_nothing(bench: Bench, version: int) -> None:
+    server = bench.app(bench.world.outside, version)
+    bench.attach(bench.world.pod)
+    bench.maps.owners.put(bench.world.cgroup_id("app"), Role.FORMER_ZTUNNEL)
+    bench.stack.callback(bench.maps.owners.delete, bench.world.cgroup_id("app"))
+    assert bench.refused(bench.world.pod, server.address, mark=PROXY_MARK)
+
+
 def test_sabotage_a_pod_that_owns_ztunnels_role_escapes(bench: Bench, version: int) -> None:
     server = bench.app(bench.world.outside, version)
     bench.attach(bench.world.pod)

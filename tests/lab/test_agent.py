@@ -231,7 +231,8 @@ def test_the_marks_of_ztunnel_count_while_it_lives(mesh: AgentLab) -> None:
     kubelet, ztunnel = mesh.world.cgroup_id("kubelet"), mesh.world.cgroup_id("ztunnel")
     assert roles() == {kubelet: Role.KUBELET, ztunnel: Role.ZTUNNEL}
     mesh.processes[1].end(signal.SIGKILL)
-    eventually(lambda: roles() == {kubelet: Role.KUBELET}, "the dead ztunnel's mark counts no more")
+    gone = {kubelet: Role.KUBELET, ztunnel: Role.FORMER_ZTUNNEL}
+    eventually(lambda: roles() == gone, "the dead ztunnel's mark counts no more")
 
 
 def test_a_probe_of_the_node_reaches_the_pod_and_nothing_else_of_the_node_does_unproxied(mesh: AgentLab) -> None:

@@ -1,4 +1,4 @@
-"""Whose marks count: entered while a process is left, taken out when none is, never guessed."""
+"""Whose marks count: entered while a process is left, a former one's when none is, never guessed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ambient.agent.owners import Owners, cgroup_of
+from ambient.agent.owners import MOST_FORMER, Owners, cgroup_of
 from ambient.datapath.layout import Role
 
 
@@ -64,19 +64,25 @@ def test_a_ztunnel_counts_while_a_process_is_left_in_its_cgroup(tmp_path: Path) 
     assert table == {number: Role.ZTUNNEL}
     cgroup(tmp_path / "mount" / "zt", "")
     owners.prune()
-    assert table == {}
+    assert table == {number: Role.FORMER_ZTUNNEL}
 
 
 def test_a_ztunnel_whose_cgroup_was_removed_counts_no_more(tmp_path: Path) -> None:
     process(tmp_path / "proc", 12, "0::/zt\n")
-    cgroup(tmp_path / "mount" / "zt")
+    number = cgroup(tmp_path / "mount" / "zt")
     table = Table()
     owners = Owners(table, tmp_path / "mount", tmp_path / "proc")
     owners.admit_ztunnel(12)
     (tmp_path / "mount" / "zt" / "cgroup.procs").unlink()
     (tmp_path / "mount" / "zt").rmdir()
     owners.prune()
-    assert table == {}
+    assert table == {number: Role.FORMER_ZTUNNEL}
+
+
+def test_of_very_many_former_ones_the_oldest_are_forgotten(tmp_path: Path) -> None:
+    table = Table({number: Role.ZTUNNEL for number in range(1, MOST_FORMER + 3)})
+    Owners(table, tmp_path / "mount", tmp_path / "proc").adopt()
+    assert table == {number: Role.FORMER_ZTUNNEL for number in range(3, MOST_FORMER + 3)}
 
 
 def test_a_ztunnel_without_a_cgroup_is_not_entered(tmp_path: Path) -> None:
@@ -92,10 +98,11 @@ def test_the_next_agent_takes_over_the_living_and_drops_the_dead(tmp_path: Path)
     table = Table({alive: Role.ZTUNNEL, 999_999_999: Role.ZTUNNEL, kubelet: Role.KUBELET})
     owners = Owners(table, tmp_path / "mount", tmp_path / "proc")
     owners.adopt()
-    assert table == {alive: Role.ZTUNNEL, kubelet: Role.KUBELET}
+    dead = {999_999_999: Role.FORMER_ZTUNNEL}
+    assert table == {alive: Role.ZTUNNEL, kubelet: Role.KUBELET, **dead}
     cgroup(tmp_path / "mount" / "deep" / "zt", "")
     owners.prune()
-    assert table == {kubelet: Role.KUBELET}
+    assert table == {alive: Role.FORMER_ZTUNNEL, kubelet: Role.KUBELET, **dead}
 
 
 def test_there_is_one_kubelet(tmp_path: Path) -> None:
