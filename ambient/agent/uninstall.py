@@ -18,6 +18,7 @@ from ambient.agent.podns import PodNetns
 from ambient.agent.sandboxes import Sandboxes
 from ambient.agent.settings import AgentSettings
 from ambient.datapath import pod_net, programs
+from ambient.datapath.exchange import PODS
 from ambient.errors import KernelError, MeshError, Unavailable
 from ambient.kube.objects import Pod
 
@@ -77,7 +78,7 @@ def _take_off(
     """Links, programs, maps and routes."""
     where = locator(settings, Sandboxes(settings.state / "sandboxes"))
     entries = {entry.pod.uid: entry for entry in journal}
-    pins = settings.bpffs / programs.PODS
+    pins = settings.bpffs / PODS
     linked = {path.name for path in pins.iterdir()} if pins.is_dir() else set()
     for uid in sorted(linked):
         # Whole directories: an agent of another version may have pinned links that this one does not know.

@@ -32,7 +32,6 @@ PROG_TEST_RUN: Final = 10
 INFO_BY_FD: Final = 15
 PROG_BY_ID: Final = 13
 PROG_QUERY: Final = 16
-BTF_BY_ID: Final = 19
 MAP_UPDATE_BATCH: Final = 26
 MAP_DELETE_BATCH: Final = 27
 LINK_CREATE: Final = 28
@@ -43,17 +42,16 @@ _BEFORE_ALL: Final = 1 << 3
 _LPM_TRIE: Final = 11
 _NO_PREALLOC: Final = 1
 
-_PROG_INFO_SIZE: Final = 232
-_PROG_BTF_ID: Final = 128
+PROG_INFO_SIZE: Final = 232
 _PROG_NAME: Final = 64
 _PROG_NAME_SIZE: Final = 16
 _MOST_PROGRAMS: Final = 64
 """That the kernel lets on one TCX hook."""
-_MAP_INFO_SIZE: Final = 88
+MAP_INFO_SIZE: Final = 88
 
 
-def _call(command: int, attributes: bytes, what: str, where: str) -> int:
-    """Raises OSError; `what` and `where` go into its text."""
+def call(command: int, attributes: bytes, what: str, where: str) -> int:
+    """bpf(2) itself. Raises OSError; `what` and `where` go into its text."""
     libc = ctypes.CDLL(None, use_errno=True)
     block = ctypes.create_string_buffer(attributes, _ATTR_SIZE)
     result: int = libc.syscall(_SYSCALL[platform.machine()], command, block, _ATTR_SIZE)
@@ -72,7 +70,7 @@ def open_pin(path: Path) -> int:
     """A new descriptor of what is pinned at `path`. Raises FileNotFoundError or KernelError."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     try:
-        descriptor = _call(OBJ_GET, struct.pack("QII", ctypes.addressof(name), 0, 0), "open pin", str(path))
+        descriptor = call(OBJ_GET, struct.pack("QII", ctypes.addressof(name), 0, 0), "open pin", str(path))
     except FileNotFoundError:
         raise
     except OSError as error:
@@ -94,7 +92,7 @@ def pin(descriptor: int, path: Path) -> None:
     """Raises FileExistsError or KernelError."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     try:
-        _call(OBJ_PIN, struct.pack("QII", ctypes.addressof(name), descriptor, 0), "pin", str(path))
+        call(OBJ_PIN, struct.pack("QII", ctypes.addressof(name), descriptor, 0), "pin", str(path))
     except FileExistsError:
         raise
     except OSError as error:
@@ -112,10 +110,10 @@ class Map:
         self.key_size = key_size
         self.value_size = value_size
         self.descriptor = open_pin(path)
-        info = _info(self.descriptor, _MAP_INFO_SIZE, str(path))
-        sizes = struct.unpack_from("II", info, 8)
-        value_unit = value_size if sizes[1] == value_size else value_size // max(1, possible_cpus())
-        if sizes != (key_size, value_unit):
+        told = object_info(self.descriptor, MAP_INFO_SIZE, str(path))
+        sizes = struct.unpack_from("II", told, 8)
+        per_cpu = (sizes[1] + 7) // 8 * 8 * possible_cpus()
+        if sizes[0] != key_size or value_size not in (sizes[1], per_cpu):
             self.close()
             raise KernelError(
                 "a pinned map has another layout", str(path), f"key, value = {sizes}, not {(key_size, value_size)}"
@@ -135,7 +133,7 @@ class Map:
             0,
         )
         try:
-            _call(command, attributes, "map", str(self.path))
+            call(command, attributes, "map", str(self.path))
         except FileNotFoundError:
             raise
         except OSError as error:
@@ -191,7 +189,7 @@ class Map:
             0,
         )
         try:
-            _call(command, attributes, "map", str(self.path))
+            call(command, attributes, "map", str(self.path))
         except OSError:
             return False
         return True
@@ -216,7 +214,7 @@ def make_trie(key_size: int, value_size: int, entries: int, items: Iterable[tupl
         "IIIIIII16s", _LPM_TRIE, key_size, value_size, entries, _NO_PREALLOC, 0, 0, name.encode()[:15]
     )
     try:
-        trie = _call(MAP_CREATE, request, "create map", name)
+        trie = call(MAP_CREATE, request, "create map", name)
     except OSError as error:
         raise _refused(error, "the kernel makes no map", name) from error
     libc = ctypes.CDLL(None, use_errno=True)
@@ -269,10 +267,11 @@ def run_once(program: int, packet: bytes, *, mark: int = 0) -> tuple[int, bytes]
     return int(verdict), result.raw[:size]
 
 
-def _info(descriptor: int, size: int, where: str) -> bytes:
-    block = ctypes.create_string_buffer(size)
+def object_info(descriptor: int, size: int, where: str, asked: bytes = b"") -> bytes:
+    """The first `size` bytes of what the kernel tells of an object; `asked` has room for lists. Raises KernelError."""
+    block = ctypes.create_string_buffer(asked, size)
     try:
-        _call(INFO_BY_FD, struct.pack("IIQ", descriptor, size, ctypes.addressof(block)), "info", where)
+        call(INFO_BY_FD, struct.pack("IIQ", descriptor, size, ctypes.addressof(block)), "info", where)
     except OSError as error:
         raise _refused(error, "the kernel tells nothing about an object", where) from error
     return block.raw
@@ -284,34 +283,12 @@ def possible_cpus() -> int:
     return int(last) + 1
 
 
-def program_types(path: Path) -> bytes:
-    """The BTF of the program pinned at `path`: the types that its maps and code use."""
-    with opened(path) as program:
-        (btf_id,) = struct.unpack_from("I", _info(program, _PROG_INFO_SIZE, str(path)), _PROG_BTF_ID)
-    if btf_id == 0:
-        raise KernelError("a program was loaded without BTF", str(path), "its layout cannot be checked")
-    try:
-        btf = _call(BTF_BY_ID, struct.pack("I", btf_id), "btf", str(path))
-    except OSError as error:
-        raise _refused(error, "cannot open BTF", str(path)) from error
-    try:
-        (size,) = struct.unpack_from("I", _info(btf, 16, str(path)), 8)
-        data = ctypes.create_string_buffer(size)
-        request = ctypes.create_string_buffer(struct.pack("QII", ctypes.addressof(data), size, 0), 16)
-        _call(INFO_BY_FD, struct.pack("IIQ", btf, 16, ctypes.addressof(request)), "btf", str(path))
-    except OSError as error:
-        raise _refused(error, "cannot read BTF", str(path)) from error
-    finally:
-        os.close(btf)
-    return data.raw
-
-
 def create_link(program: int, target: int, attach_type: int, where: str, *, before_all: bool) -> int:
     """Attach a program; gives the link. TCX: `target` is an ifindex of the *current* network namespace, and with
     `before_all` the program runs before those that are there already. SK_LOOKUP: a descriptor of the namespace."""
     attributes = struct.pack("IIIIIIQ", program, target, attach_type, _BEFORE_ALL if before_all else 0, 0, 0, 0)
     try:
-        return _call(LINK_CREATE, attributes, "attach", where)
+        return call(LINK_CREATE, attributes, "attach", where)
     except OSError as error:
         raise _refused(error, "cannot attach a program", where) from error
 
@@ -319,7 +296,7 @@ def create_link(program: int, target: int, attach_type: int, where: str, *, befo
 def update_link(link: int, program: int, where: str) -> None:
     """Exchange the program of a link, atomically. Raises KernelError."""
     try:
-        _call(LINK_UPDATE, struct.pack("IIII", link, program, 0, 0), "update link", where)
+        call(LINK_UPDATE, struct.pack("IIII", link, program, 0, 0), "update link", where)
     except OSError as error:
         raise _refused(error, "cannot exchange the program of a link", where) from error
 
@@ -331,7 +308,7 @@ def detach_link(path: Path) -> None:
     """
     with opened(path) as link:
         try:
-            _call(LINK_DETACH, struct.pack("I", link), "detach link", str(path))
+            call(LINK_DETACH, struct.pack("I", link), "detach link", str(path))
         except OSError as error:
             if error.errno not in {errno.ENOLINK, errno.ENODEV, errno.ENOENT}:
                 raise _refused(error, "cannot detach a program", str(path)) from error
@@ -342,18 +319,18 @@ def link_target(path: Path) -> int:
     gone. Raises FileNotFoundError."""
     with opened(path) as link:
         # type, id, prog_id, padding; then ifindex or inode, and the attach type
-        return int(struct.unpack_from("IIIII", _info(link, 40, str(path)), 0)[4])
+        return int(struct.unpack_from("IIIII", object_info(link, 40, str(path)), 0)[4])
 
 
 def link_program(path: Path) -> int:
     """The id of the program behind the link pinned at `path`."""
     with opened(path) as link:
-        return int(struct.unpack_from("III", _info(link, 40, str(path)), 0)[2])
+        return int(struct.unpack_from("III", object_info(link, 40, str(path)), 0)[2])
 
 
 def program_id(path: Path) -> int:
     with opened(path) as program:
-        return int(struct.unpack_from("II", _info(program, _PROG_INFO_SIZE, str(path)), 0)[1])
+        return int(struct.unpack_from("II", object_info(program, PROG_INFO_SIZE, str(path)), 0)[1])
 
 
 def attached_programs(ifindex: int, attach_type: int) -> list[int]:
@@ -372,11 +349,11 @@ def attached_programs(ifindex: int, attach_type: int) -> list[int]:
 def program_name(identifier: int) -> str:
     """As its loader named it (15 letters); "" when it is gone."""
     try:
-        descriptor = _call(PROG_BY_ID, struct.pack("I", identifier), "program", str(identifier))
+        descriptor = call(PROG_BY_ID, struct.pack("I", identifier), "program", str(identifier))
     except OSError:
         return ""
     try:
-        info = _info(descriptor, _PROG_INFO_SIZE, str(identifier))
+        told = object_info(descriptor, PROG_INFO_SIZE, str(identifier))
     finally:
         os.close(descriptor)
-    return info[_PROG_NAME : _PROG_NAME + _PROG_NAME_SIZE].split(b"\0")[0].decode(errors="replace")
+    return told[_PROG_NAME : _PROG_NAME + _PROG_NAME_SIZE].split(b"\0")[0].decode(errors="replace")

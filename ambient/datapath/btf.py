@@ -1,13 +1,13 @@
 """Reading BTF, the type information of eBPF programs, as far as it takes to compare layouts. No I/O.
 
-Format: the kernel's Documentation/bpf/btf.rst. Only structures and enumerations are kept.
+Format: the kernel's Documentation/bpf/btf.rst. `parse` keeps structures and enumerations.
 """
 
 from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from ambient.datapath.layout import ENUMERATIONS, MIRRORS
@@ -19,8 +19,7 @@ _TYPE = struct.Struct("<III")
 _MEMBER = struct.Struct("<III")
 _ENUMERATOR = struct.Struct("<Ii")
 
-_INT, _ARRAY, _STRUCT, _UNION, _ENUM = 1, 3, 4, 5, 6
-_FUNC_PROTO, _VAR, _DATASEC, _DECL_TAG, _ENUM64 = 13, 14, 15, 17, 19
+_STRUCT, _ENUM = 4, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,33 +46,65 @@ def parse(data: bytes) -> Types:
         raise InvalidInput("not BTF", "type information of a program", str(error)) from error
 
 
-def _parse(data: bytes) -> Types:
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One type as it is written. `size` is that of the value in bytes, or the number of another type; `tail` what
+    follows the common part. `parse` keeps a few of them."""
+
+    kind: int
+    name: str
+    size: int
+    bitfields: bool
+    tail: bytes
+    strings: bytes
+
+    def members(self) -> list[tuple[str, int, int]]:
+        """Of a structure or union: name, number of the type, offset in bytes."""
+        mask = 0xFFFFFF if self.bitfields else 0xFFFFFFFF
+        return [
+            (_text(self.strings, name), kind, (at & mask) // 8) for name, kind, at in _MEMBER.iter_unpack(self.tail)
+        ]
+
+
+def records(data: bytes) -> list[Record]:
+    """All types in the order of their numbers, which begin with 1. Raises InvalidInput."""
+    try:
+        return list(_records(data))
+    except (struct.error, IndexError, ValueError) as error:
+        raise InvalidInput("not BTF", "type information of a program", str(error)) from error
+
+
+def _records(data: bytes) -> Iterator[Record]:
     magic, _, _, header, type_offset, type_size, string_offset, string_size = _HEADER.unpack_from(data, 0)
     if magic != _MAGIC:
         raise ValueError(f"magic is {magic:#x}")
     strings = data[header + string_offset : header + string_offset + string_size]
-
-    def name_at(offset: int) -> str:
-        return strings[offset : strings.index(b"\0", offset)].decode()
-
-    found = Types()
     at = header + type_offset
     end = at + type_size
     while at < end:
         name_offset, info, size = _TYPE.unpack_from(data, at)
         at += _TYPE.size
-        kind, count, bitfields = (info >> 24) & 0x1F, info & 0xFFFF, info >> 31
-        name = name_at(name_offset)
-        if kind in (_STRUCT, _UNION):
-            members = [_MEMBER.unpack_from(data, at + index * _MEMBER.size) for index in range(count)]
-            if kind == _STRUCT and name:
-                mask = 0xFFFFFF if bitfields else 0xFFFFFFFF
-                offsets = {name_at(member): (offset & mask) // 8 for member, _, offset in members}
-                found.structures[name] = Structure(size, offsets)
-        elif kind == _ENUM and name:
-            values = [_ENUMERATOR.unpack_from(data, at + index * _ENUMERATOR.size) for index in range(count)]
-            found.enumerations[name] = {name_at(member): value for member, value in values}
-        at += _tail(kind, count)
+        kind, length = (info >> 24) & 0x1F, _tail((info >> 24) & 0x1F, info & 0xFFFF)
+        tail = data[at : at + length]
+        if len(tail) != length:
+            raise ValueError("it is cut off")
+        yield Record(kind, _text(strings, name_offset), size, bool(info >> 31), tail, strings)
+        at += length
+
+
+def _text(strings: bytes, offset: int) -> str:
+    return strings[offset : strings.index(b"\0", offset)].decode()
+
+
+def _parse(data: bytes) -> Types:
+    found = Types()
+    for record in _records(data):
+        if record.kind == _STRUCT and record.name:
+            offsets = {name: at for name, _, at in record.members()}
+            found.structures[record.name] = Structure(record.size, offsets)
+        elif record.kind == _ENUM and record.name:
+            values = _ENUMERATOR.iter_unpack(record.tail)
+            found.enumerations[record.name] = {_text(record.strings, name): value for name, value in values}
     return found
 
 

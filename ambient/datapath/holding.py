@@ -12,8 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from ambient.datapath import bpfsys
+from ambient.datapath.exchange import PODS, PROGRAMS
 from ambient.datapath.maps import MAPS
-from ambient.datapath.programs import PODS, PROGRAMS
 
 
 class Holding:

@@ -1,14 +1,14 @@
 """Loading, upgrading, attaching and removing the programs of one node.
 
-Below the node's bpffs directory: `maps/<name>`, `programs/<version>/<program>` (one version at a time; it appears whole
-by rename), `pods/<uid>/<program>` (the TCX links of a pod). A loader that dies leaves at most a `loading-*` directory,
-which the next load removes; links and maps are not touched before the new programs are complete.
+Below the node's bpffs directory: `maps/<name>`, `programs/<version>/<program>` (one version at a time),
+`pods/<uid>/<program>` (the TCX links of a pod). How one version follows another: `exchange`.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import socket
@@ -18,11 +18,24 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-from ambient.datapath import bpfsys, btf, cgroups, sources
+from ambient.datapath import bpfinfo, bpfsys, btf, cgroups, sources
 from ambient.datapath.bpffs import ensure_bpffs
+from ambient.datapath.exchange import (
+    PODS,
+    PROGRAMS,
+    Checkpoint,
+    finish,
+    is_as_written,
+    no_checkpoint,
+    put_program,
+    repair_pins,
+    stage,
+    switch_links,
+)
 from ambient.datapath.hooks import HOOKS, Attach, Hook, Side
 from ambient.datapath.maps import MAPS, Maps, Option
 from ambient.errors import InvalidInput, KernelError, Unavailable
@@ -30,10 +43,10 @@ from ambient.netns import entered
 
 Loader = Literal["auto", "bcc", "object"]
 
-PROGRAMS: Final = "programs"
-PODS: Final = "pods"
 LOAD_SECONDS: Final = 60
 """How long a loader may take before it is ended."""
+
+log = logging.getLogger("ambient.datapath")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,29 +72,35 @@ class Attachment:
         return self.target != 0 and self.ours
 
 
-def load(bpffs: Path, loader: Loader = "auto") -> Loaded:
+def load(bpffs: Path, loader: Loader = "auto", checkpoint: Checkpoint = no_checkpoint) -> Loaded:
     """Have the programs of this version pinned below `bpffs`, and every link there run them.
 
-    Rows and links stay. Raises Unavailable when the loader is not installed, KernelError when the kernel refuses or
-    the layouts differ; the version that was there goes on then.
+    Rows and links stay, also those of a version with other layouts, older or newer. Raises Unavailable when the loader
+    is not installed, KernelError when the kernel refuses or what is there cannot be carried over; the version that was
+    there goes on then.
     """
     chosen = _choose(loader)
     directory = sources.source_directory()
     tag = sources.version(directory)
     ensure_bpffs(bpffs)
-    (bpffs / MAPS).mkdir(parents=True, exist_ok=True)
-    (bpffs / PROGRAMS).mkdir(exist_ok=True)
-    (bpffs / PODS).mkdir(exist_ok=True)
+    for name in (MAPS, PROGRAMS, PODS):
+        (bpffs / name).mkdir(parents=True, exist_ok=True)
     with _locked(bpffs):
+        finish(bpffs, checkpoint)
+        for present in (bpffs / PROGRAMS).iterdir():
+            wrong = repair_pins(bpffs, present)
+            if wrong:
+                log.error("maps pinned as %s were not those of our programs: pinned again", ", ".join(wrong))
+        sound = is_as_written(bpffs)
+        if not sound:
+            log.error("the maps below %s are not laid out as was written down: loading again", bpffs)
         final = bpffs / PROGRAMS / f"{tag}-{chosen}"
-        reused = final.is_dir()
-        if not reused:
-            _load_into(bpffs, final, chosen, directory, tag)
-        _switch_links(bpffs, final)
-        for other in (bpffs / PROGRAMS).iterdir():
-            if other != final:
-                shutil.rmtree(other)
-        if not reused:
+        reused = final.is_dir() and sound
+        if reused:
+            switch_links(bpffs, final)
+        else:
+            stage(bpffs, final.name, partial(_load_into, chosen, directory, tag), checkpoint)
+            finish(bpffs, checkpoint)
             with Maps.open(bpffs) as tables:
                 tables.config.set(Option(0) if cgroups.mount_point() else Option.MARK_ALONE)
     return Loaded(chosen, tag, reused)
@@ -105,24 +124,15 @@ def _locked(bpffs: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _load_into(bpffs: Path, final: Path, loader: Literal["bcc", "object"], directory: Path, tag: str) -> None:
-    for left in bpffs.glob("loading-*"):
-        shutil.rmtree(left)
-    loading = bpffs / f"loading-{os.getpid()}"
-    loading.mkdir()
-    try:
-        if loader == "bcc":
-            _run_loader("bcc", {"sources": directory, "maps": bpffs / MAPS, "programs": loading})
-        else:
-            with _object(directory, tag) as path:
-                _run_loader("object", {"object": path, "maps": bpffs / MAPS, "programs": loading})
-        differences = btf.differences(btf.parse(bpfsys.program_types(loading / HOOKS[0].program)))
-        if differences:
-            raise KernelError("the programs and ambient/datapath/layout.py differ", loader, "; ".join(differences))
-        loading.rename(final)
-    except BaseException:
-        shutil.rmtree(loading, ignore_errors=True)
-        raise
+def _load_into(loader: Literal["bcc", "object"], directory: Path, tag: str, maps: Path, programs: Path) -> None:
+    if loader == "bcc":
+        _run_loader("bcc", {"sources": directory, "maps": maps, "programs": programs})
+    else:
+        with _object(directory, tag) as path:
+            _run_loader("object", {"object": path, "maps": maps, "programs": programs})
+    differences = btf.differences(btf.parse(bpfinfo.program_types(programs / HOOKS[0].program)))
+    if differences:
+        raise KernelError("the programs and ambient/datapath/layout.py differ", loader, "; ".join(differences))
 
 
 def _run_loader(loader: str, job: dict[str, Path]) -> None:
@@ -172,21 +182,6 @@ def build_object(directory: Path, target: Path) -> None:
         raise InvalidInput("the eBPF sources do not compile", str(directory), result.stderr.strip())
 
 
-def _switch_links(bpffs: Path, programs: Path) -> None:
-    """Every link of every pod runs the program of its name from `programs`; each exchange is atomic."""
-    for pin in sorted((bpffs / PODS).glob("*/*")):
-        target = programs / pin.name
-        if bpfsys.link_target(pin) and target.exists():
-            _put_program(pin, target)
-
-
-def _put_program(pin: Path, program: Path) -> None:
-    """Have the link run this program, if it does not."""
-    if bpfsys.link_program(pin) != bpfsys.program_id(program):
-        with bpfsys.opened(pin) as link, bpfsys.opened(program) as descriptor:
-            bpfsys.update_link(link, descriptor, str(pin))
-
-
 def _current(bpffs: Path) -> Path:
     try:
         return next((bpffs / PROGRAMS).iterdir())
@@ -220,7 +215,7 @@ def _attach_one(programs: Path, pins: Path, hook: Hook, netns_fd: int, interface
         except OSError as error:
             raise KernelError("no such interface", where, str(error)) from error
     if _is_on(pin, identity):
-        _put_program(pin, programs / hook.program)
+        put_program(pin, programs / hook.program)
         return pin
     with bpfsys.opened(programs / hook.program) as program:
         tcx = hook.attach is not Attach.SK_LOOKUP

@@ -16,8 +16,8 @@ from pyroute2 import IPRoute  # type: ignore[import-untyped]
 from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
 
 from ambient.datapath import bpfsys
+from ambient.datapath.exchange import PROGRAMS
 from ambient.datapath.hooks import Attach
-from ambient.datapath.programs import PROGRAMS
 from ambient.netns import entered
 
 _DIRECTIONS: Final = ((Attach.TCX_INGRESS, "ingress", 0xFFFFFFF2), (Attach.TCX_EGRESS, "egress", 0xFFFFFFF3))

@@ -14,7 +14,7 @@ from typing import Literal
 
 import pytest
 
-from ambient.datapath import bpfsys, btf, programs, sources
+from ambient.datapath import bpfinfo, bpfsys, btf, programs, sources
 from ambient.datapath.bpffs import ensure_bpffs
 from ambient.datapath.hooks import HOOKS
 from ambient.datapath.layout import Flag, PodRow
@@ -37,7 +37,7 @@ def scratch() -> Iterator[Path]:
 
 def test_the_mirrors_agree_with_the_programs_and_a_drift_is_seen(bpffs: Path) -> None:
     pinned = next((bpffs / "programs").iterdir()) / "pod_egress"
-    types = btf.parse(bpfsys.program_types(pinned))
+    types = btf.parse(bpfinfo.program_types(pinned))
     assert btf.differences(types) == []
     types.structures["pod_row"] = btf.Structure(24, types.structures["pod_row"].offsets)
     types.enumerations["pod_flag"]["POD_DNS"] = 16
