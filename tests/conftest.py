@@ -1,4 +1,4 @@
-"""House rules of every run: counts of tests are proven, skips carry proof."""
+"""House rules of every run: counts of tests are proven, skips carry proof, properties hold at any speed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.features import unproven
 from ztunnel import compiled
@@ -20,6 +21,11 @@ INTERPRETED_ONLY = (
     "tests/ztunnel/proxy/test_relay.py::test_sabotage_when_nobody_looks",
 )
 """Tests that derive from a class or replace a method, which compiled classes do not allow."""
+
+
+# How long an example takes says more of the machine than of what is tested.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

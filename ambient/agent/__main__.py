@@ -37,9 +37,10 @@ async def _until_signalled(settings: AgentSettings) -> bool:
         try:
             with contextlib.suppress(asyncio.CancelledError):
                 await running
+            return await own.gone()
         finally:
             watching.cancel()
-        return await own.gone()
+            await asyncio.gather(watching, return_exceptions=True)
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -20,6 +20,7 @@ SETTINGS: Final = "ambient"
 """The ConfigMap of settings that all parts read."""
 PART_OF: Final = "app.kubernetes.io/part-of=ambient"
 ROLLED: Final = frozenset({"Deployment", "DaemonSet"})
+_ADMISSION: Final = "admissionregistration.k8s.io/v1"
 RESOURCES: Final[Mapping[str, Resource]] = {
     "Namespace": Resource("v1", "namespaces", namespaced=False),
     "CustomResourceDefinition": Resource("apiextensions.k8s.io/v1", "customresourcedefinitions", namespaced=False),
@@ -32,9 +33,9 @@ RESOURCES: Final[Mapping[str, Resource]] = {
     "NetworkPolicy": Resource("networking.k8s.io/v1", "networkpolicies"),
     "PodDisruptionBudget": Resource("policy/v1", "poddisruptionbudgets"),
     "Service": Resource("v1", "services"),
-    "ValidatingWebhookConfiguration": Resource(
-        "admissionregistration.k8s.io/v1", "validatingwebhookconfigurations", namespaced=False
-    ),
+    "ValidatingWebhookConfiguration": Resource(_ADMISSION, "validatingwebhookconfigurations", namespaced=False),
+    "ValidatingAdmissionPolicy": Resource(_ADMISSION, "validatingadmissionpolicies", namespaced=False),
+    "ValidatingAdmissionPolicyBinding": Resource(_ADMISSION, "validatingadmissionpolicybindings", namespaced=False),
     "Deployment": Resource("apps/v1", "deployments"),
     "DaemonSet": Resource("apps/v1", "daemonsets"),
 }

@@ -17,7 +17,7 @@ from ambient.kube.api.client import ApiClient
 from ambient.kube.api.failure import NotThere
 from ambient.kube.resource import Resource
 
-OLDEST_SERVER: Final = (1, 27)
+OLDEST_SERVER: Final = (1, 30)
 OLDEST_KERNEL: Final = (5, 10)
 GOOD_KERNEL: Final = (6, 6)
 MACHINES: Final = frozenset({"amd64", "arm64"})

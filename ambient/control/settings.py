@@ -93,13 +93,12 @@ class ControlSettings:
     default_ttl_s: float = setting("DEFAULT_WORKLOAD_CERT_TTL", duration, "24h")
     longest_ttl_s: float = setting("MAX_WORKLOAD_CERT_TTL", duration, "90d")
     node_accounts: frozenset[str] = setting(
-        "CA_TRUSTED_NODE_ACCOUNTS", _words, "ambient-system/ztunnel,istio-system/ztunnel"
+        "CA_TRUSTED_NODE_ACCOUNTS", _words, "ambient-system/ztunnel"
     )
     client_accounts: frozenset[str] = setting(
         "AMBIENT_CLIENT_ACCOUNTS",
         _words,
-        "ambient-system/ztunnel,ambient-system/agent,ambient-system/ambient-agent,"
-        "istio-system/ztunnel,istio-system/istio-cni",
+        "ambient-system/ztunnel,ambient-system/agent,ambient-system/ambient-agent",
     )
     server_names: frozenset[str] = setting(
         "AMBIENT_SERVER_NAMES",

@@ -29,6 +29,8 @@ def test_what_is_shipped_is_what_the_chart_renders() -> None:
         "networkPolicy.tunnelsInto={default}",
         "image.pullSecrets={registry}",
         "control.env.LOG_LEVEL=debug",
+        "control.istioAccounts=true",
+        "agent.boundToNode=false",
     ],
 )
 def test_a_server_takes_the_chart_with(kube: Kube, setting: str) -> None:
@@ -65,3 +67,9 @@ def test_no_part_may_do_everything_and_secrets_are_named() -> None:
             if "secrets" in rule["resources"]:
                 assert role["kind"] == "Role"
                 assert rule.get("resourceNames") or rule["verbs"] == ["create"]
+
+
+def test_accounts_of_istio_are_trusted_only_where_somebody_asked_for_it() -> None:
+    trusted = "istio-system/ztunnel"
+    assert trusted not in render(IMAGE)
+    assert trusted in render(IMAGE, "control.istioAccounts=true")

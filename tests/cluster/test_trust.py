@@ -15,12 +15,15 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
+import yaml
 from cryptography import x509
 
 from ambient.ca.csr import parse_csr
 from ambient.ca.roots import make_root
 from ambient.control.kubernetes_signer import REQUESTS, KubernetesSigner
 from ambient.kube.api.client import ApiClient
+from ambient.kube.api.failure import ApiInvalid, ApiRefused
+from ambient.kube.objects import resources
 from ambient.xds.channel import ServerSettings
 from tests.ambient.ca.test_roots import signed
 from tests.support.control import create_certificate, make_csr
@@ -45,13 +48,46 @@ def shop(kube: Kube) -> Iterator[list[str]]:
 
 def token(kube: Kube, namespace: str, owner: str, of_pod: str, audience: str = "istio-ca") -> str:
     bound = ("--bound-object-kind", "Pod", "--bound-object-name", of_pod) if of_pod else ()
-    return kube.run("-n", namespace, "create", "token", owner, "--audience", audience, *bound).strip()
+    for_whom = ("--audience", audience) if audience else ()
+    return kube.run("-n", namespace, "create", "token", owner, *for_whom, *bound).strip()
 
 
-def ztunnel_on(kube: Kube, node: str) -> str:
-    found = kube.all("pods", SYSTEM, labels="app=ztunnel", fields=f"spec.nodeName={node}")
+def ztunnel_on(kube: Kube, node: str, app: str = "ztunnel") -> str:
+    found = kube.all("pods", SYSTEM, labels=f"app={app}", fields=f"spec.nodeName={node}")
     name: str = found[0]["metadata"]["name"]
     return name
+
+
+def patched(kube: Kube, bearer: str, folder: Path, pod: str, change: dict[str, Any]) -> str:
+    """Why the API server does not let this bearer change the status of a pod of the shop; "" when it does."""
+    config = yaml.safe_load(Path(kube.kubeconfig).read_text())
+    config["users"] = [{**user, "user": {"token": bearer}} for user in config["users"]]
+    (folder / "config").write_text(yaml.safe_dump(config))
+
+    async def write() -> str:
+        async with ApiClient.open({"KUBECONFIG": str(folder / "config")}) as api:
+            try:
+                await api.patch(resources("Pod")[0], pod, change, SHOP, subresource="status")
+            except (ApiInvalid, ApiRefused) as error:
+                return error.why
+        return ""
+
+    return asyncio.run(write())
+
+
+def test_an_agent_writes_annotations_of_its_own_nodes_pods_and_nothing_else(
+    kube: Kube, shop: list[str], tmp_path: Path
+) -> None:
+    here, there = shop[0], shop[-1]
+    agent = ztunnel_on(kube, here, "ambient-agent")
+    bearer = token(kube, SYSTEM, "ambient-agent", agent, audience="")
+    said = {"metadata": {"annotations": {"ambient.mesh/tried": "yes"}}}
+    assert patched(kube, bearer, tmp_path, f"web-{here}", said) == ""
+    assert "its own node" in patched(kube, bearer, tmp_path, f"web-{there}", said)
+    for change in ({"status": {"phase": "Failed"}}, {"metadata": {"labels": {"app": "another"}}}):
+        assert "nothing of pods but annotations" in patched(kube, bearer, tmp_path, f"web-{here}", change)
+    of_no_pod = token(kube, SYSTEM, "ambient-agent", "", audience="")
+    assert "denied request" in patched(kube, of_no_pod, tmp_path, f"web-{here}", said)
 
 
 def roots(kube: Kube, namespace: str) -> str:

@@ -32,8 +32,8 @@ class Killed(BaseException):
 
 
 async def until(probe: Callable[[], object]) -> None:
-    """Let the loop run until `probe` is true; TimeoutError after five seconds."""
-    async with asyncio.timeout(5):
+    """Let the loop run until `probe` is true; TimeoutError after half a minute."""
+    async with asyncio.timeout(30):
         while not probe():  # noqa: ASYNC110 - what is waited for is a call into a fake
             await asyncio.sleep(0.002)
 

@@ -84,12 +84,13 @@ class ListWatch:
         kind: str,
         places: tuple[Resource, ...],
         *,
+        namespace: str = "",
         fields: str = "",
         pace: Pace,
         random: Callable[[], float],
         streaming: bool = True,
     ) -> None:
-        """`places`: versions to try, best first; `fields`: a field selector; `random` gives 0..1."""
+        """`places`: versions to try, best first; `namespace`: only of this one; `fields`: a selector; `random`: 0..1."""
         self.kind = kind
         self.synced = False
         self.absent = False
@@ -99,6 +100,7 @@ class ListWatch:
         self.stale = 0
         self._places = places
         self._place = 0
+        self._namespace = namespace
         self._fields = fields
         self._pace = pace
         self._random = random
@@ -129,7 +131,7 @@ class ListWatch:
     def ask(self) -> Ask:
         """The next request. A list begins anew with each call."""
         delay, self._delay_s = self._delay_s, 0.0
-        path, query = self.place.path(), {"fieldSelector": self._fields}
+        path, query = self.place.path(self._namespace), {"fieldSelector": self._fields}
         match self._step:
             case Step.FIND:
                 return Ask(self._step, self.place.discovery, {}, delay)

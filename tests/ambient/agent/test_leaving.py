@@ -1,7 +1,9 @@
+"""Whether an agent goes with its DaemonSet: only when that was seen to go, never because somebody refuses us."""
+
 from __future__ import annotations
 
 import asyncio
-import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,39 +14,87 @@ from tests.support.agent_fakes import until
 from tests.support.kube_api import Answer, FakeApi, status_body
 
 PATH = "/apis/apps/v1/namespaces/ambient-system/daemonsets/ambient-agent"
-THERE = Answer(200, json.dumps({"metadata": {"name": "ambient-agent"}}).encode())
-GOING = Answer(200, json.dumps({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}}).encode())
-GONE = Answer(404, status_body(404, "NotFound", "no such daemonset"))
+GOING = {"deletionTimestamp": "2026-01-01T00:00:00Z"}
 FORBIDDEN = Answer(403, status_body(403, "Forbidden", "no"))
-UNKNOWN = Answer(401, status_body(401, "Unauthorized", "no"))
 AWAY = Answer(503, status_body(503, "ServiceUnavailable", "later"))
 
-CASES: dict[str, tuple[list[Answer], bool]] = {
-    "replaced": ([THERE, THERE], False),
-    "deleted": ([THERE, GONE, GONE], True),
-    "being deleted": ([THERE, GOING, GONE], True),
-    "deleted before it was ever seen": ([AWAY, GONE, GONE], True),
-    "made again in between": ([THERE, GONE, THERE], False),
-    "our rights went with it": ([THERE, FORBIDDEN, FORBIDDEN], True),
-    "our account went with it": ([THERE, UNKNOWN, UNKNOWN], True),
-    "we never had the right": ([FORBIDDEN, FORBIDDEN, FORBIDDEN], False),
-    "a right lost for a moment": ([THERE, FORBIDDEN, THERE], False),
-    "the server is away": ([THERE, AWAY], False),
-}
+
+def daemon_set(**metadata: str) -> dict[str, Any]:
+    named = {"name": "ambient-agent", "namespace": "ambient-system", **metadata}
+    return {"apiVersion": "apps/v1", "kind": "DaemonSet", "metadata": named}
+
+
+def namespace(**metadata: str) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ambient-system", **metadata}}
+
+
+def delete(api: FakeApi) -> None:
+    api.delete("DaemonSet", "ambient-agent", "ambient-system")
+
+
+def end_account(api: FakeApi) -> None:
+    api.tokens = {"another"}
+
+
+def end_rights(api: FakeApi) -> None:
+    api.say(PATH, *[FORBIDDEN] * 100)
+
+
+def all_of(*acts: Callable[[FakeApi], None]) -> Callable[[FakeApi], None]:
+    def do(api: FakeApi) -> None:
+        for act in acts:
+            act(api)
+
+    return do
+
+
+CASES: dict[str, tuple[Callable[[FakeApi], None], bool]] = {
+    "replaced": (lambda api: None, False),
+    "deleted": (delete, True),
+    "being deleted": (lambda api: api.put(daemon_set(**GOING)) and None, True),
+    "its namespace is being deleted": (lambda api: api.put(namespace(**GOING)) and None, True),
+    "made again": (all_of(delete, lambda api: api.put(daemon_set()) and None), False),
+    "deleted, and our account with it": (all_of(delete, end_account), True),
+    "deleted after our account": (all_of(end_account, delete), True),
+    "deleted, and our rights with it": (all_of(delete, end_rights), True),
+    "being deleted, and our account with it": (
+        all_of(lambda api: api.put(daemon_set(**GOING)) and None, end_account), True,
+    ),
+    "our pod was deleted by force, which ends its token": (end_account, False),
+    "we lost the right to see it": (end_rights, False),
+    "made again, and then refused": (all_of(delete, lambda api: api.put(daemon_set()) and None, end_account), False),
+    "the server is away": (lambda api: api.say(PATH, AWAY), False),
+    "deleted while the server is away": (all_of(delete, lambda api: api.say(PATH, AWAY)), False),
+}  # fmt: skip
+
+
+def answer(act: Callable[[FakeApi], None], *, watched: bool = True, patience_s: float = 0.3) -> bool:
+    async def run() -> bool:
+        async with FakeApi() as api, ApiClient(api.access(), timeout_s=30) as client:
+            api.put(namespace())
+            api.put(daemon_set())
+            own = OwnDaemonSet(client, "ambient-agent", "ambient-system", again_s=0.01, patience_s=patience_s)
+            watching = asyncio.create_task(own.watch_over())
+            if watched:
+                await until(lambda: own._follower.core.synced)
+            else:
+                watching.cancel()
+            act(api)
+            try:
+                return await own.gone()
+            finally:
+                watching.cancel()
+                await asyncio.gather(watching, return_exceptions=True)
+
+    return asyncio.run(run())
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_only_a_daemon_set_that_went_means_to_go_with_it(case: str) -> None:
-    answers, expected = CASES[case]
+def test_only_a_daemon_set_that_was_seen_to_go_means_to_go_with_it(case: str) -> None:
+    act, expected = CASES[case]
+    assert answer(act, patience_s=30 if expected else 0.3) is expected
 
-    async def run() -> bool:
-        async with FakeApi() as api, ApiClient(api.access(), timeout_s=5) as client:
-            api.say(PATH, *answers)
-            own = OwnDaemonSet(client, "ambient-agent", "ambient-system", again_s=0.01)
-            watching: asyncio.Task[Any] = asyncio.create_task(own.watch_over())
-            await until(lambda: api.asked("GET", PATH))
-            await asyncio.wait({watching}, timeout=0.2)
-            watching.cancel()
-            return await own.gone()
 
-    assert asyncio.run(run()) is expected
+def test_what_nobody_watched_is_taken_for_there_when_we_are_refused() -> None:
+    assert answer(all_of(delete, end_account), watched=False) is False
+    assert answer(delete, watched=False) is True

@@ -93,3 +93,10 @@ def workload(kind: str, generation: int = 2, observed: int = 2, **status: int) -
 )
 def test_a_rollout_says_what_it_waits_for(content: dict[str, Any], waits_for: str) -> None:
     assert progress(content) == waits_for
+
+
+def test_what_is_shipped_trusts_no_account_of_another_mesh_and_binds_each_agent_to_its_node() -> None:
+    made = pieces(shipped(), image=IMAGE)
+    assert "istio-system/ztunnel" not in str([piece.content for piece in made])
+    bound = next(piece for piece in made if piece.kind == "ValidatingAdmissionPolicyBinding")
+    assert bound.content["spec"] == {"policyName": "ambient-agent", "validationActions": ["Deny"]}

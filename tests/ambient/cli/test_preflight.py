@@ -19,7 +19,7 @@ def test_versions_are_two_numbers(text: str, numbers: tuple[int, int]) -> None:
     assert version_of(text) == numbers
 
 
-@pytest.mark.parametrize(("text", "healthy"), [("v1.27.0", True), ("v1.26.9", False), ("v2.0.0", True), ("", False)])
+@pytest.mark.parametrize(("text", "healthy"), [("v1.30.0", True), ("v1.29.9", False), ("v2.0.0", True), ("", False)])
 def test_an_old_server_is_told(text: str, healthy: bool) -> None:
     assert server({"gitVersion": text}).healthy is healthy
 

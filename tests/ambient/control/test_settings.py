@@ -15,7 +15,8 @@ def test_one_variable_is_enough() -> None:
     assert settings.xds_listen.port == 15012
     assert settings.http_listen.port == 15014
     assert "istiod.istio-system.svc" in settings.server_names
-    assert settings.node_accounts == {"ambient-system/ztunnel", "istio-system/ztunnel"}
+    assert settings.node_accounts == {"ambient-system/ztunnel"}
+    assert not any(account.startswith("istio-system/") for account in settings.client_accounts)
     assert settings.network == ""
 
 
