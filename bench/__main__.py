@@ -18,6 +18,8 @@ from bench.arms import Arm, bare, interpreted, ours
 from bench.cases import CASES, Case, Sample, run_case
 from bench.control import lines as scale_lines
 from bench.control import measure as scale
+from bench.enforced import enforced
+from bench.enforced import lines as enforced_lines
 from bench.fair import fair
 from bench.fair import lines as fair_lines
 from bench.footprint import footprints, idle
@@ -36,11 +38,14 @@ EXTRA: Final = ("memory", "judging", "mesh", "scale", "workloads", "fair", "refu
 """Measured once and not in rounds: PSS of every process, judging many policies, a director and every process that
 knows many workloads, a control plane with a large cluster before it; and what a pod that floods its node costs the
 others; and what it costs that the kernel refuses what policy denies."""
+ON_A_CLUSTER: Final = ("enforced",)
+"""Measured only when named, on the cluster of KUBECONFIG with the mesh in it: how soon a policy holds on real nodes."""
+ENFORCED_ROUNDS: Final = 50
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line; exits with 2 when it cannot be understood."""
-    names = [*(case.name for case in CASES), *EXTRA]
+    names = [*(case.name for case in CASES), *EXTRA, *ON_A_CLUSTER]
     parser = argparse.ArgumentParser(
         prog="dev bench",
         description="measure this mesh beside no mesh and beside another proxy, in turn, in one lab on this machine",
@@ -69,7 +74,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--rounds: at least {FEWEST_ROUNDS}, fewer say nothing")
     if options.quick:
         options.seconds = 0.3
-        options.names = options.names or [name for name in names if not name.endswith("-same")]
+        options.names = options.names or [
+            name for name in names if not name.endswith("-same") and name not in ON_A_CLUSTER
+        ]
     return options
 
 
@@ -131,7 +138,12 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
         found["scale"] = asdict(large)
         lines += scale_lines(large)
         say("\n".join(scale_lines(large)))
-    if set(wanted) <= {"judging", "mesh", "scale"}:
+    if "enforced" in wanted:
+        held = enforced(ENFORCED_ROUNDS)
+        found["enforced"] = asdict(held)
+        lines += enforced_lines(held)
+        say("\n".join(enforced_lines(held)))
+    if set(wanted) <= {"judging", "mesh", "scale", *ON_A_CLUSTER}:
         return found, lines
     with ExitStack() as stack:
         lab = stack.enter_context(world(options.workers, folder, options.env))

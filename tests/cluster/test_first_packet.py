@@ -14,6 +14,7 @@ from tests.support.kube import (
     account,
     address,
     deployment,
+    eventually,
     is_ready,
     pod,
     pod_spec,
@@ -30,7 +31,7 @@ NODES = ("n1", "n2")
 # What it says first is what its first connection was answered; nothing is tried twice.
 _ASK = """
 for name in {servers}; do
-    curl -sS -o /dev/null -w "%{{http_code}}\\n" -m 30 http://$name/id?word=swordfish || echo "failed: $?"
+    curl -sS -o /dev/null -w "%{{http_code}}\\n" -m 120 http://$name/id?word=swordfish || echo "failed: $?"
 done
 echo done
 sleep infinity
@@ -64,9 +65,9 @@ def test_a_hundred_new_pods_send_nothing_in_plain(kube: Kube, strict: str, lab: 
         for node in NODES:
             spec = pod_spec(asking("s1", "s2"), TOOLS, node=node, account="asking")
             kube.apply(deployment(strict, f"asking-{node}", PODS // 2, spec))
-        until(lambda: _done(kube, strict), "for a hundred pods", patience_s=400, pause_s=1)
+        until(lambda: _done(kube, strict), "for a hundred pods", patience_s=450, pause_s=1)
         kube.apply(pod(OUTSIDE, "plain", pod_spec(asking(f"s1.{strict}"), TOOLS, node="n2")))
-        until(lambda: "done" in kube.run("-n", OUTSIDE, "logs", "plain", check=False), "", patience_s=60, pause_s=0.5)
+        eventually(lambda: "done" in kube.run("-n", OUTSIDE, "logs", "plain", check=False), "for the answer", 150)
     answers = said(kube, strict, "asking-n1") + said(kube, strict, "asking-n2")
     assert answers.count("200") == 2 * PODS, [line for line in answers if line not in ("200", "done")]
     clients = [address(one) for one in asking_pods(kube, strict)]

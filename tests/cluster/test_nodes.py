@@ -86,7 +86,7 @@ def test_a_pod_whose_sandbox_dies_is_captured_in_the_next_one(kube: Kube, strict
 
     eventually(again, "for the next sandbox")
     assert kube.fetch(strict, "web", "http://db/id")
-    assert redirection(kube.get("pod", "web", strict)) == "enabled"
+    eventually(lambda: redirection(kube.get("pod", "web", strict)) == "enabled", "for the annotation")
 
 
 def test_a_configuration_that_is_overwritten_gets_the_plugin_again(kube: Kube, strict: str, lab: Plan) -> None:
@@ -137,11 +137,13 @@ def test_without_an_agent_new_pods_are_held_with_the_reason_and_others_go_on(
 def test_the_held_pod_starts_captured_when_the_agent_is_back(kube: Kube, strict: str) -> None:
     eventually(lambda: is_ready(kube.get("pod", "late", strict)), "for the pod that was held", 120)
     assert kube.fetch(strict, "late", "http://db/id")
-    assert redirection(kube.get("pod", "late", strict)) == "enabled"
+    eventually(lambda: redirection(kube.get("pod", "late", strict)) == "enabled", "for the annotation")
 
 
 def test_a_namespace_that_leaves_and_joins_again_keeps_talking(kube: Kube, strict: str) -> None:
     kube.delete("peerauthentication", "strict", strict)
+    db = address(kube.get("pod", "db", strict))
+    eventually(lambda: kube.fetch(strict, "on-the-node", f"http://{db}:8080/id"), "for an answer without STRICT")
     for mode, word in (("none", ""), ("ambient", "enabled")):
         kube.run("label", "namespace", strict, "--overwrite", f"istio.io/dataplane-mode={mode}")
         eventually(

@@ -98,12 +98,10 @@ def roots(kube: Kube, namespace: str) -> str:
 
 
 @contextmanager
-def forwarded(kube: Kube) -> Iterator[int]:
-    """A port of this machine that leads to one of the control planes."""
+def forwarded(kube: Kube, to: str) -> Iterator[int]:
+    """A port of this machine that leads to a control plane."""
     argv = [kube.kubectl, "--kubeconfig", kube.kubeconfig, "-n", SYSTEM]
-    process = subprocess.Popen(
-        [*argv, "port-forward", "deployment/ambient-control", ":15012"], stdout=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen([*argv, "port-forward", to, ":15012"], stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         said = re.search(r"127\.0\.0\.1:(\d+)", process.stdout.readline())
@@ -114,12 +112,20 @@ def forwarded(kube: Kube) -> Iterator[int]:
         process.communicate()
 
 
-def certificate(kube: Kube, folder: Path, bearer: str, account: str) -> list[str] | grpc.StatusCode:
-    """What the authority gives for an account of the shop: a chain, or why not."""
+def certificate(
+    kube: Kube,
+    folder: Path,
+    bearer: str,
+    account: str,
+    *,
+    namespace: str = SHOP,
+    to: str = "deployment/ambient-control",
+) -> list[str] | grpc.StatusCode:
+    """What the authority gives for an account: a chain, or why not."""
     (folder / "token").write_text(bearer)
     (folder / "root.pem").write_text(roots(kube, SYSTEM))
-    identity = f"spiffe://cluster.local/ns/{SHOP}/sa/{account}"
-    with forwarded(kube) as port:
+    identity = f"spiffe://cluster.local/ns/{namespace}/sa/{account}"
+    with forwarded(kube, to) as port:
         settings = ServerSettings(
             target=f"127.0.0.1:{port}",
             root=folder / "root.pem",
@@ -170,23 +176,23 @@ def test_other_tokens_prove_nothing(kube: Kube, shop: list[str], tmp_path: Path,
 
 def test_every_namespace_has_the_roots_at_once_and_keeps_them(kube: Kube) -> None:
     with kube.namespace("trust-new", mesh=False) as new:
-        eventually(lambda: roots(kube, new) == roots(kube, SYSTEM) != "", "for the roots", 15)
+        eventually(lambda: roots(kube, new) == roots(kube, SYSTEM) != "", "for the roots")
         kube.run("-n", new, "patch", "configmap", ROOT, "-p", json.dumps({"data": {"root-cert.pem": "mallory"}}))
-        eventually(lambda: roots(kube, new) == roots(kube, SYSTEM), "for the repair", 15)
+        eventually(lambda: roots(kube, new) == roots(kube, SYSTEM), "for the repair")
         kube.delete("configmap", ROOT, new)
-        eventually(lambda: roots(kube, new) == roots(kube, SYSTEM), "for another one", 15)
+        eventually(lambda: roots(kube, new) == roots(kube, SYSTEM), "for another one")
     assert roots(kube, "kube-system") == ""
 
 
 def test_somebody_elses_roots_are_left_alone(kube: Kube) -> None:
     theirs = {"apiVersion": "v1", "kind": "ConfigMap", "data": {"root-cert.pem": "theirs"}}
     with kube.namespace("trust-theirs", mesh=False) as namespace:
-        eventually(lambda: roots(kube, namespace), "for the roots", 15)
+        eventually(lambda: roots(kube, namespace), "for the roots")
         label = {"istio.io/config": "true", "app.kubernetes.io/managed-by": None}
         patch = {"metadata": {"labels": label}, "data": theirs["data"]}
         kube.run("-n", namespace, "patch", "configmap", ROOT, "-p", json.dumps(patch))
         with kube.namespace("trust-later", mesh=False) as later:
-            eventually(lambda: roots(kube, later) == roots(kube, SYSTEM), "for a later namespace", 15)
+            eventually(lambda: roots(kube, later) == roots(kube, SYSTEM), "for a later namespace")
             assert roots(kube, namespace) == "theirs"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from ambient.model.mesh import Changes
-from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, Resource
+from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES, Resource
 from ambient.xds.messages import DeltaResponse, ztunnel_node
 from ambient.xds.steps import finish
 from ambient.xds.subscribe import StreamState
 from tests.support.control import ControlBench
-from tests.support.waiting import eventually
+from tests.support.waiting import eventually, until
 from ztunnel.director.discovery import Discovery, server_settings
 from ztunnel.director.snapshot import Snapshot, SnapshotFile, write
 
@@ -118,6 +119,41 @@ def test_a_disk_that_is_full_is_counted_and_the_mesh_goes_on(tmp_path: Path) -> 
             async with following(control, state) as one:
                 await eventually(lambda: one.failures > 0)
                 assert one.names() == {"one"}
+
+    asyncio.run(scenario())
+
+
+class SlowDisk(SnapshotFile):
+    """Its disk takes as long as it likes; `asked` is when it was asked, on the monotonic clock."""
+
+    asked = 0.0
+
+    def commit(self) -> None:
+        self.asked = time.monotonic()
+        until(lambda: time.monotonic() > self.asked + 0.05)
+        super().commit()
+
+
+def test_waiting_for_a_slow_disk_does_not_make_the_next_saving_late(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        file = SlowDisk(str(tmp_path), "Kubernetes/n1")
+        one = Discovery(
+            ztunnel_node("n1"),
+            None,
+            file,
+            on_change=lambda _changes, _more: None,
+            on_state=lambda _state: None,
+            on_message=lambda _url, _size: None,
+            on_save_failed=lambda: None,
+        )
+        assert await one.save() == 0.0
+        assert not file.asked, "there is nothing to save"
+        for url in TYPES:
+            one.apply(one.core.receive(DeltaResponse(type_url=url, nonce="1"))[0])
+        begun = time.monotonic()
+        worked_s = await one.save()
+        assert begun + worked_s <= file.asked
+        assert file.load() is not None
 
     asyncio.run(scenario())
 
