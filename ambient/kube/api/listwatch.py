@@ -90,7 +90,7 @@ class ListWatch:
         random: Callable[[], float],
         streaming: bool = True,
     ) -> None:
-        """`places`: versions to try, best first; `namespace`: only of this one; `fields`: a selector; `random`: 0..1."""
+        """`places`: versions to try, best first; `namespace`: only this one; `fields`: a selector; `random`: 0..1."""
         self.kind = kind
         self.synced = False
         self.absent = False
