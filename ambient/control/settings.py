@@ -92,9 +92,7 @@ class ControlSettings:
     root_namespace: str = setting("ROOT_NAMESPACE", text, "istio-system")
     default_ttl_s: float = setting("DEFAULT_WORKLOAD_CERT_TTL", duration, "24h")
     longest_ttl_s: float = setting("MAX_WORKLOAD_CERT_TTL", duration, "90d")
-    node_accounts: frozenset[str] = setting(
-        "CA_TRUSTED_NODE_ACCOUNTS", _words, "ambient-system/ztunnel"
-    )
+    node_accounts: frozenset[str] = setting("CA_TRUSTED_NODE_ACCOUNTS", _words, "ambient-system/ztunnel")
     client_accounts: frozenset[str] = setting(
         "AMBIENT_CLIENT_ACCOUNTS",
         _words,
