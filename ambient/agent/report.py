@@ -23,6 +23,7 @@ from ambient.kube.resource import Resource
 COMPONENT: Final = "ambient-agent"
 NOT_CAPTURED: Final = "NotInMesh"
 CAPTURED: Final = "InMesh"
+REPAIRED: Final = "DatapathRepaired"
 REPEAT_S: Final = 300.0
 """An event that stays true is told again after this long: the API server forgets them after an hour."""
 SAY_AFTER_S: Final = 10.0
@@ -58,11 +59,13 @@ class Report:
         self._taint = taint
         self._clock = clock
         self._told: dict[str, _Told] = {}
+        self._repaired: dict[str, int] = {}
         self._untainted = not taint
 
     async def tell(self, problems: Mapping[str, tuple[Pod, str]], known: Mapping[str, Pod]) -> None:
         """`problems`: by uid, the pods that should be captured and are not, with the reason. `known`: the node's pods.
         Each new reason becomes an event, and so does the end of them."""
+        self._repaired = {uid: count for uid, count in self._repaired.items() if uid in known}
         for uid in self._told.keys() - problems.keys():
             told = self._told.pop(uid)
             if uid in known:
@@ -75,6 +78,11 @@ class Report:
             count = before.count + 1 if before is not None and before.message == message else 1
             if await self._event(pod, "Warning", NOT_CAPTURED, message, count):
                 self._told[uid] = _Told(pod, message, now, count)
+
+    async def repaired(self, pod: Pod, what: str) -> None:
+        """Somebody changed what the kernel has of the pod, and it was put back."""
+        count = self._repaired[pod.uid] = self._repaired.get(pod.uid, 0) + 1
+        await self._event(pod, "Warning", REPAIRED, what, count)
 
     async def _event(self, pod: Pod, kind: str, reason: str, message: str, count: int) -> bool:
         """The same words about the same pod are one event that is counted."""

@@ -21,7 +21,7 @@ from ambient.agent import cni
 from ambient.agent import custody as custody_server
 from ambient.agent.apply import Applier
 from ambient.agent.cni import PodStarts
-from ambient.agent.converge import Convergence, State
+from ambient.agent.converge import Convergence
 from ambient.agent.custody import Custody
 from ambient.agent.discovery import Policies
 from ambient.agent.enrol import REDIRECTION_ANNOTATION, Enrol, Gone, NotEnrolled, Rules, plan
@@ -38,7 +38,7 @@ from ambient.agent.pages import Pages
 from ambient.agent.report import Report, find_problems
 from ambient.agent.sandboxes import Sandboxes
 from ambient.agent.settings import AgentSettings
-from ambient.agent.sweep import compare
+from ambient.agent.upkeep import Upkeep
 from ambient.agent.watch_older import OlderConnections
 from ambient.agent.watch_packets import Packets
 from ambient.agent.ztunnels import Ztunnels
@@ -125,6 +125,7 @@ class Agent:
             **({"checkpoint": checkpoint} if callable(checkpoint) else {}),
         )
         self._convergence = Convergence(self._applier, self._pod_moved)
+        self._upkeep = Upkeep(self._kernel, self._journal, self._convergence, self._tally, self._threads)
         self._api = ApiClient.open(os.environ) if settings.objects == KUBERNETES else None
         self._report = None if self._api is None else Report(self._api, settings.node, settings.taint)
         self._starting = Starting(
@@ -303,7 +304,7 @@ class Agent:
         await self._planned.wait()
         while True:
             try:
-                await self._sweep()
+                await self._upkeep.sweep()
             except (MeshError, OSError) as error:
                 log.error("sweep: %s", error)
             self._kubelet.look()
@@ -321,34 +322,12 @@ class Agent:
             tracked, pending = self._convergence.tracked, self._ztunnels.pending
             problems = find_problems(self._pods, tracked, self._out, pending, self._starting.served)
             await report.tell(problems, self._pods)
+            for uid, what in self._upkeep.untold():
+                if uid in self._pods:
+                    await report.repaired(self._pods[uid], what)
             if not self._unready() and self._ztunnels.settled:
                 await report.open_node()
             await asyncio.sleep(TELL_S)
-
-    async def _sweep(self) -> None:
-        """Put back what is missing of pods that are in, take away what is nobody's."""
-        loop = asyncio.get_running_loop()
-        tracked = self._convergence.tracked
-        before = {uid for uid, t in tracked.items() if t.state is State.ENROLLED}
-        unpinned = await loop.run_in_executor(self._threads, self._kernel.repin)
-        if unpinned:
-            log.error("sweep: somebody unpinned %d of our maps, programs and links: pinned again", unpinned)
-            self._tally.count_repair("pin")
-        attached = await loop.run_in_executor(self._threads, self._kernel.attached)
-        enrolled = [uid for uid in before if uid in tracked and tracked[uid].state is State.ENROLLED]
-        pods = [t.pod for t in tracked.values()]
-        found = compare(self._journal, pods, enrolled, attached, self._kernel.rows())
-        for uid in found.orphans:
-            log.warning("sweep: pod %s has links and is not ours to keep: taken away", uid)
-            await loop.run_in_executor(self._threads, self._kernel.detach, uid)
-        for ip in found.stray_rows:
-            log.warning("sweep: row of %s belongs to no pod: taken away", ip)
-            self._kernel.delete_row(ip)
-        for uid in {*found.loose, *found.wrong_rows}:
-            what = "link" if uid in found.loose else "row"
-            log.error("sweep: pod %s: a %s of ours was missing or changed: put back", tracked[uid].pod, what)
-            self._tally.count_repair(what)
-            self._convergence.act([Enrol(tracked[uid].pod)])
 
     # --- what is shown
 

@@ -79,7 +79,7 @@ class AgentSettings:
     clear_text: str = setting("AMBIENT_CLEAR_TEXT", choice("count", "drop"), "count")
     drain_s: float = setting("AMBIENT_RELEASE_DRAIN", duration, "300s")
     linger_s: float = setting("AMBIENT_RELEASE_LINGER", duration, "1s")
-    sweep_s: float = setting("AMBIENT_SWEEP", duration, "5s")
+    sweep_s: float = setting("AMBIENT_SWEEP", duration, "4s")
     log_level: str = setting("LOG_LEVEL", choice("debug", "info", "warn", "error"), "info")
 
     @property

@@ -212,9 +212,15 @@ def test_links_that_somebody_removes_come_back_with_an_alarm(mesh: AgentLab) -> 
     mesh.processes[0].wait_for("somebody unpinned 1 of our")
     assert 'ambient_agent_repairs_total{what="pin"} 1' in mesh.http("GET", "/metrics")[1]
     bpfsys.detach_link(pin)
-    mesh.processes[0].wait_for("a link of ours was missing or changed")
+    mesh.processes[0].wait_for("somebody detached or replaced a program of the mesh")
     eventually(lambda: pin.exists() and bpfsys.link_target(pin), "it is attached again")
     assert 'ambient_agent_repairs_total{what="link"} 1' in mesh.http("GET", "/metrics")[1]
+    ours = bpfsys.link_program(pin)
+    foreign = next((mesh.bpffs / "programs").iterdir()) / "host_egress"
+    with bpfsys.opened(pin) as link, bpfsys.opened(foreign) as program:
+        bpfsys.update_link(link, program, "a stranger")
+    eventually(lambda: bpfsys.link_program(pin) == ours, "it runs our program again")
+    assert 'ambient_agent_repairs_total{what="link"} 2' in mesh.http("GET", "/metrics")[1]
 
 
 def test_what_nobody_owns_is_taken_away(mesh: AgentLab) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ambient.agent.converge import State, Tracked
 from ambient.agent.enrol import MODE_LABEL, NotEnrolled
-from ambient.agent.report import REPEAT_S, Report, find_problems, remove_taint, uncertified
+from ambient.agent.report import REPAIRED, REPEAT_S, Report, find_problems, remove_taint, uncertified
 from ambient.kube.api.client import ApiClient
 from ambient.kube.objects import Pod, parse_object
 from tests.support.agent_fakes import target
@@ -51,6 +51,15 @@ def events(api: FakeApi) -> list[tuple[str, str, int]]:
         if (method, path) == ("POST", EVENTS)
     ]
     return [(body["reason"], body["message"], body["count"]) for body in made]
+
+
+def test_each_repair_of_a_pod_is_told_and_counted() -> None:
+    async def work(api: FakeApi, report: Report, _: Clock) -> None:
+        for _time in range(2):
+            await report.repaired(record(), "a program was replaced; put back")
+        assert events(api) == [(REPAIRED, "a program was replaced; put back", count) for count in (1, 2)]
+
+    reporting(work)
 
 
 def test_a_new_reason_is_an_event_on_the_pod_and_an_old_one_is_not() -> None:
