@@ -20,7 +20,6 @@ from ambient.datapath.shapes import Shape
 from ambient.errors import KernelError
 
 _MAP_BY_ID: Final = 14
-_BTF_BY_ID: Final = 19
 _PROG_BTF_ID: Final = 128
 _BTF_SIZE: Final = 16
 _MAP: Final = struct.Struct("=6I16s")
@@ -90,7 +89,7 @@ def program_types(path: Path) -> bytes:
 
 def types(btf: int, where: str) -> bytes:
     """The BTF that the kernel has under this number. Raises KernelError."""
-    with _by_id(_BTF_BY_ID, btf, "BTF") as descriptor:
+    with _by_id(bpfsys.BTF_BY_ID, btf, "BTF") as descriptor:
         (size,) = struct.unpack_from("=I", bpfsys.object_info(descriptor, _BTF_SIZE, where), 8)
         data = ctypes.create_string_buffer(size)
         asked = struct.pack("=QII", ctypes.addressof(data), size, 0)

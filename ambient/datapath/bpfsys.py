@@ -12,7 +12,7 @@ import os
 import platform
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -32,6 +32,7 @@ PROG_TEST_RUN: Final = 10
 INFO_BY_FD: Final = 15
 PROG_BY_ID: Final = 13
 PROG_QUERY: Final = 16
+BTF_BY_ID: Final = 19
 MAP_UPDATE_BATCH: Final = 26
 MAP_DELETE_BATCH: Final = 27
 LINK_CREATE: Final = 28
@@ -48,6 +49,7 @@ _PROG_NAME_SIZE: Final = 16
 _MOST_PROGRAMS: Final = 64
 """That the kernel lets on one TCX hook."""
 MAP_INFO_SIZE: Final = 88
+_MAP_TYPES_AT: Final = 64
 
 
 def call(command: int, attributes: bytes, what: str, where: str) -> int:
@@ -102,16 +104,18 @@ def pin(descriptor: int, path: Path) -> None:
 class Map:
     """An open map with keys and values of fixed size, as bytes. Closes its descriptor with `close`."""
 
-    __slots__ = ("descriptor", "key_size", "path", "value_size")
+    __slots__ = ("descriptor", "key_size", "path", "types", "value_size")
 
     def __init__(self, path: Path, key_size: int, value_size: int) -> None:
-        """Raises FileNotFoundError, or KernelError when the pinned map has other sizes."""
+        """Raises FileNotFoundError, or KernelError when the pinned map has other sizes. `types`: the numbers of its BTF
+        and of its key's and value's types there; zeros without."""
         self.path = path
         self.key_size = key_size
         self.value_size = value_size
         self.descriptor = open_pin(path)
         told = object_info(self.descriptor, MAP_INFO_SIZE, str(path))
         sizes = struct.unpack_from("II", told, 8)
+        self.types: tuple[int, int, int] = struct.unpack_from("III", told, _MAP_TYPES_AT)
         per_cpu = (sizes[1] + 7) // 8 * 8 * possible_cpus()
         if sizes[0] != key_size or value_size not in (sizes[1], per_cpu):
             self.close()
@@ -207,14 +211,19 @@ class Map:
             yield key
 
 
-def make_trie(key_size: int, value_size: int, entries: int, items: Iterable[tuple[bytes, bytes]], name: str) -> int:
+def make_trie(like: Map, entries: int, items: Iterable[tuple[bytes, bytes]], name: str) -> int:
     """A new trie (BPF_MAP_TYPE_LPM_TRIE) that holds `items`; gives its descriptor. Raises KernelError, also when there
-    are more than `entries`."""
-    request = struct.pack(
-        "IIIIIII16s", _LPM_TRIE, key_size, value_size, entries, _NO_PREALLOC, 0, 0, name.encode()[:15]
-    )
+    are more than `entries`. `like`: one of the same types; Linux 6.1 puts no other into a map of maps."""
+    key_size, value_size = like.key_size, like.value_size
+    btf, *types = like.types
     try:
-        trie = call(MAP_CREATE, request, "create map", name)
+        with ExitStack() as stack:
+            if btf:
+                btf = call(BTF_BY_ID, struct.pack("I", btf), "open BTF", name)
+                stack.callback(os.close, btf)
+            sizes = (_LPM_TRIE, key_size, value_size, entries, _NO_PREALLOC)
+            request = struct.pack("IIIIIII16sIIII", *sizes, 0, 0, name.encode()[:15], 0, btf, *types)
+            trie = call(MAP_CREATE, request, "create map", name)
     except OSError as error:
         raise _refused(error, "the kernel makes no map", name) from error
     libc = ctypes.CDLL(None, use_errno=True)

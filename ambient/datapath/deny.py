@@ -39,12 +39,13 @@ class DenyRow(NamedTuple):
 
 
 class DenyTables:
-    """deny.h: tables by pod address and side. `most` rows may be in one."""
+    """deny.h: tables by pod address and side. `shape`: an empty one; `most` rows may be in one."""
 
-    __slots__ = ("_most", "_outer")
+    __slots__ = ("_most", "_outer", "_shape")
 
-    def __init__(self, outer: bpfsys.Map, most: int = MOST_ROWS) -> None:
+    def __init__(self, outer: bpfsys.Map, shape: bpfsys.Map, most: int = MOST_ROWS) -> None:
         self._outer = outer
+        self._shape = shape
         self._most = most
 
     def replace(self, tables: Mapping[Table, Sequence[DenyRow]]) -> dict[Table, KernelError]:
@@ -72,9 +73,7 @@ class DenyTables:
         pod, side = table
         if len(rows) > self._most:
             raise KernelError("too many rows of policy", f"{side.name} of {pod}", f"{len(rows)} of {self._most}")
-        return bpfsys.make_trie(
-            layout.DENY_KEY_SIZE, layout.DENY_ROW_SIZE, max(1, len(rows)), _items(rows), f"deny_{side.name.lower()}"
-        )
+        return bpfsys.make_trie(self._shape, max(1, len(rows)), _items(rows), f"deny_{side.name.lower()}")
 
     def delete(self, tables: Iterable[Table]) -> None:
         """Nothing is known any more about these; those that are not there are fine."""

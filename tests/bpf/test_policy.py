@@ -143,7 +143,7 @@ def test_a_table_that_does_not_fit_changes_nothing(bench: Bench, version: int) -
     bench.attach(bench.world.pod)
     pod = bench.world.pod.ip(version)
     refuse(bench, pod, Side.IN, server.address.port)
-    small = DenyTables(bench.maps.deny._outer, most=3)
+    small = DenyTables(bench.maps.deny._outer, bench.maps.deny._shape, most=3)
     told = {(pod, Side.IN): [DenyRow(port, EVERYBODY) for port in range(4)]}
     assert [str(error) for error in small.replace(told).values()] == [f"too many rows of policy: IN of {pod}: 4 of 3"]
     with pytest.raises(ConnectionRefusedError):

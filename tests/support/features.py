@@ -47,6 +47,10 @@ def _go() -> str:
     return "" if shutil.which("go") else "no go in PATH"
 
 
+def _x86() -> str:
+    return "" if os.uname().machine == "x86_64" else f"this is {os.uname().machine}"
+
+
 FEATURES: Mapping[str, Callable[[], str]] = MappingProxyType(
     {
         "tcx": _since(6, 6),
@@ -54,6 +58,7 @@ FEATURES: Mapping[str, Callable[[], str]] = MappingProxyType(
         "ipv6": _ipv6,
         "curl with HTTP/2 to proxies": _curl_h2_proxy,
         "go toolchain": _go,
+        "an x86-64 processor": _x86,
     }
 )
 
