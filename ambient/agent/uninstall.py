@@ -9,6 +9,7 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from ambient.agent.farewell import what_was_said
@@ -61,7 +62,9 @@ def uninstall(settings: AgentSettings) -> None:
                 attempt(f"socket {path}", partial(path.unlink, missing_ok=True))
         if settings.on_kubernetes:
             # The folder that we share with ztunnel: nobody else comes to take away what one leaves for the next.
-            for path in settings.zds_socket.parent.iterdir():
+            folder, left = settings.zds_socket.parent, list[Path]()
+            attempt(f"ztunnel's {folder}", lambda: left.extend(folder.iterdir()))
+            for path in left:
                 attempt(f"ztunnel's {path}", partial(shutil.rmtree, path) if path.is_dir() else path.unlink)
         with contextlib.suppress(OSError):
             settings.bpffs.parent.rmdir()  # ours when we made it; others may have theirs in it

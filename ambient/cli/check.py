@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from ambient.cli.env import Env, Exit
 from ambient.cli.health import Finding, examine
+from ambient.cli.manifest import NAMESPACE
 from ambient.cli.preflight import examine as examine_cluster
 from ambient.cli.table import output_option, show
 from ambient.cli.which import api
@@ -18,6 +19,9 @@ _WORDS = {True: "ok", False: "FAILED", None: "unknown"}
 def arguments(parser: argparse.ArgumentParser) -> None:
     output_option(parser)
     parser.add_argument("--pre", action="store_true", help="before it is installed: would this cluster take it?")
+    parser.add_argument(
+        "--namespace", default=NAMESPACE, help=f"with --pre: where the mesh is to live, or lives ({NAMESPACE})"
+    )
 
 
 def run(env: Env, args: argparse.Namespace) -> int:
@@ -30,4 +34,4 @@ def run(env: Env, args: argparse.Namespace) -> int:
 
 async def _before(env: Env, args: argparse.Namespace) -> list[Finding]:
     async with api(args, env.environ) as client:
-        return await examine_cluster(client)
+        return await examine_cluster(client, args.namespace)

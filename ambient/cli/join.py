@@ -31,18 +31,24 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ticket", metavar="FILE", help="from `ambient ticket create`; - is stdin; once is enough")
     parser.add_argument("--address", default="", metavar="IP", help="the workload's address, if it should be checked")
     parser.add_argument("--state", type=Path, default=STATE, metavar="DIR", help=f"what lasts (default: {STATE})")
+    parser.add_argument(
+        "--allow-probe-commands",
+        action="store_true",
+        help="run the probe of the WorkloadGroup when it is a command, as root: whoever may change the group says which",
+    )
 
 
 def run(env: Env, args: argparse.Namespace) -> int:
     """0 when it left as it was told to."""
-    if os.geteuid():
-        raise Refused("not root", why="joining takes eBPF and control groups: run it as root or with sudo")
     netns = place(args.netns)
     if not _NAME.fullmatch(netns.name):
         raise Usage("--netns", repr(args.netns), "its last part names it: letters, digits, '-', '_' and '.'")
     ticket = _ticket(args.ticket) if args.ticket else None
+    if os.geteuid():
+        raise Refused("not root", why="joining takes eBPF and control groups: run it as root or with sudo")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
-    asyncio.run(serve(Machine(netns.name, netns, RUN / netns.name, args.state / netns.name), ticket, args.address))
+    machine = Machine(netns.name, netns, RUN / netns.name, args.state / netns.name)
+    asyncio.run(serve(machine, ticket, args.address, commands=args.allow_probe_commands))
     return Exit.OK
 
 

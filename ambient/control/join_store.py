@@ -37,6 +37,10 @@ class EntryStore(Protocol):
         """Delete an entry as it was `read`; nothing when it is gone. Raises Unavailable."""
         ...
 
+    async def close(self) -> None:
+        """Nothing is asked any more."""
+        ...
+
 
 def open_store(objects: Path, environment: Mapping[str, str]) -> EntryStore:
     """The store beside the source that AMBIENT_OBJECTS names. Raises InvalidInput."""
@@ -73,6 +77,9 @@ class FolderStore:
         if (self._folder.stored(key) or {}).get("metadata", {}).get("uid") == metadata["uid"]:
             self._folder.delete([key])
 
+    async def close(self) -> None:
+        """There is nothing open."""
+
 
 class ApiStore:
     """A cluster's."""
@@ -106,6 +113,9 @@ class ApiStore:
             await _asked(self._api.delete(place, metadata["name"], metadata["namespace"], uid=metadata["uid"]))
         except (NotThere, Conflict):
             return
+
+    async def close(self) -> None:
+        await self._api.close()
 
 
 async def _asked(answer: Awaitable[_T]) -> _T:

@@ -75,8 +75,9 @@ class ControlPlane:
         self._settings = settings
         self.metrics = ControlMetrics()
         self.trust = Trust(settings, environment, self.metrics)
+        self._store = open_store(settings.objects, environment)
         self._joins = Joins(
-            open_store(settings.objects, environment),
+            self._store,
             lambda: self.trust.members.records,
             join.Mesh(settings.cluster, settings.trust_domain, settings.network, settings.cluster_domain),
             grace_s=settings.join_grace_s,
@@ -201,6 +202,7 @@ class ControlPlane:
         self.discovery.stop()
         if self._grpc is not None:
             await self._grpc.stop(GRACE_S)
+        await self._store.close()
         await self.trust.stop()
 
     def _ready(self) -> Page:

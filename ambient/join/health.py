@@ -1,6 +1,7 @@
 """Whether the workload is well: its group's readiness probe, tried against its address or by a command.
 
-A probe runs on the machine, not in the workload's namespace; commands too.
+A probe runs on the machine, not in the workload's namespace; commands too, as root: so whoever may change the group
+would rule the machine. They are run only where the machine's owner has said so.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from ambient.lab.kubelet.probe import Verdict, attempt
 from ambient.model.address import IpAddress
 
 UNPROBED: Final = "was not probed yet"
+NO_COMMANDS: Final = "its group's probe is a command, which this machine does not run (--allow-probe-commands)"
 
 _log = logging.getLogger("ambient.join.health")
 
@@ -43,8 +45,12 @@ def read_probe(raw: Mapping[str, Any]) -> tuple[Probe, tuple[str, ...]] | None:
 class Health:
     """`why` is "" while the workload is well. `changed` is called at each change."""
 
-    def __init__(self, raw: Mapping[str, Any], ip: IpAddress, changed: Callable[[], None]) -> None:
+    def __init__(
+        self, raw: Mapping[str, Any], ip: IpAddress, changed: Callable[[], None], *, commands: bool = False
+    ) -> None:
+        """`commands`: a probe may be one. Where it may not the workload is not well, and says why."""
         self._probe = read_probe(raw)
+        self._commands = commands
         self._ip = ip
         self._changed = changed
         self.why = UNPROBED if self._probe else ""
@@ -54,6 +60,11 @@ class Health:
         if self._probe is None:
             return
         probe, command = self._probe
+        if command and not self._commands:
+            self.why = NO_COMMANDS
+            _log.error("the workload counts as not well: %s", NO_COMMANDS)
+            self._changed()
+            return
         verdict = Verdict(False)
         await asyncio.sleep(probe.initial_delay_s)
         while True:

@@ -58,11 +58,12 @@ async def admitted(machine: Machine, ticket: Ticket | None, wanted: str) -> Memb
 class Running:
     """A member at work."""
 
-    def __init__(self, machine: Machine, member: Member) -> None:
+    def __init__(self, machine: Machine, member: Member, *, commands: bool) -> None:
+        """`commands`: probes that are commands are run."""
         self._machine = machine
         self._member = member
         self._news = asyncio.Event()
-        self._health = Health(member.probe, parse_ip(member.address), self._news.set)
+        self._health = Health(member.probe, parse_ip(member.address), self._news.set, commands=commands)
         self._children: dict[str, asyncio.subprocess.Process] = {}
 
     async def run(self) -> None:
@@ -196,11 +197,11 @@ def _in_group(machine: Machine) -> Iterator[None]:
             cgroup.remove(group.parent)
 
 
-async def serve(machine: Machine, ticket: Ticket | None, wanted: str) -> None:
-    """Join and stay until SIGTERM or SIGINT. Raises MeshError."""
+async def serve(machine: Machine, ticket: Ticket | None, wanted: str, *, commands: bool) -> None:
+    """Join and stay until SIGTERM or SIGINT; `commands`: also run probes that are commands. Raises MeshError."""
     task = asyncio.current_task()
     assert task is not None
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, task.cancel)
     with only_one(machine), _in_group(machine), suppress(asyncio.CancelledError):
-        await Running(machine, await admitted(machine, ticket, wanted)).run()
+        await Running(machine, await admitted(machine, ticket, wanted), commands=commands).run()

@@ -14,7 +14,7 @@ def test_what_the_pod_connects_to_reaches_15001_with_both_addresses(bench: Bench
     bench.attach(bench.world.pod)
     before = bench.count(Counter.REDIRECTED_OUT)
     client = bench.connect(bench.world.pod, server.address)
-    assert proxy.seen.get(timeout=5) == Seen(OUTBOUND_PORT, endpoint(client.getsockname()), server.address)
+    assert proxy.seen.get(timeout=30) == Seen(OUTBOUND_PORT, endpoint(client.getsockname()), server.address)
     assert greeting(client).ip == bench.world.pod.ip(version)
     assert echoed(client, b"x" * 300_000)
     assert endpoint(client.getpeername()) == server.address
@@ -27,7 +27,7 @@ def test_what_connects_to_the_pod_reaches_15006_and_the_app_sees_the_client(benc
     bench.attach(bench.world.pod)
     before = bench.count(Counter.REDIRECTED_IN)
     client = bench.connect(bench.world.outside, server.address)
-    assert proxy.seen.get(timeout=5) == Seen(PLAINTEXT_PORT, endpoint(client.getsockname()), server.address)
+    assert proxy.seen.get(timeout=30) == Seen(PLAINTEXT_PORT, endpoint(client.getsockname()), server.address)
     assert greeting(client).ip == bench.world.outside.ip(version)
     assert echoed(client, b"y" * 300_000)
     assert bench.count(Counter.REDIRECTED_IN) == before + 1
@@ -40,5 +40,5 @@ def test_port_15008_reaches_the_tunnel_listener(bench: Bench, version: int) -> N
     target = Endpoint(bench.world.pod.ip(version), HBONE_PORT)
     client = bench.connect(bench.world.outside, target)
     assert client.recv(16) == b"hbone\n"
-    assert proxy.seen.get(timeout=5) == Seen(HBONE_PORT, endpoint(client.getsockname()), target)
+    assert proxy.seen.get(timeout=30) == Seen(HBONE_PORT, endpoint(client.getsockname()), target)
     assert bench.count(Counter.HBONE_IN) == before + 1

@@ -33,7 +33,7 @@ def test_into_the_pod(bench: Bench, version: int) -> None:
     before = bench.count(Counter.COOKIE_IN)
     client = bench.connect(bench.world.outside, server.address)
     assert greeting(client).ip == bench.world.outside.ip(version)
-    assert proxy.seen.get(timeout=5).destination == server.address
+    assert proxy.seen.get(timeout=30).destination == server.address
     assert echoed(client, b"c" * 100_000)
     assert bench.count(Counter.COOKIE_IN) > before
 
@@ -45,4 +45,4 @@ def test_out_of_the_pod(bench: Bench, version: int) -> None:
     bench.attach(bench.world.pod)
     client = bench.connect(bench.world.pod, server.address)
     assert greeting(client).ip == bench.world.pod.ip(version)
-    assert proxy.seen.get(timeout=5).destination == server.address
+    assert proxy.seen.get(timeout=30).destination == server.address

@@ -42,7 +42,7 @@ def test_while_released_old_tunnels_go_on_and_new_connections_go_direct(bench: B
     proxied = [bench.connect(bench.world.pod, outer.address), bench.connect(bench.world.outside, inner.address)]
     for client in proxied:
         greeting(client)
-        proxy.seen.get(timeout=5)
+        proxy.seen.get(timeout=30)
     bench.enrol(bench.world.pod, Flag.HBONE_IN)
     assert all(echoed(client, b"z" * 100_000) for client in proxied)
     greeting(bench.connect(bench.world.pod, outer.address))
@@ -100,8 +100,8 @@ def test_pod_to_pod_passes_both_proxies(bench: Bench, version: int) -> None:
     bench.attach(bench.world.other)
     client = bench.connect(bench.world.pod, server.address)
     assert greeting(client).ip == bench.world.pod.ip(version)
-    assert one.seen.get(timeout=5).destination == server.address
-    assert two.seen.get(timeout=5).destination == server.address
+    assert one.seen.get(timeout=30).destination == server.address
+    assert two.seen.get(timeout=30).destination == server.address
     assert echoed(client, b"q" * 200_000)
 
 

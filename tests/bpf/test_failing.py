@@ -92,7 +92,7 @@ def test_connecting_to_an_inner_port_from_outside_is_captured_like_any_other(ben
     bench.attach(bench.world.pod)
     target = Endpoint(bench.world.pod.ip(version), OUTBOUND_PORT)
     client = bench.connect(bench.world.outside, target)
-    seen = proxy.seen.get(timeout=5)
+    seen = proxy.seen.get(timeout=30)
     assert (seen.port, seen.destination) == (PLAINTEXT_PORT, target)
     client.close()
 
@@ -112,9 +112,9 @@ def test_a_held_connection_to_the_proxys_port_does_not_hide_the_listener(bench: 
     target = Endpoint(bench.world.pod.ip(version), PLAINTEXT_PORT)
     bench.connect(bench.world.outside, target, source_port=45_222)
     bench.enrol(bench.world.pod)
-    assert proxy.seen.get(timeout=5).destination == target
+    assert proxy.seen.get(timeout=30).destination == target
     bench.connect(bench.world.outside, Endpoint(target.ip, 81), source_port=45_222)
-    assert proxy.seen.get(timeout=5).destination.port == 81
+    assert proxy.seen.get(timeout=30).destination.port == 81
 
 
 def test_low_and_ztunnels_own_source_ports_are_captured_too(bench: Bench, version: int) -> None:
@@ -123,5 +123,5 @@ def test_low_and_ztunnels_own_source_ports_are_captured_too(bench: Bench, versio
     bench.attach(bench.world.pod)
     for port in (1, 53, DNS_PORT, 65_535):
         client = bench.connect(bench.world.pod, server.address, source_port=port)
-        assert proxy.seen.get(timeout=5).source == Endpoint(bench.world.pod.ip(version), port)
+        assert proxy.seen.get(timeout=30).source == Endpoint(bench.world.pod.ip(version), port)
         assert greeting(client).port != port

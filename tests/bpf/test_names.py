@@ -32,7 +32,7 @@ def test_a_query_is_answered_by_the_proxy_in_the_servers_name(bench: Bench, vers
     before = bench.count(Counter.DNS_UDP)
     for connected in (True, False):
         assert _ask(bench, server, connected=connected) == f"who? {server}".encode()
-        seen = proxy.seen.get(timeout=5)
+        seen = proxy.seen.get(timeout=30)
         assert (seen.port, seen.source.ip, seen.destination) == (DNS_PORT, bench.world.pod.ip(version), server)
     assert bench.count(Counter.DNS_UDP) == before + 2
 
@@ -43,7 +43,7 @@ def test_a_query_over_tcp_reaches_the_same_port(bench: Bench, version: int) -> N
     server = Endpoint(bench.world.outside.ip(version), 53)
     client = bench.connect(bench.world.pod, server)
     assert client.recv(16) == b"names\n"
-    assert proxy.seen.get(timeout=5) == Seen(DNS_PORT, endpoint(client.getsockname()), server)
+    assert proxy.seen.get(timeout=30) == Seen(DNS_PORT, endpoint(client.getsockname()), server)
 
 
 def _real_server(bench: Bench, version: int) -> socket.socket:

@@ -17,7 +17,7 @@ def test_a_mark_set_by_the_pod_does_not_let_it_out(bench: Bench, version: int, m
     bench.attach(bench.world.pod)
     before = bench.count(Counter.FORGED_MARK)
     client = bench.connect(bench.world.pod, server.address, mark=mark, source_port=45_111)
-    assert proxy.seen.get(timeout=5) == Seen(OUTBOUND_PORT, endpoint(client.getsockname()), server.address)
+    assert proxy.seen.get(timeout=30) == Seen(OUTBOUND_PORT, endpoint(client.getsockname()), server.address)
     assert bench.count(Counter.FORGED_MARK) - before == (mark == PROXY_MARK)
 
 

@@ -48,7 +48,7 @@ def test_a_refused_connect_fails_at_once_and_never_reaches_ztunnel(bench: Bench,
     assert proxy.seen.empty()
     assert (bench.count(Counter.REFUSED_POLICY_OUT), bench.count(Counter.REDIRECTED_OUT)) == (before[0] + 1, before[1])
     assert greeting(bench.connect(bench.world.pod, free.address)).ip == pod
-    assert proxy.seen.get(timeout=5).port == OUTBOUND_PORT
+    assert proxy.seen.get(timeout=30).port == OUTBOUND_PORT
 
 
 def test_plain_text_that_policy_refuses_is_answered_by_a_reset(bench: Bench, version: int) -> None:
@@ -62,7 +62,7 @@ def test_plain_text_that_policy_refuses_is_answered_by_a_reset(bench: Bench, ver
     assert proxy.seen.empty()
     assert bench.count(Counter.REFUSED_POLICY_IN) == before + 1
     assert greeting(bench.connect(bench.world.outside, free.address)).ip == bench.world.outside.ip(version)
-    assert proxy.seen.get(timeout=5).port == PLAINTEXT_PORT
+    assert proxy.seen.get(timeout=30).port == PLAINTEXT_PORT
 
 
 def test_silence_instead_of_a_reset_where_the_node_is_set_so(bench: Bench, version: int) -> None:

@@ -32,7 +32,7 @@ def test_other_processes_of_the_node_are_captured(bench: Bench, version: int) ->
     proxy = bench.stand_in(bench.world.pod)
     bench.attach(bench.world.pod)
     client = bench.connect(bench.world.node, server.address)
-    assert proxy.seen.get(timeout=5).port == PLAINTEXT_PORT
+    assert proxy.seen.get(timeout=30).port == PLAINTEXT_PORT
     greeting(client)
     proxy.stop_listening()
     assert bench.refused(bench.world.node, server.address)

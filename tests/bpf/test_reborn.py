@@ -18,7 +18,7 @@ def _again_and_again(bench: Bench, proxy: StandIn, version: int, source_port: in
     target = Endpoint(bench.world.pod.ip(version), PORT)
     for round_number in range(5):
         client = bench.connect(bench.world.outside, target, source_port=source_port, patience=BEFORE_REPETITION)
-        assert proxy.seen.get(timeout=5).destination == target, round_number
+        assert proxy.seen.get(timeout=30).destination == target, round_number
         assert client.recv(10) == b""
         client.close()
 
@@ -34,7 +34,7 @@ def test_out_of_the_pod(bench: Bench, version: int) -> None:
     target = Endpoint(bench.world.outside.ip(version), PORT)
     for round_number in range(5):
         client = bench.connect(bench.world.pod, target, source_port=45_601, patience=BEFORE_REPETITION)
-        assert proxy.seen.get(timeout=5).destination == target, round_number
+        assert proxy.seen.get(timeout=30).destination == target, round_number
         assert client.recv(10) == b""
         client.close()
 
@@ -57,7 +57,7 @@ def test_the_application_never_gets_a_reborn_connection(bench: Bench, version: i
     _again_and_again(bench, proxy, version, 45_603)
     bench.app(bench.world.pod, version, PORT)
     client = bench.connect(bench.world.outside, Endpoint(bench.world.pod.ip(version), PORT), source_port=45_603)
-    assert proxy.seen.get(timeout=5).source == Endpoint(bench.world.outside.ip(version), 45_603)
+    assert proxy.seen.get(timeout=30).source == Endpoint(bench.world.outside.ip(version), 45_603)
     assert greeting(client).port != 45_603
 
 
@@ -67,7 +67,7 @@ def test_after_release_a_direct_connection_may_have_the_four_tuple_of_a_proxied_
     proxy = bench.stand_in(bench.world.pod)
     out = Endpoint(bench.world.outside.ip(version), PORT)
     client = bench.connect(bench.world.pod, out, source_port=45_604)
-    assert proxy.seen.get(timeout=5).destination == out
+    assert proxy.seen.get(timeout=30).destination == out
     assert client.recv(10) == b""
     client.close()
     _again_and_again(bench, proxy, version, 45_605)

@@ -53,7 +53,7 @@ def refusals(place: Arena, node: str) -> dict[str, int]:
     """Reason -> how many new connections and packets the node's datapath refused."""
     command = ["nsenter", f"--net={NETNS_DIR / place.lab.names.node(node)}", "curl", "-sS", "--fail"]
     url = "http://127.0.0.1:15099/pods"
-    done = subprocess.run([*command, url], check=True, capture_output=True, text=True, timeout=20)
+    done = subprocess.run([*command, url], check=True, capture_output=True, text=True, timeout=60)
     counters: dict[str, dict[str, int]] = json.loads(done.stdout)["counters"]
     return {**counters["refused"], **{f"forged_{name}": value for name, value in counters["forged"].items()}}
 

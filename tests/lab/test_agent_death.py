@@ -77,7 +77,7 @@ def fully_out(lab: AgentLab) -> bool:
 @pytest.mark.parametrize("where", IN_POINTS)
 def test_killed_on_the_way_in(lab: AgentLab, where: str) -> None:
     lab.put(AMBIENT, POD)
-    assert lab.agent_that_dies(where).popen.wait(20) == -9
+    assert lab.agent_that_dies(where).popen.wait(90) == -9
     lab.agent()
     lab.enrolled("pod")
     assert fully_in(lab)
@@ -86,7 +86,7 @@ def test_killed_on_the_way_in(lab: AgentLab, where: str) -> None:
 @pytest.mark.parametrize("where", IN_POINTS)
 def test_killed_on_the_way_in_of_a_pod_that_is_deleted_then(lab: AgentLab, where: str) -> None:
     lab.put(AMBIENT, POD)
-    assert lab.agent_that_dies(where).popen.wait(20) == -9
+    assert lab.agent_that_dies(where).popen.wait(90) == -9
     revision = lab.delete("Pod", "pod")
     lab.agent()
     lab.settled(revision)
@@ -99,7 +99,7 @@ def test_killed_on_the_way_out(lab: AgentLab, where: str) -> None:
     dying = lab.agent_that_dies(where)
     lab.enrolled("pod")
     lab.put(PLAIN)
-    assert dying.popen.wait(20) == -9
+    assert dying.popen.wait(90) == -9
     lab.agent()
     eventually(lambda: fully_out(lab), "nothing left")
     assert lab.shown("pod") is None
@@ -111,7 +111,7 @@ def test_killed_on_the_way_out_of_a_pod_that_is_labelled_again(lab: AgentLab, wh
     dying = lab.agent_that_dies(where)
     lab.enrolled("pod")
     lab.put(PLAIN)
-    assert dying.popen.wait(20) == -9
+    assert dying.popen.wait(90) == -9
     revision = lab.put(AMBIENT)
     lab.agent()
     lab.settled(revision)

@@ -124,15 +124,15 @@ def test_no_pod_holds_more_connections_than_it_may_and_others_hold_theirs(mesh: 
         assert (held, refused) == (OPEN, 10)
         modest, also, none = hold(mesh, "in/modest", "in/farther", 5)
         assert (also, none) == (5, 0)
-        modest.communicate("\n", timeout=20)
+        modest.communicate("\n", timeout=90)
         until("it is in the metrics", lambda: reached(mesh, "open_connections") > 0)
         assert "budget open_connections reached" in mesh.names.log("n1", "ztunnel").read_text()
     finally:
-        greedy.communicate("\n", timeout=20)
+        greedy.communicate("\n", timeout=90)
 
     def given_back() -> bool:
         again, held, _ = hold(mesh, "in/greedy", "in/far", OPEN)
-        again.communicate("\n", timeout=20)
+        again.communicate("\n", timeout=90)
         return held == OPEN
 
     until("what it held is given back", given_back, 30)
@@ -148,6 +148,6 @@ def test_who_opens_connections_too_fast_is_held_back_while_others_work_and_fails
         assert json.loads(burst.stdout) == []
         until("it was held back", lambda: reached(mesh, "connections_per_second") > 0)
     finally:
-        out, err = working.communicate("\n", timeout=20)
+        out, err = working.communicate("\n", timeout=90)
     assert working.returncode == 0, err
     assert int(out) > 0

@@ -81,7 +81,7 @@ class Arena:
         """Every sample of a node's ztunnel by its full name, as published now (up to a second old)."""
         netns = NETNS_DIR / self.lab.names.node(node)
         command = ["nsenter", f"--net={netns}", "curl", "-sS", "--fail", "http://127.0.0.1:15020/metrics"]
-        text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout
+        text = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60).stdout
         rows = (line.rpartition(" ") for line in text.splitlines() if line and not line.startswith("#"))
         return {name: float(value) for name, _, value in rows}
 

@@ -53,13 +53,13 @@ class Caller:
     def sign(self, body: bytes, metadata: Metadata | None = None) -> Any:
         """The answer to a certificate request; raises grpc.RpcError."""
         call = self.channel.unary_unary(SIGN)
-        answer = call(body, metadata=self.bearer() if metadata is None else metadata, timeout=20)
+        answer = call(body, metadata=self.bearer() if metadata is None else metadata, timeout=60)
         return message("istio.v1.auth.IstioCertificateResponse").FromString(answer)
 
     def discover(self, *requests: bytes, metadata: Metadata | None = None, method: str = DELTA) -> Any:
         """The first response of a stream on which these requests are sent; raises grpc.RpcError."""
         call = self.channel.stream_stream(method)(
-            iter(requests), metadata=self.bearer() if metadata is None else metadata, timeout=20
+            iter(requests), metadata=self.bearer() if metadata is None else metadata, timeout=60
         )
         try:
             return message("envoy.service.discovery.v3.DeltaDiscoveryResponse").FromString(next(call))

@@ -235,7 +235,7 @@ class Ztunnel:
         for one in family:
             with contextlib.suppress(psutil.NoSuchProcess):
                 one.kill()
-        self.process.wait(10)
+        self.process.wait(60)
 
     def children(self) -> list[psutil.Process]:
         assert self.process is not None

@@ -23,7 +23,7 @@ def test_the_least_that_must_be_given() -> None:
     assert settings.zds_socket == Path("/var/run/ztunnel/ztunnel.sock")
     assert (settings.custody_socket, settings.kubelet_cgroup, settings.xds) == (None, None, "")
     assert settings.drain_s == 300.0
-    assert settings.sweep_s == 5.0
+    assert settings.sweep_s == 4.0
     assert settings.excluded_namespaces == {"kube-system"}
     assert str(settings.listen) == "127.0.0.1:15099"
 

@@ -1,23 +1,15 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
-
-import pytest
 
 from ambient.cli.env import Exit
 from tests.support.cli import FakeMesh, ambient
 
-ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="says so first")
-
-
-@ROOT
 def test_a_namespace_without_a_usable_name_is_a_slip() -> None:
     ran = ambient(FakeMesh(), "join", "--netns", "/run/netns/a b")
     assert ran.code == Exit.USAGE
 
 
-@ROOT
 def test_a_ticket_that_is_not_there_or_none_is_named(tmp_path: Path) -> None:
     ran = ambient(FakeMesh(), "join", "--netns", "x", "--ticket", str(tmp_path / "none"))
     assert ran.code == Exit.FAILURE

@@ -115,3 +115,17 @@ def test_what_the_api_server_denies_us_is_no_refusal_of_who_asks_us(answer: Answ
 
 def test_the_setting_of_objects_says_which_store(tmp_path: Path) -> None:
     assert isinstance(open_store(tmp_path, {}), FolderStore)
+
+
+def test_a_store_that_is_closed_leaves_no_connection(tmp_path: Path) -> None:
+    async def run() -> None:
+        await FolderStore(tmp_path).close()
+        async with FakeApi() as api:
+            client = ApiClient(api.access())
+            store = ApiStore(client)
+            assert await store.read("WorkloadEntry", "shop", "e") is None
+            assert client._session is not None
+            await store.close()
+            assert client._session is None
+
+    asyncio.run(run())

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ambient.errors import InvalidInput
-from ambient.join.health import UNPROBED, Health, read_probe
+from ambient.join.health import NO_COMMANDS, UNPROBED, Health, read_probe
 from ambient.model.address import parse_ip
 from tests.support.waiting import eventually
 
@@ -51,7 +52,7 @@ def test_it_is_not_well_before_it_was_probed_and_follows_its_server() -> None:
 def test_a_command_is_a_probe_too(command: list[str], why: str) -> None:
     async def run() -> None:
         changed = asyncio.Event()
-        health = Health({"exec": {"command": command}, "failureThreshold": 1}, LOOPBACK, changed.set)
+        health = Health({"exec": {"command": command}, "failureThreshold": 1}, LOOPBACK, changed.set, commands=True)
         health.why = "as yet unknown"
         task = asyncio.create_task(health.run())
         await asyncio.wait_for(changed.wait(), 20)
@@ -60,6 +61,26 @@ def test_a_command_is_a_probe_too(command: list[str], why: str) -> None:
         assert health.why == (why or "")
 
     asyncio.run(run())
+
+
+def test_a_command_is_not_run_where_nobody_allowed_it_and_the_workload_says_so(tmp_path: Path) -> None:
+    """Whoever may change the group would otherwise run anything as root on every machine that joined by it."""
+    trace = tmp_path / "ran"
+
+    async def run(**allowed: bool) -> str:
+        changed = asyncio.Event()
+        raw = {"exec": {"command": ["touch", str(trace)]}, "failureThreshold": 1}
+        health = Health(raw, LOOPBACK, changed.set, **allowed)
+        task = asyncio.create_task(health.run())
+        await asyncio.wait_for(changed.wait(), 30)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return health.why
+
+    assert asyncio.run(run()) == NO_COMMANDS
+    assert not trace.exists()
+    assert asyncio.run(run(commands=True)) == ""
+    assert trace.exists()
 
 
 @pytest.mark.parametrize("raw", [{"exec": {}}, {"exec": {"command": []}}, {"exec": {"command": [1]}}, {"httpGet": {}}])

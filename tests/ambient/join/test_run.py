@@ -28,7 +28,7 @@ def test_who_is_no_member_needs_a_ticket(tmp_path: Path) -> None:
 def test_what_came_and_went_again_is_no_news_and_does_not_stop_everything_else(tmp_path: Path) -> None:
     async def scenario() -> None:
         machine = Machine("ledger", tmp_path / "netns", tmp_path / "run", tmp_path)
-        running = Running(machine, member())
+        running = Running(machine, member(), commands=False)
         told = (running._health.why, machine.captured(member()))
         running._news.set()
         await running._until_news(told, 0.05)
