@@ -34,7 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-probe-commands",
         action="store_true",
-        help="run the probe of the WorkloadGroup when it is a command, as root: whoever may change the group says which",
+        help="run a probe of the WorkloadGroup that is a command, as root: whoever may change the group says which",
     )
 
 

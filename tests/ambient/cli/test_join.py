@@ -5,6 +5,7 @@ from pathlib import Path
 from ambient.cli.env import Exit
 from tests.support.cli import FakeMesh, ambient
 
+
 def test_a_namespace_without_a_usable_name_is_a_slip() -> None:
     ran = ambient(FakeMesh(), "join", "--netns", "/run/netns/a b")
     assert ran.code == Exit.USAGE
