@@ -14,11 +14,11 @@ from functools import partial
 from typing import Any, Final
 
 from ambient.errors import InvalidInput, MeshError
+from ambient.xds.ca_client import CaClient
 from ambient.xds.channel import root_changed
 from ztunnel.admin import http
 from ztunnel.admin.pages import Pages, Sources
 from ztunnel.config import Config, read_config
-from ztunnel.director.ca_client import CaClient
 from ztunnel.director.director import Director
 from ztunnel.director.discovery import server_settings
 from ztunnel.director.dumping import config_dump, connections

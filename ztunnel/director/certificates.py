@@ -20,11 +20,11 @@ from cryptography.hazmat.primitives import hashes
 
 from ambient.errors import MeshError
 from ambient.waking import woken
-from ztunnel.director import issue
+from ambient.xds import key_request
+from ambient.xds.renewal import Priority, Schedule
 from ztunnel.director.custody import Secret
 from ztunnel.director.expiry import Alarm, Watch, gauges, spoken
 from ztunnel.director.memfd import content, sealed
-from ztunnel.director.schedule import Priority, Schedule
 
 Sign = Callable[[str, str], Awaitable[list[str]]]
 """(identity, CSR as PEM) -> leaf, intermediates, root bundle; raises MeshError."""
@@ -135,8 +135,8 @@ class Certificates:
         """Every authority that certificates in use rest on: roots and intermediates."""
         found: dict[bytes, x509.Certificate] = {}
         for _, secret in self.current():
-            chain = issue.public_part(content(secret.fd)).decode()
-            for one in issue.authorities(chain, secret.roots):
+            chain = key_request.public_part(content(secret.fd)).decode()
+            for one in key_request.authorities(chain, secret.roots):
                 found[one.fingerprint(hashes.SHA256())] = one
         return list(found.values())
 
@@ -151,7 +151,7 @@ class Certificates:
         rows = []
         for identity in sorted(self._schedule.identities):
             secret = self._secrets.get(identity)
-            chain = issue.public_part(content(secret.fd)).decode() if secret else ""
+            chain = key_request.public_part(content(secret.fd)).decode() if secret else ""
             rows.append(Shown(identity, self._schedule.state(identity, now), chain, secret.roots if secret else ""))
         return rows
 
@@ -202,7 +202,7 @@ class Certificates:
     def _reuse(self, identity: str, spare: Secret) -> bool:
         now = self._clock()
         try:
-            begin, end = issue.validity(content(spare.fd), identity)
+            begin, end = key_request.validity(content(spare.fd), identity)
         except MeshError as error:
             _log.warning("%s", error)
             return False
@@ -213,7 +213,7 @@ class Certificates:
         return True
 
     async def _fetch(self, identity: str) -> None:
-        request = issue.KeyRequest(identity)
+        request = key_request.KeyRequest(identity)
         try:
             issued = request.accept(await self._sign(identity, request.csr_pem), self._clock())
         except MeshError as error:
@@ -228,7 +228,7 @@ class Certificates:
             if self._schedule.fetched(identity, max(issued.not_before, now), issued.not_after, now):
                 fd = sealed("ambient-certificate", issued.secret)
                 self._install(identity, Secret(fd, issued.roots, issued.not_after))
-                _log.info("certificate for %s until %s", identity, issue.rfc3339(issued.not_after))
+                _log.info("certificate for %s until %s", identity, key_request.rfc3339(issued.not_after))
         finally:
             self._changed.set()
 

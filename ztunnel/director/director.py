@@ -13,6 +13,7 @@ from ambient.model.mesh import Changes, Mesh, address_name
 from ambient.model.waypoints import needs_of
 from ambient.model.workload import NetworkMode, TunnelProtocol
 from ambient.xds.messages import ztunnel_node
+from ambient.xds.renewal import Priority
 from ambient.xds.subscribe import StreamState
 from ambient.zds.codec import AddWorkload
 from ztunnel.admin.flows import FlowRing
@@ -32,7 +33,6 @@ from ztunnel.director.pods import Pods, Rules
 from ztunnel.director.policies import PodInfo, Site, identity_of, pod_policy, workload_of
 from ztunnel.director.questions import Question, Questions
 from ztunnel.director.reports import Reports
-from ztunnel.director.schedule import Priority
 from ztunnel.director.shares import Shares
 from ztunnel.director.snapshot import SnapshotFile
 from ztunnel.director.tally import Tally

@@ -12,12 +12,12 @@ from typing import Any
 from ambient.model.address import DNS_PORT, HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT, PROXY_MARK
 from ambient.model.policy import Authorization
 from ambient.model.workload import Service, Workload
+from ambient.xds.key_request import describe
 from ztunnel import VERSION
 from ztunnel.admin import dump
 from ztunnel.config import Config
 from ztunnel.director.certificates import Shown
 from ztunnel.director.director import Director
-from ztunnel.director.issue import describe
 
 
 async def config_dump(director: Director) -> bytes:

@@ -16,10 +16,10 @@ from ambient.ca.csr import parse_csr
 from ambient.ca.roots import load_authority, make_root
 from ambient.control.issuers import OwnIssuer
 from ambient.errors import InvalidInput, Refused
+from ambient.xds.ca_client import CaClient
+from ambient.xds.key_request import KeyRequest
 from tests.support.control import ControlBench, Subscriber, create_certificate, make_csr
 from tests.support.istio_csr import IstioCsr
-from ztunnel.director.ca_client import CaClient
-from ztunnel.director.issue import KeyRequest
 
 WEB = "spiffe://cluster.local/ns/shop/sa/web"
 POD = """

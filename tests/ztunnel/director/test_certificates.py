@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 
 from ambient.errors import Refused, Unavailable
+from ambient.xds.key_request import KeyRequest
 from tests.support.authority import Authority
 from tests.support.waiting import eventually
 from ztunnel.director.certificates import Certificates
 from ztunnel.director.custody import Secret
-from ztunnel.director.issue import KeyRequest
 from ztunnel.director.memfd import content, sealed
 
 ALICE = "spiffe://cluster.local/ns/shop/sa/alice"

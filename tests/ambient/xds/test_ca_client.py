@@ -12,11 +12,11 @@ import grpc.aio
 import pytest
 
 from ambient.errors import Refused, Unavailable
+from ambient.xds.ca_client import CaClient
 from ambient.xds.channel import ServerSettings
+from ambient.xds.key_request import KeyRequest
 from ambient.xds.wire import message
 from tests.support.control import ControlBench
-from ztunnel.director.ca_client import CaClient
-from ztunnel.director.issue import KeyRequest
 
 PODS = """
 apiVersion: v1

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from ztunnel.director.schedule import AGAIN, LONGEST_RETRY, Priority, Schedule, Step
+from ambient.xds.renewal import AGAIN, LONGEST_RETRY, Priority, Schedule, Step
 
 DAY = 86400.0
 

@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from ambient.errors import InvalidInput
+from ambient.xds.key_request import KeyRequest, describe, public_part, validity
 from tests.support.authority import Authority
-from ztunnel.director.issue import KeyRequest, describe, public_part, validity
 
 ALICE = "spiffe://cluster.local/ns/shop/sa/alice"
 BOB = "spiffe://cluster.local/ns/shop/sa/bob"
