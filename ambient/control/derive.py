@@ -18,7 +18,7 @@ from ambient.control.derive_peer import converted, shared
 from ambient.control.derive_policy import derive_policy, refusal
 from ambient.control.derive_service import derive_service, remote_identities
 from ambient.control.derive_target import target_condition
-from ambient.control.derive_waypoint import bind
+from ambient.control.derive_waypoint import Waypoint, bind, waypoint
 from ambient.control.derive_workload import entry_workload, pod_workload
 from ambient.control.derive_world import DeriveSettings, World
 from ambient.kube.networking import EndpointSlice, ServiceEntry, WorkloadEntry
@@ -70,6 +70,8 @@ class Derived:
     conditions: Mapping[str, tuple[Condition, ...]] = field(default_factory=lambda: MappingProxyType({}))
     allocations: Allocations = field(default_factory=lambda: MappingProxyType({}))
     changes: Changes | None = field(default=None, compare=False)
+    waypoints: Mapping[str, Waypoint] = field(default_factory=lambda: MappingProxyType({}))
+    """By "namespace/name" of their Gateways: those that are ready."""
 
 
 @dataclass(slots=True)
@@ -147,7 +149,15 @@ class Derivation:
             MappingProxyType(dict(self._conditions)),
             self._allocations,
             None if fresh else changes,
+            MappingProxyType(self._waypoints()),
         )
+
+    def _waypoints(self) -> dict[str, Waypoint]:
+        world = self._world
+        found = (waypoint(world, one.namespace, one.name) for one in world.gateways())
+        ready = {f"{one.namespace}/{one.name}": one for one in found if one is not None}
+        world.read = set()  # nobody rests on this
+        return ready
 
     def _take(self, records: Records) -> set[str]:
         """Tell the world what changed; gives the keys of everything that has to be derived again."""

@@ -21,7 +21,10 @@ from ambient.ca.token import Caller
 from ambient.control.access import Gate, peer_of
 from ambient.control.log import LogLimit
 from ambient.control.metrics import ControlMetrics
+from ambient.control.waypoints import Waypoints
 from ambient.errors import MeshError, ProtocolError, Refused, Unavailable
+from ambient.waypoint.bootstrap import GATEWAY_HEADER
+from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from ambient.xds.catalogue import Catalogue
 from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE
 from ambient.xds.messages import METHOD, DeltaRequest, decode_request, encode_response
@@ -35,7 +38,14 @@ _SERVICE, _, _NAME = METHOD.removeprefix("/").partition("/")
 
 _CODES: Final = {ProtocolError: grpc.StatusCode.INVALID_ARGUMENT, Refused: grpc.StatusCode.PERMISSION_DENIED}
 
-_SHORT: Final = {ADDRESS_TYPE: "wds", AUTHORIZATION_TYPE: "wads"}
+_SHORT: Final = {
+    ADDRESS_TYPE: "wds",
+    AUTHORIZATION_TYPE: "wads",
+    CLUSTER_TYPE: "cds",
+    ENDPOINT_TYPE: "eds",
+    LISTENER_TYPE: "lds",
+    ROUTE_TYPE: "rds",
+}
 """istiod's names of the types in metrics."""
 
 _log = logging.getLogger("ambient.control.discovery")
@@ -68,8 +78,11 @@ class Discovery:
         most_streams: int,
         stream_age_s: float,
         patience_s: float,
+        waypoints: Waypoints,
     ) -> None:
-        """`patience_s`: how long a client may take for its first request, and for reading a response."""
+        """`patience_s`: how long a client may take for its first request, and for reading a response. `waypoints`: who
+        serves proxies that say which Gateway they are for."""
+        self._waypoints = waypoints
         self._catalogue = catalogue
         self._gate = gate
         self._metrics = metrics
@@ -133,17 +146,22 @@ class Discovery:
             await self._abort(context, _CODES.get(type(error), grpc.StatusCode.UNAVAILABLE), error, client.caller.name)
         finally:
             del self._clients[client]
+            self._waypoints.close(client.stream)
             self._metrics.streams.set(len(self._clients))
             _log.info("%s (%s) stream ended: %s", client.caller.name, peer, why)
 
     async def _admit(self, context: Any, peer: str) -> Client:
-        caller = await self._gate.client(context.invocation_metadata())
+        metadata = context.invocation_metadata() or ()
+        gateway = next((value for key, value in metadata if key == GATEWAY_HEADER), None)
+        caller = await (self._gate.client(metadata) if gateway is None else self._gate.caller(metadata))
         own = sum(client.caller.name == caller.name for client in self._clients)
         if own >= MOST_STREAMS_PER_CLIENT:
             raise Refused("streams", caller.name, f"has {own} open")
         if len(self._clients) >= self._most_streams:
             raise Refused("streams", why=f"{len(self._clients)} are open")
         self._sequence += 1
+        if gateway is not None:
+            return Client(caller, peer, self._waypoints.open(caller, str(gateway)), time.time())
         stream = DeltaStream(self._catalogue, node=caller.node, prefix=f"{self._sequence}.")
         return Client(caller, peer, stream, time.time())
 
@@ -190,6 +208,7 @@ class Discovery:
         self._note(client, request)
         client.asked = client.asked or not request.nonce or bool(request.subscribe) or request.error is not None
         client.stream.receive(request)
+        self._waypoints.heard(client.stream)
 
     def _note(self, client: Client, request: DeltaRequest) -> None:
         kind = request.type_url.rpartition(".")[2][:40]

@@ -21,6 +21,7 @@ from ambient.control.enforcement import Enforcement
 from ambient.control.metrics import ControlMetrics
 from ambient.control.refusals import with_refusals
 from ambient.control.tenancies import Tenancies
+from ambient.control.waypoints import Waypoints
 from ambient.kube.objects import Condition, Record, Records
 from ambient.kube.source import ObjectSource, StatusSink
 from ambient.xds.catalogue import Catalogue
@@ -44,7 +45,9 @@ class Reconciler:
         certificates: Certificates,
         status: StatusSink,
         metrics: ControlMetrics,
+        waypoints: Waypoints,
     ) -> None:
+        self._waypoints = waypoints
         self._derive = derive
         self._catalogue = catalogue
         self._discovery = discovery
@@ -94,6 +97,7 @@ class Reconciler:
             return
         self.failure = ""
         changes = self._serve(derived, records.revision)
+        self._waypoints.update(records, derived)
         first = self.observed < 0
         self._seen, self.observed = stamp, records.revision
         self.writers = writers
@@ -106,7 +110,7 @@ class Reconciler:
         _log.log(level, "revision %d: %d resources changed", records.revision, changes)
         # Let the streams write before the slower work on files begins.
         await asyncio.sleep(0)
-        told = derived.conditions
+        told = self._waypoints.with_gateways(derived.conditions)
         if self.enforcement is not None:
             told = with_refusals(records.refused, told, self.enforcement.policies)
         self._write_status(records, told)
@@ -150,7 +154,7 @@ class Reconciler:
         record = self._served.by_key.get(key)
         uid, generation = (record.uid, record.generation) if record is not None else ("", 0)
         verdict = self.enforcement.verdict(key) if self.enforcement is not None else None
-        wanted = (*self._wanted[key], *((verdict,) if verdict is not None else ()))
+        wanted = (*self._wanted[key], *self._waypoints.conditions(key), *((verdict,) if verdict is not None else ()))
         if self._said.get(key) != (uid, generation, wanted):
             self._said[key] = (uid, generation, wanted)
             self._say(record if record is not None else key, wanted)
@@ -165,6 +169,12 @@ class Reconciler:
             _log.error("cannot write the status of %s: %s", getattr(target, "key", target), error)
 
     def _give_addresses(self, records: Records, derived: Derived) -> None:
+        for gateway, name in self._waypoints.wanted_addresses(records):
+            try:
+                self._status.gateway_address(gateway, name)
+            except OSError as error:
+                _log.error("cannot give %s its address: %s", gateway.key, error)
+            self._seen = None
         for key, given in derived.allocations.items():
             record = records.by_key.get(key)
             if record is None:

@@ -41,6 +41,7 @@ from ambient.control.refusals import RefusalEvents
 from ambient.control.settings import ControlSettings, read_control_settings
 from ambient.control.sync import sync_page, syncz_page
 from ambient.control.trust import Trust
+from ambient.control.waypoints import Waypoints
 from ambient.errors import MeshError, Unavailable
 from ambient.kube.api.lease import Seat
 from ambient.kube.api.source import ApiSource
@@ -83,6 +84,11 @@ class ControlPlane:
             grace_s=settings.join_grace_s,
         )
         self.catalogue = Catalogue()
+        self.waypoints = Waypoints(
+            (settings.trust_domain, *sorted(settings.trust_domain_aliases - {settings.trust_domain})),
+            settings.root_namespace,
+            settings.cluster_domain,
+        )
         self.discovery = Discovery(
             self.catalogue,
             self.trust.gate,
@@ -90,6 +96,7 @@ class ControlPlane:
             most_streams=settings.most_streams,
             stream_age_s=settings.stream_age_s,
             patience_s=settings.patience_s,
+            waypoints=self.waypoints,
         )
         self.certificates = Certificates(
             self.trust.gate,
@@ -109,7 +116,9 @@ class ControlPlane:
             self.certificates,
             self._source.status(WRITER),
             self.metrics,
+            self.waypoints,
         )
+        self.waypoints.say = self.reconciler.say
         self.trust.leading = self._source.leading
         self.enforcement: Enforcement | None = None
         if isinstance(self._source, ApiSource):
@@ -141,7 +150,12 @@ class ControlPlane:
                 "/ready": self._ready,
                 "/metrics": lambda: Page(self.metrics.render(), "text/plain; version=0.0.4; charset=utf-8"),
                 "/sync": lambda: _json(
-                    sync_page(self.reconciler.observed, self.reconciler.writers, self.discovery.clients)
+                    sync_page(
+                        self.reconciler.observed,
+                        self.reconciler.writers,
+                        self.discovery.clients,
+                        self.waypoints.summary,
+                    )
                 ),
                 "/debug/acceptance": lambda: _json(self.enforcement.page() if self.enforcement is not None else {}),
                 "/debug/syncz": lambda: _json(syncz_page(settings.cluster, self.discovery.clients)),

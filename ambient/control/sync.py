@@ -9,12 +9,17 @@ from typing import Any
 from ambient.control.discovery import Client
 
 
-def sync_page(observed: int, writers: Mapping[str, int], clients: Mapping[str, Client]) -> dict[str, Any]:
+def sync_page(
+    observed: int,
+    writers: Mapping[str, int],
+    clients: Mapping[str, Client],
+    waypoints: Mapping[str, Mapping[str, object]],
+) -> dict[str, Any]:
     """`observed`: objects revision acted upon; `writers`: status changes of each writer acted upon.
 
     Per client: `acked` revision, `settled` (has and acknowledged everything there is now), `nack` when it refuses.
     """
-    page: dict[str, Any] = {"observed": observed, "writers": dict(writers), "clients": {}}
+    page: dict[str, Any] = {"observed": observed, "writers": dict(writers), "clients": {}, "waypoints": {**waypoints}}
     for name, client in sorted(clients.items()):
         entry: dict[str, Any] = {"acked": client.stream.acked, "settled": client.stream.settled}
         if nacks := client.stream.nacks:

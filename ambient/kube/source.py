@@ -36,6 +36,9 @@ class StatusSink(Protocol):
     def addresses(self, target: Record, addresses: Sequence[tuple[str, str]]) -> None:
         """Give the hosts of a ServiceEntry these addresses (host, address) in its status, in the place of others."""
 
+    def gateway_address(self, target: Record, hostname: str) -> None:
+        """Give a Gateway this host name as its one address."""
+
     def forget(self, target: Record | str) -> None:
         """Take back everything said about the object."""
 

@@ -86,6 +86,10 @@ class StatusWriter:
         """status.addresses of a ServiceEntry, as (host, address)."""
         self.set(target, addresses=[{"host": host, "value": address} for host, address in addresses])
 
+    def gateway_address(self, target: Record, hostname: str) -> None:
+        """status.addresses of a Gateway: its one host name."""
+        self.set(target, addresses=[{"type": "Hostname", "value": hostname}])
+
     def forget(self, target: Record | str) -> None:
         """Take back everything said about the object."""
         path = self._path(target)

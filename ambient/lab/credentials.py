@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from ambient.ca.roots import make_root
 from ambient.ca.token import Caller, issue_token
+from ambient.kube.objects import Pod
 from ambient.lab.settings import write_atomically
 
 ISSUER: Final = "ambient-lab"
@@ -50,6 +51,14 @@ def make_token_key(folder: Path) -> None:
 
 def node_token(folder: Path, node: str, account: str) -> str:
     """A year's JWT for the agent or ztunnel (`account`) of a node; `folder` holds token-key.pem."""
-    caller = Caller(node, "ambient-system", account, str(uuid.uuid4()))
+    return _token(folder, Caller(node, "ambient-system", account, str(uuid.uuid4())))
+
+
+def pod_token(folder: Path, pod: Pod) -> str:
+    """A year's JWT for a pod's own service account."""
+    return _token(folder, Caller(pod.node_name, pod.namespace, pod.service_account, pod.uid))
+
+
+def _token(folder: Path, caller: Caller) -> str:
     issued = time.time() - _OLDER.total_seconds()
     return issue_token((folder / "token-key.pem").read_text(), caller, issued, _YEAR_S, issuer=ISSUER)

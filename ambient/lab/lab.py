@@ -21,7 +21,7 @@ from ambient.kube.files import read_json
 from ambient.kube.folder import ObjectFolder
 from ambient.kube.objects import Namespace, Node, Pod, Record, Records, ServiceAccount, parse_object, record_key
 from ambient.kube.status import file_name
-from ambient.lab import cgroup, credentials, network
+from ambient.lab import cgroup, credentials, network, waypoints
 from ambient.lab.addresses import free_index
 from ambient.lab.admission import Cluster
 from ambient.lab.apply import LAST_APPLIED, desired, labelled, merge, shown, stamped
@@ -162,6 +162,7 @@ class Lab:
 
     def apply(self, wanted: Iterable[Record]) -> list[Outcome]:
         """Each object created, changed or refused on its own; all that is accepted becomes one change."""
+        wanted = waypoints.with_their_objects(wanted, self.settings)
         ordered = sorted(wanted, key=lambda r: _FIRST.index(r.kind) if r.kind in _FIRST else len(_FIRST))
         outcomes = []
         with self.locked():
@@ -219,6 +220,7 @@ class Lab:
 
         When the pods are gone, hand the list to `finish_delete`.
         """
+        wanted = waypoints.with_their_objects(wanted, self.settings)
         outcomes: list[Outcome] = []
         later: dict[str, Record] = {}
         now: list[Record] = []

@@ -114,9 +114,19 @@ def make_underlay(names: Names, plan: Plan) -> None:
         ip_batch(names.control, _underlay_end(plan.control, plan))
 
 
+def _let_control_answer(names: Names, plan: Plan, number: int) -> None:
+    """The control plane's way back to the pods of a node: a waypoint asks it from its own address."""
+    pods, via = plan.pods(number), plan.node(number)
+    routes = [
+        f"route replace {one} via {gateway} dev eth0" for one, gateway in zip(pods.both(), via.both(), strict=True)
+    ]
+    ip_batch(names.control, routes)
+
+
 def make_node(names: Names, plan: Plan, node: str, number: int) -> None:
     """The node's namespace with its cable, its Service route and its DNS address; stays when it is whole already."""
     netns = names.node(node)
+    _let_control_answer(names, plan, number)
     if _has_eth0(netns):
         return
     _add(netns, _ROUTER_SYSCTLS)

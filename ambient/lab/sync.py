@@ -75,7 +75,11 @@ def _late_clients(lab: Lab, records: Records, revision: int) -> list[str]:
     if sync.get("observed", -1) < revision or behind:
         return ["control" + (f" (has not read {', '.join(behind)})" if behind else "")]
     clients = sync.get("clients", {})
-    parts = []
+    parts = [
+        f"waypoint {name}"
+        for name, waypoint in sync.get("waypoints", {}).items()
+        if waypoint["proxies"] and not (waypoint["settled"] and waypoint["acked"] >= revision)
+    ]
     for node in records.of(Node):
         for name in ("ztunnel", "agent"):
             client = clients.get(f"{node.name}/{name}", {})

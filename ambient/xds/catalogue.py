@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Final
 
 from ambient.errors import Unavailable
-from ambient.xds.codec import TYPES, Record, Resource, encode, name_of, type_of
+from ambient.xds.codec import TYPES, Held, Resource, encode, name_of, type_of
 
 MOST_TOMBSTONES: Final = 100_000
 
@@ -21,14 +21,14 @@ class _Shelf:
     """The resources of one type."""
 
     def __init__(self) -> None:
-        self.records: dict[str, Record] = {}
+        self.records: dict[str, Held] = {}
         self.resources: dict[str, Resource] = {}
         self.aliases: dict[str, set[str]] = {}
         self.groups: dict[str, set[str]] = {}
         self.changed: dict[str, int] = {}
         self.horizon = 0
 
-    def put(self, name: str, record: Record, resource: Resource, generation: int) -> None:
+    def put(self, name: str, record: Held, resource: Resource, generation: int) -> None:
         self.drop(name, generation)
         self.records[name] = record
         self.resources[name] = resource
@@ -64,14 +64,14 @@ class Catalogue:
     `filled` is False until the first update: nothing is known yet, which is not the same as that there is nothing.
     """
 
-    def __init__(self, *, most_tombstones: int = MOST_TOMBSTONES) -> None:
+    def __init__(self, *, most_tombstones: int = MOST_TOMBSTONES, types: Iterable[str] = TYPES) -> None:
         self.revision = 0
         self.generation = 0
         self.filled = False
         self._most_tombstones = most_tombstones
-        self._shelves = {url: _Shelf() for url in TYPES}
+        self._shelves = {url: _Shelf() for url in types}
 
-    def update(self, records: Iterable[Record], revision: int) -> int:
+    def update(self, records: Iterable[Held], revision: int) -> int:
         """Make `records` all there is; gives how many resources were put or removed. Encodes only what differs."""
         present: dict[str, set[str]] = {url: set() for url in self._shelves}
         put = []
@@ -84,7 +84,7 @@ class Catalogue:
         gone = {url: [n for n in shelf.resources if n not in present[url]] for url, shelf in self._shelves.items()}
         return self.change(put, gone, revision)
 
-    def change(self, put: Iterable[Record], gone: Mapping[str, Iterable[str]], revision: int) -> int:
+    def change(self, put: Iterable[Held], gone: Mapping[str, Iterable[str]], revision: int) -> int:
         """Put these and remove those (names by type; what is not there is no matter); gives how many it was.
 
         Costs as much as it is given, whatever the size of the mesh.
@@ -115,7 +115,7 @@ class Catalogue:
         """Every resource of a type by name; a live view."""
         return MappingProxyType(self._shelves[type_url].resources)
 
-    def records(self, type_url: str) -> Mapping[str, Record]:
+    def records(self, type_url: str) -> Mapping[str, Held]:
         """Every record of a type by name; a live view."""
         return MappingProxyType(self._shelves[type_url].records)
 

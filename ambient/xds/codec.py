@@ -24,8 +24,6 @@ ADDRESS_TYPE: Final = "type.googleapis.com/istio.workload.Address"
 AUTHORIZATION_TYPE: Final = "type.googleapis.com/istio.security.Authorization"
 TYPES: Final = (ADDRESS_TYPE, AUTHORIZATION_TYPE)
 
-Record = Workload | Service | Authorization
-
 
 @dataclass(frozen=True, slots=True)
 class Resource:
@@ -43,6 +41,11 @@ class Resource:
     groups: tuple[str, ...] = ()
 
 
+Record = Workload | Service | Authorization
+Held = Record | Resource
+"""What a catalogue holds; a Resource stands for itself, of whatever type it is."""
+
+
 class Refusal(InvalidInput):
     """A resource that we do not accept; `where` is its name."""
 
@@ -50,12 +53,16 @@ class Refusal(InvalidInput):
         super().__init__("refused resource", where, why)
 
 
-def name_of(record: Record) -> str:
+def name_of(record: Held) -> str:
     """The xDS name: uid of a workload, "namespace/hostname" of a service, "namespace/name" of a policy."""
+    if isinstance(record, Resource):
+        return record.name
     return record.uid if isinstance(record, Workload) else record.key
 
 
-def type_of(record: Record) -> str:
+def type_of(record: Held) -> str:
+    if isinstance(record, Resource):
+        return record.type_url
     return AUTHORIZATION_TYPE if isinstance(record, Authorization) else ADDRESS_TYPE
 
 
@@ -64,8 +71,10 @@ def version_of(body: bytes) -> str:
     return hashlib.blake2b(body, digest_size=8).hexdigest()
 
 
-def encode(record: Record) -> Resource:
+def encode(record: Held) -> Resource:
     """The resource that carries `record`; equal records give equal bytes and versions."""
+    if isinstance(record, Resource):
+        return record
     if isinstance(record, Authorization):
         body = policies.encode(record).SerializeToString(deterministic=True)
         return Resource(AUTHORIZATION_TYPE, record.key, version_of(body), body)

@@ -23,7 +23,26 @@ MOST_BYTES: Final = 8 << 20
 """Of a response, beside the first of a type: smaller ones leave more room for others in between."""
 _MOST_FIRST_BYTES: Final = 180 << 20
 """A client takes the first response for the whole picture, so it is not cut as long as clients can take it."""
-_ORDER: Final = (AUTHORIZATION_TYPE, ADDRESS_TYPE, AUTHORIZATION_TYPE)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """In which order a client is told of types. `types` are looked at in turn, one may come twice. `behind`: a type
+    waits while there is something of those to put. `put_after` and `removed_after`: what of a type has to wait until
+    the client has today's version of those types. `last`: names that wait until it has everything else."""
+
+    types: tuple[str, ...]
+    behind: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    put_after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    removed_after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    last: frozenset[str] = frozenset()
+
+
+MESH_ORDER: Final = Order(
+    (AUTHORIZATION_TYPE, ADDRESS_TYPE, AUTHORIZATION_TYPE),
+    behind={ADDRESS_TYPE: (AUTHORIZATION_TYPE,)},
+    removed_after={AUTHORIZATION_TYPE: (ADDRESS_TYPE,)},
+)
 """Policies to put, then addresses, then the removals of policies that waited for the addresses."""
 
 
@@ -43,6 +62,7 @@ class _TypeState:
     names: set[str] = field(default_factory=set)
     sent: dict[str, str] = field(default_factory=dict)
     again: set[str] = field(default_factory=set)
+    alone: set[str] = field(default_factory=set)
     removals: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
@@ -65,8 +85,10 @@ class DeltaStream:
         prefix: str = "",
         most_bytes: int = MOST_BYTES,
         most_names: int = MOST_NAMES,
+        order: Order = MESH_ORDER,
     ) -> None:
         self._catalogue = catalogue
+        self._order = order
         self._most_names = most_names
         self._most_bytes = most_bytes
         self._node = node
@@ -118,23 +140,23 @@ class DeltaStream:
         if not self._catalogue.filled:
             # A server that has just started must not take from its clients what it has yet to read.
             return None
-        for url in _ORDER:
+        for url in self._order.types:
             state = self._types.get(url)
-            if state is not None and state.outstanding is None and not (url == ADDRESS_TYPE and self._policies_wait()):
+            if state is not None and state.outstanding is None and self._may_put(url):
                 response = self._next(url, state)
                 if response is not None:
                     return response
         return None
 
-    def _policies_wait(self) -> bool:
-        """There are policies to put, and an earlier response about policies has yet to be answered."""
-        state = self._types.get(AUTHORIZATION_TYPE)
+    def _puts_wait(self, url: str) -> bool:
+        """There is something of this type to put, and an earlier response about it has yet to be answered."""
+        state = self._types.get(url)
         if state is None or state.outstanding is None:
             return False
         if state.again or state.generation < 0:
             return True
-        resources = self._catalogue.resources(AUTHORIZATION_TYPE)
-        return any(name in resources for name in self._catalogue.changed_since(AUTHORIZATION_TYPE, state.generation))
+        resources = self._catalogue.resources(url)
+        return any(name in resources for name in self._catalogue.changed_since(url, state.generation))
 
     def _first(self, request: DeltaRequest) -> _TypeState:
         asked, given_back = set(request.subscribe), set(request.unsubscribe)
@@ -172,15 +194,20 @@ class DeltaStream:
             # The version that was sent: meanwhile there may be a newer one, which is to be sent.
             state.refused[name] = outstanding.versions[name]
             state.reasons[name] = why[:500]
+        if not culprits and len(outstanding.versions) == 1:
+            (name,) = culprits = dict.fromkeys(outstanding.versions, request.error)
+            state.refused[name], state.reasons[name] = outstanding.versions[name], request.error[:500]
         if culprits:
             state.again |= outstanding.versions.keys() - culprits.keys()
         else:
+            # Who is to blame shows when each comes by itself.
+            state.alone |= outstanding.versions.keys()
             state.reasons["*"] = request.error[:500]
 
     def _next(self, url: str, state: _TypeState) -> DeltaResponse | None:
         resources = self._catalogue.resources(url)
         initial = state.generation < 0
-        names = self._due(url, state)
+        names = self._one_alone(state, self._now(url, state, self._due(url, state)))
         put: list[Resource] = []
         room = _MOST_FIRST_BYTES if initial else self._most_bytes
         for name in names:
@@ -196,7 +223,7 @@ class DeltaStream:
         state.removals = {name for name in state.removals if not (name in resources and self._interested(state, name))}
         removed = self._removable(url, state)
         state.removals -= removed
-        if not put and not removed and not initial:
+        if not put and not removed and not (initial and not state.again):
             if not state.removals and not state.again:
                 state.acked = self._catalogue.revision
             return None
@@ -213,6 +240,45 @@ class DeltaStream:
             system_version=str(self._catalogue.revision),
             with_aliases=not state.wildcard,
         )
+
+    def _may_put(self, url: str) -> bool:
+        if any(self._puts_wait(other) for other in self._order.behind.get(url, ())):
+            return False
+        return all(self._complete(other) for other in self._order.put_after.get(url, ()))
+
+    def _complete(self, url: str) -> bool:
+        """The client has all of a type as it is today: what it has not asked for yet, too, unless it refuses the
+        resource (of whatever type) of that name, which then is what would have made it ask."""
+        state, resources = self._types.get(url), self._catalogue.resources(url)
+        refused = {name for one in self._types.values() for name in one.refused}
+        wanted = resources.keys() - self._order.last - refused
+        if state is None:
+            return not wanted
+        if state.outstanding is not None or state.alone or state.again - self._order.last:
+            return False
+        if state.generation != self._catalogue.generation:
+            return False
+        return state.wildcard or all(state.sent.get(name) == resources[name].version for name in wanted)
+
+    def _now(self, url: str, state: _TypeState, names: list[str]) -> list[str]:
+        """Those that need not wait until the client has everything else."""
+        late = self._order.last.intersection(names)
+        if not late or (names == list(late) and all(self._complete(other) for other in self._order.types)):
+            return names
+        state.again |= late
+        return [name for name in names if name not in late]
+
+    @staticmethod
+    def _one_alone(state: _TypeState, names: list[str]) -> list[str]:
+        """While it is being found out what a client refuses: one name at a time, the others later."""
+        if not state.alone:
+            return names
+        name = min(state.alone)
+        state.alone.discard(name)
+        state.again |= set(names) - {name}
+        if not state.alone:
+            state.reasons.pop("*", None)
+        return [name]
 
     def _due(self, url: str, state: _TypeState) -> list[str]:
         """Names that differ from what the client has, in the order to send them; moves the state to this generation."""
@@ -252,15 +318,16 @@ class DeltaStream:
         return state.wildcard or name in state.sent or name in state.names
 
     def _removable(self, url: str, state: _TypeState) -> set[str]:
-        """Removals to send now. Those of policies wait until the client has today's workloads."""
-        if url == AUTHORIZATION_TYPE:
-            addresses = self._types.get(ADDRESS_TYPE)
-            if addresses is not None and not self._settled(addresses):
+        """Removals to send now: those of policies, say, wait until the client has today's workloads."""
+        for other in self._order.removed_after.get(url, ()):
+            waited = self._types.get(other)
+            if waited is not None and (waited.removals or not self._settled(waited)):
                 return set()
         return set(state.removals)
 
     def _settled(self, state: _TypeState) -> bool:
-        return state.outstanding is None and state.generation == self._catalogue.generation and not state.again
+        current = state.generation == self._catalogue.generation
+        return state.outstanding is None and current and not state.again and not state.alone
 
     def _remember(self, state: _TypeState, put: list[Resource], removed: set[str]) -> None:
         for name in removed:

@@ -33,7 +33,7 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "kube": _GROUND | _PROTOCOLS,
         "ca": _GROUND | _PROTOCOLS,
         "datapath": _GROUND | _PROTOCOLS,
-        "waypoint": _GROUND | _PROTOCOLS,
+        "waypoint": _GROUND | _PROTOCOLS | {"kube"},
         "flows": _GROUND | _PROTOCOLS,
         "control": _BELOW_PROGRAMS,
         "agent": _BELOW_PROGRAMS,

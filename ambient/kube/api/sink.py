@@ -18,7 +18,7 @@ from typing import Any, Final
 from ambient.errors import MeshError
 from ambient.kube.api.client import FIELD_MANAGER, ApiClient
 from ambient.kube.api.failure import ApiUnavailable, Conflict, NotThere
-from ambient.kube.networking import ServiceEntry
+from ambient.kube.networking import Gateway, ServiceEntry
 from ambient.kube.records import Condition, Record
 from ambient.kube.resource import Resource
 
@@ -26,9 +26,11 @@ OWN_TYPES: Final = frozenset(
     {
         *("ZtunnelAccepted", "WaypointAccepted", "ambient.mesh/Accepted", "ambient.mesh/Enforced"),
         *("istio.io/WaypointBound", "istio.io/WaypointMissing", "istio.io/VisibilityApplied"),
+        *("Accepted", "Programmed", "ambient.mesh/Configured"),
     }
 )
-"""Condition types that this project writes (Istio's, and two of its own); of any other nothing is ever changed."""
+"""Condition types that this project writes (Istio's, the Gateway API's of its waypoints, and its own); of any other
+nothing is ever changed."""
 RATE: Final = 50.0
 """Writes a second."""
 _ATTEMPTS: Final = 6
@@ -46,6 +48,7 @@ class _Words:
     annotations: dict[str, str | None] = field(default_factory=dict)
     conditions: tuple[Condition, ...] | None = None
     addresses: tuple[tuple[str, str], ...] | None = None
+    hostname: str = ""
     attempts: int = 0
 
 
@@ -92,6 +95,11 @@ class ApiSink:
     def addresses(self, target: Record, addresses: Sequence[tuple[str, str]]) -> None:
         key, words = self._about(target)
         words.addresses = tuple(addresses)
+        self._enqueue(key)
+
+    def gateway_address(self, target: Record, hostname: str) -> None:
+        key, words = self._about(target)
+        words.hostname = hostname
         self._enqueue(key)
 
     def forget(self, target: Record | str) -> None:
@@ -205,6 +213,11 @@ class ApiSink:
             body = {"metadata": bound, "status": {"addresses": given}}
             await self._client.patch(place, name, body, where, subresource="status")
             wrote = True
+        if words.hostname and isinstance(record, Gateway) and not _named(record, words.hostname):
+            address = [{"type": "Hostname", "value": words.hostname}]
+            body = {"metadata": {"uid": words.uid} if words.uid else {}, "status": {"addresses": address}}
+            await self._client.patch(place, name, body, where, subresource="status")
+            wrote = True
         self.written += wrote
         return wrote
 
@@ -264,6 +277,10 @@ def _said(record: Record | None, conditions: tuple[Condition, ...]) -> bool:
 
 def _given(entry: ServiceEntry, addresses: tuple[tuple[str, str], ...]) -> bool:
     return tuple((host, str(address)) for host, address in entry.allocated) == addresses
+
+
+def _named(gateway: Gateway, hostname: str) -> bool:
+    return [(one.type, one.value) for one in gateway.assigned] == [("Hostname", hostname)]
 
 
 def _ours(metadata: Mapping[str, Any]) -> bool:

@@ -163,7 +163,7 @@ class PodRunner:
                 self._wait_reason(f"waits for ConfigMap {', '.join(absent)}")
                 self._settle()
                 return False
-            volumes.write(self.pod, records, self._folder)
+            volumes.write(self.pod, records, self._folder, self._names.credentials)
             return True
 
         await self._host.until(complete)

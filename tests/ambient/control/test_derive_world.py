@@ -204,7 +204,7 @@ def applied(before: Derived, after: Derived) -> Derived:
                 services[value.key] = value
             case Authorization():
                 policies[value.key] = value
-    return Derived(workloads, services, policies, after.conditions, after.allocations)
+    return Derived(workloads, services, policies, after.conditions, after.allocations, waypoints=after.waypoints)
 
 
 @pytest.mark.parametrize("seed", range(10))

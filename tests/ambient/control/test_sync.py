@@ -24,15 +24,16 @@ def test_a_client_is_late_until_it_answers_and_its_refusals_are_told() -> None:
     one = client(catalogue)
     response = one.stream.pull()
     assert response is not None
-    assert sync_page(3, {"agent-n1": 2}, {"n1/ztunnel": one}) == {
+    assert sync_page(3, {"agent-n1": 2}, {"n1/ztunnel": one}, {"shop/waypoint": {"proxies": 1}}) == {
         "observed": 3,
         "writers": {"agent-n1": 2},
         "clients": {"n1/ztunnel": {"acked": 0, "settled": False}},
+        "waypoints": {"shop/waypoint": {"proxies": 1}},
     }
     name = simple_workload("a").uid
     one.stream.receive(DeltaRequest(type_url=ADDRESS_TYPE, nonce=response.nonce, error=f"{name}: bad address"))
     assert one.stream.pull() is None
-    assert sync_page(3, {}, {"n1/ztunnel": one})["clients"]["n1/ztunnel"] == {
+    assert sync_page(3, {}, {"n1/ztunnel": one}, {})["clients"]["n1/ztunnel"] == {
         "acked": 3,
         "settled": True,
         "nack": f"{name}: bad address",

@@ -39,7 +39,7 @@ def test_a_pod_lacks_its_config_map_until_it_is_there_and_then_has_its_texts_as_
     assert missing(_pod(), Records()) == ["texts"]
     texts = _texts(**{"one.py": "print(1)\n"})
     assert missing(_pod(), texts) == []
-    write(_pod(), texts, tmp_path)
+    write(_pod(), texts, tmp_path, tmp_path)
     assert (tmp_path / "volumes" / "files" / "one.py").read_text() == "print(1)\n"
 
 

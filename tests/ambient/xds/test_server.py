@@ -242,7 +242,7 @@ def test_a_refused_resource_that_is_deleted_is_no_longer_reported() -> None:
     assert peer.stream.acked == 2
 
 
-def test_a_refusal_that_names_nothing_of_the_response_is_recorded_and_not_repeated() -> None:
+def test_a_refusal_of_a_single_resource_is_of_that_one_and_not_repeated() -> None:
     catalogue = Catalogue()
     catalogue.update([A], 1)
     stream = DeltaStream(catalogue)
@@ -251,7 +251,7 @@ def test_a_refusal_that_names_nothing_of_the_response_is_recorded_and_not_repeat
     assert response is not None
     stream.receive(DeltaRequest(type_url=ADDRESS_TYPE, nonce=response.nonce, error="no idea"))
     assert stream.pull() is None
-    assert stream.nacks == {"*": "no idea"}
+    assert stream.nacks == {A.uid: "no idea"}
 
 
 def test_an_unknown_type_is_refused() -> None:

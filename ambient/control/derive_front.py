@@ -1,0 +1,182 @@
+"""What each waypoint stands in front of, from what was derived for ztunnels and the policies that name it. Pure.
+
+Kept from snapshot to snapshot: which workloads are behind which service, and which policies have targetRefs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from ambient.control.derive import Derived
+from ambient.control.derive_closed import DRY_RUN, TRUE
+from ambient.control.derive_waypoint import Waypoint
+from ambient.kube.networking import Gateway
+from ambient.kube.objects import AuthorizationPolicy, Records, RefusedObject
+from ambient.kube.policies import TargetRef
+from ambient.model.balance import port_of
+from ambient.model.mesh import ServiceEndpoint
+from ambient.model.waypoints import waypoints_of
+from ambient.model.workload import AppProtocol, Health, HealthPolicy, Service, TunnelProtocol, Workload
+from ambient.waypoint.deploy import CLASS, XFCC
+from ambient.waypoint.front import Backend, Front, FrontPort, Policy, Protocol, View
+
+_PROTOCOLS: Final[Mapping[AppProtocol, Protocol]] = {
+    AppProtocol.HTTP11: Protocol.HTTP,
+    AppProtocol.HTTP2: Protocol.HTTP2,
+    AppProtocol.GRPC: Protocol.HTTP2,
+    AppProtocol.TCP: Protocol.TCP,
+    AppProtocol.TLS: Protocol.TCP,
+}
+_TRUE: Final = frozenset({"true", "1"})
+
+
+class Fronts:
+    """`update` with every snapshot and what was derived from it, then `view` of any waypoint."""
+
+    def __init__(self, trust_domains: tuple[str, ...], root_namespace: str) -> None:
+        """`trust_domains`: our own, then its aliases."""
+        self._trust_domains = trust_domains
+        self._root_namespace = root_namespace
+        self._behind: dict[str, dict[str, Workload]] = {}
+        self._services_of: dict[str, tuple[str, ...]] = {}
+        self._services: Mapping[str, Service] = {}
+        self._policies: dict[str, AuthorizationPolicy] = {}
+        self._refused: tuple[RefusedObject, ...] = ()
+
+    def update(self, records: Records, derived: Derived) -> None:
+        self._services = derived.services
+        news = derived.changes
+        if news is None:
+            self._behind, self._services_of = {}, {}
+            self._place(derived.workloads.values())
+        else:
+            for uid in news.gone_addresses:
+                self._take(uid)
+            self._place(one for one in news.put if isinstance(one, Workload))
+        keys: Iterable[str] = records.by_key if records.changed is None or news is None else records.changed
+        if records.changed is None or news is None:
+            self._policies = {}
+        for key in keys:
+            record = records.by_key.get(key)
+            if isinstance(record, AuthorizationPolicy) and record.target_refs:
+                self._policies[key] = record
+            else:
+                self._policies.pop(key, None)
+        self._refused = tuple(one for one in records.refused if _closes(one))
+
+    def _place(self, workloads: Iterable[Workload]) -> None:
+        for workload in workloads:
+            self._take(workload.uid)
+            self._services_of[workload.uid] = tuple(workload.services)
+            for key in workload.services:
+                self._behind.setdefault(key, {})[workload.uid] = workload
+
+    def _take(self, uid: str) -> None:
+        for key in self._services_of.pop(uid, ()):
+            held = self._behind[key]
+            held.pop(uid, None)
+            if not held:
+                del self._behind[key]
+
+    def view(self, waypoint: Waypoint, gateway: Gateway) -> View:
+        """What the waypoint is to be configured from."""
+        fronts = [
+            self._front(key, service, waypoint)
+            for key, service in sorted(self._services.items())
+            if service.addresses and waypoint.address in waypoints_of(service)
+        ]
+        xfcc = gateway.annotations.get(XFCC, "") in _TRUE
+        return View(waypoint.namespace, waypoint.name, self._trust_domains, tuple(fronts), xfcc)
+
+    def _front(self, key: str, service: Service, waypoint: Waypoint) -> Front:
+        behind = [one for _, one in sorted(self._behind.get(key, {}).items())]
+        ports = []
+        for port in service.ports:
+            protocol = _PROTOCOLS.get(port.app_protocol, Protocol.AUTO)
+            backends = tuple(_backends(service, behind, port.service_port))
+            ports.append(FrontPort(port.service_port, protocol, backends))
+        return Front(
+            service.namespace,
+            service.hostname,
+            tuple(address.ip for address in service.addresses),
+            tuple(ports),
+            tuple(self._policies_for(service, waypoint)),
+        )
+
+    def _policies_for(self, service: Service, waypoint: Waypoint) -> Iterable[Policy]:
+        for _, record in sorted(self._policies.items()):
+            if any(self._means(ref, record.namespace, service, waypoint) for ref in record.target_refs):
+                dry = record.annotations.get(DRY_RUN) in TRUE
+                yield Policy(record.namespace, record.name, record.action, record.rules, dry)
+        for one in self._refused:
+            if self._refused_for(one, service, waypoint):
+                # An ALLOW without rules: nothing is let through until it can be read.
+                yield Policy(one.namespace, one.name, "ALLOW")
+
+    def _means(self, ref: TargetRef, namespace: str, service: Service, waypoint: Waypoint) -> bool:
+        if ref.namespace not in ("", namespace):
+            return False
+        match ref.group, ref.kind:
+            case "" | "core", "Service":
+                return service.canonical and (service.namespace, service.name) == (namespace, ref.name)
+            case "networking.istio.io", "ServiceEntry":
+                return not service.canonical and (service.namespace, service.name) == (namespace, ref.name)
+            case "gateway.networking.k8s.io", "Gateway":
+                return (waypoint.namespace, waypoint.name) == (namespace, ref.name)
+            case "gateway.networking.k8s.io", "GatewayClass":
+                return ref.name == CLASS and namespace == self._root_namespace
+        return False
+
+    def _refused_for(self, refused: RefusedObject, service: Service, waypoint: Waypoint) -> bool:
+        """Where the real one would have applied; where even that cannot be read, in all of its namespace."""
+        refs = _readable_refs(refused)
+        if refs is None:
+            return refused.namespace in (service.namespace, waypoint.namespace)
+        return any(self._means(ref, refused.namespace, service, waypoint) for ref in refs)
+
+
+def _closes(refused: RefusedObject) -> bool:
+    """An unreadable policy with targetRefs, without a good version, that would have decided something."""
+    if refused.kind != AuthorizationPolicy.kind or refused.stands:
+        return False
+    metadata, spec = refused.raw.get("metadata"), refused.raw.get("spec")
+    annotations = metadata.get("annotations") if isinstance(metadata, Mapping) else None
+    if isinstance(annotations, Mapping) and str(annotations.get(DRY_RUN)) in TRUE:
+        return False
+    if not isinstance(spec, Mapping) or spec.get("action") == "AUDIT":
+        return False
+    return "targetRef" in spec or "targetRefs" in spec
+
+
+def _readable_refs(refused: RefusedObject) -> tuple[TargetRef, ...] | None:
+    spec = refused.raw.get("spec")
+    spec = spec if isinstance(spec, Mapping) else {}
+    listed = [spec["targetRef"]] if "targetRef" in spec else spec.get("targetRefs")
+    if not isinstance(listed, list) or not listed:
+        return None
+    found = []
+    for entry in listed:
+        if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
+            return None
+        found.append(TargetRef(str(entry.get("group") or ""), str(entry.get("kind")), entry["name"]))
+    return tuple(found)
+
+
+def _backends(service: Service, behind: Iterable[Workload], port: int) -> Iterable[Backend]:
+    everyone = service.load_balancing.health_policy is HealthPolicy.ALLOW_ALL
+    for workload in behind:
+        target = port_of(service, ServiceEndpoint(workload, workload.services[service.key]), port)
+        # What stands for another network, or has no address but a name, is nothing a waypoint can dial yet.
+        if not target or not workload.addresses or workload.network_gateway is not None:
+            continue
+        if workload.status is not Health.HEALTHY and not everyone:
+            continue
+        tunnelled = workload.tunnel_protocol is not TunnelProtocol.NONE
+        yield Backend(
+            workload.addresses[0],
+            target,
+            str(workload.identity) if tunnelled else "",
+            workload.workload_name or workload.name,
+            workload.capacity,
+        )

@@ -1,0 +1,170 @@
+"""The waypoints of the mesh: what each is told, who may be told it, and what is said of it on its Gateway.
+
+A waypoint's configuration is a catalogue of its own. Only what differs from before is made into bytes again, so a
+change costs what it concerns.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Final
+
+from ambient.ca.token import Caller
+from ambient.control.derive import Derived
+from ambient.control.derive_front import Fronts
+from ambient.control.derive_waypoint import Waypoint
+from ambient.errors import InvalidInput, Refused
+from ambient.kube.networking import Gateway
+from ambient.kube.objects import Condition, Records, Service, record_key
+from ambient.waypoint.deploy import CLASS, account_of, trouble
+from ambient.waypoint.resources import ENVOY_ORDER, ENVOY_TYPES, resources
+from ambient.waypoint.typed import Message
+from ambient.waypoint.wire import encode
+from ambient.xds.catalogue import Catalogue
+from ambient.xds.codec import Resource
+from ambient.xds.server import DeltaStream
+
+ACCEPTED: Final = "Accepted"
+PROGRAMMED: Final = "Programmed"
+CONFIGURED: Final = "ambient.mesh/Configured"
+
+_log = logging.getLogger("ambient.control.waypoints")
+
+
+@dataclass(slots=True)
+class _Served:
+    """One waypoint. `made`: content and bytes of each resource by type and name. `failure`: what could not be made."""
+
+    gateway: Gateway
+    catalogue: Catalogue = field(default_factory=lambda: Catalogue(types=ENVOY_TYPES))
+    made: dict[tuple[str, str], tuple[Message, Resource]] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    streams: dict[DeltaStream, None] = field(default_factory=dict)
+
+
+class Waypoints:
+    """`update` after each derivation. `say(key)`: something new is to be said of a Gateway."""
+
+    def __init__(self, trust_domains: tuple[str, ...], root_namespace: str, domain: str) -> None:
+        self._fronts = Fronts(trust_domains, root_namespace)
+        self._domain = domain
+        self._served: dict[str, _Served] = {}
+        self._unfit: dict[str, str] = {}
+        self.say: Callable[[str], None] = lambda key: None
+
+    def update(self, records: Records, derived: Derived) -> bool:
+        """Take a snapshot and what was derived from it; whether any waypoint has something new to be told."""
+        self._fronts.update(records, derived)
+        gateways = [one for one in records.of(Gateway) if one.class_name == CLASS and not one.deleting]
+        self._unfit = {one.key: why for one in gateways if (why := trouble(one))}
+        ours = {one.key: one for one in gateways if one.key not in self._unfit}
+        for key in self._served.keys() - ours.keys():
+            del self._served[key]
+        changed = False
+        for key, gateway in ours.items():
+            served = self._served.setdefault(key, _Served(gateway))
+            served.gateway = gateway
+            waypoint = derived.waypoints.get(f"{gateway.namespace}/{gateway.name}")
+            if waypoint is not None:
+                changed |= self._make(served, waypoint, records.revision)
+        return changed
+
+    def _make(self, served: _Served, waypoint: Waypoint, revision: int) -> bool:
+        made: dict[tuple[str, str], tuple[Message, Resource]] = {}
+        failures: dict[str, str] = {}
+        for url, name, content in resources(self._fronts.view(waypoint, served.gateway)):
+            before = served.made.get((url, name))
+            if before is not None and before[0] == content:
+                made[url, name] = before
+                continue
+            try:
+                made[url, name] = (content, encode(url, name, content))
+            except InvalidInput as error:
+                # A defect of ours. What was there stays, where it was.
+                _log.error("%s: %s", waypoint, error)
+                failures[name] = str(error)
+                if before is not None:
+                    made[url, name] = before
+        served.made, served.failures = made, failures
+        return bool(served.catalogue.update((one for _, one in made.values()), revision))
+
+    def wanted_addresses(self, records: Records) -> Iterator[tuple[Gateway, str]]:
+        """Gateways that have a Service and not yet its name as their address."""
+        for served in self._served.values():
+            gateway = served.gateway
+            found = records.by_key.get(record_key(Service.kind, gateway.namespace, gateway.name))
+            name = f"{gateway.name}.{gateway.namespace}.svc.{self._domain}"
+            given = any((one.type, one.value) == ("Hostname", name) for one in gateway.assigned)
+            if isinstance(found, Service) and found.cluster_ips and not given:
+                yield gateway, name
+
+    # --- clients
+
+    def open(self, caller: Caller, gateway: str) -> DeltaStream:
+        """The stream of a waypoint's proxy, for the Gateway that it names; raises Refused when it is not the caller's:
+        a waypoint learns of nobody's services but its own."""
+        served = self._served.get(record_key(Gateway.kind, caller.namespace, gateway))
+        if served is None or account_of(served.gateway) != caller.service_account:
+            raise Refused("token", caller.account, f"is no waypoint of Gateway {caller.namespace}/{gateway[:100]}")
+        stream = DeltaStream(served.catalogue, prefix=f"{gateway}.", order=ENVOY_ORDER)
+        served.streams[stream] = None
+        return stream
+
+    def heard(self, stream: DeltaStream) -> None:
+        """A client of ours has answered, or asked for something."""
+        for key, served in self._served.items():
+            if stream in served.streams:
+                self.say(key)
+
+    def close(self, stream: DeltaStream) -> None:
+        """A client has gone. Any stream may be given."""
+        for key, served in self._served.items():
+            if stream in served.streams:
+                del served.streams[stream]
+                self.say(key)
+
+    def with_gateways(self, conditions: Mapping[str, tuple[Condition, ...]]) -> Mapping[str, tuple[Condition, ...]]:
+        """`conditions`, and the keys of the Gateways that there is something to say of."""
+        more: dict[str, tuple[Condition, ...]] = {key: () for key in (*self._served, *self._unfit)}
+        return MappingProxyType({**conditions, **more}) if more else conditions
+
+    def conditions(self, key: str) -> tuple[Condition, ...]:
+        """What is known of a Gateway; () when it is no waypoint of ours."""
+        if key in self._unfit:
+            return (Condition(ACCEPTED, "False", "UnsupportedProtocol", self._unfit[key]),)
+        served = self._served.get(key)
+        if served is None:
+            return ()
+        accepted = Condition(ACCEPTED, "True", "Accepted", "Resource accepted")
+        if not served.gateway.assigned:
+            return (accepted, Condition(PROGRAMMED, "False", "AddressNotAssigned", "its Service has no address yet"))
+        programmed = Condition(PROGRAMMED, "True", "Programmed", "Resource programmed, assigned to its Service")
+        return (accepted, programmed, self._configured(served))
+
+    def _configured(self, served: _Served) -> Condition:
+        refused: dict[str, str] = dict(served.failures)
+        for stream in served.streams:
+            refused.update(stream.nacks)
+        if refused:
+            told = "; ".join(f"{name}: {why}" for name, why in sorted(refused.items()))
+            return Condition(CONFIGURED, "False", "Refused", f"{told[:1000]}; everything else is in force")
+        if not served.streams:
+            return Condition(CONFIGURED, "False", "NoProxy", "no proxy of it is connected: its services refuse")
+        return Condition(CONFIGURED, "True", "Accepted", "its proxies have taken their configuration")
+
+    @property
+    def summary(self) -> Mapping[str, Mapping[str, object]]:
+        """Per Gateway ("namespace/name"): proxies connected, whether they have all there is, what they refuse."""
+        return {
+            f"{one.gateway.namespace}/{one.gateway.name}": {
+                "proxies": len(one.streams),
+                "settled": all(stream.settled for stream in one.streams),
+                "acked": min((stream.acked for stream in one.streams), default=-1),
+                "refused": {name: why for stream in one.streams for name, why in stream.nacks.items()} | one.failures,
+                "resources": len(one.made),
+            }
+            for one in self._served.values()
+        }

@@ -1,0 +1,92 @@
+"""`python -m ambient.waypoint.agent`: one waypoint, Envoy and what it needs, until it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+from ambient.errors import MeshError, Unavailable
+from ambient.settings import read_settings
+from ambient.waypoint.agent.envoy import Envoy
+from ambient.waypoint.agent.identity import OwnIdentity
+from ambient.waypoint.agent.server import AgentServer
+from ambient.waypoint.agent.settings import WaypointSettings
+from ambient.waypoint.bootstrap import bootstrap
+from ambient.xds.ca_client import CaClient
+from ambient.xds.channel import root_changed
+
+
+async def serve(settings: WaypointSettings, folder: Path) -> None:
+    """Run a waypoint; `folder` is ours alone. Raises Unavailable when Envoy ends by itself."""
+    identity = OwnIdentity(settings.identity, CaClient(settings.control, int(settings.certificate_s)).sign)
+    server, socket = AgentServer(settings.control, identity), folder / "agent.sock"
+    envoy = Envoy(settings.envoy, folder, threads=settings.threads, drain_s=settings.drain_s)
+
+    async def watch_root() -> None:
+        while True:
+            await root_changed(settings.root)
+            identity.renew()
+
+    await server.start(socket)
+    made = bootstrap(settings.identification, agent_socket=str(socket), admin_socket=str(envoy.admin_socket))
+    try:
+        await envoy.start(made)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(identity.run())
+            group.create_task(watch_root())
+            group.create_task(_outlive(envoy))
+    finally:
+        await envoy.stop()
+        await server.stop()
+
+
+async def _outlive(envoy: Envoy) -> None:
+    code = await envoy.wait()
+    raise Unavailable("Envoy ended", why=f"exit code {code}")
+
+
+async def _until_signalled(settings: WaypointSettings) -> None:
+    running = asyncio.ensure_future(_serve_in_folder(settings))
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, running.cancel)
+    with suppress(asyncio.CancelledError):
+        await running
+
+
+async def _serve_in_folder(settings: WaypointSettings) -> None:
+    with tempfile.TemporaryDirectory(prefix="waypoint-") as folder:
+        await serve(settings, Path(folder))
+
+
+def main() -> int:
+    """0: told to end; 1: could not start or went down; 2: wrong settings."""
+    try:
+        settings = read_settings(WaypointSettings, os.environ)
+    except MeshError as error:
+        print(f"waypoint: {error}", file=sys.stderr)
+        return 2
+    logging.basicConfig(
+        level=settings.log_level.upper().replace("WARN", "WARNING"),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        stream=sys.stderr,
+    )
+    try:
+        asyncio.run(_until_signalled(settings))
+    except MeshError as error:
+        print(f"waypoint: {error}", file=sys.stderr)
+        return 1
+    except BaseExceptionGroup as group:
+        print(f"waypoint: {'; '.join(str(one) for one in group.exceptions)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

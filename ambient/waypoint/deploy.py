@@ -1,0 +1,151 @@
+"""The objects that a waypoint's Gateway stands for: service account, Service, and the template of its pods. Pure.
+
+Names and labels are Istio's, so that its tools find them. A cluster makes a Deployment of the template, the lab a pod.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ambient.kube.networking import Gateway
+from ambient.model.address import HBONE_PORT
+from ambient.waypoint.bootstrap import READY_PORT, STATS_PORT
+
+CLASS: Final = "istio-waypoint"
+GATEWAY_NAME: Final = "gateway.networking.k8s.io/gateway-name"
+MANAGED: Final = "gateway.istio.io/managed"
+MANAGED_BY: Final = "istio.io-mesh-controller"
+ACCOUNT: Final = "gateway.istio.io/service-account"
+XFCC: Final = "ambient.istio.io/xfcc-include-client-identity"
+HBONE_PROTOCOL: Final = "HBONE"
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What differs between places. `environment` is what the agent needs beside what its pod tells it; `token` and
+    `root` are the folders that token and root certificate are mounted at."""
+
+    command: Sequence[str]
+    environment: Mapping[str, str]
+    token: str
+    root: str
+    image: str = ""
+
+
+def account_of(gateway: Gateway) -> str:
+    """The service account of a waypoint's pods."""
+    return gateway.annotations.get(ACCOUNT) or gateway.name
+
+
+def trouble(gateway: Gateway) -> str:
+    """Why a Gateway cannot be a waypoint, "" when it can."""
+    good = len(gateway.listeners) == 1 and gateway.listeners[0].protocol == HBONE_PROTOCOL
+    if good and gateway.listeners[0].port == HBONE_PORT:
+        return ""
+    return f'Expected a single listener on port {HBONE_PORT} with protocol "{HBONE_PROTOCOL}"'
+
+
+def labels(gateway: Gateway) -> dict[str, str]:
+    """Of everything that belongs to the waypoint."""
+    return {
+        MANAGED: MANAGED_BY,
+        GATEWAY_NAME: gateway.name,
+        "gateway.networking.k8s.io/gateway-class-name": gateway.class_name,
+    }
+
+
+def service_account(gateway: Gateway) -> dict[str, Any]:
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _metadata(gateway, account_of(gateway))}
+
+
+def service(gateway: Gateway) -> dict[str, Any]:
+    """What clients' ztunnels dial."""
+    metadata = _metadata(gateway, gateway.name)
+    metadata["annotations"] = {"networking.istio.io/traffic-distribution": "PreferClose"}
+    ports = [
+        {"name": "status-port", "port": READY_PORT, "protocol": "TCP", "appProtocol": "tcp"},
+        {"name": gateway.listeners[0].name, "port": HBONE_PORT, "protocol": "TCP", "appProtocol": "hbone"},
+    ]
+    spec = {"ports": ports, "selector": {GATEWAY_NAME: gateway.name}, "ipFamilyPolicy": "PreferDualStack"}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+
+
+def pod_template(gateway: Gateway, placement: Placement) -> dict[str, Any]:
+    """`metadata` and `spec` of one pod."""
+    environment = [
+        {"name": "GATEWAY_NAME", "value": gateway.name},
+        *(_field(name, path) for name, path in _FIELDS),
+        {"name": "XDS_ROOT_CA", "value": f"{placement.root}/root-cert.pem"},
+        {"name": "AUTH_TOKEN", "value": f"{placement.token}/istio-token"},
+        *({"name": name, "value": value} for name, value in sorted(placement.environment.items())),
+    ]
+    container: dict[str, Any] = {
+        "name": "istio-proxy",
+        "command": list(placement.command),
+        "env": environment,
+        "ports": [
+            {"containerPort": STATS_PORT, "name": "http-envoy-prom", "protocol": "TCP"},
+            {"containerPort": READY_PORT, "name": "status-port", "protocol": "TCP"},
+            {"containerPort": HBONE_PORT, "name": "mesh", "protocol": "TCP"},
+        ],
+        "readinessProbe": {
+            "httpGet": {"path": "/healthz/ready", "port": READY_PORT},
+            "periodSeconds": 2,
+            "timeoutSeconds": 2,
+            "failureThreshold": 4,
+        },
+        "volumeMounts": [
+            {"name": "istio-token", "mountPath": placement.token},
+            {"name": "istiod-ca-cert", "mountPath": placement.root},
+        ],
+    }
+    if placement.image:
+        container["image"] = placement.image
+    token = {"serviceAccountToken": {"audience": "istio-ca", "expirationSeconds": 43200, "path": "istio-token"}}
+    marks = {
+        **labels(gateway),
+        "sidecar.istio.io/inject": "false",
+        "istio.io/dataplane-mode": "none",
+        "service.istio.io/canonical-name": gateway.name,
+        "service.istio.io/canonical-revision": "latest",
+    }
+    return {
+        "metadata": {"labels": marks},
+        "spec": {
+            "serviceAccountName": account_of(gateway),
+            "terminationGracePeriodSeconds": 30,
+            "containers": [container],
+            "volumes": [
+                {"name": "istio-token", "projected": {"sources": [token]}},
+                {"name": "istiod-ca-cert", "configMap": {"name": "istio-ca-root-cert"}},
+            ],
+        },
+    }
+
+
+_FIELDS: Final = (
+    ("POD_NAME", "metadata.name"),
+    ("POD_NAMESPACE", "metadata.namespace"),
+    ("SERVICE_ACCOUNT", "spec.serviceAccountName"),
+    ("INSTANCE_IP", "status.podIP"),
+)
+
+
+def _field(name: str, path: str) -> dict[str, Any]:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def _metadata(gateway: Gateway, name: str) -> dict[str, Any]:
+    made: dict[str, Any] = {"name": name, "namespace": gateway.namespace, "labels": labels(gateway)}
+    if gateway.uid:
+        made["ownerReferences"] = [
+            {
+                "apiVersion": "gateway.networking.k8s.io/v1",
+                "kind": "Gateway",
+                "name": gateway.name,
+                "uid": gateway.uid,
+            }
+        ]
+    return made

@@ -1,0 +1,87 @@
+"""What one waypoint stands in front of, as values: services, their ports, endpoints and policies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from ambient.kube.policies import PolicyRule
+from ambient.model.address import IpAddress
+
+
+class Protocol(Enum):
+    """What is spoken on a port of a service. AUTO: nobody says; it is found out by looking at the first bytes."""
+
+    HTTP = "http"
+    HTTP2 = "http2"
+    TCP = "tcp"
+    AUTO = "auto"
+
+
+@dataclass(frozen=True, slots=True)
+class Backend:
+    """One endpoint of a port. `address` and `port` are where the application listens; `identity` is the SPIFFE URI
+    that the far end of the tunnel has to prove, "" where there is no tunnel: plain TCP to an endpoint outside of the
+    mesh."""
+
+    address: IpAddress
+    port: int
+    identity: str = ""
+    workload: str = ""
+    weight: int = 1
+
+    @property
+    def authority(self) -> str:
+        return authority(self.address, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """An AuthorizationPolicy that is attached to a service through a targetRef. `action` is ALLOW, DENY, AUDIT or
+    CUSTOM; `dry_run`: its verdict is only told. `namespace` is where names of service accounts without one belong."""
+
+    namespace: str
+    name: str
+    action: str
+    rules: tuple[PolicyRule, ...] = ()
+    dry_run: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FrontPort:
+    """`number` is the service's own."""
+
+    number: int
+    protocol: Protocol
+    backends: tuple[Backend, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Front:
+    """A service behind the waypoint."""
+
+    namespace: str
+    hostname: str
+    addresses: tuple[IpAddress, ...]
+    ports: tuple[FrontPort, ...]
+    policies: tuple[Policy, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything that one waypoint is configured from.
+
+    `trust_domains`: whose peers it takes, its own first. `xfcc`: the application is told who called, in
+    x-forwarded-client-cert.
+    """
+
+    namespace: str
+    name: str
+    trust_domains: tuple[str, ...]
+    fronts: tuple[Front, ...] = ()
+    xfcc: bool = False
+
+
+def authority(address: IpAddress, port: int) -> str:
+    """ "ip:port" or "[ip6]:port", as it stands in a CONNECT request."""
+    return f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"

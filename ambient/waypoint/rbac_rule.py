@@ -1,0 +1,245 @@
+"""One rule of an AuthorizationPolicy as an Envoy RBAC policy: permissions for `to`, principals for `from`. Pure.
+
+Ports and addresses of the destination are those of the service, which are known beforehand. The client is known by the
+filter state that its CONNECT left, never by anything that a request says.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from ipaddress import ip_network
+from typing import Final
+
+from ambient.kube.policies import Operation, PolicyRule, Source, When
+from ambient.model.address import IpAddress
+from ambient.waypoint.rbac_claims import CannotSay, claim, request_principal
+from ambient.waypoint.tunnel import PEER
+from ambient.waypoint.typed import Message
+
+ANY: Final[Message] = {"any": True}
+_SCHEME: Final = "spiffe://"
+_HEADER: Final = re.compile(r"request\.headers\[([^\[\]]+)\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a rule is read for. `http` False: only a connection is known, no request."""
+
+    namespace: str
+    trust_domains: tuple[str, ...]
+    addresses: tuple[IpAddress, ...]
+    port: int
+    http: bool
+
+
+def translate(rule: PolicyRule, context: Context, *, allow: bool) -> Message | None:
+    """The Envoy policy, or None: it can match nothing. What cannot be said makes an ALLOW rule match nothing and is
+    left out of any other (which then matches more)."""
+    try:
+        reader = _Reader(context, allow)
+        permissions = [_any([reader.operation(one) for one in rule.operations])] if rule.operations else []
+        principals = [_any_id([reader.source(one) for one in rule.sources])] if rule.sources else []
+        for when in rule.when:
+            permission, principal = reader.when(when)
+            permissions += [permission] if permission is not None else []
+            principals += [principal] if principal is not None else []
+    except CannotSay:
+        return None
+    return {"permissions": [_all(permissions)], "principals": [_all_ids(principals)]}
+
+
+def _all(parts: list[Message]) -> Message:
+    return parts[0] if len(parts) == 1 else {"and_rules": {"rules": parts}} if parts else ANY
+
+
+def _any(parts: list[Message]) -> Message:
+    return parts[0] if len(parts) == 1 else {"or_rules": {"rules": parts}}
+
+
+def _all_ids(parts: list[Message]) -> Message:
+    return parts[0] if len(parts) == 1 else {"and_ids": {"ids": parts}} if parts else ANY
+
+
+def _any_id(parts: list[Message]) -> Message:
+    return parts[0] if len(parts) == 1 else {"or_ids": {"ids": parts}}
+
+
+class _Reader:
+    """Parts of a rule for one context."""
+
+    def __init__(self, context: Context, allow: bool) -> None:
+        self._context = context
+        self._allow = allow
+
+    def operation(self, one: Operation) -> Message:
+        parts = [
+            *self._permission(one.ports, one.not_ports, self._port),
+            *self._permission(one.hosts, one.not_hosts, _host, http=True),
+            *self._permission(one.methods, one.not_methods, lambda value: _header(":method", value), http=True),
+            *self._permission(one.paths, one.not_paths, _path, http=True),
+        ]
+        return _all(parts)
+
+    def source(self, one: Source) -> Message:
+        parts = [
+            *self._principal(one.principals, one.not_principals, self._peer),
+            *self._principal(one.namespaces, one.not_namespaces, _namespace),
+            *self._principal(one.service_accounts, one.not_service_accounts, self._account),
+            *self._principal(one.trust_domains, one.not_trust_domains, _trust_domain),
+            *self._principal(one.ip_blocks, one.not_ip_blocks, _remote),
+            *self._principal(one.remote_ip_blocks, one.not_remote_ip_blocks, _remote),
+            *self._principal(one.request_principals, one.not_request_principals, request_principal, http=True),
+        ]
+        return _all_ids(parts)
+
+    def when(self, one: When) -> tuple[Message | None, Message | None]:
+        """A permission, or a principal."""
+        values = (one.values, one.not_values)
+        principals: dict[str, Callable[[str], Message]] = {
+            "source.ip": _remote,
+            "remote.ip": _remote,
+            "source.principal": self._peer,
+            "source.namespace": _namespace,
+            "source.serviceAccount": self._account,
+            "source.trustDomain": _trust_domain,
+        }
+        if one.key in principals:
+            return None, _all_ids(self._principal(*values, principals[one.key]))
+        if one.key == "destination.port":
+            ports = (tuple(map(int, one.values)), tuple(map(int, one.not_values)))
+            return _all(self._permission(*ports, self._port)), None
+        if one.key == "destination.ip":
+            return _all(self._permission(*values, self._address)), None
+        if header := _HEADER.fullmatch(one.key):
+            name = header[1].lower()
+            return _all(self._permission(*values, lambda value: _header(name, value), http=True)), None
+        return None, _all_ids(self._principal(*values, lambda value: claim(one.key, value), http=True))
+
+    def _permission(
+        self,
+        values: Iterable[object],
+        not_values: Iterable[object],
+        say: Callable[..., Message],
+        *,
+        http: bool = False,
+    ) -> list[Message]:
+        wanted, unwanted = self._said(values, not_values, say, http)
+        return ([_any(wanted)] if wanted else []) + ([{"not_rule": _any(unwanted)}] if unwanted else [])
+
+    def _principal(
+        self,
+        values: Iterable[object],
+        not_values: Iterable[object],
+        say: Callable[..., Message],
+        *,
+        http: bool = False,
+    ) -> list[Message]:
+        wanted, unwanted = self._said(values, not_values, say, http)
+        return ([_any_id(wanted)] if wanted else []) + ([{"not_id": _any_id(unwanted)}] if unwanted else [])
+
+    def _said(
+        self, values: Iterable[object], not_values: Iterable[object], say: Callable[..., Message], http: bool
+    ) -> tuple[list[Message], list[Message]]:
+        values, not_values = list(values), list(not_values)
+        if (values or not_values) and http and not self._context.http:
+            if self._allow:
+                raise CannotSay
+            return [], []
+        try:
+            return [say(value) for value in values], [say(value) for value in not_values]
+        except CannotSay:
+            if self._allow:
+                raise
+            return [], []
+
+    def _port(self, value: int) -> Message:
+        return ANY if value == self._context.port else {"not_rule": ANY}
+
+    def _address(self, value: str) -> Message:
+        network = ip_network(value, strict=False)
+        return ANY if any(address in network for address in self._context.addresses) else {"not_rule": ANY}
+
+    def _peer(self, value: str) -> Message:
+        """A principal without its scheme. One that names a trust domain of ours stands for all of them."""
+        domain, slash, rest = value.partition("/")
+        domains = self._context.trust_domains
+        if slash and domain in domains:
+            return _any_id([_state(f"{_SCHEME}{other}/{rest}") for other in domains])
+        return _state(f"{_SCHEME}{value}" if not value.startswith("*") else value)
+
+    def _account(self, value: str) -> Message:
+        given, _, account = value.rpartition("/")
+        return _matches(f"[^/]+/ns/{re.escape(given or self._context.namespace)}/sa/{re.escape(account)}")
+
+
+def _state(value: str) -> Message:
+    """The peer's SPIFFE URI by a value with at most one * at an end."""
+    if value == "*":
+        match: Message = {"prefix": _SCHEME}
+    elif value.startswith("*"):
+        match = {"suffix": value[1:]}
+    elif value.endswith("*"):
+        match = {"prefix": value[:-1]}
+    else:
+        match = {"exact": value}
+    return {"filter_state": {"key": PEER, "string_match": match}}
+
+
+def _matches(expression: str) -> Message:
+    match = {"safe_regex": {"regex": f"{_SCHEME}{expression}"}}
+    return {"filter_state": {"key": PEER, "string_match": match}}
+
+
+def _glob(value: str, characters: str) -> str:
+    """A regular expression for a value with at most one * at an end, which stands for some `characters`."""
+    if value == "*":
+        return f"{characters}+"
+    if value.startswith("*"):
+        return f"{characters}*{re.escape(value[1:])}"
+    return f"{re.escape(value[:-1])}{characters}*" if value.endswith("*") else re.escape(value)
+
+
+def _namespace(value: str) -> Message:
+    return _matches(f"[^/]+/ns/{_glob(value, '[^/]')}/sa/[^/]+")
+
+
+def _trust_domain(value: str) -> Message:
+    return _matches(f"{_glob(value, '[^/]')}/.+")
+
+
+def _remote(value: str) -> Message:
+    network = ip_network(value, strict=False)
+    return {"remote_ip": {"address_prefix": str(network.network_address), "prefix_len": network.prefixlen}}
+
+
+def _header(name: str, value: str) -> Message:
+    if value == "*":
+        return {"header": {"name": name, "present_match": True}}
+    if value.startswith("*"):
+        return {"header": {"name": name, "string_match": {"suffix": value[1:]}}}
+    if value.endswith("*"):
+        return {"header": {"name": name, "string_match": {"prefix": value[:-1]}}}
+    return {"header": {"name": name, "string_match": {"exact": value}}}
+
+
+def _host(value: str) -> Message:
+    """Without regard to case, with any port or none, with the root's dot or without."""
+    expression = f"(?i){_glob(value, '.')}\\.?(:[0-9]+)?"
+    return {"header": {"name": ":authority", "string_match": {"safe_regex": {"regex": expression}}}}
+
+
+def _path(value: str) -> Message:
+    if "{*}" in value or "{**}" in value:
+        parts = re.split(r"(\{\*\*?\})", value)
+        words = {"{*}": "[^/]+", "{**}": ".*"}
+        expression = "".join(words.get(part) or re.escape(part) for part in parts)
+        return {"url_path": {"path": {"safe_regex": {"regex": expression}}}}
+    if value == "*":
+        return ANY
+    if value.startswith("*"):
+        return {"url_path": {"path": {"suffix": value[1:]}}}
+    if value.endswith("*"):
+        return {"url_path": {"path": {"prefix": value[:-1]}}}
+    return {"url_path": {"path": {"exact": value}}}

@@ -1,0 +1,65 @@
+"""Everything that one waypoint is told: from its view to Envoy's resources. Pure: equal views give equal resources."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from ambient.waypoint import tunnel
+from ambient.waypoint.front import Front, FrontPort, Protocol, View
+from ambient.waypoint.rbac import http_filters, is_layer_4, tunnel_filters
+from ambient.waypoint.service import cluster, endpoints, inner_cluster, kinds, listener, plain_routes
+from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, Message
+from ambient.xds.server import Order
+
+ENVOY_TYPES: Final = (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
+ENVOY_ORDER: Final = Order(
+    ENVOY_TYPES,
+    put_after={LISTENER_TYPE: (CLUSTER_TYPE, ENDPOINT_TYPE)},
+    removed_after={
+        CLUSTER_TYPE: (LISTENER_TYPE, ROUTE_TYPE),
+        ENDPOINT_TYPE: (CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE),
+        LISTENER_TYPE: (ROUTE_TYPE,),
+    },
+    last=frozenset({tunnel.CONNECT_ROUTES}),
+)
+"""What is new is complete before a CONNECT leads to it, and what goes is led to by nothing any more."""
+
+Named = tuple[str, str, Message]
+"""Type URL, name, content."""
+
+
+def resources(view: View) -> Iterator[Named]:
+    """All of them; each name once per type."""
+    yield LISTENER_TYPE, tunnel.TERMINATE, tunnel.terminate(view)
+    yield LISTENER_TYPE, tunnel.ORIGINATE, tunnel.originate()
+    yield CLUSTER_TYPE, tunnel.ORIGINATE, tunnel.originate_cluster(view)
+    table = []
+    for front in view.fronts:
+        for port in front.ports:
+            yield from port_resources(view, front, port)
+            table.append((front, port.number, tunnel_filters(view, front, port)))
+    yield ROUTE_TYPE, tunnel.CONNECT_ROUTES, tunnel.connect_routes(table)
+
+
+def port_resources(view: View, front: Front, port: FrontPort) -> Iterator[Named]:
+    """Those of one port of one service."""
+    inner = tunnel.inner(front, port.number)
+    used = served(front, port)
+    yield CLUSTER_TYPE, inner, inner_cluster(front, port.number)
+    yield LISTENER_TYPE, inner, listener(front, port, used, xfcc=view.xfcc)
+    for kind in used:
+        made = cluster(front, port, kind)
+        yield CLUSTER_TYPE, made["name"], made
+        yield ENDPOINT_TYPE, made["name"], endpoints(front, port, kind)
+    if "http" in used:
+        routes = plain_routes(front, port.number, http_filters(view, front, port))
+        yield ROUTE_TYPE, routes["name"], routes
+
+
+def served(front: Front, port: FrontPort) -> tuple[str, ...]:
+    """How the port may be used. Where nobody says what is spoken and a policy asks for HTTP, only HTTP is let through:
+    of anything else it cannot be told before the first byte of an answer whether the policy lets it."""
+    if port.protocol is Protocol.AUTO and not all(is_layer_4(policy) for policy in front.policies):
+        return ("http",)
+    return kinds(port.protocol)

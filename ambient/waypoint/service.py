@@ -1,0 +1,265 @@
+"""One port of a service as Envoy's resources: its internal listener, its routes, its clusters and their endpoints.
+
+What changes often is where a change costs nothing: policies and routes in the route configuration, endpoints in the
+load assignment. The listener depends on the protocol alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from ambient.waypoint.front import Backend, Front, FrontPort, Protocol
+from ambient.waypoint.tunnel import (
+    LOCAL,
+    METADATA,
+    NOBODY_INTERNAL,
+    ORIGINAL_DST,
+    ORIGINATE,
+    PEER,
+    inner,
+    manager,
+    original_dst_filter,
+    rbac_filters,
+    router,
+)
+from ambient.waypoint.typed import ADS, Message, any_of, file_log, typed
+
+SNIFF: Final = "0.2s"
+"""How long a connection to a port of unknown protocol may say nothing before it is taken for no HTTP."""
+_UNLIMITED: Final = 4294967295
+_RAW: Final = typed("envoy.transport_sockets.raw_buffer", "transport_sockets.raw_buffer.v3.RawBuffer")
+_HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_PEER_TEXT: Final = f"%FILTER_STATE({PEER}:PLAIN)%"
+_XFCC: Final = f"By=%FILTER_STATE({LOCAL}:PLAIN)%;URI={_PEER_TEXT}"
+
+
+def cluster_name(front: Front, port: int, kind: str) -> str:
+    """`kind` is http or tcp."""
+    return f"inbound-vip|{port}|{kind}|{front.hostname}"
+
+
+def kinds(protocol: Protocol) -> tuple[str, ...]:
+    """How a port of this protocol may be used."""
+    return {Protocol.TCP: ("tcp",), Protocol.AUTO: ("http", "tcp")}.get(protocol, ("http",))
+
+
+def listener(front: Front, port: FrontPort, used: tuple[str, ...], *, xfcc: bool) -> Message:
+    """The internal listener that CONNECTs to the port lead to. `used`: which of `kinds` are served."""
+    chains = [
+        _http_chain(front, port.number, xfcc=xfcc) if kind == "http" else _tcp_chain(front, port.number)
+        for kind in used
+    ]
+    made: Message = {
+        "name": inner(front, port.number),
+        "internal_listener": {},
+        "listener_filters": [original_dst_filter()],
+        "filter_chains": chains,
+    }
+    if port.protocol is Protocol.AUTO:
+        inspector = typed("envoy.filters.listener.http_inspector", "filters.listener.http_inspector.v3.HttpInspector")
+        made["listener_filters"].append(inspector)
+        made["listener_filters_timeout"] = SNIFF
+        made["continue_on_listener_filters_timeout"] = True
+        chains[0]["filter_chain_match"] = {"application_protocols": ["http/1.0", "http/1.1", "h2c"]}
+    return made
+
+
+def _http_chain(front: Front, port: int, *, xfcc: bool) -> Message:
+    name = cluster_name(front, port, "http")
+    told = {"header": {"key": "x-forwarded-client-cert", "value": _XFCC}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
+    # What a client says of itself in this header is taken away in any case.
+    mutation = {"append": told} if xfcc else {"remove": "x-forwarded-client-cert"}
+    connections = manager(
+        stat_prefix=name,
+        server_name="istio-envoy",
+        use_remote_address=True,
+        internal_address_config=dict(NOBODY_INTERNAL),
+        forward_client_cert_details="ALWAYS_FORWARD_ONLY",
+        normalize_path=True,
+        merge_slashes=True,
+        path_with_escaped_slashes_action="UNESCAPE_AND_FORWARD",
+        common_http_protocol_options={"headers_with_underscores_action": "ALLOW"},
+        upgrade_configs=[{"upgrade_type": "websocket"}],
+        stream_idle_timeout="0s",
+        access_log=[
+            file_log(
+                log="http",
+                time="%START_TIME%",
+                peer=_PEER_TEXT,
+                client="%DOWNSTREAM_REMOTE_ADDRESS%",
+                service=front.hostname,
+                method="%REQ(:METHOD)%",
+                path="%PATH(NQ:ORIG_OR_PATH)%",
+                authority="%REQ(:AUTHORITY)%",
+                protocol="%PROTOCOL%",
+                status="%RESPONSE_CODE%",
+                details="%RESPONSE_CODE_DETAILS%",
+                flags="%RESPONSE_FLAGS%",
+                upstream="%UPSTREAM_HOST%",
+                upstream_peer=f"%UPSTREAM_METADATA({METADATA}:san)%",
+                dry_run="%DYNAMIC_METADATA(envoy.filters.http.rbac:dry_run_shadow_engine_result)%",
+                received="%BYTES_RECEIVED%",
+                sent="%BYTES_SENT%",
+                duration_ms="%DURATION%",
+            )
+        ],
+        rds={"route_config_name": inner(front, port), "config_source": dict(ADS)},
+        http_filters=[
+            typed(
+                "ambient.xfcc",
+                "filters.http.header_mutation.v3.HeaderMutation",
+                mutations={"request_mutations": [mutation]},
+            ),
+            *rbac_filters(),
+            router(),
+        ],
+    )
+    return {"name": "http", "filters": [connections]}
+
+
+def _tcp_chain(front: Front, port: int) -> Message:
+    name = cluster_name(front, port, "tcp")
+    proxy = typed(
+        "envoy.filters.network.tcp_proxy",
+        "filters.network.tcp_proxy.v3.TcpProxy",
+        stat_prefix=name,
+        cluster=name,
+        idle_timeout="3600s",
+        access_log=[
+            file_log(
+                log="tcp",
+                time="%START_TIME%",
+                peer=_PEER_TEXT,
+                client="%DOWNSTREAM_REMOTE_ADDRESS%",
+                service=front.hostname,
+                upstream="%UPSTREAM_HOST%",
+                flags="%RESPONSE_FLAGS%",
+                received="%BYTES_RECEIVED%",
+                sent="%BYTES_SENT%",
+                duration_ms="%DURATION%",
+            )
+        ],
+    )
+    return {"name": "tcp", "filters": [proxy]}
+
+
+def plain_routes(front: Front, port: int, filters: Message) -> Message:
+    """Every request to any endpoint of the port; `filters` is what each has to pass (per-filter configuration)."""
+    name = cluster_name(front, port, "http")
+    route = {"name": "default", "match": {"prefix": "/"}, "route": {"cluster": name, "timeout": "0s", **retries()}}
+    return {
+        # The listener's own name: where that is refused, nobody waits for these.
+        "name": inner(front, port),
+        "validate_clusters": False,
+        "virtual_hosts": [
+            {
+                "name": name,
+                "domains": ["*"],
+                "routes": [route],
+                **({"typed_per_filter_config": filters} if filters else {}),
+            }
+        ],
+    }
+
+
+def retries() -> Message:
+    """Istio's: twice, only what has certainly reached no application or is said to be worth it."""
+    return {
+        "retry_policy": {
+            "retry_on": "connect-failure,refused-stream,unavailable,cancelled",
+            "num_retries": 2,
+            "retry_host_predicate": [
+                typed("envoy.retry_host_predicates.previous_hosts", _PREVIOUS),
+            ],
+            "host_selection_retry_max_attempts": "5",
+        }
+    }
+
+
+_PREVIOUS: Final = "retry.host.previous_hosts.v3.PreviousHostsPredicate"
+
+
+def inner_cluster(front: Front, port: int) -> Message:
+    """Leads into the port's internal listener."""
+    name = inner(front, port)
+    address = {"envoy_internal_address": {"server_listener_name": name}}
+    return {
+        "name": name,
+        "type": "STATIC",
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+        "transport_socket": _internal(()),
+        "circuit_breakers": _no_limits(),
+    }
+
+
+def cluster(front: Front, port: FrontPort, kind: str) -> Message:
+    """The endpoints of a port, one by one; which they are comes by EDS."""
+    name = cluster_name(front, port.number, kind)
+    made: Message = {
+        "name": name,
+        "type": "EDS",
+        "eds_cluster_config": {"eds_config": dict(ADS), "service_name": name},
+        "connect_timeout": "10s",
+        "lb_policy": "LEAST_REQUEST",
+        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
+        "circuit_breakers": _no_limits(),
+        "metadata": {"filter_metadata": {"istio": {"host": front.hostname}}},
+        "transport_socket_matches": [
+            {"name": "plain", "match": {"tunnel": "none"}, "transport_socket": _RAW},
+            {"name": "tunnel", "match": {}, "transport_socket": _internal((ORIGINAL_DST, METADATA))},
+        ],
+    }
+    if kind == "http":
+        config: Message = {"http2_protocol_options": {}}
+        options = any_of(
+            _HTTP_OPTIONS,
+            **(
+                {"explicit_http_config": config}
+                if port.protocol is Protocol.HTTP2
+                else {"use_downstream_protocol_config": {"http_protocol_options": {}, **config}}
+            ),
+        )
+        made["typed_extension_protocol_options"] = {_HTTP_OPTIONS: options}
+    return made
+
+
+def endpoints(front: Front, port: FrontPort, kind: str) -> Message:
+    """The load assignment of `cluster`."""
+    name = cluster_name(front, port.number, kind)
+    return {"cluster_name": name, "endpoints": [{"lb_endpoints": [_endpoint(one) for one in port.backends]}]}
+
+
+def _endpoint(backend: Backend) -> Message:
+    socket: Message
+    if not backend.identity:
+        socket = {"socket_address": {"address": str(backend.address), "port_value": backend.port}}
+        metadata: Message = {"envoy.transport_socket_match": {"tunnel": "none"}}
+    else:
+        # The id keeps endpoints apart that share the one internal listener.
+        tunnel = {"server_listener_name": ORIGINATE, "endpoint_id": backend.authority}
+        socket = {"envoy_internal_address": tunnel}
+        metadata = {ORIGINAL_DST: {"local": backend.authority}, METADATA: {"san": backend.identity}}
+    return {
+        "endpoint": {"address": socket},
+        "load_balancing_weight": max(backend.weight, 1),
+        "metadata": {"filter_metadata": {**metadata, "istio": {"workload": backend.workload}}},
+    }
+
+
+def _internal(metadata: Iterable[str]) -> Message:
+    return typed(
+        "envoy.transport_sockets.internal_upstream",
+        "transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
+        transport_socket=_RAW,
+        passthrough_metadata=[{"kind": {"host": {}}, "name": name} for name in metadata],
+    )
+
+
+def _no_limits() -> Message:
+    """Envoy's own limits are for one application's sidecar; a waypoint carries everybody's requests."""
+    names = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
+    return {"thresholds": [dict.fromkeys(names, _UNLIMITED)]}

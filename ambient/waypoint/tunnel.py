@@ -1,0 +1,199 @@
+"""The two ends of tunnels in a waypoint: where clients' tunnels end, and where those to endpoints begin.
+
+A client's CONNECT names a service and a port; the table of CONNECT routes leads each to an internal listener of its
+own, so what changes for one service never touches connections of another, and what is no service here gets a 404.
+Who the client is and what it asked for travel inward as filter state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from ambient.model.address import HBONE_PORT
+from ambient.waypoint import tls
+from ambient.waypoint.front import Front, View, authority
+from ambient.waypoint.typed import ADS, HASHABLE, Message, file_log, filter_state, typed
+
+TERMINATE: Final = "connect_terminate"
+ORIGINATE: Final = "connect_originate"
+CONNECT_ROUTES: Final = "connect"
+DENY_FILTER: Final = "ambient.rbac.deny"
+ALLOW_FILTER: Final = "ambient.rbac.allow"
+AUDIT_FILTER: Final = "ambient.rbac.audit"
+PEER: Final = "io.istio.peer_principal"
+LOCAL: Final = "io.istio.local_principal"
+ORIGINAL_DST: Final = "envoy.filters.listener.original_dst"
+METADATA: Final = "ambient"
+"""Namespace of our own metadata of endpoints."""
+NOBODY_INTERNAL: Final[Message] = {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]}
+"""No client is a trusted part of this proxy: what its headers say to Envoy itself (x-envoy-...) is taken away. An empty
+list would mean private addresses."""
+_ROUTER: Final = typed("envoy.filters.http.router", "filters.http.router.v3.Router")
+_RBAC: Final = "filters.http.rbac.v3.RBAC"
+_MANAGER: Final = "filters.network.http_connection_manager.v3.HttpConnectionManager"
+
+
+def rbac_filters() -> list[Message]:
+    """Filters without rules of their own: those come with the routes, so a policy change touches no connection."""
+    return [typed(name, _RBAC) for name in (AUDIT_FILTER, DENY_FILTER, ALLOW_FILTER)]
+
+
+def router() -> Message:
+    return dict(_ROUTER)
+
+
+def original_dst_filter() -> Message:
+    """Turns the addresses that travel as filter state into those of the connection."""
+    return typed(ORIGINAL_DST, "filters.listener.original_dst.v3.OriginalDst")
+
+
+def manager(**fields: Any) -> Message:
+    return typed("envoy.filters.network.http_connection_manager", _MANAGER, **fields)
+
+
+def terminate(view: View) -> Message:
+    """The listener on 15008. Nothing in it depends on services: only its routes do."""
+    state = typed(
+        "ambient.connect",
+        "filters.http.set_filter_state.v3.Config",
+        on_request_headers=[
+            filter_state(f"{ORIGINAL_DST}.local_ip", "%REQ(:AUTHORITY)%"),
+            filter_state(f"{ORIGINAL_DST}.remote_ip", "%DOWNSTREAM_REMOTE_ADDRESS%"),
+            filter_state(PEER, "%DOWNSTREAM_PEER_URI_SAN%", factory=HASHABLE),
+            filter_state(LOCAL, "%DOWNSTREAM_LOCAL_URI_SAN%", factory=HASHABLE),
+        ],
+    )
+    connections = manager(
+        stat_prefix=TERMINATE,
+        use_remote_address=True,
+        skip_xff_append=True,
+        internal_address_config=dict(NOBODY_INTERNAL),
+        stream_idle_timeout="0s",
+        upgrade_configs=[{"upgrade_type": "CONNECT"}],
+        http2_protocol_options={
+            "allow_connect": True,
+            "max_concurrent_streams": 100,
+            "connection_keepalive": {"interval": "10s", "timeout": "20s"},
+        },
+        access_log=[
+            file_log(
+                log="connect",
+                time="%START_TIME%",
+                peer="%DOWNSTREAM_PEER_URI_SAN%",
+                client="%DOWNSTREAM_REMOTE_ADDRESS%",
+                target="%REQ(:AUTHORITY)%",
+                status="%RESPONSE_CODE%",
+                details="%RESPONSE_CODE_DETAILS%",
+                flags="%RESPONSE_FLAGS%",
+                received="%BYTES_RECEIVED%",
+                sent="%BYTES_SENT%",
+                duration_ms="%DURATION%",
+            )
+        ],
+        rds={"route_config_name": CONNECT_ROUTES, "config_source": dict(ADS)},
+        http_filters=[state, *rbac_filters(), router()],
+    )
+    prefixes = [f"spiffe://{domain}/" for domain in view.trust_domains]
+    return {
+        "name": TERMINATE,
+        "address": {"socket_address": {"address": "::", "port_value": HBONE_PORT, "ipv4_compat": True}},
+        "connection_balance_config": {"exact_balance": {}},
+        "filter_chains": [{"transport_socket": tls.downstream(prefixes), "filters": [connections]}],
+    }
+
+
+def inner(front: Front, port: int) -> str:
+    """Name of the internal listener of a service's port, and of the cluster that leads into it."""
+    return f"service|{port}|{front.hostname}"
+
+
+def connect_routes(hosts: Iterable[tuple[Front, int, Message]]) -> Message:
+    """The table: for each service and port what its CONNECT has to pass (per-filter configuration)."""
+    return {
+        "name": CONNECT_ROUTES,
+        "validate_clusters": False,
+        "virtual_hosts": [
+            {
+                "name": inner(front, port),
+                "domains": _domains(front, port),
+                "routes": [_connect_to(inner(front, port))],
+                **({"typed_per_filter_config": filters} if filters else {}),
+            }
+            for front, port, filters in hosts
+        ],
+    }
+
+
+def _domains(front: Front, port: int) -> list[str]:
+    return [*(authority(address, port) for address in front.addresses), f"{front.hostname}:{port}"]
+
+
+def _connect_to(cluster: str) -> Message:
+    upgrade = {"upgrade_type": "CONNECT", "connect_config": {}}
+    return {
+        "match": {"connect_matcher": {}},
+        "route": {"cluster": cluster, "timeout": "0s", "upgrade_configs": [upgrade]},
+    }
+
+
+def originate() -> Message:
+    """The internal listener that opens a tunnel to the endpoint it is dialled for, as whom the endpoint has to be."""
+    exact = filter_state("envoy.network.upstream_subject_alt_names", f"%DYNAMIC_METADATA({METADATA}:san)%", shared="")
+    proxy = typed(
+        "envoy.filters.network.tcp_proxy",
+        "filters.network.tcp_proxy.v3.TcpProxy",
+        stat_prefix=ORIGINATE,
+        cluster=ORIGINATE,
+        tunneling_config={"hostname": "%DOWNSTREAM_LOCAL_ADDRESS%"},
+        access_log=[
+            {
+                **file_log(
+                    log="tunnel",
+                    time="%START_TIME%",
+                    target="%DOWNSTREAM_LOCAL_ADDRESS%",
+                    peer="%UPSTREAM_PEER_URI_SAN%",
+                    flags="%RESPONSE_FLAGS%",
+                    failure="%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+                ),
+                "filter": {"response_flag_filter": {}},
+            }
+        ],
+    )
+    return {
+        "name": ORIGINATE,
+        "internal_listener": {},
+        "listener_filters": [original_dst_filter()],
+        "filter_chains": [
+            {
+                "filters": [
+                    typed("ambient.exact", "filters.network.set_filter_state.v3.Config", on_new_connection=[exact]),
+                    proxy,
+                ]
+            }
+        ],
+    }
+
+
+def originate_cluster(view: View) -> Message:
+    """Where tunnels to endpoints go: port 15008 of whatever address they are for."""
+    options = {
+        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
+        "common_http_protocol_options": {"idle_timeout": "3600s"},
+        "explicit_http_config": {
+            "http2_protocol_options": {
+                "allow_connect": True,
+                "connection_keepalive": {"interval": "10s", "timeout": "20s"},
+            }
+        },
+    }
+    return {
+        "name": ORIGINATE,
+        "type": "ORIGINAL_DST",
+        "lb_policy": "CLUSTER_PROVIDED",
+        "connect_timeout": "5s",
+        "cleanup_interval": "60s",
+        "original_dst_lb_config": {"upstream_port_override": HBONE_PORT},
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+        "transport_socket": tls.upstream(f"spiffe://{domain}/" for domain in view.trust_domains),
+    }

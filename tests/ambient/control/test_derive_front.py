@@ -1,0 +1,90 @@
+"""What a waypoint stands in front of: its services with their endpoints, and the policies that name them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ambient.control.derive_front import Fronts
+from ambient.errors import InvalidInput
+from ambient.kube.networking import Gateway
+from ambient.kube.objects import Records, RefusedObject
+from ambient.waypoint.front import Front, Protocol, View
+from tests.support.waypoint_records import TARGET, derived, gateway, policy, scene, service
+
+WAYPOINT = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "waypoint"}
+CLASS = {"group": "gateway.networking.k8s.io", "kind": "GatewayClass", "name": "istio-waypoint"}
+
+
+def view(found: Records, name: str = "waypoint") -> View:
+    fronts, told = Fronts(("cluster.local",), "istio-system"), derived(found)
+    fronts.update(found, told)
+    record = found.find(Gateway, "shop", name)
+    assert record is not None
+    return fronts.view(told.waypoints[f"shop/{name}"], record)
+
+
+def web(found: Records) -> Front:
+    (one,) = view(found).fronts
+    return one
+
+
+def test_a_service_that_uses_it_with_the_endpoints_that_are_ready() -> None:
+    found = web(scene())
+    assert (found.hostname, [str(ip) for ip in found.addresses]) == ("web.shop.svc.cluster.local", ["10.96.0.1"])
+    http, tcp = found.ports
+    assert (http.number, http.protocol, tcp.number, tcp.protocol) == (80, Protocol.HTTP, 9000, Protocol.TCP)
+    assert [(one.authority, one.identity) for one in http.backends] == [
+        ("10.1.0.1:8080", "spiffe://cluster.local/ns/shop/sa/web"),
+        ("10.1.0.2:8080", ""),
+    ]
+
+
+def test_a_service_that_uses_another_or_none_is_not_its_own() -> None:
+    more = (gateway("second"), service("db", {"port": 1}, ip="10.96.0.2", **{"istio.io/use-waypoint": "second"}))
+    found = scene(*more, service("free", {"port": 1}, ip="10.96.0.3", **{"istio.io/use-waypoint": "none"}))
+    assert [front.hostname for front in view(found).fronts] == ["web.shop.svc.cluster.local"]
+    assert [front.hostname for front in view(found, "second").fronts] == ["db.shop.svc.cluster.local"]
+
+
+@pytest.mark.parametrize(
+    ("target", "namespace", "applies"),
+    [
+        (TARGET, "shop", True),
+        ({"kind": "Service", "name": "db"}, "shop", False),
+        (TARGET, "other", False),
+        (WAYPOINT, "shop", True),
+        ({**WAYPOINT, "name": "second"}, "shop", False),
+        (CLASS, "istio-system", True),
+        (CLASS, "shop", False),
+    ],
+)
+def test_a_policy_applies_to_what_it_names(target: dict[str, Any], namespace: str, applies: bool) -> None:
+    found = web(scene(policy("p", "DENY", target, namespace=namespace)))
+    assert [one.name for one in found.policies] == (["p"] if applies else [])
+
+
+def broken(spec: dict[str, Any], **metadata: Any) -> RefusedObject:
+    raw = {"metadata": {"name": "p", "namespace": "shop", **metadata}, "spec": spec}
+    return RefusedObject("AuthorizationPolicy", "shop", "p", InvalidInput("p", "spec.x", "unknown"), raw)
+
+
+@pytest.mark.parametrize(
+    ("spec", "closes"),
+    [
+        ({"targetRefs": [TARGET], "action": "DENY", "x": 1}, True),
+        ({"targetRefs": [{"kind": "Service", "name": "db"}], "x": 1}, False),
+        ({"targetRefs": "web"}, True),
+        ({"targetRefs": [TARGET], "action": "AUDIT"}, False),
+        ({"selector": {}}, False),
+    ],
+)
+def test_a_policy_that_cannot_be_read_closes_what_it_names(spec: dict[str, Any], closes: bool) -> None:
+    found = web(scene(refused=(broken(spec),)))
+    assert [(one.action, one.rules) for one in found.policies] == ([("ALLOW", ())] if closes else [])
+
+
+def test_a_dry_run_that_cannot_be_read_closes_nothing() -> None:
+    dry = broken({"targetRefs": [TARGET], "x": 1}, annotations={"istio.io/dry-run": "true"})
+    assert web(scene(refused=(dry,))).policies == ()

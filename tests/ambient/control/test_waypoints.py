@@ -1,0 +1,120 @@
+"""The control plane's waypoints: who is told what, that only changes are told, and what is said on the Gateway."""
+
+from __future__ import annotations
+
+import pytest
+
+from ambient.ca.token import Caller
+from ambient.control.waypoints import Waypoints
+from ambient.errors import Refused
+from ambient.kube.objects import Records
+from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, ROUTE_TYPE
+from ambient.xds.messages import DeltaRequest
+from tests.support.waypoint_records import TARGET, derived, gateway, pod, policy, scene, service
+
+OWN = Caller("n1", "shop", "waypoint", "u")
+KEY = "Gateway/shop/waypoint"
+
+
+def waypoints(found: Records) -> Waypoints:
+    made = Waypoints(("cluster.local",), "istio-system", "cluster.local")
+    made.update(found, derived(found))
+    return made
+
+
+def statuses(made: Waypoints, key: str = KEY) -> dict[str, tuple[str, str]]:
+    return {one.type: (one.status, one.reason) for one in made.conditions(key)}
+
+
+@pytest.mark.parametrize(
+    ("caller", "name"),
+    [
+        (Caller("n1", "shop", "client", "u"), "waypoint"),
+        (Caller("n1", "other", "waypoint", "u"), "waypoint"),
+        (OWN, "second"),
+        (Caller("n1", "ambient-system", "ztunnel", "u"), "waypoint"),
+    ],
+)
+def test_nobody_but_its_own_account_is_told_a_waypoints_configuration(caller: Caller, name: str) -> None:
+    made = waypoints(scene())
+    made.open(OWN, "waypoint")
+    with pytest.raises(Refused, match="no waypoint of Gateway"):
+        made.open(caller, name)
+
+
+def test_a_change_is_told_and_nothing_else() -> None:
+    first = scene()
+    made = waypoints(first)
+    stream = made.open(OWN, "waypoint")
+    stream.receive(DeltaRequest(type_url=CLUSTER_TYPE))
+    response = stream.pull()
+    assert response is not None
+    stream.receive(DeltaRequest(type_url=CLUSTER_TYPE, nonce=response.nonce))
+    names = tuple(one.name for one in response.resources if one.name.startswith("inbound-vip|80"))
+    stream.receive(DeltaRequest(type_url=ENDPOINT_TYPE, subscribe=names))
+    response = stream.pull()
+    assert response is not None
+    stream.receive(DeltaRequest(type_url=ENDPOINT_TYPE, nonce=response.nonce))
+    assert stream.pull() is None
+    again = scene()
+    assert not made.update(again, derived(again))
+    more = scene(pod("web-9", "10.1.0.9"))
+    assert made.update(more, derived(more))
+    response = stream.pull()
+    assert response is not None
+    assert (response.type_url, [one.name for one in response.resources]) == (ENDPOINT_TYPE, list(names))
+
+
+def test_a_policy_is_told_as_routes() -> None:
+    made = waypoints(scene())
+    before = made.summary["shop/waypoint"]["resources"]
+    more = scene(policy("p", "DENY", TARGET, rules=[{}]))
+    assert made.update(more, derived(more))
+    assert made.summary["shop/waypoint"]["resources"] == before
+
+
+def test_a_gateway_says_how_far_it_is() -> None:
+    made = waypoints(scene(gateway(ready=False), without=("waypoint",)))
+    assert statuses(made) == {"Accepted": ("True", "Accepted"), "Programmed": ("False", "AddressNotAssigned")}
+    found = scene()
+    made.update(found, derived(found))
+    assert statuses(made)["Programmed"] == ("True", "Programmed")
+    assert statuses(made)["ambient.mesh/Configured"] == ("False", "NoProxy")
+    stream = made.open(OWN, "waypoint")
+    assert statuses(made)["ambient.mesh/Configured"] == ("True", "Accepted")
+    stream.receive(DeltaRequest(type_url=CLUSTER_TYPE))
+    response = stream.pull()
+    assert response is not None
+    name = response.resources[0].name
+    heard: list[str] = []
+    made.say = heard.append
+    stream.receive(DeltaRequest(type_url=CLUSTER_TYPE, nonce=response.nonce, error=f"{name}: no such thing"))
+    made.heard(stream)
+    assert heard == [KEY]
+    assert statuses(made)["ambient.mesh/Configured"] == ("False", "Refused")
+    assert "no such thing" in made.conditions(KEY)[-1].message
+    made.close(stream)
+    assert statuses(made)["ambient.mesh/Configured"] == ("False", "NoProxy")
+
+
+def test_a_gateway_with_other_listeners_is_not_accepted_and_not_served() -> None:
+    made = waypoints(scene(gateway(port=80), without=("waypoint",)))
+    assert statuses(made) == {"Accepted": ("False", "UnsupportedProtocol")}
+    with pytest.raises(Refused):
+        made.open(OWN, "waypoint")
+
+
+def test_a_gateway_gets_its_services_name_as_its_address_once() -> None:
+    own = service("waypoint", {"name": "mesh", "port": 15008}, ip="10.96.0.8")
+    found = scene(gateway(ready=False), own, without=("waypoint",))
+    ((record, name),) = waypoints(found).wanted_addresses(found)
+    assert (record.key, name) == (KEY, "waypoint.shop.svc.cluster.local")
+    found = scene(own)
+    assert list(waypoints(found).wanted_addresses(found)) == []
+
+
+def test_the_last_name_of_all_is_the_table_that_leads_to_the_rest() -> None:
+    made = waypoints(scene())
+    stream = made.open(OWN, "waypoint")
+    stream.receive(DeltaRequest(type_url=ROUTE_TYPE, subscribe=("connect",)))
+    assert stream.pull() is None

@@ -1,0 +1,134 @@
+"""Each field of a rule: what it lets through and what it does not, by Envoy's own rules of matching."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+
+from ambient.kube.policies import Operation, PolicyRule, Source, When
+from ambient.waypoint.rbac_rule import Context, translate
+from tests.support.envoy_rbac import Request, allowed
+
+SHOP = "spiffe://cluster.local/ns/shop/sa/client"
+FAR = "spiffe://other.example/ns/far/sa/else"
+CONTEXT = Context("shop", ("cluster.local", "old.example"), (ip_address("10.96.0.1"),), 80, True)
+
+
+def source(**fields: Any) -> PolicyRule:
+    return PolicyRule(sources=(Source(**fields),))
+
+
+def operation(**fields: Any) -> PolicyRule:
+    return PolicyRule(operations=(Operation(**fields),))
+
+
+def when(key: str, *values: str, without: tuple[str, ...] = ()) -> PolicyRule:
+    return PolicyRule(when=(When(key=key, values=values, not_values=without),))
+
+
+def request(peer: str = SHOP, **fields: Any) -> Request:
+    return Request(peer, **fields)
+
+
+def host(text: str) -> Request:
+    return request(headers={"host": text})
+
+
+CASES: dict[str, tuple[PolicyRule, list[Request], list[Request]]] = {
+    "everything": (PolicyRule(), [request(), request(FAR)], []),
+    "a principal": (source(principals=("cluster.local/ns/shop/sa/client",)), [request()], [request(FAR)]),
+    "a principal of an alias of our trust domain": (
+        source(principals=("cluster.local/ns/shop/sa/client",)),
+        [request("spiffe://old.example/ns/shop/sa/client")],
+        [request("spiffe://older.example/ns/shop/sa/client")],
+    ),
+    "principals by their beginning": (source(principals=("cluster.local/ns/shop/*",)), [request()], [request(FAR)]),
+    "principals by their end": (source(principals=("*/sa/client",)), [request()], [request(FAR)]),
+    "anybody with an identity": (source(principals=("*",)), [request(), request(FAR)], [request("")]),
+    "no principal of these": (source(not_principals=("*/sa/client",)), [request(FAR)], [request()]),
+    "a namespace": (source(namespaces=("shop",)), [request()], [request(FAR), request(SHOP.replace("shop", "shopx"))]),
+    "namespaces by their beginning": (source(namespaces=("sh*",)), [request()], [request(FAR)]),
+    "no namespace of these": (source(not_namespaces=("shop",)), [request(FAR)], [request()]),
+    "a dot in a namespace stands for itself": (
+        source(namespaces=("a.b",)), [request("spiffe://x/ns/a.b/sa/c")], [request("spiffe://x/ns/axb/sa/c")],
+    ),
+    "an account of the policy's namespace": (source(service_accounts=("client",)), [request()], [request(FAR)]),
+    "an account of another": (source(service_accounts=("far/else",)), [request(FAR)], [request()]),
+    "a trust domain": (source(trust_domains=("other.example",)), [request(FAR)], [request()]),
+    "addresses": (source(ip_blocks=("10.1.0.0/16",)), [request()], [request(ip="10.2.0.1")]),
+    "no addresses of these": (source(not_ip_blocks=("10.1.0.0/16",)), [request(ip="10.2.0.1")], [request()]),
+    "both of two fields": (
+        source(namespaces=("shop",), ip_blocks=("10.1.0.1",)), [request()], [request(ip="10.1.0.2"), request(FAR)],
+    ),
+    "one of two sources": (
+        PolicyRule(sources=(Source(namespaces=("shop",)), Source(namespaces=("far",)))),
+        [request(), request(FAR)],
+        [request("spiffe://x/ns/z/sa/z")],
+    ),
+    "a method": (operation(methods=("GET",)), [request()], [request(method="POST")]),
+    "no method of these": (operation(not_methods=("GET",)), [request(method="POST")], [request()]),
+    "a path": (operation(paths=("/a",)), [request(path="/a")], [request(path="/a/b"), request(path="/")]),
+    "paths by their beginning": (operation(paths=("/a/*",)), [request(path="/a/b")], [request(path="/ab")]),
+    "paths by their end": (operation(paths=("*/b",)), [request(path="/a/b")], [request(path="/b/c")]),
+    "a path with one part open": (
+        operation(paths=("/u/{*}/x",)), [request(path="/u/7/x")], [request(path="/u/7/8/x"), request(path="/u//x")],
+    ),
+    "a path with any number open": (
+        operation(paths=("/u/{**}",)), [request(path="/u/7/8"), request(path="/u/")], [request(path="/v")],
+    ),
+    "a host, however it is written": (
+        operation(hosts=("web.shop",)),
+        [host("web.shop"), host("WEB.shop:80"), host("web.shop.")],
+        [host("web.shop.evil"), host("xweb.shop"), host("webxshop")],
+    ),
+    "hosts by their end": (operation(hosts=("*.shop",)), [host("a.shop")], [host("a.shopx")]),
+    "no host of these": (operation(not_hosts=("web.shop",)), [host("x.shop")], [host("Web.shop:8080")]),
+    "the service's port": (operation(ports=(80,)), [request()], []),
+    "another port": (operation(ports=(81,)), [], [request()]),
+    "no port of these": (operation(not_ports=(80,)), [], [request()]),
+    "a header": (when("request.headers[X-A]", "1*"), [request(headers={"x-a": "12"})], [request(headers={"x-a": "2"})]),
+    "a header that is there": (when("request.headers[x-a]", "*"), [request(headers={"x-a": ""})], [request()]),
+    "no such header": (
+        when("request.headers[x-a]", without=("1",)), [request(), request(headers={"x-a": "2"})],
+        [request(headers={"x-a": "1"})],
+    ),
+    "when by address": (when("source.ip", "10.1.0.0/16"), [request()], [request(ip="10.2.0.1")]),
+    "when by destination": (when("destination.ip", "10.96.0.0/16"), [request()], []),
+    "when by another destination": (when("destination.ip", "10.97.0.0/16"), [], [request()]),
+    "when by port": (when("destination.port", "80"), [request()], []),
+    "when by namespace": (when("source.namespace", "shop"), [request()], [request(FAR)]),
+    "a request's principal": (
+        source(request_principals=("https://i/me",)),
+        [request(claims={"iss": "https://i", "sub": "me"})],
+        [request(), request(claims={"iss": "https://i", "sub": "you"}), request(claims={"iss": "x", "sub": "me"})],
+    ),
+    "any request with a token": (
+        source(request_principals=("*",)), [request(claims={"iss": "i", "sub": "s"})], [request()],
+    ),
+    "a claim in a list or by itself": (
+        when("request.auth.claims[groups]", "admin"),
+        [request(claims={"groups": ["x", "admin"]}), request(claims={"groups": "admin"})],
+        [request(), request(claims={"groups": ["x"]})],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_rule_matches_what_it_says(name: str) -> None:
+    rule, good, bad = CASES[name]
+    translated = translate(rule, CONTEXT, allow=True)
+    assert translated is not None
+    filters = {"allow": {"rbac": {"rules": {"action": "ALLOW", "policies": {"x": translated}}}}}
+    assert [allowed(filters, one) for one in good] == [True] * len(good)
+    assert [allowed(filters, one) for one in bad] == [False] * len(bad)
+
+
+@pytest.mark.parametrize(
+    "rule",
+    [when("connection.sni", "x"), source(request_principals=("*x",)), when("experimental.envoy.filters.x[y]", "z")],
+)
+def test_what_cannot_be_said_opens_nothing(rule: PolicyRule) -> None:
+    assert translate(rule, CONTEXT, allow=True) is None
+    assert translate(rule, CONTEXT, allow=False) == {"permissions": [{"any": True}], "principals": [{"any": True}]}

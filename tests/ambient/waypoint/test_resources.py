@@ -1,0 +1,73 @@
+"""The whole of a waypoint's configuration: as it is written down, complete in itself, and taken by Envoy."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ambient.waypoint.front import FrontPort, Protocol
+from ambient.waypoint.resources import resources, served
+from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from ambient.waypoint.wire import encode
+from tests.support.waypoint_views import EVERY_KIND, LAYER_4, RULE, TUNNEL, front, policy, view
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "waypoint" / "every-kind.json"
+
+
+def every(name: str, value: Any) -> set[str]:
+    """All values of fields of this name, at any depth."""
+    if isinstance(value, dict):
+        own = {value[name]} if isinstance(value.get(name), str) else set()
+        return own.union(*(every(name, one) for one in value.values()))
+    return set().union(*(every(name, one) for one in value)) if isinstance(value, list) else set()
+
+
+def test_it_is_what_is_written_down() -> None:
+    """After a change that is meant: write what `resources` gives into the file, and read the difference."""
+    found = [{"type": url, "name": name, "content": content} for url, name, content in resources(EVERY_KIND)]
+    assert found == json.loads(GOLDEN.read_text())
+
+
+def test_every_resource_is_a_message_of_its_type_and_carries_its_name() -> None:
+    for url, name, content in resources(EVERY_KIND):
+        encode(url, name, content)
+        assert content.get("name", content.get("cluster_name")) == name
+
+
+def test_what_is_referred_to_is_there() -> None:
+    names: dict[str, set[str]] = {CLUSTER_TYPE: set(), ENDPOINT_TYPE: set(), LISTENER_TYPE: set(), ROUTE_TYPE: set()}
+    content = []
+    for url, name, one in resources(EVERY_KIND):
+        assert name not in names[url]
+        names[url].add(name)
+        content.append(one)
+    assert every("cluster", content) <= names[CLUSTER_TYPE]
+    assert every("server_listener_name", content) <= names[LISTENER_TYPE]
+    assert every("service_name", content) == names[ENDPOINT_TYPE]
+    assert every("route_config_name", content) == names[ROUTE_TYPE]
+
+
+def test_a_policy_changes_routes_alone() -> None:
+    def but_for_routes(*policies: Any) -> list[Any]:
+        ports = (FrontPort(80, Protocol.HTTP, (TUNNEL,)), FrontPort(9000, Protocol.TCP, (TUNNEL,)))
+        found = resources(view(front(*policies, ports=ports)))
+        return [one for one in found if one[0] != ROUTE_TYPE]
+
+    assert but_for_routes() == but_for_routes(policy("x", "DENY", RULE))
+
+
+def test_an_endpoint_changes_its_load_assignment_alone() -> None:
+    one = FrontPort(80, Protocol.HTTP, (TUNNEL,))
+    before = list(resources(view(front(ports=(one,)))))
+    after = list(resources(view(front(ports=(replace(one, backends=()),)))))
+    differing = {old[0] for old, new in zip(before, after, strict=True) if old != new}
+    assert differing == {ENDPOINT_TYPE}
+
+
+def test_a_port_of_unknown_protocol_is_http_alone_where_a_policy_asks_for_http() -> None:
+    port = FrontPort(7000, Protocol.AUTO)
+    assert served(front(), port) == ("http", "tcp")
+    assert served(front(policy("x", "DENY", LAYER_4)), port) == ("http", "tcp")
+    assert served(front(policy("x", "DENY", RULE)), port) == ("http",)

@@ -1,0 +1,53 @@
+"""Envoy itself takes every resource that a waypoint is told."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ambient.waypoint.bootstrap import Identification, bootstrap
+from ambient.waypoint.front import View
+from ambient.waypoint.resources import resources
+from ambient.waypoint.typed import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, Message
+from tests.support.waypoint_views import EVERY_KIND, view
+
+
+def inline(value: Any, routes: dict[str, Message]) -> Any:
+    """With route configurations in the place of their names."""
+    if isinstance(value, list):
+        return [inline(one, routes) for one in value]
+    if not isinstance(value, dict):
+        return value
+    made = {key: inline(one, routes) for key, one in value.items() if key != "rds"}
+    return {**made, "route_config": routes[value["rds"]["route_config_name"]]} if "rds" in value else made
+
+
+def validate(told: View, folder: Path, *, spoil: bool = False) -> subprocess.CompletedProcess[str]:
+    who = Identification("shop", "waypoint", "waypoint-1", "10.1.1.1")
+    file = bootstrap(who, agent_socket=str(folder / "a"), admin_socket=str(folder / "b"))
+    found = list(resources(told))
+    routes = {name: content for url, name, content in found if url == ROUTE_TYPE}
+    static = file["static_resources"]
+    static["clusters"] += [content for url, _, content in found if url == CLUSTER_TYPE]
+    static["listeners"] += [inline(content, routes) for url, _, content in found if url == LISTENER_TYPE]
+    if spoil:
+        static["listeners"][-1]["filter_chains"][0]["filters"].append({"name": "no.such.filter"})
+    path = folder / "envoy.json"
+    path.write_text(json.dumps(file))
+    argv = [str(Path(sys.executable).with_name("envoy")), "--mode", "validate", "-c", str(path), "--log-level", "error"]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=100, check=False)
+
+
+@pytest.mark.parametrize("told", [view(), EVERY_KIND], ids=["nothing", "everything"])
+def test_envoy_takes_the_whole_configuration(told: View, tmp_path: Path) -> None:
+    done = validate(told, tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_envoy_does_not_take_is_seen_here(tmp_path: Path) -> None:
+    assert validate(EVERY_KIND, tmp_path, spoil=True).returncode != 0

@@ -1,0 +1,50 @@
+"""Views of waypoints for tests: one service of each protocol, endpoints in the mesh and beside it, policies."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from ambient.kube.policies import Operation, PolicyRule, Source, When
+from ambient.waypoint.front import Backend, Front, FrontPort, Policy, Protocol, View
+
+CLIENT = "cluster.local/ns/shop/sa/client"
+TUNNEL = Backend(ip_address("10.1.2.1"), 8080, "spiffe://cluster.local/ns/shop/sa/web", "web-1")
+TUNNEL6 = Backend(ip_address("fd01::1"), 8080, "spiffe://cluster.local/ns/shop/sa/web", "web-2", weight=3)
+PLAIN = Backend(ip_address("10.9.0.1"), 80, workload="outside")
+RULE = PolicyRule(
+    sources=(Source(principals=(CLIENT, "*/sa/other"), not_namespaces=("evil",), ip_blocks=("10.1.0.0/16",)),),
+    operations=(Operation(methods=("GET",), paths=("/public/*", "/x/{*}/y"), hosts=("web.shop",), ports=(80,)),),
+    when=(When(key="request.headers[x-team]", values=("red",)), When(key="source.serviceAccount", values=("client",))),
+)
+LAYER_4 = PolicyRule(sources=(Source(namespaces=("shop",)),))
+
+
+def policy(name: str, action: str, *rules: PolicyRule, dry_run: bool = False) -> Policy:
+    return Policy("shop", name, action, rules, dry_run)
+
+
+def front(*policies: Policy, name: str = "web", ports: tuple[FrontPort, ...] = ()) -> Front:
+    every = (
+        FrontPort(80, Protocol.HTTP, (TUNNEL, TUNNEL6, PLAIN)),
+        FrontPort(81, Protocol.HTTP2, (TUNNEL,)),
+        FrontPort(9000, Protocol.TCP, (TUNNEL,)),
+        FrontPort(7000, Protocol.AUTO, (TUNNEL,)),
+    )
+    addresses = (ip_address("10.96.0.1"), ip_address("fd96::1"))
+    return Front("shop", f"{name}.shop.svc.cluster.local", addresses, ports or every, policies)
+
+
+def view(*fronts: Front, xfcc: bool = False) -> View:
+    return View("shop", "waypoint", ("cluster.local",), fronts, xfcc)
+
+
+EVERY_KIND = view(
+    front(
+        policy("deny", "DENY", RULE),
+        policy("allow", "ALLOW", RULE, LAYER_4),
+        policy("look", "AUDIT", LAYER_4),
+        policy("try", "DENY", LAYER_4, dry_run=True),
+    ),
+    front(policy("plain", "ALLOW", LAYER_4), name="db", ports=(FrontPort(5432, Protocol.AUTO, (TUNNEL,)),)),
+    xfcc=True,
+)
