@@ -5,3 +5,4 @@
 #include "pod_ingress.c"
 #include "pod_lo.c"
 #include "pod_lookup.c"
+#include "socket_flows.c"

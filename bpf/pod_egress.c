@@ -12,6 +12,7 @@
 #include "include/sockets.h"
 #include "maps/looped.h"
 #include "maps/pods.h"
+#include "maps/streams.h"
 
 /* To lo, as if it had come from outside. The destination address of the frame must be lo's own (zeros), or the packet
  * would be dropped as somebody else's. */
@@ -70,6 +71,17 @@ INLINE int release(struct __sk_buff *skb)
 	return PASS;
 }
 
+INLINE int denied_at_source(struct __sk_buff *skb, struct packet *packet, __u32 rule)
+{
+	struct bpf_sock *socket = sending_stream(skb);
+
+	count(COUNT_REFUSED_POLICY_OUT);
+	tell(skb, packet, COUNT_REFUSED_POLICY_OUT, rule, LEAVING);
+	if (socket)
+		note_cause(socket, END_DENIED);
+	return reset(skb, packet, BACK_TO_THE_POD);
+}
+
 INLINE int leaving(struct __sk_buff *skb, struct packet *packet, struct pod_row *row)
 {
 	__u32 rule = 0;
@@ -83,11 +95,8 @@ INLINE int leaving(struct __sk_buff *skb, struct packet *packet, struct pod_row 
 	if ((row->flags & POD_DNS) && packet->destination_port == bpf_htons(NAME_SERVICE_PORT) &&
 	    has_listener(skb, packet, DNS_PORT))
 		return capture(skb, COUNT_DNS_TCP);
-	if (is_denied(&packet->source, DENY_OUT, &packet->destination, packet->destination_port, &rule)) {
-		count(COUNT_REFUSED_POLICY_OUT);
-		tell(skb, packet, COUNT_REFUSED_POLICY_OUT, rule, LEAVING);
-		return reset(skb, packet, BACK_TO_THE_POD);
-	}
+	if (is_denied(&packet->source, DENY_OUT, &packet->destination, packet->destination_port, &rule))
+		return denied_at_source(skb, packet, rule);
 	if (has_listener(skb, packet, OUTBOUND_PORT))
 		return capture(skb, COUNT_REDIRECTED_OUT);
 	if (row->fail_out == FAIL_CLOSED)

@@ -6,6 +6,7 @@
 #include "include/packet.h"
 #include "include/policy.h"
 #include "include/reset.h"
+#include "include/resets.h"
 #include "include/sockets.h"
 #include "maps/config.h"
 #include "maps/pods.h"
@@ -112,6 +113,8 @@ TC_PROGRAM int pod_ingress(struct __sk_buff *skb)
 			       : PASS;
 	if (!row)
 		return packet.opening ? refuse(COUNT_REFUSED_UNKNOWN_DESTINATION) : PASS;
+	if (packet.reset)
+		note_reset(skb, &packet);
 	if (!row->flags && packet.opening)
 		admit_arriving(&packet);
 	if (!row->flags)

@@ -1,6 +1,8 @@
-/* On ingress of a pod's lo: hand what pod_egress looped to ztunnel. Traffic that the pod sends to itself is not ours. */
+/* On ingress of a pod's lo: hand what pod_egress looped to ztunnel. Traffic that the pod sends to itself is not ours, but
+ * for resets: among it is what ztunnel answers the application. */
 #include "include/dialect.h"
 #include "include/packet.h"
+#include "include/resets.h"
 #include "include/sockets.h"
 #include "maps/pods.h"
 
@@ -24,6 +26,15 @@ INLINE struct bpf_sock *chosen_listener(struct __sk_buff *skb, struct packet *pa
 	return socket ? socket : find_listener(skb, packet, OUTBOUND_PORT);
 }
 
+INLINE int not_looped(struct __sk_buff *skb)
+{
+	struct packet packet = {};
+
+	if (skb->len <= LONGEST_RESET && read_packet(skb, &packet) == PACKET_TCP && packet.reset)
+		note_reset(skb, &packet);
+	return PASS;
+}
+
 TC_PROGRAM int pod_lo(struct __sk_buff *skb)
 {
 	struct packet packet = {};
@@ -31,7 +42,7 @@ TC_PROGRAM int pod_lo(struct __sk_buff *skb)
 	int kind;
 
 	if (skb->mark != LOOP_MARK)
-		return PASS;
+		return not_looped(skb);
 	kind = read_packet(skb, &packet);
 	if (kind == PACKET_OTHER)
 		return PASS;

@@ -20,6 +20,7 @@ from ambient.agent.journal import OlderConnection
 from ambient.agent.locate import Locator
 from ambient.agent.older import count_proxied
 from ambient.datapath import pod_net, programs
+from ambient.datapath.cgroups import mount_point
 from ambient.datapath.holding import Holding
 from ambient.datapath.hooks import HOOKS
 from ambient.datapath.layout import PodRow
@@ -156,6 +157,16 @@ class NodeKernel:
         self._holding.restore()
         programs.detach_pod(self._bpffs, uid)
         self._holding.release(uid)
+
+    def attach_node(self) -> bool:
+        """Have the node's own programs in place; True when one was missing. Raises Unavailable without cgroup v2."""
+        root = mount_point()
+        if root is None:
+            raise Unavailable("sockets of the node", "cgroup v2", "is not mounted")
+        missing = programs.attach_node(self._bpffs, root)
+        if missing:
+            self._holding.take_node()
+        return missing
 
     def strangers(self, netns: podns.PodNetns) -> tuple[Stranger, ...]:
         """Programs of others on the pod's interface."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from ambient.agent.flow_totals import FlowTotals
 from ambient.datapath.layout import Counter
 from ambient.model.outcome import Denied, DryRun
 
@@ -22,7 +23,8 @@ _FAMILIES: Final = (
         "clear_text",
         "Packets with data that passed a pod in the clear without leave. Should be 0.",
     ),
-    ("EVENT_", "events_untold", "Events of single packets that were not told in full; no total lacks them."),
+    ("EVENT_", "events_untold", "Events of single packets and flows that were not told; no total lacks them."),
+    ("FLOW_", "flow_losses", "Times that the totals of flows lack something, by reason. Should be 0."),
     ("FORGED_", "forged", "Packets that carried a mark they had no right to; they were treated like any other."),
 )
 _CAPTURED: Final = ("captured", "New connections, name queries and probes that the datapath told apart, by kind.")
@@ -59,6 +61,7 @@ class Reading:
     judged: Mapping[Denied | DryRun, int]
     failures: int
     tally: Tally
+    flows: FlowTotals
 
 
 def datapath_series(counters: Mapping[Counter, int]) -> dict[str, dict[str, int]]:
@@ -133,6 +136,7 @@ def render(reading: Reading) -> str:
         ("ztunnel_connected", "Number of connections to ztunnel.", "gauge", reading.proxies),
     ):
         lines += [f"# HELP {name} {text}", f"# TYPE {name} {kind}", f"{name} {value}"]
+    lines += reading.flows.series()
     return "\n".join(lines) + "\n"
 
 

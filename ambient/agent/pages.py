@@ -12,6 +12,7 @@ from ambient.agent.converge import Convergence, State, Tracked
 from ambient.agent.custody import Custody
 from ambient.agent.discovery import Policies
 from ambient.agent.enrol import NotEnrolled, PodTarget
+from ambient.agent.flow_totals import FlowTotals
 from ambient.agent.http import Answer, Handler
 from ambient.agent.journal import Journal
 from ambient.agent.kernel import Kernel
@@ -44,6 +45,7 @@ class Pages:
         tally: Tally,
         kernel_policy: KernelPolicy,
         packets: Packets,
+        totals: FlowTotals,
         counters: Callable[[], Mapping[Reason, int]],
         readiness: Callable[[], str],
         out: Callable[[], Mapping[str, tuple[str, NotEnrolled]]],
@@ -59,6 +61,7 @@ class Pages:
         self._tally = tally
         self._kernel_policy = kernel_policy
         self._packets = packets
+        self._totals = totals
         self._counters = counters
         self._readiness = readiness
         self._out = out
@@ -139,6 +142,7 @@ class Pages:
             judged=self._kernel_policy.counts(),
             failures=self._convergence.failures,
             tally=self._tally,
+            flows=self._totals,
         )
         return Answer(render(reading), content_type="text/plain; version=0.0.4")
 

@@ -39,6 +39,7 @@ from ambient.agent.report import Report, find_problems
 from ambient.agent.sandboxes import Sandboxes
 from ambient.agent.settings import AgentSettings
 from ambient.agent.upkeep import Upkeep
+from ambient.agent.watch_flows import Flows
 from ambient.agent.watch_older import OlderConnections
 from ambient.agent.watch_packets import Packets
 from ambient.agent.ztunnels import Ztunnels
@@ -49,7 +50,6 @@ from ambient.kube.api.client import ApiClient
 from ambient.kube.records import Namespace, Pod, Records
 from ambient.kube.source import KUBERNETES, open_source
 from ambient.waking import woken
-from ambient.xds.channel import ServerSettings
 from ambient.zds.packet import Peer
 
 LOOK_S: Final = 1.0
@@ -157,6 +157,9 @@ class Agent:
             self._policies.workload_at,
             self._kernel_policy.denial,
         )
+        self._flows = Flows(
+            tables.tallies, self._kernel.attach_node, self._policies.workload_at, self._tally, self._threads
+        )
         self._pages = Pages(
             node=settings.node,
             kernel=self._kernel,
@@ -169,6 +172,7 @@ class Agent:
             tally=self._tally,
             kernel_policy=self._kernel_policy,
             packets=self._packets,
+            totals=self._flows.totals,
             counters=tables.counters.read,
             readiness=self._unready,
             out=self._not_enrolled,
@@ -201,10 +205,12 @@ class Agent:
                     tasks.create_task(cni.serve(self._starts, settings.cni_socket))
                 tasks.create_task(self._kernel_policy.run())
                 tasks.create_task(self._packets.follow())
+                if settings.flows:
+                    tasks.create_task(self._flows.follow())
                 if settings.custody_socket is not None:
                     tasks.create_task(custody_server.serve(self._custody, settings.custody_socket))
                 if settings.xds:
-                    tasks.create_task(self._policies.follow(_discovery(settings)))
+                    tasks.create_task(self._policies.follow(settings.discovery()))
         finally:
             pages.close()
             await self._convergence.close()
@@ -342,18 +348,6 @@ class Agent:
             for uid, reason in self._out.items()
             if uid in self._pods
         }
-
-
-def _discovery(settings: AgentSettings) -> ServerSettings:
-    if settings.xds_root is None:
-        raise Unavailable("discovery", settings.xds, "XDS_ROOT_CA names no root certificate")
-    return ServerSettings(
-        target=settings.xds,
-        root=settings.xds_root,
-        token=settings.token,
-        hostname=settings.xds_hostname,
-        cluster=settings.cluster,
-    )
 
 
 async def serve(settings: AgentSettings, *, checkpoint: object = None) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 
 from ambient.agent.locate import KUBERNETES
 from ambient.datapath.layout import Option
+from ambient.errors import Unavailable
 from ambient.model.address import Endpoint
 from ambient.settings import boolean, choice, duration, endpoint, integer, optional_path, path, setting, target, text
+from ambient.xds.channel import ServerSettings
 
 
 def _names(given: str) -> frozenset[str]:
@@ -42,7 +44,8 @@ class AgentSettings:
     CNI plugin asks; `cni_configuration` None: the plugin is not installed by the agent. `taint` "": none is removed.
     `daemonset`: an agent that is stopped after this one of its namespace was deleted takes everything off; "": never.
     `kernel_policy` False: ztunnel judges everything; `refuse_inbound`: what plain text that policy refuses hears;
-    `clear_text`: what becomes of data that passes a captured pod in the clear without leave.
+    `clear_text`: what becomes of data that passes a captured pod in the clear without leave. `flows` False: the kernel
+    neither counts nor tells of flows.
     `waypoints`: as the node's ztunnel has it.
     """
 
@@ -75,6 +78,7 @@ class AgentSettings:
     dns_capture: bool = setting("DNS_CAPTURE", boolean, "true")
     kernel_policy: bool = setting("AMBIENT_KERNEL_POLICY", boolean, "true")
     refuse_inbound: str = setting("AMBIENT_REFUSE_INBOUND", choice("reset", "silence"), "reset")
+    flows: bool = setting("AMBIENT_FLOWS", boolean, "true")
     waypoints: str = setting("AMBIENT_WAYPOINTS", choice("enforced", "istio"), "enforced")
     clear_text: str = setting("AMBIENT_CLEAR_TEXT", choice("count", "drop"), "count")
     drain_s: float = setting("AMBIENT_RELEASE_DRAIN", duration, "300s")
@@ -96,4 +100,17 @@ class AgentSettings:
         """The node's options as they are to be, from those that were found."""
         silent = Option.SILENT_IN if self.refuse_inbound == "silence" else Option(0)
         drop = Option.DROP_CLEAR if self.clear_text == "drop" else Option(0)
-        return found & ~(Option.SILENT_IN | Option.DROP_CLEAR) | silent | drop
+        flows = Option(0) if self.flows else Option.NO_FLOWS
+        return found & ~(Option.SILENT_IN | Option.DROP_CLEAR | Option.NO_FLOWS) | silent | drop | flows
+
+    def discovery(self) -> ServerSettings:
+        """Where policies come from. Raises Unavailable."""
+        if self.xds_root is None:
+            raise Unavailable("discovery", self.xds, "XDS_ROOT_CA names no root certificate")
+        return ServerSettings(
+            target=self.xds,
+            root=self.xds_root,
+            token=self.token,
+            hostname=self.xds_hostname,
+            cluster=self.cluster,
+        )

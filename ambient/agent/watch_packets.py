@@ -1,5 +1,5 @@
-"""Turns what the programs tell of single packets into flow records: who was refused in the kernel, by which policy, and
-who sent data in the clear.
+"""Turns what the programs tell of single packets and flows into flow records: who was refused in the kernel, by which
+policy, who sent data in the clear, and connections that ztunnel does not tell of.
 
 The ring is emptied once a second: events are thinned where they are made, so that no flood costs more than that. What
 was not told is a gap in the numbers of the records. May not count: totals are the kernel's own.
@@ -14,18 +14,22 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, Protocol
 
-from ambient.datapath.events import Told
+from ambient.agent.naming import WorkloadAt, names_of, record_of
+from ambient.datapath.events import Heard, Told
 from ambient.datapath.layout import Counter
 from ambient.flows.record import Event, Flow, to_json
 from ambient.flows.store import FlowStore
-from ambient.model.address import IpAddress
 from ambient.model.outcome import Denied
-from ambient.model.workload import Workload
 
 INTERVAL_S: Final = 1.0
-CAPACITY: Final = 4096
+CAPACITY: Final = 8192
 """So many records are kept."""
-_UNTOLD: Final = (Counter.EVENT_LOST, Counter.EVENT_THINNED)
+_UNTOLD: Final = (
+    Counter.EVENT_LOST,
+    Counter.EVENT_THINNED,
+    Counter.EVENT_FLOW_LOST,
+    Counter.EVENT_FLOW_THINNED,
+)
 _CLEAR: Final = frozenset({Counter.CLEAR_IN, Counter.CLEAR_OUT})
 _CLEAR_REASON: Final = "clear-text"
 _DETAIL: Final[Mapping[Counter, str]] = MappingProxyType(
@@ -44,7 +48,7 @@ log = logging.getLogger("ambient.agent.packets")
 class Ring(Protocol):
     """events.h, as `ambient.datapath.events` has it."""
 
-    def read(self) -> list[Told]: ...
+    def read(self) -> Heard: ...
 
 
 class Packets:
@@ -55,7 +59,7 @@ class Packets:
         node: str,
         ring: Ring,
         counters: Callable[[], Mapping[Counter, int]],
-        workload: Callable[[IpAddress], Workload | None],
+        workload: WorkloadAt,
         denial: Callable[[int], Denied | None],
         *,
         epoch: Callable[[], float] = lambda: time.time() - time.monotonic(),
@@ -80,13 +84,15 @@ class Packets:
     def look(self) -> None:
         """Take in what was told since the last time."""
         epoch = self._epoch()
-        told = self._ring.read()
-        self._store.add(self._flow(one, epoch) for one in told)
+        heard = self._ring.read()
+        flows = [self._flow(one, epoch) for one in heard.packets]
+        flows += [record_of(one, self._node, epoch, self._workload) for one in heard.flows]
+        self._store.add(sorted(flows, key=lambda flow: flow.time_unix))
         untold = self._now_untold()
         if untold > self._untold:
             self._store.lost(untold - self._untold)
         self._untold = untold
-        for one in told:
+        for one in heard.packets:
             if one.reason in _CLEAR and not self._alarmed:
                 self._alarmed = True
                 log.error("data in the clear without leave: %s -> %s (told once)", one.source, one.destination)
@@ -111,12 +117,7 @@ class Packets:
             direction="inbound" if one.arriving else "outbound",
             source=str(one.source),
             destination=str(one.destination),
-            source_pod="" if source is None else source.name,
-            source_namespace="" if source is None else source.namespace,
-            # Only of a pod of this node is the identity known by its namespace; an address proves nobody.
-            source_principal=str(source.identity) if source is not None and not one.arriving else "",
-            destination_pod="" if destination is None else destination.name,
-            destination_namespace="" if destination is None else destination.namespace,
+            **names_of(source, destination, arriving=one.arriving),
             flags="-" if clear else "DENY",
             reason=_CLEAR_REASON if clear else str(denial.reason) if denial is not None else one.reason.name.lower(),
             policy="" if denial is None else denial.policy,

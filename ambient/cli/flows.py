@@ -1,6 +1,7 @@
 """`ambient flows`: connections as ztunnels saw them open, close, be denied or fail; with --follow as it happens.
 
-As each node's agent tells it, there is besides what the kernel refused by itself, and data that it saw in the clear.
+As each node's agent tells it, there is besides what the kernel refused by itself, data that it saw in the clear, what
+does not go by ztunnel, and ztunnel's own connections to the network with their round trips.
 Every connection between two nodes of the mesh shows twice: outbound at its client's node, inbound at its server's.
 """
 
@@ -42,7 +43,9 @@ _CLOSED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
             *("bad-request", "illegal-port", "ip-mismatch", "no-director", "no-service-address"),
             *("pod-budget", "unknown-workload", "unresolved-name"),
             "clear-text",
+            *("aborted", "refused", "reset", "unanswered"),
         ),
+        "protocol": ("tcp", "udp", "icmp"),
     }
 )
 """Keys whose values ztunnel takes from a fixed set: any other value is a slip, and an empty table would hide it."""
@@ -58,7 +61,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         metavar="KEY=VALUE",
         help="only flows for which all of these hold; KEY!=VALUE negates, VALUE may be a comma list. Keys: namespace "
-        "pod from to event direction node principal service port reason policy flags security",
+        "pod from to event direction node principal service port reason policy flags security protocol",
     )
 
 

@@ -33,6 +33,7 @@ INFO_BY_FD: Final = 15
 PROG_BY_ID: Final = 13
 PROG_QUERY: Final = 16
 BTF_BY_ID: Final = 19
+MAP_LOOKUP_BATCH: Final = 24
 MAP_UPDATE_BATCH: Final = 26
 MAP_DELETE_BATCH: Final = 27
 LINK_CREATE: Final = 28
@@ -52,14 +53,19 @@ MAP_INFO_SIZE: Final = 88
 _MAP_TYPES_AT: Final = 64
 
 
-def call(command: int, attributes: bytes, what: str, where: str) -> int:
-    """bpf(2) itself. Raises OSError; `what` and `where` go into its text."""
+def run(command: int, attributes: bytes) -> tuple[int, bytes]:
+    """bpf(2) itself: what it gives, or the error's number below zero, and the attributes as the kernel left them."""
     libc = ctypes.CDLL(None, use_errno=True)
     block = ctypes.create_string_buffer(attributes, _ATTR_SIZE)
     result: int = libc.syscall(_SYSCALL[platform.machine()], command, block, _ATTR_SIZE)
+    return (result if result >= 0 else -ctypes.get_errno()), block.raw
+
+
+def call(command: int, attributes: bytes, what: str, where: str) -> int:
+    """What bpf(2) gives. Raises OSError; `what` and `where` go into its text."""
+    result, _ = run(command, attributes)
     if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), f"{what} {where}".strip())
+        raise OSError(-result, os.strerror(-result), f"{what} {where}".strip())
     return result
 
 
@@ -211,21 +217,27 @@ class Map:
             yield key
 
 
-def make_trie(like: Map, entries: int, items: Iterable[tuple[bytes, bytes]], name: str) -> int:
-    """A new trie (BPF_MAP_TYPE_LPM_TRIE) that holds `items`; gives its descriptor. Raises KernelError, also when there
-    are more than `entries`. `like`: one of the same types; Linux 6.1 puts no other into a map of maps."""
-    key_size, value_size = like.key_size, like.value_size
+def make_map(kind: int, like: Map, entries: int, name: str) -> int:
+    """A new map of that kind (enum bpf_map_type) without entries, which take memory as they come; gives its descriptor.
+    Raises KernelError. `like`: one of the same types; Linux 6.1 puts no other into a map of maps."""
     btf, *types = like.types
     try:
         with ExitStack() as stack:
             if btf:
                 btf = call(BTF_BY_ID, struct.pack("I", btf), "open BTF", name)
                 stack.callback(os.close, btf)
-            sizes = (_LPM_TRIE, key_size, value_size, entries, _NO_PREALLOC)
+            sizes = (kind, like.key_size, like.value_size, entries, _NO_PREALLOC)
             request = struct.pack("IIIIIII16sIIII", *sizes, 0, 0, name.encode()[:15], 0, btf, *types)
-            trie = call(MAP_CREATE, request, "create map", name)
+            return call(MAP_CREATE, request, "create map", name)
     except OSError as error:
         raise _refused(error, "the kernel makes no map", name) from error
+
+
+def make_trie(like: Map, entries: int, items: Iterable[tuple[bytes, bytes]], name: str) -> int:
+    """`make_map` of a trie (BPF_MAP_TYPE_LPM_TRIE) that holds `items`. Raises KernelError, also when there are more than
+    `entries`."""
+    key_size, value_size = like.key_size, like.value_size
+    trie = make_map(_LPM_TRIE, like, entries, name)
     libc = ctypes.CDLL(None, use_errno=True)
     key, value = ctypes.create_string_buffer(key_size), ctypes.create_string_buffer(value_size)
     attributes = struct.pack("IIQQQ", trie, 0, ctypes.addressof(key), ctypes.addressof(value), 0)
@@ -247,32 +259,28 @@ def run_once(program: int, packet: bytes, *, mark: int = 0) -> tuple[int, bytes]
     """
     frame, result = ctypes.create_string_buffer(packet, len(packet)), ctypes.create_string_buffer(len(packet) + 256)
     context = ctypes.create_string_buffer(struct.pack("III", 0, 0, mark), 192)
-    request = ctypes.create_string_buffer(
-        struct.pack(
-            "IIIIQQIIIIQQIII",
-            program,
-            0,
-            len(packet),
-            len(result),
-            ctypes.addressof(frame),
-            ctypes.addressof(result),
-            1,
-            0,
-            len(context),
-            0,
-            ctypes.addressof(context),
-            0,
-            0,
-            0,
-            0,
-        ),
-        _ATTR_SIZE,
+    request = struct.pack(
+        "IIIIQQIIIIQQIII",
+        program,
+        0,
+        len(packet),
+        len(result),
+        ctypes.addressof(frame),
+        ctypes.addressof(result),
+        1,
+        0,
+        len(context),
+        0,
+        ctypes.addressof(context),
+        0,
+        0,
+        0,
+        0,
     )
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syscall(_SYSCALL[platform.machine()], PROG_TEST_RUN, request, _ATTR_SIZE) < 0:
-        code = ctypes.get_errno()
-        raise _refused(OSError(code, os.strerror(code)), "cannot run a program on a frame", f"{len(packet)} bytes")
-    _, verdict, _, size = struct.unpack_from("IiII", request)
+    code, answer = run(PROG_TEST_RUN, request)
+    if code < 0:
+        raise _refused(OSError(-code, os.strerror(-code)), "cannot run a program on a frame", f"{len(packet)} bytes")
+    _, verdict, _, size = struct.unpack_from("IiII", answer)
     return int(verdict), result.raw[:size]
 
 
@@ -347,11 +355,10 @@ def attached_programs(ifindex: int, attach_type: int) -> list[int]:
     run. [] where this kernel cannot tell (before 6.6)."""
     ids = ctypes.create_string_buffer(4 * _MOST_PROGRAMS)
     request = struct.pack("IIIIQI", ifindex, attach_type, 0, 0, ctypes.addressof(ids), _MOST_PROGRAMS)
-    block = ctypes.create_string_buffer(request, _ATTR_SIZE)
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.syscall(_SYSCALL[platform.machine()], PROG_QUERY, block, _ATTR_SIZE) < 0:
+    result, answer = run(PROG_QUERY, request)
+    if result < 0:
         return []
-    (count,) = struct.unpack_from("I", block, 24)
+    (count,) = struct.unpack_from("I", answer, 24)
     return list(struct.unpack_from(f"{count}I", ids))
 
 

@@ -24,6 +24,7 @@ from ambient.datapath.maps import MAPS
 
 PROGRAMS: Final = "programs"
 PODS: Final = "pods"
+NODE: Final = "node"
 NEXT: Final = "next"
 SCHEMA: Final = "schema"
 _MOVING: Final = "moving"
@@ -104,9 +105,9 @@ def finish(bpffs: Path, checkpoint: Checkpoint = no_checkpoint) -> None:
 
 
 def switch_links(bpffs: Path, programs: Path) -> None:
-    """Every link of every pod runs the program of its name from `programs`, each exchanged atomically; one whose
-    program this version does not have goes."""
-    for pin in sorted((bpffs / PODS).glob("*/*")):
+    """Every link of every pod and of the node runs the program of its name from `programs`, each exchanged atomically;
+    one whose program this version does not have goes."""
+    for pin in sorted((*(bpffs / PODS).glob("*/*"), *(bpffs / NODE).glob("*"))):
         target = programs / pin.name
         if not target.exists():
             bpfsys.detach_link(pin)

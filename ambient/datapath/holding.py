@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ambient.datapath import bpfsys
-from ambient.datapath.exchange import PODS, PROGRAMS
+from ambient.datapath.exchange import NODE, PODS, PROGRAMS
 from ambient.datapath.maps import MAPS
 
 
@@ -25,6 +25,7 @@ class Holding:
         self._hold((bpffs / MAPS).glob("*"))
         self._hold((bpffs / PROGRAMS).glob("*/*"))
         self._hold((bpffs / PODS).glob("*/*"))
+        self._hold((bpffs / NODE).glob("*"))
 
     def __len__(self) -> int:
         return len(self._held)
@@ -33,6 +34,13 @@ class Holding:
         """Hold the pod's links as they are pinned now; those that were held before are let go."""
         self.release(uid)
         self._hold((self._bpffs / PODS / uid).glob("*"))
+
+    def take_node(self) -> None:
+        """Hold the node's links as they are pinned now."""
+        folder = self._bpffs / NODE
+        for path in [path for path in self._held if path.parent == folder]:
+            os.close(self._held.pop(path))
+        self._hold(folder.glob("*"))
 
     def release(self, uid: str) -> None:
         """Let go of the pod's links: their pins alone decide now."""

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Literal
 
-Side = Literal["netns", "lo", "pod", "host"]
+Side = Literal["netns", "lo", "pod", "host", "node"]
 
 
 class Attach(IntEnum):
     """enum bpf_attach_type, as far as we use it."""
 
+    SOCK_OPS = 3
     SK_LOOKUP = 36
     TCX_INGRESS = 46
     TCX_EGRESS = 47
@@ -19,7 +20,8 @@ class Attach(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Hook:
-    """`side`: the pod's namespace itself, its lo, its interface, or the host's end of its veth."""
+    """`side`: the pod's namespace itself, its lo, its interface, the host's end of its veth, or the node's control
+    groups."""
 
     program: str
     side: Side
@@ -35,3 +37,5 @@ HOOKS: Final = (
     Hook("host_ingress", "host", Attach.TCX_INGRESS),
 )
 """In the order of attaching: a program is there before the one that relies on it."""
+NODE_HOOKS: Final = (Hook("socket_flows", "node", Attach.SOCK_OPS),)
+"""Once per node."""

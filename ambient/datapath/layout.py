@@ -48,6 +48,7 @@ class Option(IntFlag):
     MARK_ALONE = 1
     SILENT_IN = 2
     DROP_CLEAR = 4
+    NO_FLOWS = 8
 
 
 class Side(IntEnum):
@@ -57,6 +58,27 @@ class Side(IntEnum):
     IN = 1
     SHADOW_OUT = 2
     SHADOW_IN = 3
+
+
+class Path(IntEnum):
+    """enum flow_path: between whom a connection is."""
+
+    DIRECT = 0
+    CAPTURED = 1
+    TUNNEL = 2
+    PASSTHROUGH = 3
+
+
+class End(IntEnum):
+    """enum flow_end."""
+
+    NONE = 0
+    ORDERLY = 1
+    RESET = 2
+    ABORTED = 3
+    REFUSED = 4
+    UNANSWERED = 5
+    DENIED = 6
 
 
 class Counter(IntEnum):
@@ -94,6 +116,9 @@ class Counter(IntEnum):
     CLEAR_IN = 29
     EVENT_LOST = 30
     EVENT_THINNED = 31
+    EVENT_FLOW_LOST = 32
+    EVENT_FLOW_THINNED = 33
+    FLOW_UNCOUNTED = 34
 
 
 class address(ctypes.Structure):
@@ -154,6 +179,60 @@ class pace(ctypes.Structure):
     _fields_ = (("since", ctypes.c_uint64), ("told", ctypes.c_uint64), ("last", event))
 
 
+class flow_event(ctypes.Structure):
+    _fields_ = (
+        ("time", ctypes.c_uint64),
+        ("source", address),
+        ("destination", address),
+        ("source_port", ctypes.c_uint16),
+        ("destination_port", ctypes.c_uint16),
+        ("protocol", ctypes.c_uint8),
+        ("arriving", ctypes.c_uint8),
+        ("unused", ctypes.c_uint16),
+        ("path", ctypes.c_uint32),
+        ("end", ctypes.c_uint32),
+        ("opened", ctypes.c_uint64),
+        ("bytes_sent", ctypes.c_uint64),
+        ("bytes_received", ctypes.c_uint64),
+        ("packets_sent", ctypes.c_uint32),
+        ("packets_received", ctypes.c_uint32),
+        ("retransmitted", ctypes.c_uint32),
+        ("rtt", ctypes.c_uint32),
+    )
+
+
+class flow_pace(ctypes.Structure):
+    _fields_ = (("since", ctypes.c_uint64), ("told", ctypes.c_uint64), ("last", flow_event))
+
+
+class tally_key(ctypes.Structure):
+    _fields_ = (
+        ("source", address),
+        ("destination", address),
+        ("port", ctypes.c_uint16),
+        ("protocol", ctypes.c_uint8),
+        ("arriving", ctypes.c_uint8),
+        ("path", ctypes.c_uint32),
+        ("end", ctypes.c_uint32),
+    )
+
+
+class tally(ctypes.Structure):
+    _fields_ = tuple(
+        (name, ctypes.c_uint64)
+        for name in (
+            "flows",
+            "bytes_sent",
+            "bytes_received",
+            "packets_sent",
+            "packets_received",
+            "retransmitted",
+            "rtt",
+            "rtts",
+        )
+    )
+
+
 MIRRORS: Final[tuple[type[ctypes.Structure], ...]] = (
     address,
     pod_row,
@@ -163,6 +242,10 @@ MIRRORS: Final[tuple[type[ctypes.Structure], ...]] = (
     deny_row,
     event,
     pace,
+    flow_event,
+    flow_pace,
+    tally_key,
+    tally,
 )
 
 DENY_KEY_SIZE: Final = ctypes.sizeof(deny_key)
@@ -176,6 +259,8 @@ ENUMERATIONS: Final[Mapping[str, tuple[str, type[IntEnum] | type[IntFlag]]]] = M
         "config_option": ("OPTION_", Option),
         "deny_side": ("DENY_", Side),
         "deny_bit": ("DENY_BIT_", Bits),
+        "flow_path": ("FLOW_", Path),
+        "flow_end": ("END_", End),
     }
 )
 """C enumeration -> (prefix of its names in C, mirror)."""

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from ambient.datapath import bpfsys, sources
-from ambient.datapath.hooks import HOOKS, Attach
+from ambient.datapath.hooks import HOOKS, NODE_HOOKS, Attach
 
 _SCHED_CLS: Final = 3
+_SOCK_OPS: Final = 13
 _SK_LOOKUP: Final = 30
 
 
@@ -39,9 +40,11 @@ def main(job: str) -> int:
         _repair(importlib.import_module("bcc.libbcc").lib)
         flags = ["-Wno-everything", "-DAMBIENT_BCC", f'-DAMBIENT_PINS="{where["maps"]}"']
         module = bcc.BPF(text=sources.flatten(where["sources"] / sources.MAIN), cflags=flags)
-        for hook in HOOKS:
+        for hook in (*HOOKS, *NODE_HOOKS):
             if hook.attach is Attach.SK_LOOKUP:
                 program = module.load_func(hook.program, _SK_LOOKUP, attach_type=hook.attach)
+            elif hook.attach is Attach.SOCK_OPS:
+                program = module.load_func(hook.program, _SOCK_OPS, attach_type=hook.attach)
             else:
                 program = module.load_func(hook.program, _SCHED_CLS)
             bpfsys.pin(program.fd, where["programs"] / hook.program)

@@ -24,6 +24,7 @@ from ambient.datapath.layout import Option as Option
 from ambient.datapath.layout import PodRow as PodRow
 from ambient.datapath.layout import Role as Role
 from ambient.datapath.layout import Side as Side
+from ambient.datapath.tallies import Tallies as Tallies
 from ambient.errors import Unavailable
 from ambient.model.address import Endpoint, IpAddress
 
@@ -138,7 +139,7 @@ class Counters:
 class Maps:
     """All maps of one node. Use as a context manager or call `close`."""
 
-    __slots__ = ("_open", "clear", "config", "counters", "deny", "events", "owners", "pods", "shadow")
+    __slots__ = ("_open", "clear", "config", "counters", "deny", "events", "owners", "pods", "shadow", "tallies")
 
     def __init__(self, bpffs: Path) -> None:
         """Raises Unavailable when nothing is loaded there, KernelError when what is there has another layout."""
@@ -161,6 +162,7 @@ class Maps:
             self.deny = DenyTables(open_map("deny", ctypes.sizeof(layout.deny_table), 4), shape)
             self.shadow = Shadow(open_map("shadow", 4, 8 * cpus), cpus)
             self.clear = Clear(open_map("clear", ctypes.sizeof(layout.flow), 8))
+            self.tallies = Tallies(open_map("tallies", 4, 4))
             self.events = Events(bpffs / MAPS / "events")
             stack.callback(self.events.close)
             self._open = stack.pop_all()

@@ -1,7 +1,8 @@
 """Loading, upgrading, attaching and removing the programs of one node.
 
 Below the node's bpffs directory: `maps/<name>`, `programs/<version>/<program>` (one version at a time),
-`pods/<uid>/<program>` (the TCX links of a pod). How one version follows another: `exchange`.
+`pods/<uid>/<program>` (the TCX links of a pod), `node/<program>` (links of the node itself). How one version follows
+another: `exchange`.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from typing import Final, Literal
 from ambient.datapath import bpfinfo, bpfsys, btf, cgroups, sources
 from ambient.datapath.bpffs import ensure_bpffs
 from ambient.datapath.exchange import (
+    NODE,
     PODS,
     PROGRAMS,
     Checkpoint,
@@ -36,7 +38,7 @@ from ambient.datapath.exchange import (
     stage,
     switch_links,
 )
-from ambient.datapath.hooks import HOOKS, Attach, Hook, Side
+from ambient.datapath.hooks import HOOKS, NODE_HOOKS, Attach, Hook, Side
 from ambient.datapath.maps import MAPS, Maps, Option
 from ambient.errors import InvalidInput, KernelError, Unavailable
 from ambient.netns import entered
@@ -252,6 +254,40 @@ def attach_host(bpffs: Path, netns_fd: int, pod_uid: str, ifname: str) -> tuple[
     return _attach(bpffs, netns_fd, pod_uid, {"host": ifname})
 
 
+def attach_node(bpffs: Path, cgroup: Path) -> bool:
+    """Attach the programs that every socket of the node passes, on its root control group, and pin their links. False:
+    all were there, with our programs. Raises Unavailable or KernelError."""
+    programs = _current(bpffs)
+    (bpffs / NODE).mkdir(exist_ok=True)
+    missing = False
+    for hook in NODE_HOOKS:
+        pin, program = bpffs / NODE / hook.program, programs / hook.program
+        if _is_on(pin, cgroup.stat().st_ino & 0xFFFFFFFF) and bpfsys.link_program(pin) == bpfsys.program_id(program):
+            continue
+        missing = True
+        if pin.exists():
+            put_program(pin, program)
+            continue
+        group = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            with bpfsys.opened(program) as descriptor:
+                link = bpfsys.create_link(descriptor, group, hook.attach, str(cgroup), before_all=False)
+        finally:
+            os.close(group)
+        try:
+            bpfsys.pin(link, pin)
+        finally:
+            os.close(link)
+    return missing
+
+
+def detach_node(bpffs: Path) -> None:
+    """Take them off; fine when there are none."""
+    for pin in (bpffs / NODE).glob("*"):
+        bpfsys.detach_link(pin)
+        pin.unlink()
+
+
 def attached(bpffs: Path) -> dict[str, tuple[Attachment, ...]]:
     """What is attached, by pod uid; dead links are listed with target 0."""
     found: dict[str, list[Attachment]] = {}
@@ -284,6 +320,7 @@ def unload(bpffs: Path) -> None:
     """Remove every link, program and map below `bpffs` and the directory itself; nothing happens when it is gone."""
     for pod in attached(bpffs):
         detach_pod(bpffs, pod)
+    detach_node(bpffs)
     shutil.rmtree(bpffs, ignore_errors=False, onerror=_missing_is_fine)
 
 

@@ -49,7 +49,9 @@ def _name(namespace: str, pod: str, endpoint: str) -> str:
 
 def _why(flow: Flow) -> str:
     words = [flow.flags] if flow.flags not in ("", "-") else []
-    words += [word for word in (flow.reason, flow.policy, flow.detail) if word]
+    words += [word for word in (flow.protocol, flow.reason, flow.policy, flow.detail) if word]
+    words += [f"rtt={flow.rtt_us / 1000:.3g}ms"] if flow.rtt_us else []
+    words += [f"retransmits={flow.retransmits}"] if flow.retransmits else []
     return " ".join(words)
 
 

@@ -3,7 +3,7 @@
 Terms are ANDed: `key=value`, `key!=value`. Values of one key may be a comma list (any of them). Keys:
 namespace (either side), pod (either side, "ns/name" or a name), from, to ("ns/name", a namespace with "ns/", an
 address or "ip:port"), event, direction, node, principal (either side, with or without spiffe://), service, port (of the
-destination), reason, policy, flags, security.
+destination), reason, policy, flags, security, protocol (tcp, udp, icmp, ...).
 """
 
 from __future__ import annotations
@@ -53,6 +53,7 @@ _VALUES: Final[Mapping[str, Callable[[Flow], frozenset[str]]]] = MappingProxyTyp
         "policy": lambda f: frozenset({f.policy, f.policy.rpartition("/")[2]}),
         "flags": lambda f: frozenset({f.flags}),
         "security": lambda f: frozenset({f.security}),
+        "protocol": lambda f: frozenset({f.protocol or "tcp"}),
     }
 )
 

@@ -1,4 +1,4 @@
-"""A flow: one thing that happened to one connection, as ztunnel reports it; and its JSON form.
+"""A flow: one thing that happened to one connection, as ztunnel or the kernel reports it; and its JSON form.
 
 Pure values. The JSON keys are the field names; unknown keys are ignored, so that an older reader understands a newer
 ztunnel.
@@ -28,7 +28,8 @@ class Flow:
     """Times in seconds since the epoch, sizes in bytes; source and destination are "ip:port" as the client saw them.
 
     `sequence` is given by the store that holds it (0: not stored). `flags` are Istio's response flags ("-" = none).
-    `traceparent` is the W3C trace context that went with its CONNECT.
+    `traceparent` is the W3C trace context that went with its CONNECT. Of what the kernel tells besides: `protocol` ("":
+    TCP), packets, `retransmits` (segments that the pod's end sent again) and `rtt_us` (smoothed; 0: not known).
     """
 
     event: Event
@@ -54,6 +55,11 @@ class Flow:
     duration_ms: int = 0
     sequence: int = 0
     traceparent: str = ""
+    protocol: str = ""
+    packets_sent: int = 0
+    packets_received: int = 0
+    retransmits: int = 0
+    rtt_us: int = 0
 
 
 _TYPES: Final[Mapping[str, type]] = MappingProxyType(

@@ -2,8 +2,8 @@
  * already inlined and rewrites `map.lookup(&key)`; plain clang includes these files as they are and builds an object
  * for libbpf. Programs and packet code are the same for both; only the map headers hold two spellings.
  *
- * bcc's functions become programs when they are not static; clang's when they carry TC_PROGRAM or
- * LOOKUP_PROGRAM. */
+ * bcc's functions become programs when they are not static; clang's when they carry TC_PROGRAM, LOOKUP_PROGRAM or
+ * SOCKET_PROGRAM. */
 #ifndef AMBIENT_DIALECT_H
 #define AMBIENT_DIALECT_H
 
@@ -16,6 +16,7 @@
 #include <uapi/linux/pkt_cls.h>
 #define TC_PROGRAM
 #define LOOKUP_PROGRAM
+#define SOCKET_PROGRAM
 #define MAP_PIN(name) AMBIENT_PINS "/" name
 #else
 #include <linux/types.h>
@@ -29,6 +30,7 @@
 #include <bpf/bpf_helpers.h>
 #define TC_PROGRAM SEC("tc")
 #define LOOKUP_PROGRAM SEC("sk_lookup")
+#define SOCKET_PROGRAM SEC("sockops")
 char LICENSE[] SEC("license") = "GPL";
 #endif
 

@@ -11,6 +11,7 @@ enum config_option {
 	OPTION_MARK_ALONE = 1, /* no cgroup v2 here: a mark is believed, and probes are known by being local to the node */
 	OPTION_SILENT_IN = 2,  /* what policy refuses from the network gets no answer */
 	OPTION_DROP_CLEAR = 4, /* data in the clear without leave is dropped, not only counted */
+	OPTION_NO_FLOWS = 8,   /* new flows are neither tallied nor told */
 };
 
 #ifdef AMBIENT_BCC

@@ -45,6 +45,9 @@ enum counter {
 	COUNT_CLEAR_IN,     /* such data came to it; should be 0 */
 	COUNT_EVENT_LOST,    /* nobody read: the ring was full */
 	COUNT_EVENT_THINNED, /* more than a CPU may tell in a second */
+	COUNT_EVENT_FLOW_LOST, /* the same of single flows */
+	COUNT_EVENT_FLOW_THINNED,
+	COUNT_FLOW_UNCOUNTED, /* no place on the sheet of tallies: missing in the totals; should be 0 */
 	COUNTERS_USED,
 };
 

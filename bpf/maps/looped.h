@@ -1,6 +1,6 @@
 /* looped: which sockets of the pod's processes talk to ztunnel instead of the network. What such a socket sends never
  * leaves the pod, not even when ztunnel's end is gone: it would be plain text on the wire.
- * Writer and reader: pod_egress.
+ * Writer: pod_egress. Readers: pod_egress, socket_flows.
  * Entries: live in the socket and die with it.
  * Full:    cannot be; without memory for an entry the socket table alone decides. */
 #ifndef AMBIENT_MAPS_LOOPED_H
@@ -31,17 +31,20 @@ INLINE struct bpf_sock *sending_stream(struct __sk_buff *skb)
 	return socket && socket->type == SOCKET_TYPE_STREAM ? socket : 0;
 }
 
-INLINE int is_looped(struct __sk_buff *skb)
+INLINE int is_looped_socket(struct bpf_sock *socket)
 {
-	struct bpf_sock *socket = sending_stream(skb);
-
-	if (!socket)
-		return 0;
 #ifdef AMBIENT_BCC
 	return !!looped.sk_storage_get(socket, 0, 0);
 #else
 	return !!bpf_sk_storage_get(&looped, socket, 0, 0);
 #endif
+}
+
+INLINE int is_looped(struct __sk_buff *skb)
+{
+	struct bpf_sock *socket = sending_stream(skb);
+
+	return socket && is_looped_socket(socket);
 }
 
 INLINE void remember_looped(struct __sk_buff *skb)

@@ -83,7 +83,7 @@ def test_what_is_older_than_the_enrolment_raises_it_unless_the_agent_admits_it(
     assert after[0] > before[0]
     assert after[1] > before[1]
     ends = endpoint(client.getsockname()), endpoint(client.getpeername())
-    told = bench.maps.events.read()
+    told = bench.maps.events.read().packets
     assert {one.reason for one in told} == {Counter.CLEAR_OUT, Counter.CLEAR_IN}
     assert {frozenset((one.source, one.destination)) for one in told} == {frozenset(ends)}
     bench.maps.clear.admit(*ends if outbound else reversed(ends))
@@ -143,6 +143,6 @@ def test_a_flood_of_events_is_thinned_and_counted_and_the_totals_stay_whole(benc
     for _ in range(1500):
         assert echoed(client, b"again")
     untold = bench.count(Counter.EVENT_THINNED) + bench.count(Counter.EVENT_LOST) - before[0]
-    told = len(bench.maps.events.read())
+    told = len(bench.maps.events.read().packets)
     assert untold > 0
     assert told + untold == sum(alarms(bench)) - before[1]

@@ -95,7 +95,8 @@ def test_what_was_refused_is_told_with_policy_and_pods(lab: AgentLab, app: App) 
 
     def told(direction: str) -> dict[str, str]:
         flows = [json.loads(line) for line in lab.http("GET", "/flows")[1].splitlines()]
-        return next((flow for flow in flows if flow["direction"] == direction), {})
+        denied = (flow for flow in flows if flow["event"] == "denied")
+        return next((flow for flow in denied if flow["direction"] == direction), {})
 
     out, arriving = (eventually(lambda way=way: told(way), way) for way in ("outbound", "inbound"))  # type: ignore[misc]
     assert (out["policy"], out["reason"], out["event"]) == ("shop/no", "denied-by", "denied")
@@ -119,3 +120,23 @@ def test_older_connections_and_new_ones_raise_no_alarm(lab: AgentLab, app: App) 
         client.close()
     counted_clear = json.loads(lab.http("GET", "/pods")[1])["counters"]["clear_text"]
     assert counted_clear == {"out": 0, "in": 0}
+
+
+def test_what_goes_on_the_network_outside_of_tunnels_is_told_and_counted(lab: AgentLab) -> None:
+    server = App(lab.world, lab.world.outside, 4)
+    try:
+        client = lab.connect(lab.world.pod, lab.world.outside, server.address.port)
+        assert client.recv(100)
+        client.close()
+
+        def told() -> list[dict[str, object]]:
+            flows = [json.loads(line) for line in lab.http("GET", "/flows")[1].splitlines()]
+            return [flow for flow in flows if flow["destination"] == str(server.address) and flow["event"] == "closed"]
+
+        (flow, *_) = eventually(told, "a flow")
+        assert flow["source_pod"] == "pod"
+        assert flow["source_principal"] == "spiffe://cluster.local/ns/shop/sa/seller"
+        wanted = 'ambient_flows_total{source="shop/seller",destination="unknown",protocol="tcp",direction="outbound"'
+        eventually(lambda: wanted in lab.http("GET", "/metrics")[1], "the totals")
+    finally:
+        server.close()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 
 from ambient.datapath.deny import DenyRow, Table
-from ambient.datapath.events import Told
+from ambient.datapath.events import Heard, Told, ToldFlow
 from ambient.datapath.layout import Counter, Side
 from ambient.errors import KernelError
 from ambient.model.address import Endpoint, IpAddress
@@ -57,10 +57,11 @@ class FakeTables:
 @dataclass
 class FakeRing:
     waiting: list[Told] = field(default_factory=list)
+    flows: list[ToldFlow] = field(default_factory=list)
 
-    def read(self) -> list[Told]:
-        found, self.waiting = self.waiting, []
-        return found
+    def read(self) -> Heard:
+        heard, self.waiting, self.flows = Heard(self.waiting, self.flows), [], []
+        return heard
 
 
 def told(time_s: float, reason: Counter = Counter.REFUSED_POLICY_IN, rule: int = 0, *, arriving: bool = True) -> Told:

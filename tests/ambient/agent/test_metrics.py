@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from ambient.agent.flow_totals import FlowTotals
 from ambient.agent.metrics import Reading, Tally, datapath_series, render
 from ambient.datapath.layout import Counter
 from ambient.model.outcome import Denied, DryRun, Effect, Reason
@@ -23,6 +24,7 @@ def reading(tally: Tally | None = None) -> Reading:
         judged={DryRun("shop/later", Effect.WOULD_DENY): 8, Denied(Reason.DENIED_BY, "shop/no"): 9},
         failures=5,
         tally=tally or Tally(),
+        flows=FlowTotals(),
     )
 
 

@@ -14,6 +14,7 @@ from ambient.agent.converge import Convergence
 from ambient.agent.custody import Custody
 from ambient.agent.discovery import Policies
 from ambient.agent.enrol import Enrol, NotEnrolled
+from ambient.agent.flow_totals import FlowTotals
 from ambient.agent.http import Answer
 from ambient.agent.kernel_policy import KernelPolicy
 from ambient.agent.kernel_policy import Pods as KernelPods
@@ -52,6 +53,7 @@ class Bench:
             tally=Tally(),
             kernel_policy=rows,
             packets=packets,
+            totals=FlowTotals(),
             counters=lambda: {Counter.PROBE: 7},
             readiness=lambda: self.why,
             out=lambda: {"u9": ("shop/job", NotEnrolled.TERMINAL)},

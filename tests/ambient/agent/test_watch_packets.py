@@ -17,6 +17,7 @@ from ambient.model.address import IpAddress
 from ambient.model.outcome import Denied, Reason
 from ambient.model.workload import Workload
 from tests.support.deny_tables import FakeRing, told
+from tests.support.told_flows import flow
 
 WEB = Workload(uid="web", name="web", namespace="shop", service_account="seller")
 RULES = {1: Denied(Reason.DENIED_BY, "shop/no")}
@@ -91,6 +92,13 @@ def test_what_was_not_told_is_a_gap_in_the_numbers() -> None:
     scene.packets.look()
     scene.ring.waiting.append(told(2.0))
     assert [flow["sequence"] for flow in scene.shown()] == [1, 9]
+
+
+def test_flows_are_told_beside_packets_in_the_order_of_time() -> None:
+    scene = Scene()
+    scene.ring.waiting.append(told(6.0))
+    scene.ring.flows.append(flow())
+    assert [(one["event"], one["sequence"]) for one in scene.shown()] == [("closed", 1), ("denied", 2)]
 
 
 def test_only_the_last_are_shown_if_so_asked() -> None:

@@ -6,8 +6,8 @@ import struct
 from ipaddress import ip_address
 
 from ambient.datapath import layout
-from ambient.datapath.events import Told, parse
-from ambient.datapath.layout import Counter
+from ambient.datapath.events import Heard, Told, ToldFlow, parse
+from ambient.datapath.layout import Counter, End, Path
 from ambient.model.address import Endpoint
 
 BUSY, DISCARDED = 1 << 31, 1 << 30
@@ -51,19 +51,72 @@ def test_an_event_is_read_with_all_it_says() -> None:
         size=99,
         arriving=True,
     )
-    assert parse(data, 0, end) == ([told], end)
+    assert parse(data, 0, end) == (Heard([told]), end)
+
+
+def test_flows_are_told_from_packets_and_keep_what_they_say() -> None:
+    raw = layout.flow_event(
+        time=7 * 10**9,
+        source=layout.address.from_buffer_copy(layout.pack_address(ip_address("10.0.0.1"))),
+        destination=layout.address.from_buffer_copy(layout.pack_address(ip_address("10.0.0.2"))),
+        source_port=0x0100,
+        destination_port=0x5000,
+        protocol=6,
+        arriving=1,
+        path=Path.TUNNEL,
+        end=End.RESET,
+        opened=2 * 10**9,
+        bytes_sent=2**40,
+        bytes_received=3,
+        packets_sent=4,
+        packets_received=5,
+        retransmitted=6,
+        rtt=7,
+    )
+    data, end = ring(packed(1), struct.pack("=II", len(bytes(raw)), 0) + bytes(raw))
+    found, _ = parse(data, 0, end)
+    assert len(found.packets) == 1
+    assert found.flows == [
+        ToldFlow(
+            7.0,
+            Endpoint(ip_address("10.0.0.1"), 1),
+            Endpoint(ip_address("10.0.0.2"), 80),
+            6,
+            arriving=True,
+            path=Path.TUNNEL,
+            end=End.RESET,
+            opened_s=2.0,
+            bytes_sent=2**40,
+            bytes_received=3,
+            packets_sent=4,
+            packets_received=5,
+            retransmitted=6,
+            rtt_us=7,
+        )
+    ]
+
+
+def test_a_barrier_is_between_what_says_that_an_event_is_there_and_the_event() -> None:
+    data, end = ring(packed(1), packed(2))
+    memory = bytearray(data)
+
+    def barrier() -> None:
+        memory[:] = ring(packed(3), packed(4))[0]
+
+    found, _ = parse(memoryview(memory), 0, end, barrier)
+    assert [one.time_s for one in found.packets] == [3.0, 4.0]
 
 
 def test_order_discarded_ones_and_the_end_of_the_ring() -> None:
     start = RING * 3 - 64
     data, end = ring(packed(1), packed(2, DISCARDED), at=start)
     found, at = parse(data, start, end)
-    assert [one.time_s for one in found] == [1.0]
+    assert [one.time_s for one in found.packets] == [1.0]
     assert at == end
 
 
 def test_reading_stops_before_what_is_still_being_written() -> None:
     data, end = ring(packed(1), packed(2, BUSY))
     found, at = parse(data, 0, end)
-    assert [one.time_s for one in found] == [1.0]
-    assert parse(data, at, end) == ([], at)
+    assert [one.time_s for one in found.packets] == [1.0]
+    assert parse(data, at, end) == (Heard(), at)

@@ -1,0 +1,139 @@
+"""tallies.h: what the flows of the node's pods come to, taken from the kernel a sheet at a time.
+
+`take` leaves a clean sheet in the place of the written one. The kernel waits in that call for every program that may
+still be writing the old sheet, so that what is read then is whole: nothing is lost between two sheets, nothing told
+twice.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import socket
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+from ambient.datapath import bpfinfo, bpfsys, layout
+from ambient.datapath.bpfinfo import Kind
+from ambient.datapath.layout import End, Path
+from ambient.errors import KernelError
+from ambient.model.address import IpAddress
+
+MOST_LINES: Final = 16_384
+"""Of one sheet; a line takes about 170 bytes, when it is there."""
+KEY_SIZE: Final = ctypes.sizeof(layout.tally_key)
+LINE_SIZE: Final = ctypes.sizeof(layout.tally)
+_KEY: Final = struct.Struct("=16s16sHBBII")
+_LINE: Final = struct.Struct("=8Q")
+_BATCH: Final = 4096
+_FIRST: Final = struct.pack("=I", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a sheet: flows from `source` to `destination` and its `port` (0: the protocol has none).
+
+    `flows`: that began (`end` NONE) or ended so; bytes without headers where the kernel knows them, from the source's
+    point of view, as the packets; `retransmitted` segments of the pod's end; `rtt_us`: the sum of `rtts` smoothed ones.
+    """
+
+    source: IpAddress
+    destination: IpAddress
+    port: int
+    protocol: int
+    arriving: bool
+    path: Path
+    end: End
+    flows: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    packets_sent: int = 0
+    packets_received: int = 0
+    retransmitted: int = 0
+    rtt_us: int = 0
+    rtts: int = 0
+
+
+class Tallies:
+    """The sheet that is written now. `most` lines are on one."""
+
+    __slots__ = ("_most", "_slot")
+
+    def __init__(self, slot: bpfsys.Map, most: int = MOST_LINES) -> None:
+        self._slot = slot
+        self._most = most
+
+    def take(self) -> list[Line]:
+        """What was written since the last time, by whomever that was. Takes some ten milliseconds. Raises KernelError;
+        what was written goes on growing then, unless the sheet itself cannot be read."""
+        there = self._slot.get(_FIRST)
+        if there is None:
+            self._lay_clean()
+            return []
+        with bpfinfo.opened_map(*struct.unpack("=I", there)) as written:
+            self._lay_clean()
+            return [_line(key, value) for key, value in _read(written)]
+
+    def _lay_clean(self) -> None:
+        clean = _clean_sheet(self._most)
+        try:
+            self._slot.put(_FIRST, struct.pack("=I", clean))
+        finally:
+            os.close(clean)
+
+
+def _clean_sheet(most: int) -> int:
+    """Its lines take memory as they come."""
+    request = struct.pack("IIIIIII16s", Kind.HASH, KEY_SIZE, LINE_SIZE, most, bpfsys.NO_PREALLOC, 0, 0, b"tallies_sheet")
+    try:
+        return bpfsys.call(bpfsys.MAP_CREATE, request, "create map", "tallies_sheet")
+    except OSError as error:
+        raise KernelError("the kernel makes no sheet of tallies", "bpf", error.strerror or str(error)) from error
+
+
+def _read(sheet: int) -> list[tuple[bytes, bytes]]:
+    """Everything in it (BPF_MAP_LOOKUP_BATCH; the position is a number of the hash's buckets)."""
+    keys = ctypes.create_string_buffer(_BATCH * KEY_SIZE)
+    values = ctypes.create_string_buffer(_BATCH * LINE_SIZE)
+    position = ctypes.create_string_buffer(max(8, KEY_SIZE))
+    found: list[tuple[bytes, bytes]] = []
+    begun = 0
+    while True:
+        request = struct.pack(
+            "QQQQIIQQ",
+            begun,
+            ctypes.addressof(position),
+            ctypes.addressof(keys),
+            ctypes.addressof(values),
+            _BATCH,
+            sheet,
+            0,
+            0,
+        )
+        result, answer = bpfsys.run(bpfsys.MAP_LOOKUP_BATCH, request)
+        if result < 0 and result != -errno.ENOENT:
+            raise KernelError("the kernel does not give a sheet of tallies", "batch", os.strerror(-result))
+        (count,) = struct.unpack_from("I", answer, 32)
+        these, theirs = ctypes.string_at(keys, count * KEY_SIZE), ctypes.string_at(values, count * LINE_SIZE)
+        for index in range(count):
+            key, value = index * KEY_SIZE, index * LINE_SIZE
+            found.append((these[key : key + KEY_SIZE], theirs[value : value + LINE_SIZE]))
+        if result < 0:
+            return found
+        begun = ctypes.addressof(position)
+
+
+def _line(key: bytes, value: bytes) -> Line:
+    source, destination, port, protocol, arriving, path, end = _KEY.unpack(key)
+    return Line(
+        layout.unpack_address(source),
+        layout.unpack_address(destination),
+        socket.ntohs(port),
+        protocol,
+        bool(arriving),
+        Path(path),
+        End(end),
+        *_LINE.unpack(value),
+    )
