@@ -16,7 +16,7 @@ import pytest
 
 from ambient.datapath import bpfinfo, bpfsys, btf, programs, sources
 from ambient.datapath.bpffs import ensure_bpffs
-from ambient.datapath.hooks import HOOKS
+from ambient.datapath.hooks import HOOKS, NODE_HOOKS
 from ambient.datapath.layout import Flag, PodRow
 from ambient.datapath.maps import Maps
 from ambient.errors import InvalidInput, KernelError, Unavailable
@@ -101,7 +101,7 @@ def test_a_loader_that_is_killed_leaves_nothing_half_done(scratch: Path, tmp_pat
         programs.attach_pod(scratch, 0, "pod")
     assert not programs.load(scratch, loader).reused
     assert not loading.exists()
-    assert len(list(next((scratch / "programs").iterdir()).iterdir())) == len(HOOKS)
+    assert len(list(next((scratch / "programs").iterdir()).iterdir())) == len((*HOOKS, *NODE_HOOKS))
 
 
 def test_attaching_twice_changes_nothing(bench: Bench) -> None:
@@ -110,7 +110,7 @@ def test_attaching_twice_changes_nothing(bench: Bench) -> None:
     pins = programs.attach_pod(bench.bpffs, bench.world.pod.netns, "pod")
     pins += programs.attach_host(bench.bpffs, bench.world.node.netns, "pod", "pod")
     assert {pin: bpfsys.link_target(pin) for pin in pins} == first
-    assert len(first) == len(HOOKS)
+    assert len(first) == len((*HOOKS, *NODE_HOOKS))
 
 
 def test_a_program_that_somebody_put_in_our_links_place_is_seen_and_put_right(bench: Bench, version: int) -> None:
@@ -131,7 +131,7 @@ def test_a_program_that_somebody_put_in_our_links_place_is_seen_and_put_right(be
 def test_detaching_takes_the_programs_off_at_once_and_leaves_nothing(bench: Bench) -> None:
     assert _links(bench) == 0
     bench.attach(bench.world.pod)
-    assert _links(bench) == len(HOOKS)
+    assert _links(bench) == len((*HOOKS, *NODE_HOOKS))
     programs.detach_pod(bench.bpffs, "pod")
     assert _links(bench) == 0
     assert programs.attached(bench.bpffs) == {}

@@ -53,6 +53,7 @@ def test_a_refusal_names_pod_policy_and_reason() -> None:
         "destination": "10.0.0.5:80",
         "destination_pod": "web",
         "destination_namespace": "shop",
+        "destination_principal": "spiffe://cluster.local/ns/shop/sa/seller",
         "flags": "DENY",
         "reason": "denied-by",
         "policy": "shop/no",
