@@ -86,7 +86,9 @@ class Tallies:
 
 def _clean_sheet(most: int) -> int:
     """Its lines take memory as they come."""
-    request = struct.pack("IIIIIII16s", Kind.HASH, KEY_SIZE, LINE_SIZE, most, bpfsys.NO_PREALLOC, 0, 0, b"tallies_sheet")
+    request = struct.pack(
+        "IIIIIII16s", Kind.HASH, KEY_SIZE, LINE_SIZE, most, bpfsys.NO_PREALLOC, 0, 0, b"tallies_sheet"
+    )
     try:
         return bpfsys.call(bpfsys.MAP_CREATE, request, "create map", "tallies_sheet")
     except OSError as error:

@@ -110,7 +110,7 @@ def test_attaching_twice_changes_nothing(bench: Bench) -> None:
     pins = programs.attach_pod(bench.bpffs, bench.world.pod.netns, "pod")
     pins += programs.attach_host(bench.bpffs, bench.world.node.netns, "pod", "pod")
     assert {pin: bpfsys.link_target(pin) for pin in pins} == first
-    assert len(first) == len((*HOOKS, *NODE_HOOKS))
+    assert len(first) == len(HOOKS)
 
 
 def test_a_program_that_somebody_put_in_our_links_place_is_seen_and_put_right(bench: Bench, version: int) -> None:
@@ -131,7 +131,7 @@ def test_a_program_that_somebody_put_in_our_links_place_is_seen_and_put_right(be
 def test_detaching_takes_the_programs_off_at_once_and_leaves_nothing(bench: Bench) -> None:
     assert _links(bench) == 0
     bench.attach(bench.world.pod)
-    assert _links(bench) == len((*HOOKS, *NODE_HOOKS))
+    assert _links(bench) == len(HOOKS)
     programs.detach_pod(bench.bpffs, "pod")
     assert _links(bench) == 0
     assert programs.attached(bench.bpffs) == {}
