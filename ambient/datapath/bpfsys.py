@@ -234,8 +234,8 @@ def make_map(kind: int, like: Map, entries: int, name: str) -> int:
 
 
 def make_trie(like: Map, entries: int, items: Iterable[tuple[bytes, bytes]], name: str) -> int:
-    """`make_map` of a trie (BPF_MAP_TYPE_LPM_TRIE) that holds `items`. Raises KernelError, also when there are more than
-    `entries`."""
+    """`make_map` of a trie (BPF_MAP_TYPE_LPM_TRIE) that holds `items`. Raises KernelError, also when there are more
+    than `entries`."""
     key_size, value_size = like.key_size, like.value_size
     trie = make_map(_LPM_TRIE, like, entries, name)
     libc = ctypes.CDLL(None, use_errno=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from ambient.datapath import bpfsys, layout
+from ambient.datapath import bpfsys, layout, tallies
 from ambient.datapath.cgroups import cgroup_id as cgroup_id
 from ambient.datapath.cgroups import cgroup_id_of as cgroup_id_of
 from ambient.datapath.deny import DenyTables as DenyTables
@@ -162,7 +162,9 @@ class Maps:
             self.deny = DenyTables(open_map("deny", ctypes.sizeof(layout.deny_table), 4), shape)
             self.shadow = Shadow(open_map("shadow", 4, 8 * cpus), cpus)
             self.clear = Clear(open_map("clear", ctypes.sizeof(layout.flow), 8))
-            self.tallies = Tallies(open_map("tallies", 4, 4))
+            self.tallies = Tallies(
+                open_map("tallies", 4, 4), open_map("tallies_sheet", tallies.KEY_SIZE, tallies.LINE_SIZE)
+            )
             self.events = Events(bpffs / MAPS / "events")
             stack.callback(self.events.close)
             self._open = stack.pop_all()

@@ -57,12 +57,13 @@ class Line:
 
 
 class Tallies:
-    """The sheet that is written now. `most` lines are on one."""
+    """The sheet that is written now. `shape`: an empty one; `most` lines are on one."""
 
-    __slots__ = ("_most", "_slot")
+    __slots__ = ("_most", "_shape", "_slot")
 
-    def __init__(self, slot: bpfsys.Map, most: int = MOST_LINES) -> None:
+    def __init__(self, slot: bpfsys.Map, shape: bpfsys.Map, most: int = MOST_LINES) -> None:
         self._slot = slot
+        self._shape = shape
         self._most = most
 
     def take(self) -> list[Line]:
@@ -77,22 +78,11 @@ class Tallies:
             return [_line(key, value) for key, value in _read(written)]
 
     def _lay_clean(self) -> None:
-        clean = _clean_sheet(self._most)
+        clean = bpfsys.make_map(Kind.HASH, self._shape, self._most, "tallies_sheet")
         try:
             self._slot.put(_FIRST, struct.pack("=I", clean))
         finally:
             os.close(clean)
-
-
-def _clean_sheet(most: int) -> int:
-    """Its lines take memory as they come."""
-    request = struct.pack(
-        "IIIIIII16s", Kind.HASH, KEY_SIZE, LINE_SIZE, most, bpfsys.NO_PREALLOC, 0, 0, b"tallies_sheet"
-    )
-    try:
-        return bpfsys.call(bpfsys.MAP_CREATE, request, "create map", "tallies_sheet")
-    except OSError as error:
-        raise KernelError("the kernel makes no sheet of tallies", "bpf", error.strerror or str(error)) from error
 
 
 def _read(sheet: int) -> list[tuple[bytes, bytes]]:

@@ -11,7 +11,7 @@ import pytest
 from ambient.datapath import cgroups, programs
 from ambient.datapath.events import ToldFlow
 from ambient.datapath.layout import Counter, End, Flag, Option, Path, Side
-from ambient.datapath.tallies import Line
+from ambient.datapath.tallies import Line, Tallies
 from ambient.model.address import HBONE_PORT, PROXY_MARK, Endpoint
 from ambient.model.deny import ANY_PORT, block_of
 from tests.bpf.test_policy import refuse
@@ -201,7 +201,7 @@ def test_what_policy_refuses_is_tallied_as_denied_and_told_once(bench: Bench, ve
 
 def test_a_full_sheet_is_counted(bench: Bench, version: int) -> None:
     bench.attach(bench.world.pod, RELEASED)
-    small = type(bench.maps.tallies)(bench.maps.tallies._slot, most=1)
+    small = Tallies(bench.maps.tallies._slot, bench.maps.tallies._shape, most=1)
     small.take()
     before = bench.count(Counter.FLOW_UNCOUNTED)
     servers = [bench.app(bench.world.outside, version) for _ in range(3)]
