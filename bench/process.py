@@ -48,10 +48,15 @@ def memory(pid: int) -> Memory | None:
         return None
 
 
+def arguments(pid: int) -> list[str]:
+    """Its command line; that of a worker of ztunnel, which is forked, is one string with spaces. Raises OSError."""
+    return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").replace("\0", " ").split(" ")
+
+
 def role(pid: int) -> str:
     """What a process of ours is by its command line: "ztunnel.director", "ztunnel.worker 0", "envoy", ..."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+        words = arguments(pid)
     except OSError:
         return "gone"
     if "-m" in words:

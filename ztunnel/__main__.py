@@ -1,20 +1,27 @@
 """The supervisor: starts one director and N workers, starts again whoever dies, ends them all when told to.
 
-It holds no state worth losing, so it uses nothing but a few modules of the standard library (it should stay
-small for ever) and never touches sockets or certificates. As PID 1 it also reaps orphans.
+It holds no state worth losing and never touches sockets or certificates. It imports what workers run, runs none of it,
+and forks them: their code is in memory once, and a new one is there in milliseconds. As PID 1 it also reaps orphans.
 """
 
 from __future__ import annotations
 
 import fcntl
+import functools
+import gc
 import os
 import re
 import resource
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Final
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, NoReturn
+
+from setproctitle import getproctitle, setproctitle
+
+from ztunnel import openssl
 
 FIRST_DELAY: Final = 0.05
 LONGEST_DELAY: Final = 2.0
@@ -36,13 +43,28 @@ Runs the node proxy: one director and ZTUNNEL_WORKER_THREADS workers. Settings c
 """
 
 
-class Child:
-    """One process that should be running, with `env` added to our environment. `pid` is 0 while it is not."""
+Run = Callable[[list[str]], int]
+"""Arguments to exit code: what a process does."""
 
-    def __init__(self, name: str, argv: Sequence[str], env: dict[str, str] | None = None) -> None:
+
+class Child:
+    """One process that should be running, with `env` added to our environment. `pid` is 0 while it is not.
+
+    With `prepare` it is forked instead of being spawned: that is called here each time, and says what is then called in
+    the child, with the arguments after `-m MODULE`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        argv: Sequence[str],
+        env: Mapping[str, str] | None = None,
+        prepare: Callable[[], Run] | None = None,
+    ) -> None:
         self.name = name
         self.argv = list(argv)
-        self.env = env or {}
+        self.env = dict(env or {})
+        self.prepare = prepare
         self.pid = 0
         self.started = 0.0
         self.start_at = 0.0
@@ -52,7 +74,11 @@ class Child:
         """Spawn it with clean signal dispositions; our blocked signals are not inherited. `words` are added."""
         argv = [*self.argv, *words]
         env = {**os.environ, **self.env}
-        self.pid = os.posix_spawn(argv[0], argv, env, setsigmask=(), setsigdef=(signal.SIGTERM, signal.SIGINT))
+        if self.prepare is None:
+            self.pid = os.posix_spawn(argv[0], argv, env, setsigmask=(), setsigdef=(signal.SIGTERM, signal.SIGINT))
+        else:
+            run = self.prepare()
+            self.pid = os.fork() or _become(run, argv, env)
         self.started = now
 
     def died(self, now: float) -> None:
@@ -127,11 +153,29 @@ class Supervisor:
             self._reap()
 
 
+def _become(run: Run, argv: list[str], env: dict[str, str]) -> NoReturn:
+    """What a forked child does with the rest of its life; it is listed like a spawned one."""
+    code = 1
+    try:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.environ.update(env)
+        setproctitle(" ".join(argv))
+        code = run(argv[argv.index("-m") + 2 :])
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        try:
+            sys.stdout.flush()
+            sys.stderr.flush()
+        finally:
+            os._exit(code)
+
+
 def claim(env: dict[str, str]) -> tuple[str, int]:
     """A path for the director's socket that no other ztunnel of the node uses, ours for as long as the descriptor is
     open: while one hands over to the next there are two. A path that was left behind by force comes first, for its
     workers may still look for a director there. Raises OSError."""
-    run_dir = env.get("AMBIENT_RUN_DIR") or "/var/run/ambient-ztunnel"
+    run_dir = _run_dir(env)
     os.makedirs(run_dir, mode=0o700, exist_ok=True)
     paths = [os.path.join(run_dir, f"director{'' if not n else f'-{n}'}.sock") for n in range(PLACES)]
     for path in sorted(paths, key=lambda path: not os.path.exists(path)):
@@ -142,6 +186,10 @@ def claim(env: dict[str, str]) -> tuple[str, int]:
         except BlockingIOError:
             os.close(lock)
     raise OSError(f"{PLACES} ztunnels run in {run_dir} already")
+
+
+def _run_dir(env: dict[str, str]) -> str:
+    return env.get("AMBIENT_RUN_DIR") or "/var/run/ambient-ztunnel"
 
 
 def children(env: dict[str, str], director_socket: str) -> list[Child]:
@@ -160,6 +208,27 @@ def children(env: dict[str, str], director_socket: str) -> list[Child]:
         argv = [*python, "ztunnel.worker", "--slot", str(slot), "--socket", director_socket]
         found.append(Child(f"worker {slot}", argv, suites))
     return found
+
+
+def _preload(env: Mapping[str, str], lock: int) -> Run:
+    """What a forked worker runs, all that it needs imported. `env` is what its environment has beside ours, `lock` what
+    it must not hold when we are gone."""
+    ours = dict(os.environ)
+    os.environ.update(env)
+    from ztunnel.worker.__main__ import main, prepare
+
+    form = prepare()
+    for name in env.keys() - ours.keys():
+        del os.environ[name]
+    # Nothing of it is garbage, and a collector that looks at it would give every worker a copy of its own.
+    gc.collect()
+    gc.freeze()
+
+    def work(arguments: list[str]) -> int:
+        os.close(lock)
+        return main(arguments, form)
+
+    return work
 
 
 def drain_deadline(env: dict[str, str]) -> float:
@@ -199,12 +268,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     env = dict(os.environ)
     try:
-        director_socket, _ = claim(env)
+        newer = openssl.environment(env, _run_dir(env))
+        if newer:
+            # The dynamic linker reads its variables when a process begins.
+            os.execve(sys.executable, sys.orig_argv, {**env, **newer})
+        director_socket, lock = claim(env)
         family = children(env, director_socket)
     except (OSError, ValueError) as error:
         sys.stderr.write(f"ztunnel: {error}\n")
         return EXIT_CONFIG if isinstance(error, ValueError) else 1
+    # Has our arguments found in memory, where forked children write theirs: a changed environment lies elsewhere.
+    getproctitle()
     os.environ["AMBIENT_DIRECTOR_SOCKET"] = director_socket
+    # When the first one is started, while the director imports what it needs.
+    prepare = functools.cache(functools.partial(_preload, family[1].env, lock))
+    for worker in family[1:]:
+        worker.prepare = prepare
     return Supervisor(family, drain_deadline(env), _say).run()
 
 

@@ -21,7 +21,7 @@ def _processes(mesh: Journey, node: str, module: str) -> list[int]:
 
     def runs(pid: int) -> bool:
         try:
-            arguments = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+            arguments = Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ").split(" ")
         except OSError:
             return False
         return module in arguments

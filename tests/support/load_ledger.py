@@ -91,7 +91,7 @@ def processes(lab: LabUnderTest) -> dict[int, Process]:
     for node in lab.status()["nodes"]:
         for pid in node["components"]["ztunnel"]["pids"]:
             try:
-                words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+                words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ").split(" ")
                 part = next((part for part in _PARTS if part in words), "")
                 if part:
                     found[pid] = Process(f"{node['name']} {part}", len(os.listdir(f"/proc/{pid}/fd")), pss_kb(pid))

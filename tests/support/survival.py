@@ -265,7 +265,7 @@ def running(mesh: Journey, node: str, module: str) -> list[int]:
 
 def _arguments(pid: int) -> list[str]:
     try:
-        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").split("\0")
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace").replace("\0", " ").split(" ")
     except OSError:
         return []
 

@@ -115,13 +115,75 @@ def test_unusable_settings_end_everything_with_their_exit_code(family: Callable[
     assert not any(Path(f"/proc/{pid}").exists() for pid in one.pids("worker"))
 
 
+FORKED = """
+import os, signal, sys
+from setproctitle import getproctitle
+from ztunnel.__main__ import Child, Supervisor
+getproctitle()
+folder, what = sys.argv[1:3]
+
+def live(arguments):
+    with open(f"{folder}/worker.log", "a") as log:
+        log.write(f"{os.getpid()} {os.environ['SLOT']} {arguments} {bytes(open('/proc/self/cmdline', 'rb').read())}\\n")
+    if what == "raises":
+        raise RuntimeError("on purpose")
+    if what == "exits":
+        return 78
+    signal.pause()
+
+director = Child("director", ["/bin/sleep", "1000"])
+worker = Child("worker", ["python", "-m", "part", "--slot", "7"], {"SLOT": "seven"}, lambda: live)
+sys.exit(Supervisor([director, worker], 0.0, lambda text: print(text, flush=True)).run())
+"""
+
+
+def forked(folder: Path, what: str) -> subprocess.Popen[str]:
+    argv = [sys.executable, "-c", FORKED, str(folder), what]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def told(folder: Path) -> list[str]:
+    log = folder / "worker.log"
+    return log.read_text().splitlines() if log.exists() else []
+
+
+def test_a_forked_child_is_listed_ended_and_started_again_like_a_spawned_one(tmp_path: Path) -> None:
+    with forked(tmp_path, "lives") as process:
+        until(lambda: len(told(tmp_path)) == 1)
+        pid, rest = told(tmp_path)[0].split(" ", 1)
+        assert rest.startswith("seven ['--slot', '7'] b'python -m part --slot 7")
+        # Our own signals, which we wait for, must not be blocked in it.
+        os.kill(int(pid), signal.SIGTERM)
+        until(lambda: len(told(tmp_path)) == 2)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert f"worker (pid {pid}) ended with -15" in out
+    assert not Path("/proc", told(tmp_path)[1].split()[0]).exists()
+
+
+def test_a_forked_child_that_raises_says_where_and_is_started_again(tmp_path: Path) -> None:
+    with forked(tmp_path, "raises") as process:
+        until(lambda: len(told(tmp_path)) >= 2)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=30)
+    assert "RuntimeError: on purpose" in out
+    assert "ended with 1" in out
+
+
+def test_unusable_settings_of_a_forked_child_end_everything(tmp_path: Path) -> None:
+    with forked(tmp_path, "exits") as process:
+        process.communicate(timeout=30)
+    assert process.returncode == 78
+
+
 def test_an_unknown_word_on_the_command_line_is_an_error() -> None:
     done = subprocess.run([sys.executable, "-m", "ztunnel", "what"], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "usage" in done.stderr
 
 
-def test_the_supervisor_imports_nothing_heavy() -> None:
+def test_what_does_not_supervise_imports_nothing_heavy() -> None:
     code = (
         "import sys, ztunnel.__main__;"
         "bad = {'asyncio','socket','subprocess','ssl','grpc','cryptography','dataclasses','typing_extensions'};"

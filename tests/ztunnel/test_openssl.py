@@ -1,0 +1,99 @@
+"""Which OpenSSL ztunnel takes: with folders made here, and with the library that comes with its dependencies."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ztunnel.openssl import PACKAGE, SETTING, environment
+
+_ASK = "import ssl; print(*ssl.OPENSSL_VERSION_INFO)"
+
+
+def plain() -> dict[str, str]:
+    """The environment, without what would choose a library."""
+    return {key: value for key, value in os.environ.items() if key not in (SETTING, "OPENSSL_CONF", "LD_LIBRARY_PATH")}
+
+
+def release(env: dict[str, str]) -> tuple[int, ...]:
+    done = subprocess.run([sys.executable, "-c", _ASK], env=env, check=True, capture_output=True, text=True)
+    return tuple(int(word) for word in done.stdout.split())
+
+
+def libraries(folder: Path, names: tuple[str, ...] = ("libssl-1a.so.3", "libcrypto-2b.so.3")) -> Path:
+    folder.mkdir()
+    for name in names:
+        (folder / name).write_text("no library")
+    return folder
+
+
+def test_the_library_that_comes_along_is_taken_only_if_it_is_newer(tmp_path: Path) -> None:
+    wanted = environment(plain(), str(tmp_path))
+    if wanted:
+        assert release({**plain(), **wanted}) > release(plain())
+    else:
+        assert not (tmp_path / "openssl").exists() or release(
+            {**plain(), "LD_LIBRARY_PATH": str(tmp_path / "openssl")}
+        ) <= release(plain())
+
+
+def test_who_has_it_already_does_not_start_afresh_again(tmp_path: Path) -> None:
+    env = {**plain(), "LD_LIBRARY_PATH": f"{tmp_path}/openssl:/elsewhere"}
+    assert environment(env, str(tmp_path)) == {}
+    assert not (tmp_path / "openssl").exists()
+
+
+def test_without_the_package_the_interpreters_own_stays(tmp_path: Path) -> None:
+    assert environment(plain(), str(tmp_path), path=[str(tmp_path / "nothing")]) == {}
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("libssl-1a.so.3",),
+        ("libcrypto-2b.so.3",),
+        ("libssl-1a.so.4", "libcrypto-2b.so.4"),
+        ("libssl-1a.so.3", "libssl-9z.so.3", "libcrypto-2b.so.3"),
+    ],
+    ids=["one missing", "the other missing", "another interface", "two of a kind"],
+)
+def test_a_package_that_has_not_exactly_both_of_release_3_is_as_good_as_none(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    libraries(tmp_path / f"{PACKAGE}.libs", names)
+    assert environment(plain(), str(tmp_path / "run"), path=[str(tmp_path)]) == {}
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_library_that_does_not_load_is_not_taken(tmp_path: Path) -> None:
+    libraries(tmp_path / f"{PACKAGE}.libs")
+    assert environment(plain(), str(tmp_path / "run"), path=[str(tmp_path)]) == {}
+    # It was tried: both are there under the names that the linker asks for.
+    assert (tmp_path / "run/openssl/libssl.so.3").resolve() == tmp_path / f"{PACKAGE}.libs/libssl-1a.so.3"
+    assert (tmp_path / "run/openssl/libcrypto-2b.so.3").exists()
+
+
+def test_an_operator_says_which(tmp_path: Path) -> None:
+    libraries(tmp_path / f"{PACKAGE}.libs")
+    path = [str(tmp_path)]
+    run = tmp_path / "run"
+    assert environment({**plain(), SETTING: "system"}, str(run), path) == {}
+    assert environment({**plain(), "OPENSSL_CONF": "/etc/fips.cnf"}, str(run), path) == {}
+    assert not run.exists()
+    with pytest.raises(ValueError, match=r"ZTUNNEL_OPENSSL: '/nowhere'"):
+        environment({**plain(), SETTING: "/nowhere"}, str(run), path)
+    other = libraries(tmp_path / "own", ("libssl.so.3", "libcrypto.so.3"))
+    environment({**plain(), SETTING: str(other), "OPENSSL_CONF": "/etc/fips.cnf"}, str(run), path)
+    assert (run / "openssl/libssl.so.3").resolve() == other / "libssl.so.3"
+
+
+def test_links_follow_an_upgrade_of_the_package(tmp_path: Path) -> None:
+    for folder in ("first", "second"):
+        (tmp_path / folder).mkdir()
+        libraries(tmp_path / folder / f"{PACKAGE}.libs")
+        environment(plain(), str(tmp_path / "run"), [str(tmp_path / folder)])
+    assert (tmp_path / "run/openssl/libcrypto.so.3").resolve().is_relative_to(tmp_path / "second")

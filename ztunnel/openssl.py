@@ -1,0 +1,99 @@
+"""Which OpenSSL ztunnel runs on: the newest that its interpreter's ssl module can use.
+
+Debian's is years behind in speed: its AES does not use the wider vectors, and it searches for parameters by name at
+every turn. Releases of OpenSSL 3 are compatible with each other in their binary interface, so a newer one only has to
+be found first by the dynamic linker. Where there is none, or it does not work, the interpreter's own stays.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+SETTING: Final = "ZTUNNEL_OPENSSL"
+"""Environment variable: "system" keeps the interpreter's own, a path is a folder that has libssl and libcrypto."""
+PACKAGE: Final = "psycopg_binary"
+"""The package of PyPI whose wheels carry a current OpenSSL; it is never imported."""
+_NAMES: Final = ("libssl", "libcrypto")
+_RELEASES: Final = ".so.3"
+"""What the linker calls any OpenSSL 3."""
+_SEARCH: Final = "LD_LIBRARY_PATH"
+_ASK: Final = "import _hashlib, ssl; print(*ssl.OPENSSL_VERSION_INFO)"
+_PATIENCE_S: Final = 10.0
+
+
+def environment(env: Mapping[str, str], run_dir: str, path: list[str] | None = None) -> dict[str, str]:
+    """What has to be set for a process that is to use the newer library; {} when nothing has to.
+
+    Links to the libraries are put into a folder below `run_dir`. `path` is where packages are looked for. Raises
+    ValueError when the setting names a folder without them, OSError when the links cannot be made.
+    """
+    choice = env.get(SETTING, "")
+    # Who configures OpenSSL may have modules for it (FIPS), which belong to the release that they came with.
+    if choice == "system" or (not choice and env.get("OPENSSL_CONF")):
+        return {}
+    links = os.path.join(run_dir, "openssl")
+    search = env.get(_SEARCH, "")
+    if search.split(":")[0] == links:
+        return {}
+    found = Path(choice) if choice else _packaged(sys.path if path is None else path)
+    libraries = _libraries(found) if found is not None else []
+    if choice and not libraries:
+        raise ValueError(f"{SETTING}: {choice!r}: expected system or a folder with {' and '.join(_NAMES)}{_RELEASES}")
+    if not libraries:
+        return {}
+    _link(Path(links), libraries)
+    wanted = {_SEARCH: f"{links}:{search}" if search else links}
+    before, after = _releases([env, {**env, **wanted}])
+    return wanted if after > before else {}
+
+
+def _packaged(path: list[str]) -> Path | None:
+    """The folder of the libraries that came with the package."""
+    folders = (Path(entry or ".") / f"{PACKAGE}.libs" for entry in path)
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def _libraries(folder: Path) -> list[Path]:
+    """Both libraries, whatever a packager has added to their names; [] when one is missing or there are several."""
+    found = []
+    for name in _NAMES:
+        files = [file for file in folder.glob(f"{name}*{_RELEASES}*") if file.name[len(name)] in ".-"]
+        if len({file.resolve() for file in files}) != 1:
+            return []
+        found.append(files[0].resolve())
+    return found
+
+
+def _link(folder: Path, libraries: list[Path]) -> None:
+    """Each under the name that the linker asks for and under its own, by which they ask for each other."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for name, library in zip(_NAMES, libraries, strict=True):
+        for link in {f"{name}{_RELEASES}", library.name}:
+            fresh = folder / f"{link}.{os.getpid()}"
+            fresh.unlink(missing_ok=True)
+            fresh.symlink_to(library)
+            fresh.replace(folder / link)
+
+
+def _releases(environments: Sequence[Mapping[str, str]]) -> list[tuple[int, ...]]:
+    """What a new process's ssl module says that it runs on in each; () where it does not even load."""
+    # Not needed by a supervisor that has nothing to choose from; one that has starts afresh afterwards.
+    import subprocess
+
+    argv = [sys.executable, "-I", "-S", "-c", _ASK]
+    quiet, read = subprocess.DEVNULL, subprocess.PIPE
+    asked = [subprocess.Popen(argv, env=dict(env), stdin=quiet, stdout=read, stderr=quiet) for env in environments]
+    found: list[tuple[int, ...]] = []
+    for process in asked:
+        try:
+            said, _ = process.communicate(timeout=_PATIENCE_S)
+            found.append(() if process.returncode else tuple(int(word) for word in said.split()))
+        except (ValueError, subprocess.TimeoutExpired):
+            process.kill()
+            process.communicate()
+            found.append(())
+    return found
