@@ -32,7 +32,6 @@ TESTED_ELSEWHERE: Mapping[str, str] = MappingProxyType(
         "ambient.cli.policies": "tests/ambient/cli/test_reads.py",
         "ambient.cli.process": "tests/ambient/cli/test_reads.py",
         "ambient.cli.services": "tests/ambient/cli/test_reads.py",
-        "ambient.cli.status": "tests/ambient/cli/test_reads.py",
         "ambient.cli.table": "tests/ambient/cli/test_reads.py",
         "ambient.cli.version": "tests/ambient/cli/test_reads.py",
         "ambient.cli.workloads": "tests/ambient/cli/test_reads.py",
