@@ -7,7 +7,7 @@ import io
 import json
 import ssl
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from typing import Any
@@ -24,6 +24,7 @@ from ambient.control.webhook import Webhook
 from ambient.errors import Unavailable
 from ambient.model.address import Endpoint
 from tests.support.admission import BAD, VIEW, asked, policy
+from tests.support.waiting import eventually
 
 DAY = timedelta(days=1)
 LOOPBACK = ip_address("127.0.0.1")
@@ -31,8 +32,14 @@ LOOPBACK = ip_address("127.0.0.1")
 
 class Served:
     def __init__(
-        self, port: int, session: aiohttp.ClientSession, metrics: ControlMetrics, tls: ServerCertificate
+        self,
+        server: Webhook,
+        port: int,
+        session: aiohttp.ClientSession,
+        metrics: ControlMetrics,
+        tls: ServerCertificate,
     ) -> None:
+        self.server = server
         self.port, self.session, self.metrics, self.tls = port, session, metrics, tls
 
     async def post(self, body: bytes, path: str = "/validate") -> tuple[int, bytes]:
@@ -58,8 +65,10 @@ async def served(**options: Any) -> AsyncIterator[Served]:
     port = await server.start(Endpoint(LOOPBACK, 0), tls.context())
     connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cadata=certificate), force_close=True)
     async with aiohttp.ClientSession(connector=connector) as session:
-        yield Served(port, session, metrics, tls)
-    await server.stop()
+        try:
+            yield Served(server, port, session, metrics, tls)
+        finally:
+            await server.stop()
 
 
 def test_a_review_is_answered_with_a_verdict_that_is_counted() -> None:
@@ -137,20 +146,76 @@ def test_an_address_that_is_taken_is_said() -> None:
     asyncio.run(scenario())
 
 
-def test_who_does_not_send_what_he_announced_keeps_nobody_waiting() -> None:
+def unverified() -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+async def slow_posts(port: int, count: int, source: str, length: int = 1000) -> list[asyncio.StreamWriter]:
+    """Connections from an address of this machine, each in the middle of a request."""
+    writers = []
+    for _ in range(count):
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=unverified(), local_addr=(source, 0))
+        writer.write(f"POST /validate HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{{".encode())
+        writers.append(writer)
+    return writers
+
+
+@pytest.mark.parametrize("length", [1000, webhook.LARGE_BYTES + 1])
+def test_slow_posts_from_elsewhere_do_not_keep_the_api_server_waiting(length: int) -> None:
     async def scenario() -> None:
-        async with served(patience_s=0.05) as here:
-            context = ssl.create_default_context()
-            context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-            slow = [
-                await asyncio.open_connection("127.0.0.1", here.port, ssl=context) for _ in range(webhook.MOST_AT_ONCE)
-            ]
-            for _, writer in slow:
-                writer.write(b"POST /validate HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
-            answers = [await reader.readline() for reader, _ in slow]
-            assert {answer.split()[1] for answer in answers} <= {b"408", b"503"}
-            assert (await here.review(policy("{rules: [{}]}")))["allowed"]
-            for _, writer in slow:
+        async with served(patience_s=3600) as here:
+            slow = await slow_posts(here.port, 2 * webhook.MOST_AT_ONCE, "127.0.0.2", length)
+            for _ in range(3):
+                assert (await here.review(policy("{rules: [{}]}")))["allowed"]
+            large = json.dumps(asked(policy("{rules: [{}]}"))).encode() + b" " * webhook.LARGE_BYTES
+            assert (await here.post(large))[0] == 200
+            for writer in slow:
                 writer.close()
+
+    asyncio.run(scenario())
+
+
+def test_one_address_holds_so_many_connections_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(webhook, "MOST_CONNECTIONS_EACH", 4)
+
+    async def scenario() -> None:
+        async with served(patience_s=3600) as here:
+            slow = await slow_posts(here.port, 4, "127.0.0.2")
+            await eventually(lambda: here.server._guests._count == 4)
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", here.port, ssl=unverified(), local_addr=("127.0.0.2", 0)
+            )
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+            assert (await here.review(policy("{rules: [{}]}")))["allowed"]
+            for one in (*slow, writer):
+                one.close()
+            await eventually(lambda: here.server._guests._count == 0)
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("begun", [b"", b"POST /validate HTTP/1.1\r\nHost: x\r\n"])
+def test_who_asks_nothing_is_closed(begun: bytes) -> None:
+    async def scenario() -> None:
+        async with served(patience_s=0.5) as here:
+            reader, writer = await asyncio.open_connection("127.0.0.1", here.port, ssl=unverified())
+            writer.write(begun)
+            with suppress(ConnectionError):
+                assert await reader.read() == b""
+            writer.close()
+
+    asyncio.run(scenario())
+
+
+def test_who_does_not_send_what_he_announced_is_told_so() -> None:
+    async def scenario() -> None:
+        async with served(patience_s=0.5) as here:
+            reader, writer = await asyncio.open_connection("127.0.0.1", here.port, ssl=unverified())
+            writer.write(b"POST /validate HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n{")
+            assert (await reader.readline()).split()[1] == b"408"
+            writer.close()
 
     asyncio.run(scenario())
