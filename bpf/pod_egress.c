@@ -5,6 +5,7 @@
  * any other leaves as before, so that connections older than the enrolment are not touched. */
 #include "include/dialect.h"
 #include "include/clear.h"
+#include "include/datagrams.h"
 #include "include/packet.h"
 #include "include/policy.h"
 #include "include/reset.h"
@@ -40,20 +41,32 @@ INLINE int is_ztunnel(struct __sk_buff *skb)
 	return 0;
 }
 
-INLINE int name_query(struct __sk_buff *skb, struct packet *packet, struct pod_row *row)
+/* Is it a name query that ztunnel is to answer? */
+INLINE int is_captured_query(struct __sk_buff *skb, struct packet *packet, struct pod_row *row)
 {
 	struct bpf_sock *socket;
 
-	if (!row || !(row->flags & POD_DNS) || packet->destination_port != bpf_htons(NAME_SERVICE_PORT))
-		return PASS;
+	if (!(row->flags & POD_DNS) || packet->destination_port != bpf_htons(NAME_SERVICE_PORT))
+		return 0;
 	if (is_ztunnel(skb))
-		return PASS;
+		return 0;
 	socket = find_name_socket(skb, packet);
 	if (!socket)
-		return PASS; /* names are a service, not a guard */
+		return 0; /* names are a service, not a guard */
 	bpf_sk_release(socket);
-	count(COUNT_DNS_UDP);
-	return loop(skb);
+	return 1;
+}
+
+INLINE int datagram_leaving(struct __sk_buff *skb, struct packet *packet, int kind, struct pod_row *row)
+{
+	if (!row)
+		return PASS;
+	if (kind == PACKET_UDP && is_captured_query(skb, packet, row)) {
+		count(COUNT_DNS_UDP);
+		return loop(skb);
+	}
+	datagram(skb, packet, LEAVING);
+	return PASS;
 }
 
 INLINE int capture(struct __sk_buff *skb, enum counter reason)
@@ -144,8 +157,8 @@ TC_PROGRAM int pod_egress(struct __sk_buff *skb)
 	if (kind == PACKET_OTHER)
 		return PASS;
 	row = pod_of(&packet.source);
-	if (kind == PACKET_UDP)
-		return name_query(skb, &packet, row);
+	if (kind != PACKET_TCP)
+		return datagram_leaving(skb, &packet, kind, row);
 	if (!row)
 		return packet.opening ? refuse(COUNT_REFUSED_UNKNOWN_SOURCE) : PASS;
 	if (packet.opening)

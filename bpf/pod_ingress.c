@@ -3,6 +3,7 @@
  * here. */
 #include "include/dialect.h"
 #include "include/clear.h"
+#include "include/datagrams.h"
 #include "include/packet.h"
 #include "include/policy.h"
 #include "include/reset.h"
@@ -98,6 +99,16 @@ INLINE int going_on(struct __sk_buff *skb, struct packet *packet, struct pod_row
 	return verdict;
 }
 
+INLINE int datagram_arriving(struct __sk_buff *skb, struct packet *packet, int kind, struct pod_row *row)
+{
+	if (!row)
+		return PASS;
+	if (kind == PACKET_UDP && row->flags && packet->destination_port == bpf_htons(DNS_PORT))
+		return refuse(COUNT_REFUSED_PROXY_PORT);
+	datagram(skb, packet, ARRIVING);
+	return PASS;
+}
+
 TC_PROGRAM int pod_ingress(struct __sk_buff *skb)
 {
 	struct packet packet = {};
@@ -107,10 +118,8 @@ TC_PROGRAM int pod_ingress(struct __sk_buff *skb)
 	if (kind == PACKET_OTHER)
 		return PASS;
 	row = pod_of(&packet.destination);
-	if (kind == PACKET_UDP)
-		return row && row->flags && packet.destination_port == bpf_htons(DNS_PORT)
-			       ? refuse(COUNT_REFUSED_PROXY_PORT)
-			       : PASS;
+	if (kind != PACKET_TCP)
+		return datagram_arriving(skb, &packet, kind, row);
 	if (!row)
 		return packet.opening ? refuse(COUNT_REFUSED_UNKNOWN_DESTINATION) : PASS;
 	if (packet.reset)

@@ -44,7 +44,7 @@ TC_PROGRAM int pod_lo(struct __sk_buff *skb)
 	if (skb->mark != LOOP_MARK)
 		return not_looped(skb);
 	kind = read_packet(skb, &packet);
-	if (kind == PACKET_OTHER)
+	if (kind == PACKET_OTHER || kind == PACKET_ICMP)
 		return PASS;
 	if (kind == PACKET_UDP)
 		return name_query_on_lo(skb, &packet);

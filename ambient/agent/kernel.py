@@ -58,9 +58,11 @@ class Kernel(Protocol):
 
 
 class NodeKernel:
-    """The real one. `veth` is "auto" (found through the pod's eth0) or a template of the host-side name."""
+    """The real one. `veth` is "auto" (found through the pod's eth0) or a template of the host-side name; `group` the
+    control group of everything on the node (None: the whole machine is the node)."""
 
-    def __init__(self, bpffs: Path, tables: Maps, locator: Locator, veth: str) -> None:
+    def __init__(self, bpffs: Path, tables: Maps, locator: Locator, veth: str, group: Path | None = None) -> None:
+        self._group = group
         self._bpffs = bpffs
         self._tables = tables
         self._locator = locator
@@ -160,7 +162,7 @@ class NodeKernel:
 
     def attach_node(self) -> bool:
         """Have the node's own programs in place; True when one was missing. Raises Unavailable without cgroup v2."""
-        root = mount_point()
+        root = self._group or mount_point()
         if root is None:
             raise Unavailable("sockets of the node", "cgroup v2", "is not mounted")
         missing = programs.attach_node(self._bpffs, root)

@@ -38,6 +38,7 @@ from ambient.agent.pages import Pages
 from ambient.agent.report import Report, find_problems
 from ambient.agent.sandboxes import Sandboxes
 from ambient.agent.settings import AgentSettings
+from ambient.agent.talks import Talks
 from ambient.agent.upkeep import Upkeep
 from ambient.agent.watch_flows import Flows
 from ambient.agent.watch_older import OlderConnections
@@ -98,7 +99,9 @@ class Agent:
         self._lookers = ThreadPoolExecutor(1, "sockets")
         self._journal = Journal(settings.state / "pods")
         self._sandboxes = Sandboxes(settings.state / "sandboxes")
-        self._kernel = NodeKernel(settings.bpffs, tables, locator(settings, self._sandboxes), settings.pod_veth)
+        self._kernel = NodeKernel(
+            settings.bpffs, tables, locator(settings, self._sandboxes), settings.pod_veth, settings.node_cgroup
+        )
         mount = cgroups.mount_point()
         self._owners = Owners(tables.owners, mount)
         self._kubelet = Kubelet(settings.kubelet_cgroup, self._owners, mount)
@@ -158,7 +161,13 @@ class Agent:
             self._kernel_policy.denial,
         )
         self._flows = Flows(
-            tables.tallies, self._kernel.attach_node, self._policies.workload_at, self._tally, self._threads
+            tables.tallies,
+            self._kernel.attach_node,
+            self._policies.workload_at,
+            self._tally,
+            self._threads,
+            Talks(settings.node, self._policies.workload_at, time.time),
+            self._packets.add,
         )
         self._pages = Pages(
             node=settings.node,

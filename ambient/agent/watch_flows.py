@@ -1,22 +1,24 @@
 """Keeps the program that sees the node's sockets where it belongs, and takes in the sheets on which the kernel adds up
 flows: few lines for many connections, so that a busy node costs no more than a quiet one.
 
-May not tell of single flows: that is `watch_packets`.
+May not tell of single TCP connections: that is `watch_packets`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Executor
 from typing import Final, Protocol
 
 from ambient.agent.flow_totals import FlowTotals
 from ambient.agent.metrics import Tally
 from ambient.agent.naming import WorkloadAt
+from ambient.agent.talks import Talks
 from ambient.datapath.tallies import Line
 from ambient.errors import MeshError
+from ambient.flows.record import Flow
 
 INTERVAL_S: Final = 5.0
 
@@ -30,7 +32,7 @@ class Sheets(Protocol):
 
 
 class Flows:
-    """`attach` puts the node's programs in place and says whether one was missing."""
+    """`attach` puts the node's programs in place and says whether one was missing; `tell` takes records of talks."""
 
     def __init__(
         self,
@@ -39,7 +41,11 @@ class Flows:
         workload: WorkloadAt,
         tally: Tally,
         threads: Executor,
+        talks: Talks,
+        tell: Callable[[Iterable[Flow]], None],
     ) -> None:
+        self._talks = talks
+        self._tell = tell
         self._sheets = sheets
         self._attach = attach
         self._workload = workload
@@ -66,6 +72,7 @@ class Flows:
             return
         self._said = ""
         self.totals.add(lines, self._workload)
+        self._tell(self._talks.take(lines))
 
     def _take(self) -> list[Line]:
         lines = self._sheets.take()  # there is a sheet before there is somebody to write on it

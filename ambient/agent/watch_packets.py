@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final, Protocol
 
@@ -96,6 +96,10 @@ class Packets:
             if one.reason in _CLEAR and not self._alarmed:
                 self._alarmed = True
                 log.error("data in the clear without leave: %s -> %s (told once)", one.source, one.destination)
+
+    def add(self, flows: Iterable[Flow]) -> None:
+        """Records that somebody else made."""
+        self._store.add(flows)
 
     def lines(self, last: int, after: int = 0) -> str:
         """The last so many records with a higher number than `after`, one JSON object per line."""

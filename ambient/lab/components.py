@@ -102,6 +102,7 @@ def agent(settings: LabSettings, node: str, number: int) -> Component:
         "AMBIENT_POD_NETNS": f"/run/netns/{names.prefix}-pod.{{namespace}}.{{name}}",
         "AMBIENT_POD_VETH": "auto",
         "AMBIENT_KUBELET_CGROUP": str((mounted or Path()) / names.component_cgroup(node, "kubelet")),
+        "AMBIENT_NODE_CGROUP": str((mounted or Path()) / names.node_cgroup(node)),
         "AMBIENT_STATE_DIR": str(folder / "agent"),
     }
     return _on_node(settings, node, number, "agent", (sys.executable, "-m", "ambient.agent"), env)

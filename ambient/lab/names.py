@@ -136,6 +136,10 @@ class Names:
         """Path below the cgroup v2 mount."""
         return "/".join((self.prefix, *parts))
 
+    def node_cgroup(self, node: str) -> str:
+        """Everything of the node."""
+        return self.cgroup("nodes", node)
+
     def component_cgroup(self, node: str, component: str) -> str:
         return self.cgroup("nodes", node, component)
 

@@ -11,9 +11,10 @@
 #include "../maps/counters.h"
 
 enum packet_kind {
-	PACKET_OTHER, /* never ours: ARP, ICMP, neighbour discovery, UDP fragments, ... */
+	PACKET_OTHER, /* never ours: ARP, ICMP's errors, neighbour discovery, UDP fragments, ... */
 	PACKET_TCP,
 	PACKET_UDP,
+	PACKET_ICMP, /* a query or its answer */
 };
 
 struct packet {
@@ -22,6 +23,7 @@ struct packet {
 	__u16 source_port; /* network order, both */
 	__u16 destination_port;
 	__u8 is_v6;
+	__u8 protocol; /* of UDP and ICMP only */
 	__u8 opening; /* SYN without ACK, or no way to know */
 	__u8 syn;
 	__u8 ack;
@@ -55,6 +57,35 @@ INLINE int unreadable(struct packet *packet, enum counter reason)
 	return PACKET_TCP;
 }
 
+enum icmp_type {
+	ICMP_ECHO_ANSWER = 0, /* RFC 792 */
+	ICMP_ECHO = 8,
+	ICMP_TIMESTAMP = 13,
+	ICMP_TIMESTAMP_ANSWER = 14,
+	ICMP6_ECHO = 128, /* RFC 4443 */
+	ICMP6_ECHO_ANSWER = 129,
+};
+
+/* The identifier is the port of who asks. */
+INLINE int read_icmp(struct __sk_buff *skb, __u32 at, __u8 protocol, struct packet *packet)
+{
+	__u16 header[3]; /* type and code, sum, identifier */
+	__u8 type;
+
+	if (bpf_skb_load_bytes(skb, at, header, sizeof(header)))
+		return PACKET_OTHER;
+	type = bpf_ntohs(header[0]) >> 8;
+	packet->protocol = protocol;
+	if (protocol == IPPROTO_ICMP ? type == ICMP_ECHO || type == ICMP_TIMESTAMP : type == ICMP6_ECHO)
+		packet->source_port = header[2];
+	else if (protocol == IPPROTO_ICMP ? type == ICMP_ECHO_ANSWER || type == ICMP_TIMESTAMP_ANSWER
+					  : type == ICMP6_ECHO_ANSWER)
+		packet->destination_port = header[2];
+	else
+		return PACKET_OTHER;
+	return PACKET_ICMP;
+}
+
 /* `end`: where the packet ends in the frame, as its header says (0: it does not, the packet is huge). */
 INLINE int read_transport(struct __sk_buff *skb, __u32 at, __u8 protocol, __u32 end, struct packet *packet)
 {
@@ -62,14 +93,18 @@ INLINE int read_transport(struct __sk_buff *skb, __u32 at, __u8 protocol, __u32 
 	__u8 length_and_flags[2];
 	__u8 flags;
 
+	if (protocol == (packet->is_v6 ? IPPROTO_ICMPV6 : IPPROTO_ICMP))
+		return read_icmp(skb, at, protocol, packet);
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
 		return PACKET_OTHER;
 	if (bpf_skb_load_bytes(skb, at, ports, sizeof(ports)))
 		return protocol == IPPROTO_TCP ? unreadable(packet, COUNT_REFUSED_UNREADABLE) : PACKET_OTHER;
 	packet->source_port = ports[0];
 	packet->destination_port = ports[1];
-	if (protocol == IPPROTO_UDP)
+	if (protocol == IPPROTO_UDP) {
+		packet->protocol = IPPROTO_UDP;
 		return PACKET_UDP;
+	}
 	if (bpf_skb_load_bytes(skb, at + TCP_LENGTH_OFFSET, length_and_flags, sizeof(length_and_flags)))
 		return unreadable(packet, COUNT_REFUSED_UNREADABLE);
 	flags = length_and_flags[1];

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from ambient.agent.metrics import Tally
+from ambient.agent.talks import QUIET_S, Talks
 from ambient.agent.watch_flows import Flows
 from ambient.datapath.tallies import Line
 from ambient.errors import KernelError
+from ambient.flows.record import Flow
 from tests.support.told_flows import WORKLOADS, line
 
 
@@ -24,9 +26,19 @@ class Scene:
     missing: bool = True
     broken: str = ""
     tally: Tally = field(default_factory=Tally)
+    told: list[Flow] = field(default_factory=list)
+    now: float = 0.0
 
     def __post_init__(self) -> None:
-        self.flows = Flows(self, self.attach, WORKLOADS.get, self.tally, self.threads)
+        self.flows = Flows(
+            self,
+            self.attach,
+            WORKLOADS.get,
+            self.tally,
+            self.threads,
+            Talks("n1", WORKLOADS.get, lambda: self.now),
+            self.told.extend,
+        )
 
     def take(self) -> list[Line]:
         if self.broken:
@@ -53,6 +65,14 @@ def test_what_was_written_is_added_up(scene: Scene) -> None:
         scene.written = [line()]
         scene.look()
     assert any(sample.endswith(" 3") for sample in scene.flows.totals.series() if "ambient_flows_total" in sample)
+
+
+def test_a_talk_that_is_over_is_told(scene: Scene) -> None:
+    scene.written = [line(protocol=17)]
+    scene.look()
+    scene.now += QUIET_S
+    scene.look()
+    assert [flow.protocol for flow in scene.told] == ["udp"]
 
 
 def test_a_program_that_was_taken_off_is_put_back_and_counted(scene: Scene) -> None:

@@ -1,0 +1,83 @@
+"""When talks end that have no end of their own (UDP, ICMP): those of two addresses and a port are told as closed, with
+what they came to, after nothing of them was on a sheet for a while. That they began the kernel told. No I/O.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from ambient.agent.naming import WorkloadAt, names_of, protocol_name
+from ambient.datapath.tallies import Line
+from ambient.flows.record import Event, Flow
+from ambient.model.address import Endpoint, IpAddress
+
+QUIET_S: Final = 30.0
+MOST: Final = 4096
+"""So many are watched at once; of more it is not told that they end, the totals have them."""
+
+_Key = tuple[IpAddress, IpAddress, int, int, bool]
+
+
+@dataclass(slots=True)
+class _Talk:
+    since: float
+    last: float
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    packets_sent: int = 0
+    packets_received: int = 0
+
+
+class Talks:
+    """`clock` gives Unix seconds."""
+
+    def __init__(self, node: str, workload: WorkloadAt, clock: Callable[[], float], most: int = MOST) -> None:
+        self._node = node
+        self._workload = workload
+        self._clock = clock
+        self._most = most
+        self._open: dict[_Key, _Talk] = {}
+
+    def take(self, lines: Iterable[Line]) -> list[Flow]:
+        """Take in one sheet; gives those that ended."""
+        now = self._clock()
+        for line in lines:
+            if line.protocol != socket.IPPROTO_TCP:
+                self._add(line, now)
+        over = [key for key, talk in self._open.items() if now - talk.last >= QUIET_S]
+        return [self._closed(key, self._open.pop(key)) for key in over]
+
+    def _add(self, line: Line, now: float) -> None:
+        key = (line.source, line.destination, line.port, line.protocol, line.arriving)
+        talk = self._open.get(key)
+        if talk is None:
+            if len(self._open) >= self._most:
+                return
+            talk = self._open[key] = _Talk(now, now)
+        talk.last = now
+        talk.bytes_sent += line.bytes_sent
+        talk.bytes_received += line.bytes_received
+        talk.packets_sent += line.packets_sent
+        talk.packets_received += line.packets_received
+
+    def _closed(self, key: _Key, talk: _Talk) -> Flow:
+        source, destination, port, protocol, arriving = key
+        return Flow(
+            event=Event.CLOSED,
+            time_unix=talk.last,
+            node=self._node,
+            direction="inbound" if arriving else "outbound",
+            source=str(Endpoint(source, 0)),
+            destination=str(Endpoint(destination, port)),
+            **names_of(self._workload(source), self._workload(destination), arriving=arriving),
+            detail="all of these two and this port",
+            bytes_sent=talk.bytes_sent,
+            bytes_received=talk.bytes_received,
+            packets_sent=talk.packets_sent,
+            packets_received=talk.packets_received,
+            duration_ms=int((talk.last - talk.since) * 1000),
+            protocol=protocol_name(protocol),
+        )

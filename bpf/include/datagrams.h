@@ -1,0 +1,95 @@
+/* What has no connections, added up by packet: UDP, and ICMP queries with their answers (the identifier stands for the
+ * port of who asks, the other one is 0). ICMP's errors and what keeps a link running are nobody's talk. */
+#ifndef AMBIENT_DATAGRAMS_H
+#define AMBIENT_DATAGRAMS_H
+
+#include "contract.h"
+#include "packet.h"
+#include "../maps/config.h"
+#include "../maps/flow_pace.h"
+#include "../maps/talks.h"
+#include "../maps/tallies.h"
+
+INLINE void tell_talk(struct talk *talk, enum flow_path path, __u32 size, __u64 now)
+{
+	struct flow_pace *pace = flow_pace_of_this_cpu();
+	struct flow_event *event;
+
+	if (!pace || !may_tell_flow(pace, now)) {
+		count(COUNT_EVENT_FLOW_THINNED);
+		return;
+	}
+	event = reserve_flow_event();
+	if (!event) {
+		count(COUNT_EVENT_FLOW_LOST);
+		return;
+	}
+	__builtin_memset(event, 0, sizeof(*event));
+	event->time = now;
+	event->source = talk->flow.source;
+	event->destination = talk->flow.destination;
+	event->source_port = talk->flow.source_port;
+	event->destination_port = talk->flow.destination_port;
+	event->protocol = talk->protocol;
+	event->arriving = talk->arriving;
+	event->path = path;
+	event->end = END_NONE;
+	event->opened = now;
+	event->bytes_sent = size;
+	event->packets_sent = 1;
+	pace->last = *event;
+	submit_flow_event(event);
+}
+
+INLINE void tally_talk(struct talk *talk, enum flow_path path, __u32 size, int answer, int first)
+{
+	struct tally_key key = {};
+	struct tally *line;
+
+	key.source = talk->flow.source;
+	key.destination = talk->flow.destination;
+	key.port = talk->flow.destination_port;
+	key.protocol = talk->protocol;
+	key.arriving = talk->arriving;
+	key.path = path;
+	line = tally_of(&key);
+	if (!line)
+		return;
+	if (first)
+		__sync_fetch_and_add(&line->flows, 1);
+	__sync_fetch_and_add(answer ? &line->bytes_received : &line->bytes_sent, size);
+	__sync_fetch_and_add(answer ? &line->packets_received : &line->packets_sent, 1);
+}
+
+/* A packet passes a pod's interface. What goes on is asked for as an answer first, then as more of the same. */
+INLINE void datagram(struct __sk_buff *skb, struct packet *packet, int arriving)
+{
+	enum flow_path path = skb->mark == PROXY_MARK ? FLOW_PASSTHROUGH : FLOW_DIRECT;
+	__u32 size = skb->len - ETH_HLEN;
+	__u64 now = bpf_ktime_get_ns();
+	struct talk talk = {};
+
+	if (options() & OPTION_NO_FLOWS)
+		return;
+	talk.protocol = packet->protocol;
+	talk.flow.source = packet->destination;
+	talk.flow.destination = packet->source;
+	talk.flow.source_port = packet->destination_port;
+	talk.flow.destination_port = packet->source_port;
+	talk.arriving = !arriving;
+	if (goes_on_since(&talk, now)) {
+		tally_talk(&talk, path, size, 1, 0);
+		return;
+	}
+	flow_of(packet, &talk.flow);
+	talk.arriving = arriving;
+	if (goes_on_since(&talk, now)) {
+		tally_talk(&talk, path, size, 0, 0);
+		return;
+	}
+	begin_talk(&talk, now);
+	tally_talk(&talk, path, size, 0, 1);
+	tell_talk(&talk, path, size, now);
+}
+
+#endif

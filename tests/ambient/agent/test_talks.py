@@ -1,0 +1,54 @@
+"""A talk without an end is told as closed once it is quiet, with all it came to."""
+
+from __future__ import annotations
+
+import socket
+
+from ambient.agent.talks import QUIET_S, Talks
+from ambient.flows.record import Event
+from tests.support.told_flows import WORKLOADS, line
+
+UDP = socket.IPPROTO_UDP
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_what_several_sheets_say_of_it_is_told_at_its_end() -> None:
+    clock = Clock()
+    talks = Talks("n1", WORKLOADS.get, clock)
+    assert talks.take([line(protocol=UDP, port=53)]) == []
+    clock.now += QUIET_S - 1
+    assert talks.take([line(protocol=UDP, port=53)]) == []
+    clock.now += QUIET_S
+    (flow,) = talks.take([])
+    assert (flow.event, flow.protocol, flow.source, flow.destination) == (
+        Event.CLOSED,
+        "udp",
+        "10.0.0.5:0",
+        "10.0.0.6:53",
+    )
+    assert (flow.bytes_sent, flow.packets_sent, flow.packets_received) == (20, 4, 2)
+    assert (flow.time_unix, flow.duration_ms) == (1000.0 + QUIET_S - 1, int((QUIET_S - 1) * 1000))
+    assert flow.source_principal == "spiffe://cluster.local/ns/shop/sa/web"
+    assert talks.take([]) == []
+
+
+def test_tcp_tells_its_end_itself() -> None:
+    clock = Clock()
+    talks = Talks("n1", WORKLOADS.get, clock)
+    talks.take([line()])
+    clock.now += QUIET_S
+    assert talks.take([]) == []
+
+
+def test_no_more_are_watched_than_there_is_room_for() -> None:
+    clock = Clock()
+    talks = Talks("n1", WORKLOADS.get, clock, most=2)
+    talks.take([line(protocol=UDP, port=port) for port in range(5)])
+    clock.now += QUIET_S
+    assert len(talks.take([])) == 2
