@@ -40,12 +40,12 @@ def _taint(given: str) -> str:
 class AgentSettings:
     """Times in seconds. `pod_netns` is "kubernetes" (by CNI and processes) or a template, `pod_veth` "auto" or a
     template; `xds` "": run without policies (every pod fails closed and no older connection is judged);
-    `kubelet_cgroup` None: nobody's probes are told apart, "auto": found by the kubelet's process. `node_cgroup`: of whatever
-    runs on the node; None: the whole machine. `cni_socket` None: no CNI plugin asks; `cni_configuration` None: the plugin is not installed by the agent. `taint` "": none is removed.
-    `daemonset`: an agent that is stopped after this one of its namespace was deleted takes everything off; "": never.
-    `kernel_policy` False: ztunnel judges everything; `refuse_inbound`: what plain text that policy refuses hears;
-    `clear_text`: what becomes of data that passes a captured pod in the clear without leave. `flows` False: the kernel
-    neither counts nor tells of flows.
+    `kubelet_cgroup` None: nobody's probes are told apart, "auto": found by the kubelet's process. `node_cgroup`: of
+    whatever runs on the node; None: the whole machine. `cni_socket` None: no CNI plugin asks; `cni_configuration` None:
+    the plugin is not installed by the agent. `taint` "": none is removed. `daemonset`: an agent that is stopped after
+    this one of its namespace was deleted takes everything off; "": never. `kernel_policy` False: ztunnel judges
+    everything; `refuse_inbound`: what plain text that policy refuses hears; `clear_text`: what becomes of data that
+    passes a captured pod in the clear without leave. `flows` False: the kernel neither counts nor tells of flows.
     `waypoints`: as the node's ztunnel has it.
     """
 
