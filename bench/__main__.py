@@ -22,6 +22,8 @@ from bench.enforced import enforced
 from bench.enforced import lines as enforced_lines
 from bench.fair import fair
 from bench.fair import lines as fair_lines
+from bench.flows import flows
+from bench.flows import lines as flow_lines
 from bench.footprint import footprints, idle
 from bench.judging import judging
 from bench.judging import lines as judging_lines
@@ -34,10 +36,10 @@ from bench.scale import knowing
 from bench.world import World, world
 
 FEWEST_ROUNDS: Final = 7
-EXTRA: Final = ("memory", "judging", "mesh", "scale", "workloads", "fair", "refuse")
+EXTRA: Final = ("memory", "judging", "mesh", "scale", "workloads", "fair", "refuse", "flows")
 """Measured once and not in rounds: PSS of every process, judging many policies, a director and every process that
 knows many workloads, a control plane with a large cluster before it; and what a pod that floods its node costs the
-others; and what it costs that the kernel refuses what policy denies."""
+others; and what it costs that the kernel refuses what policy denies, and that it tells of flows."""
 ON_A_CLUSTER: Final = ("enforced",)
 """Measured only when named, on the cluster of KUBECONFIG with the mesh in it: how soon a policy holds on real nodes."""
 ENFORCED_ROUNDS: Final = 50
@@ -182,6 +184,11 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
             found["refuse"] = asdict(refusals)
             lines += refuse_lines(refusals)
             say("\n".join(refuse_lines(refusals)))
+        if "flows" in wanted:
+            telling = flows(lab, options.rounds, options.seconds)
+            found["flows"] = asdict(telling)
+            lines += flow_lines(telling)
+            say("\n".join(flow_lines(telling)))
         if "workloads" in wanted:
             more = knowing(lab)
             found["workloads"] = more
