@@ -18,12 +18,14 @@ from typing import Any, Final, TypeVar
 from ambient.ca.ticket import admit, checked, digest, expired, new_secret, read_session, same_digest
 from ambient.ca.token import Caller
 from ambient.control.access import Verifier
+from ambient.control.allowance import Allowance
+from ambient.control.join_address import Arrivals, check_address, doubles
 from ambient.control.join_store import EntryStore, Object
 from ambient.errors import InvalidInput, MeshError, Refused, Unavailable
 from ambient.kube import syntax
 from ambient.kube.joined import DOMAIN, GROUP, REDIRECTION, SEEN, SESSION, UNHEALTHY, is_joined, joined_node
 from ambient.kube.networking import WorkloadEntry, WorkloadGroup
-from ambient.kube.objects import Node, Pod, Records, Service, parse_object
+from ambient.kube.objects import Records, parse_object, record_key
 from ambient.model.address import IpAddress, parse_ip
 
 NAMESPACE: Final = "_join"
@@ -33,6 +35,9 @@ NODE_ACCOUNTS: Final = frozenset({f"{NAMESPACE}/ztunnel"})
 _LONGEST_WHY: Final = 200
 _NAME_PART: Final = re.compile(r"[^a-z0-9]+")
 _MOST_SPENT: Final = 4096
+_BEATS: Final = 15
+_CHANGES: Final = 5
+"""So many signs of life, and changes of what they say, are taken from one machine at once; then at a steady pace."""
 _STRANGERS: Final = 8
 """So many at once are looked up in the store of those who have proven nothing yet; the others wait."""
 _T = TypeVar("_T")
@@ -70,6 +75,9 @@ class Joins:
         self._hearing_since = clock()
         self._spent: dict[str, None] = {}
         self._strangers = asyncio.Semaphore(_STRANGERS)
+        self._arrivals = Arrivals(grace_s)
+        self._beats = Allowance(_BEATS, grace_s / 30)
+        self._changes = Allowance(_CHANGES, grace_s / 6)
 
     async def join(self, ask: Mapping[str, Any]) -> dict[str, Any]:
         """Spend a ticket: {namespace, group, number, secret, address} in; what the machine is, its session's secret and
@@ -85,18 +93,24 @@ class Joins:
         assert group is not None
         record = parse_object(group, "join", observed=True)
         assert isinstance(record, WorkloadGroup)
-        self._check_address(address)
+        check_address(address, self._records())
         session = new_secret()
         entry = entry_of(record, address, session, self._clock())
-        complaint = syntax.dns_subdomain(joined_node(namespace, entry["metadata"]["name"]))
+        called = entry["metadata"]["name"]
+        complaint = syntax.dns_subdomain(joined_node(namespace, called))
         if complaint:
             raise InvalidInput("group", f"{namespace}/{name}", complaint)
         others = [other for other in expired(annotations, self._clock()) if other != key]
-        # Spent first: who then fails to get his entry asks for a new ticket, and nobody gets two for one.
-        self._note_spent(number)
-        await self._store.annotate(group, dict.fromkeys([key, *others]))
-        await self._store.create(entry)
-        called = entry["metadata"]["name"]
+        arriving = record_key(WorkloadEntry.kind, namespace, called)
+        self._arrivals.take(address, arriving, self._records().by_key, self._clock())
+        try:
+            # Spent first: who then fails to get his entry asks for a new ticket, and nobody gets two for one.
+            self._note_spent(number)
+            await self._store.annotate(group, dict.fromkeys([key, *others]))
+            await self._store.create(entry)
+        except BaseException:
+            self._arrivals.give_back(str(address))
+            raise
         _log.info("ticket %s of group %s/%s is spent: %s joins as %s", number, namespace, name, address, called)
         return {
             "namespace": namespace,
@@ -114,14 +128,19 @@ class Joins:
 
     async def beat(self, token: str, *, why: str, captured: bool) -> None:
         """A sign of life. `why`: it is not well, because; `captured`: its traffic goes through its ztunnel. Raises
-        Refused for who is no (longer) a member."""
-        entry = await self._store_or_deaf(self._member(token))
+        Refused for who is no (longer) a member, Unavailable for one who speaks too often.
+
+        Who changes all the time is written down at a steady pace: what is left out is said by his next one.
+        """
+        entry = await self._store_or_deaf(self._member(token, paced=True))
         annotations = entry["metadata"].get("annotations") or {}
         wanted: dict[str, str | None] = {
             UNHEALTHY: why[:_LONGEST_WHY] or None,
             REDIRECTION: "enabled" if captured else None,
         }
         changes = {key: value for key, value in wanted.items() if annotations.get(key) != value}
+        if changes and not self._changes.spend(_title(entry), self._clock()):
+            changes = {}
         if changes or self._clock() - _seen(annotations) > self._grace_s / 3:
             seen = {**changes, SEEN: str(int(self._clock()))}
             await self._store_or_deaf(self._store.annotate(entry, seen))
@@ -132,16 +151,23 @@ class Joins:
         """The machine goes: its entry goes at once. Raises as `beat`."""
         entry = await self._member(token)
         await self._store.delete(entry)
+        self._arrivals.give_back(str(entry["spec"].get("address", "")))
         _log.info("%s left", _title(entry))
 
     async def sweep(self) -> None:
-        """Remove the entries that have given no sign of life for the grace time; not before we could have heard one.
+        """Remove the entries that have given no sign of life for the grace time; not before we could have heard one. Of
+        two with one address the younger goes.
 
         Where the store cannot be asked no sign of life is kept either: from then on everybody has the grace again.
         """
         joined = [record for record in self._records().of(WorkloadEntry) if is_joined(record.annotations)]
         if joined:
             await self._store_or_deaf(self._store.read(WorkloadEntry.kind, joined[0].namespace, joined[0].name))
+        for record, older in doubles(joined):
+            entry = await self._store_or_deaf(self._store.read(WorkloadEntry.kind, record.namespace, record.name))
+            if entry is not None:
+                await self._store.delete(entry)
+                _log.warning("%s joined with the address of %s: removed", _title(entry), older.key)
         now = self._clock()
         if now - self._hearing_since < self._grace_s:
             return
@@ -171,37 +197,22 @@ class Joins:
             self._hearing_since = self._clock()
             raise
 
-    async def _member(self, token: str) -> Object:
-        """The entry that a session's token speaks for, as it is stored."""
+    async def _member(self, token: str, *, paced: bool = False) -> Object:
+        """The entry that a session's token speaks for, as it is stored. `paced`: asked for a beat."""
         parts = read_session(token)
         if parts is None:
             raise Refused("token", why="not a session of a workload that has joined")
         _, namespace, name, secret = parts
         known = self._records().find(WorkloadEntry, namespace, name)
         is_known = known is not None and same_digest(known.annotations.get(SESSION, ""), secret)
+        if paced and is_known and not self._beats.spend((namespace, name), self._clock()):
+            raise Unavailable("a sign of life", f"{namespace}/{name}", "comes too often")
         async with contextlib.nullcontext() if is_known else self._strangers:
             entry = await self._store.read(WorkloadEntry.kind, namespace, name)
         annotations = (entry or {}).get("metadata", {}).get("annotations") or {}
         if entry is None or not same_digest(annotations.get(SESSION, ""), secret):
             raise Refused("token", why="this machine is no member (any more)")
         return entry
-
-    def _check_address(self, address: IpAddress) -> None:
-        """Nobody takes over what belongs to somebody else."""
-        if address.is_loopback or address.is_unspecified or address.is_multicast or address.is_link_local:
-            raise InvalidInput("address", str(address), "others cannot reach it")
-        records = self._records()
-        held = [
-            *((pod, pod.ips) for pod in records.of(Pod) if pod.phase not in ("Succeeded", "Failed")),
-            *((service, service.cluster_ips) for service in records.of(Service)),
-            *((node, node.addresses) for node in records.of(Node)),
-        ]
-        for owner, addresses in held:
-            if address in addresses:
-                raise Refused("address", str(address), f"is that of {owner.key}")
-        for entry in records.of(WorkloadEntry):
-            if entry.endpoint.address == str(address) and not entry.deleting:
-                raise Refused("address", str(address), f"is that of {entry.key}")
 
     def _note_spent(self, number: str) -> None:
         self._spent[number] = None

@@ -112,6 +112,7 @@ class Running:
                     await client.call("Beat", {"why": state[0], "captured": state[1]})
                     told = state
                 except Unavailable as error:
+                    told = None  # and a pause, however different it is by now from what was said before
                     log.warning("%s", error)
                 except Refused as error:
                     if "changed meanwhile" not in error.why:

@@ -46,7 +46,7 @@ class Joining:
 
     def put(self, kind: str, name: str, spec: Mapping[str, Any], **more: Any) -> None:
         raw = {"kind": kind, "metadata": {"name": name, "namespace": "shop"}, "spec": dict(spec), **more}
-        version = "networking.istio.io/v1" if kind.startswith("Workload") else "v1"
+        version = "networking.istio.io/v1" if kind.endswith(("Entry", "Group")) else "v1"
         if kind == "Node":
             del raw["metadata"]["namespace"]
         self.folder.put([parse_object({"apiVersion": version, **raw}, "test")])

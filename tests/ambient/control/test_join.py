@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -14,11 +14,14 @@ from ambient.control.tenancies import tenancy_of
 from ambient.errors import InvalidInput, MeshError, Refused, Unavailable
 from ambient.kube.joined import REDIRECTION, SESSION, UNHEALTHY, joined_node
 from ambient.kube.networking import WorkloadGroup
-from ambient.kube.objects import parse_object
+from ambient.kube.objects import Records, parse_object
 from ambient.model.address import parse_ip
 from tests.support.joining import ADDRESS, GRACE_S, Joining, token_of
 
 ENTRY = "ledger-192-0-2-7"
+EXTERNAL: Mapping[str, object] = {
+    "hosts": ["db.example.com"], "resolution": "DNS", "ports": [{"number": 1, "name": "tcp"}],
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -115,6 +118,9 @@ def test_a_ticket_for_something_else_is_refused_and_stays_good(world: Joining, o
         ("Service", {"clusterIP": ADDRESS, "clusterIPs": [ADDRESS], "ports": [{"port": 80}]}, {}),
         ("Node", {}, {"addresses": [{"type": "InternalIP", "address": ADDRESS}]}),
         ("WorkloadEntry", {"address": ADDRESS}, {}),
+        ("ServiceEntry", {**EXTERNAL, "addresses": [ADDRESS]}, {}),
+        ("ServiceEntry", {**EXTERNAL, "resolution": "STATIC", "endpoints": [{"address": ADDRESS}]}, {}),
+        ("ServiceEntry", EXTERNAL, {"addresses": [{"host": "db.example.com", "value": ADDRESS}]}),
     ],
 )
 def test_nobody_joins_with_an_address_of_somebody_else(
@@ -126,6 +132,40 @@ def test_nobody_joins_with_an_address_of_somebody_else(
     assert isinstance(error, Refused)
     assert f"is that of {kind}/" in str(error)
     asyncio.run(world.join(ticket, "192.0.2.8"))
+
+
+def test_of_two_that_join_with_one_address_at_once_only_one_does(world: Joining) -> None:
+    """Neither is among the objects yet when the other is looked at."""
+    world.group("till")
+    tickets = [world.ticket(), world.ticket("till")]
+
+    async def both() -> None:
+        world.hear = lambda: None  # type: ignore[method-assign]
+        for ticket in tickets:
+            await world.join(ticket)
+
+    assert f"is that of WorkloadEntry/shop/{ENTRY}" in str(_refused(both))
+    assert list(world.entries()) == [ENTRY]
+    world.now += GRACE_S + 1
+    asyncio.run(world.join(tickets[1]))  # the first never came, so nobody has the address
+
+
+def test_the_younger_of_two_that_two_replicas_let_in_with_one_address_goes(world: Joining) -> None:
+    async def scenario() -> None:
+        world.group("till")
+        token = token_of(await world.join(world.ticket()))
+        other = world.control_plane()
+        ticket = world.ticket("till")
+        parts = {"namespace": "shop", "group": "till", "number": ticket.number, "secret": ticket.secret}
+        world.members.records = Records()  # what a replica knows that is behind
+        await other.join({**parts, "address": ADDRESS})
+        world.hear()
+        assert len(world.entries()) == 2
+        await world.joins.sweep()
+        assert list(world.entries()) == [ENTRY]
+        await world.joins.beat(token, why="", captured=True)
+
+    asyncio.run(scenario())
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "169.254.1.1", "ff02::1", "::1", "host", ""])
@@ -180,6 +220,34 @@ def test_signs_of_life_say_how_it_is_and_cost_a_write_only_when_that_changes_or_
         assert world.folder.records().revision == revision + 1
         await world.joins.beat(token, why="HTTP status 503", captured=True)
         assert world.entries()[ENTRY].annotations[UNHEALTHY] == "HTTP status 503"
+
+    asyncio.run(scenario())
+
+
+def test_a_machine_that_says_something_else_all_the_time_costs_few_writes_and_few_reads(
+    world: Joining, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        token = token_of(await world.join(world.ticket()))
+        revision, read, reads = world.folder.records().revision, world.store.read, [0]
+
+        async def counted(kind: str, namespace: str, name: str) -> dict[str, object] | None:
+            reads[0] += 1
+            return await read(kind, namespace, name)
+
+        monkeypatch.setattr(world.store, "read", counted)
+        refused = 0
+        for number in range(6000):
+            world.now += 0.01
+            try:
+                await world.joins.beat(token, why=f"reason {number}", captured=True)
+            except Unavailable:
+                refused += 1
+        assert world.folder.records().revision - revision <= 12, "in a minute"
+        assert reads[0] == 6000 - refused <= 50
+        world.now += GRACE_S
+        await world.joins.beat(token, why="the last", captured=True)
+        assert world.entries()[ENTRY].annotations[UNHEALTHY] == "the last", "and what he says at last is written"
 
     asyncio.run(scenario())
 
