@@ -1,7 +1,9 @@
 /* On ingress of the host's end of a pod's veth: the guard behind the pod. pod_egress can be passed by (a packet socket
  * with PACKET_QDISC_BYPASS hands frames straight to the driver); here every frame comes by, and the sending socket is
- * still known. A new connection that leaves a captured pod must be ztunnel's, and its source address the pod's own. */
+ * still known. A new connection that leaves a captured pod must be ztunnel's, and its source address the pod's own.
+ * What may go directly to a pod of this node is carried there. */
 #include "include/dialect.h"
+#include "include/direct.h"
 #include "include/packet.h"
 #include "include/senders.h"
 #include "maps/pods.h"
@@ -9,9 +11,19 @@
 TC_PROGRAM int host_ingress(struct __sk_buff *skb)
 {
 	struct packet packet = {};
+	struct direct_way *way;
+	struct flow flow = {};
 	struct pod_row *row;
 
-	if (read_packet(skb, &packet) != PACKET_TCP || !packet.opening)
+	if (read_packet(skb, &packet) != PACKET_TCP)
+		return PASS;
+	if (options() & OPTION_DIRECT) {
+		flow_of(&packet, &flow);
+		way = way_of(&flow);
+		if (way && !(way->flags & WAY_OVER))
+			return carry(skb, &packet, way);
+	}
+	if (!packet.opening)
 		return PASS;
 	row = pod_of(&packet.source);
 	if (!row)

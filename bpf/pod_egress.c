@@ -6,6 +6,7 @@
 #include "include/dialect.h"
 #include "include/clear.h"
 #include "include/datagrams.h"
+#include "include/direct.h"
 #include "include/packet.h"
 #include "include/policy.h"
 #include "include/reset.h"
@@ -110,6 +111,11 @@ INLINE int leaving(struct __sk_buff *skb, struct packet *packet, struct pod_row 
 		return capture(skb, COUNT_DNS_TCP);
 	if (is_denied(&packet->source, DENY_OUT, &packet->destination, packet->destination_port, &rule))
 		return denied_at_source(skb, packet, rule);
+	if ((row->flags & POD_DIRECT) && opens_directly(packet, row)) {
+		forget_looped(skb);
+		return pass(COUNT_DIRECT_OUT);
+	}
+	forget_direct(skb);
 	if (has_listener(skb, packet, OUTBOUND_PORT))
 		return capture(skb, COUNT_REDIRECTED_OUT);
 	if (row->fail_out == FAIL_CLOSED)
@@ -135,10 +141,14 @@ INLINE int passing(struct __sk_buff *skb, struct packet *packet, struct pod_row 
  * this four-tuple, unless its sender is on the way out as well: a living socket that talked to it would be remembered. */
 INLINE int following(struct __sk_buff *skb, struct packet *packet, struct pod_row *row)
 {
+	enum directness direct;
 	__u32 receiver;
 
 	if (is_looped(skb))
 		return loop(skb);
+	direct = options() & OPTION_DIRECT ? directness_of(skb, packet) : NOT_DIRECT;
+	if (direct != NOT_DIRECT)
+		return direct == DIRECT ? PASS : refuse(COUNT_REFUSED_DIRECT_CUT);
 	receiver = receiver_state(skb, packet);
 	if (!receiver || receiver == TCP_STATE_LISTEN)
 		return passing(skb, packet, row);

@@ -4,6 +4,7 @@
 #include "include/dialect.h"
 #include "include/clear.h"
 #include "include/datagrams.h"
+#include "include/direct.h"
 #include "include/packet.h"
 #include "include/policy.h"
 #include "include/reset.h"
@@ -112,9 +113,12 @@ INLINE int datagram_arriving(struct __sk_buff *skb, struct packet *packet, int k
 TC_PROGRAM int pod_ingress(struct __sk_buff *skb)
 {
 	struct packet packet = {};
-	int kind = read_packet(skb, &packet);
 	struct pod_row *row;
+	int kind;
 
+	if (skb->mark == DIRECT_MARK || skb->mark == DIRECT_OPENING_MARK)
+		return arrives_directly(skb);
+	kind = read_packet(skb, &packet);
 	if (kind == PACKET_OTHER)
 		return PASS;
 	row = pod_of(&packet.destination);

@@ -62,6 +62,8 @@ def row_of(capture: Capture, epoch: int, host_ifindex: int = 0) -> PodRow:
         flags |= Flag.CAPTURE_IN
     if capture.dns:
         flags |= Flag.DNS
+    if capture.direct:
+        flags |= Flag.DIRECT
     mode = FailMode.OPEN if capture.fail_open else FailMode.CLOSED
     return PodRow(flags, mode, mode, epoch, host_ifindex)
 

@@ -18,7 +18,7 @@ from ambient.model.address import Endpoint, IpAddress
 from ambient.model.decide import PolicyIndex, past_waypoint
 from ambient.model.deny import Guarded
 from ambient.model.mesh import Mesh, PolicySetInput
-from ambient.model.outcome import Connection, Forward, Verdict
+from ambient.model.outcome import Connection, Forward, Plan, Verdict
 from ambient.model.route import route
 from ambient.model.waypoints import needs_of, open_ports, waypoint_principals
 from ambient.model.workload import Workload
@@ -63,10 +63,16 @@ class Policies:
         self._selected: dict[tuple[str, tuple[str, ...]], PolicySetInput] = {}
         self._only_waypoints = only_waypoints
         self._changed = changed
+        self._synced = False
 
     @property
     def known(self) -> bool:
         return self.client.complete
+
+    @property
+    def current(self) -> bool:
+        """What is known is what the control plane says now."""
+        return self._synced and self.known
 
     def apply(self, batch: Batch) -> None:
         """Take in what one response changed."""
@@ -84,6 +90,20 @@ class Policies:
             return True
         selecting = self._selecting(workload)
         return bool(selecting.policies or selecting.missing or waypoint_principals(self._mesh, workload))
+
+    def workload_of(self, pod: PodTarget) -> Workload | None:
+        """The pod as discovery knows it; None while not all is known that its policy rests on."""
+        return self._workload(pod)
+
+    def plan_of(self, pod: PodTarget, dialled: Endpoint) -> tuple[Workload, Plan] | None:
+        """The pod, and where it gets to when it dials this; None while it is not known."""
+        workload = self._workload(pod)
+        if workload is None:
+            return None
+        routed = route(self._mesh, workload, dialled, network=self._network)
+        if lacks(self.client, self._mesh, routed.depends):
+            return None
+        return workload, routed.plan
 
     def judge_of(self, pod: PodTarget) -> Callable[[Connection], Verdict] | None:
         """How a connection to the pod is judged now; None while it is not known."""
@@ -168,6 +188,7 @@ class Policies:
         self._changed()
 
     def _note(self, state: StreamState) -> None:
+        self._synced = state.state == "synced"
         if state.state == "disconnected":
             log.warning("discovery: %s; next attempt in %.2f s", state.why, state.retry_in_s)
         elif state.state == "synced":

@@ -21,6 +21,9 @@ SIDECAR_ANNOTATION: Final = "sidecar.istio.io/status"
 BYPASS_INBOUND_ANNOTATION: Final = "ambient.istio.io/bypass-inbound-capture"
 DNS_CAPTURE_ANNOTATION: Final = "ambient.istio.io/dns-capture"
 FAIL_MODE_ANNOTATION: Final = "ambient.mesh/fail-mode"
+SAME_NODE: Final = "ambient.mesh/same-node"
+"""Label or annotation of a namespace, annotation of a pod: "kernel" or "tunnel"; the pod's word counts first, then the
+namespace's, then the node's setting."""
 _TERMINAL: Final = frozenset({"Succeeded", "Failed"})
 
 
@@ -54,15 +57,18 @@ class Rules:
     mesh_namespace: str = "ambient-system"
     excluded_namespaces: frozenset[str] = frozenset({"kube-system"})
     dns_capture: bool = True
+    same_node: str = "tunnel"
 
 
 @dataclass(frozen=True, slots=True)
 class Capture:
-    """How an enrolled pod's traffic is taken. `fail_open`: without ztunnel, traffic goes on directly."""
+    """How an enrolled pod's traffic is taken. `fail_open`: without ztunnel, traffic goes on directly. `direct`: between
+    it and pods of its node it may take the kernel path."""
 
     inbound: bool = True
     dns: bool = True
     fail_open: bool = False
+    direct: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,8 +155,17 @@ def target(pod: Pod, namespace: Namespace | None, rules: Rules, *, policies_appl
             inbound=pod.annotations.get(BYPASS_INBOUND_ANNOTATION) != "true",
             dns=dns == "true" if dns in ("true", "false") else rules.dns_capture,
             fail_open=pod.annotations.get(FAIL_MODE_ANNOTATION) == "open" and not policies_apply,
+            direct=_same_node(pod, namespace, rules) == "kernel",
         ),
     )
+
+
+def _same_node(pod: Pod, namespace: Namespace | None, rules: Rules) -> str:
+    """What is not understood asks for the tunnel."""
+    said = [pod.annotations.get(SAME_NODE)]
+    if namespace is not None:
+        said += [namespace.labels.get(SAME_NODE), namespace.annotations.get(SAME_NODE)]
+    return next((one for one in said if one is not None), rules.same_node)
 
 
 def _kept_out(pod: Pod, namespace: Namespace | None, rules: Rules) -> NotEnrolled | None:

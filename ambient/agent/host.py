@@ -14,6 +14,7 @@ from ambient.agent.owners import Owners, cgroup_of
 from ambient.agent.processes import PodProcesses, find_kubelet, held, pids
 from ambient.agent.sandboxes import Sandboxes
 from ambient.agent.settings import AgentSettings
+from ambient.datapath import programs
 from ambient.errors import MeshError, Unavailable
 
 FIND: Final = Path("auto")
@@ -131,3 +132,13 @@ def pods_in(directory: Path, mount: Path, proc: Path = Path("/proc")) -> int | N
             if process.pod_uid() is not None and cgroup_of(pid, mount, proc) == directory:
                 return pid
     return None
+
+
+def loader(settings: AgentSettings) -> programs.Loader:
+    """Which one is to load the programs."""
+    match settings.loader:
+        case "bcc":
+            return "bcc"
+        case "object":
+            return "object"
+    return "auto"

@@ -75,6 +75,8 @@ class Entry:
 def encode(entry: Entry) -> str:
     raw: dict[str, Any] = asdict(entry)
     raw["pod"]["addresses"] = [str(ip) for ip in entry.pod.addresses]
+    if not entry.pod.capture.direct:
+        del raw["pod"]["capture"]["direct"]  # an agent that does not know it reads the rest
     raw["version"] = 1
     return json.dumps(raw, sort_keys=True)
 

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from ambient.agent.converge import Convergence, State, Tracked
 from ambient.agent.custody import Custody
@@ -28,6 +28,13 @@ from ambient.errors import MeshError
 _LONGEST_NUMBER: Final = 15
 
 
+class Path(Protocol):
+    """The same-node kernel path, as `ambient.agent.kernel_path` has it."""
+
+    def shown(self) -> Mapping[str, int | bool]: ...
+    def render(self) -> str: ...
+
+
 class Pages:
     """`readiness` gives why the agent is not ready ("" when it is); `out` is (pod, reason) of pods outside."""
 
@@ -46,6 +53,7 @@ class Pages:
         kernel_policy: KernelPolicy,
         packets: Packets,
         totals: FlowTotals,
+        kernel_path: Path,
         counters: Callable[[], Mapping[Reason, int]],
         readiness: Callable[[], str],
         out: Callable[[], Mapping[str, tuple[str, NotEnrolled]]],
@@ -62,6 +70,7 @@ class Pages:
         self._kernel_policy = kernel_policy
         self._packets = packets
         self._totals = totals
+        self._kernel_path = kernel_path
         self._counters = counters
         self._readiness = readiness
         self._out = out
@@ -91,6 +100,7 @@ class Pages:
             "policies_known": self._policies.known,
             "policy_rows": self._kernel_policy.rows,
             "policy_stale": sorted(self._kernel_policy.stale.values()),
+            "kernel_path": self._kernel_path.shown(),
             "counters": datapath_series(self._counters()),
         }
         return Answer(json.dumps(body, indent=2) + "\n")
@@ -144,7 +154,7 @@ class Pages:
             tally=self._tally,
             flows=self._totals,
         )
-        return Answer(render(reading), content_type="text/plain; version=0.0.4")
+        return Answer(render(reading) + self._kernel_path.render(), content_type="text/plain; version=0.0.4")
 
     async def flows(self, query: Mapping[str, str]) -> Answer:
         asked = [query.get("last", "100"), query.get("after", "0")]

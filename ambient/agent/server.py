@@ -26,10 +26,11 @@ from ambient.agent.custody import Custody
 from ambient.agent.discovery import Policies
 from ambient.agent.enrol import REDIRECTION_ANNOTATION, Enrol, Gone, NotEnrolled, Rules, plan
 from ambient.agent.fresh import FromApi, FromFolder
-from ambient.agent.host import Kubelet, installation, locator, node_root
+from ambient.agent.host import Kubelet, installation, loader, locator, node_root
 from ambient.agent.http import listen
 from ambient.agent.journal import Journal
 from ambient.agent.kernel import NodeKernel
+from ambient.agent.kernel_path import KernelPath
 from ambient.agent.kernel_policy import KernelPolicy, Pods, pods_of
 from ambient.agent.metrics import Tally
 from ambient.agent.node import Starting, same_addresses
@@ -87,6 +88,7 @@ class Agent:
             mesh_namespace=settings.mesh_namespace,
             excluded_namespaces=settings.excluded_namespaces,
             dns_capture=settings.dns_capture,
+            same_node=settings.same_node,
         )
         self._records = Records()
         self._pods: dict[str, Pod] = {}
@@ -169,6 +171,17 @@ class Agent:
             Talks(settings.node, self._policies.workload_at, time.time),
             self._packets.add,
         )
+        self._kernel_path = KernelPath(
+            settings.node,
+            tables,
+            self._kernel,
+            self._policies,
+            lambda: self._convergence.tracked,
+            self._applier.open,
+            self._lookers,
+            self._packets.add,
+            self._planned.is_set,
+        )
         self._pages = Pages(
             node=settings.node,
             kernel=self._kernel,
@@ -182,6 +195,7 @@ class Agent:
             kernel_policy=self._kernel_policy,
             packets=self._packets,
             totals=self._flows.totals,
+            kernel_path=self._kernel_path,
             counters=tables.counters.read,
             readiness=self._unready,
             out=self._not_enrolled,
@@ -194,6 +208,7 @@ class Agent:
         pages = await listen(settings.listen, self._pages.routes())
         try:
             self._owners.adopt()
+            self._kernel_path.adopt()
             self._kubelet.look()
             for uid, error in self._journal.unreadable.items():
                 log.error("pod %s: %s; what it has on the node is taken for nobody's", uid, error)
@@ -214,6 +229,7 @@ class Agent:
                     tasks.create_task(cni.serve(self._starts, settings.cni_socket))
                 tasks.create_task(self._kernel_policy.run())
                 tasks.create_task(self._packets.follow())
+                tasks.create_task(self._kernel_path.run())
                 if settings.flows:
                     tasks.create_task(self._flows.follow())
                 if settings.custody_socket is not None:
@@ -246,14 +262,18 @@ class Agent:
                 tasks.create_task(self._ztunnels.serve(self._settings.zds_socket))
                 serving = True
 
-    def _policies_changed(self) -> None:
+    def _refresh_kernel(self) -> None:
         self._kernel_policy.refresh()
+        self._kernel_path.refresh()
+
+    def _policies_changed(self) -> None:
+        self._refresh_kernel()
         self._wake.set()
         self._look.set()
 
     def _pod_moved(self) -> None:
         self._starting.note_moved()
-        self._kernel_policy.refresh()
+        self._refresh_kernel()
         self._wake.set()
         self._look.set()
 
@@ -325,7 +345,7 @@ class Agent:
             self._kubelet.look()
             self._owners.prune()
             self._custody.forget_expired()
-            self._kernel_policy.refresh()
+            self._refresh_kernel()
             self._sandboxes.keep_only({*self._pods, *self._convergence.tracked})
             self._wake.set()
             await asyncio.sleep(self._settings.sweep_s)
@@ -362,7 +382,7 @@ class Agent:
 async def serve(settings: AgentSettings, *, checkpoint: object = None) -> None:
     """Load the datapath and run the agent until cancelled; raises MeshError when it cannot start."""
     with only_one(settings.state):
-        loaded = await asyncio.to_thread(programs.load, settings.bpffs, _loader(settings))
+        loaded = await asyncio.to_thread(programs.load, settings.bpffs, loader(settings))
         log.info("datapath %s by %s%s", loaded.version, loaded.loader, ", was there" if loaded.reused else "")
         with Maps.open(settings.bpffs) as tables:
             tables.config.set(settings.options(tables.config.options()))
@@ -370,12 +390,3 @@ async def serve(settings: AgentSettings, *, checkpoint: object = None) -> None:
                 await Agent(settings, tables, checkpoint=checkpoint).run()
             except* MeshError as group:
                 raise KernelError("agent", settings.node, "; ".join(map(str, group.exceptions))) from group
-
-
-def _loader(settings: AgentSettings) -> programs.Loader:
-    match settings.loader:
-        case "bcc":
-            return "bcc"
-        case "object":
-            return "object"
-    return "auto"

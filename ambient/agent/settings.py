@@ -46,6 +46,7 @@ class AgentSettings:
     this one of its namespace was deleted takes everything off; "": never. `kernel_policy` False: ztunnel judges
     everything; `refuse_inbound`: what plain text that policy refuses hears; `clear_text`: what becomes of data that
     passes a captured pod in the clear without leave. `flows` False: the kernel neither counts nor tells of flows.
+    `same_node`: how pods of this node reach each other where neither they nor their namespaces say.
     `waypoints`: as the node's ztunnel has it.
     """
 
@@ -82,6 +83,7 @@ class AgentSettings:
     flows: bool = setting("AMBIENT_FLOWS", boolean, "true")
     waypoints: str = setting("AMBIENT_WAYPOINTS", choice("enforced", "istio"), "enforced")
     clear_text: str = setting("AMBIENT_CLEAR_TEXT", choice("count", "drop"), "count")
+    same_node: str = setting("AMBIENT_SAME_NODE", choice("tunnel", "kernel"), "tunnel")
     drain_s: float = setting("AMBIENT_RELEASE_DRAIN", duration, "300s")
     linger_s: float = setting("AMBIENT_RELEASE_LINGER", duration, "1s")
     sweep_s: float = setting("AMBIENT_SWEEP", duration, "4s")

@@ -25,6 +25,7 @@ class Flag(IntFlag):
     CAPTURE_IN = 2
     HBONE_IN = 4
     DNS = 8
+    DIRECT = 16
 
 
 class FailMode(IntEnum):
@@ -49,6 +50,7 @@ class Option(IntFlag):
     SILENT_IN = 2
     DROP_CLEAR = 4
     NO_FLOWS = 8
+    DIRECT = 16
 
 
 class Side(IntEnum):
@@ -79,6 +81,17 @@ class End(IntEnum):
     REFUSED = 4
     UNANSWERED = 5
     DENIED = 6
+
+
+class WayFlag(IntFlag):
+    """enum way_flag."""
+
+    CLIENT = 1
+    OPENING = 2
+    ENDED = 4
+    RESET = 8
+    CUT = 16
+    OVER = 32
 
 
 class Counter(IntEnum):
@@ -119,6 +132,9 @@ class Counter(IntEnum):
     EVENT_FLOW_LOST = 32
     EVENT_FLOW_THINNED = 33
     FLOW_UNCOUNTED = 34
+    DIRECT_OUT = 35
+    REFUSED_DIRECT_CUT = 36
+    REFUSED_DIRECT_TAKEN = 37
 
 
 class address(ctypes.Structure):
@@ -172,6 +188,29 @@ class event(ctypes.Structure):
         ("rule", ctypes.c_uint32),
         ("size", ctypes.c_uint32),
         ("arriving", ctypes.c_uint32),
+    )
+
+
+class direct_call(ctypes.Structure):
+    _fields_ = (("source", address), ("destination", address), ("port", ctypes.c_uint32))
+
+
+class direct_grant(ctypes.Structure):
+    _fields_ = (("server", address), ("port", ctypes.c_uint32), ("epoch", ctypes.c_uint32))
+
+
+class direct_way(ctypes.Structure):
+    _fields_ = (
+        ("opened", ctypes.c_uint64),
+        ("seen", ctypes.c_uint64),
+        ("octets", ctypes.c_uint64),
+        ("packets", ctypes.c_uint64),
+        ("reverse", flow),
+        ("from_ifindex", ctypes.c_uint32),
+        ("to_ifindex", ctypes.c_uint32),
+        ("next", ctypes.c_uint32),
+        ("flags", ctypes.c_uint32),
+        ("unused", ctypes.c_uint32),
     )
 
 
@@ -241,6 +280,9 @@ MIRRORS: Final[tuple[type[ctypes.Structure], ...]] = (
     deny_key,
     deny_row,
     event,
+    direct_call,
+    direct_grant,
+    direct_way,
     pace,
     flow_event,
     flow_pace,
@@ -261,6 +303,7 @@ ENUMERATIONS: Final[Mapping[str, tuple[str, type[IntEnum] | type[IntFlag]]]] = M
         "deny_bit": ("DENY_BIT_", Bits),
         "flow_path": ("FLOW_", Path),
         "flow_end": ("END_", End),
+        "way_flag": ("WAY_", WayFlag),
     }
 )
 """C enumeration -> (prefix of its names in C, mirror)."""

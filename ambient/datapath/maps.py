@@ -16,6 +16,8 @@ from ambient.datapath.cgroups import cgroup_id as cgroup_id
 from ambient.datapath.cgroups import cgroup_id_of as cgroup_id_of
 from ambient.datapath.deny import DenyTables as DenyTables
 from ambient.datapath.deny import Shadow as Shadow
+from ambient.datapath.direct import CALL_SIZE, GRANT_SIZE, WAY_SIZE
+from ambient.datapath.direct import Direct as Direct
 from ambient.datapath.events import Events as Events
 from ambient.datapath.layout import Counter as Counter
 from ambient.datapath.layout import FailMode as FailMode
@@ -139,7 +141,9 @@ class Counters:
 class Maps:
     """All maps of one node. Use as a context manager or call `close`."""
 
-    __slots__ = ("_open", "clear", "config", "counters", "deny", "events", "owners", "pods", "shadow", "tallies")
+    __slots__ = (
+        *("_open", "clear", "config", "counters", "deny", "direct", "events", "owners", "pods", "shadow", "tallies"),
+    )
 
     def __init__(self, bpffs: Path) -> None:
         """Raises Unavailable when nothing is loaded there, KernelError when what is there has another layout."""
@@ -164,6 +168,12 @@ class Maps:
             self.clear = Clear(open_map("clear", ctypes.sizeof(layout.flow), 8))
             self.tallies = Tallies(
                 open_map("tallies", 4, 4), open_map("tallies_sheet", tallies.KEY_SIZE, tallies.LINE_SIZE)
+            )
+            self.direct = Direct(
+                open_map("direct_grants", CALL_SIZE, GRANT_SIZE),
+                open_map("direct_asks", CALL_SIZE, 8),
+                open_map("direct_lease", 4, 8),
+                open_map("direct_ways", ctypes.sizeof(layout.flow), WAY_SIZE),
             )
             self.events = Events(bpffs / MAPS / "events")
             stack.callback(self.events.close)

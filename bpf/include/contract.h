@@ -12,11 +12,14 @@
 #define DNS_PORT 15053
 #define PROXY_MARK 0x539 /* SO_MARK of ztunnel's sockets in the pod: a claim, proven by the owners map */
 #define LOOP_MARK 0x53a  /* on packets that pod_egress loops to lo; the pod's policy route delivers them locally */
+#define DIRECT_MARK 0x53b /* on packets that host_ingress carries into another pod; nobody else can set it there */
+#define DIRECT_OPENING_MARK 0x53c /* the same on opening packets */
 
 #define NAME_SERVICE_PORT 53
 #define LOOPBACK_IFINDEX 1
 #define TCP_STATE_TIME_WAIT 6
 #define TCP_STATE_LISTEN 10
+#define TCP_STATE_NEW_SYN_RECV 12
 #define ADDRESS_FAMILY_V4 2
 #define SOCKET_TYPE_STREAM 1
 

@@ -12,6 +12,7 @@ enum config_option {
 	OPTION_SILENT_IN = 2,  /* what policy refuses from the network gets no answer */
 	OPTION_DROP_CLEAR = 4, /* data in the clear without leave is dropped, not only counted */
 	OPTION_NO_FLOWS = 8,   /* new flows are neither tallied nor told */
+	OPTION_DIRECT = 16,    /* some pod here may take the kernel path */
 };
 
 #ifdef AMBIENT_BCC

@@ -48,6 +48,9 @@ enum counter {
 	COUNT_EVENT_FLOW_LOST, /* the same of single flows */
 	COUNT_EVENT_FLOW_THINNED,
 	COUNT_FLOW_UNCOUNTED, /* no place on the sheet of tallies: missing in the totals; should be 0 */
+	COUNT_DIRECT_OUT,           /* went to a pod of this node on the kernel path */
+	COUNT_REFUSED_DIRECT_CUT,   /* a packet of such a connection, after policy had cut it or its way was lost */
+	COUNT_REFUSED_DIRECT_TAKEN, /* the opening packet of one whose four-tuple ztunnel uses; repeated, it takes the tunnel */
 	COUNTERS_USED,
 };
 

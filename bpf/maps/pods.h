@@ -14,6 +14,7 @@ enum pod_flag {
 	POD_CAPTURE_IN = 2,  /* new TCP connections to the pod go to ztunnel's 15006 */
 	POD_HBONE_IN = 4,    /* those to port 15008 go to ztunnel's 15008, also while the pod is released */
 	POD_DNS = 8,         /* name queries go to ztunnel's 15053 while it listens */
+	POD_DIRECT = 16,     /* connections with pods of this node may take the kernel path */
 };
 
 enum fail_mode {

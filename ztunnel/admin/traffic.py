@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from ambient.model.traffic import FLAGS, TRAFFIC
 from ztunnel.director.tally import Line
 from ztunnel.ipc.messages import Exemplar
-from ztunnel.telemetry.labels import FLAGS, TRAFFIC
 
 _COUNTERS: Final = (
     ("istio_tcp_connections_opened", "The total number of TCP connections opened."),

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from heapq import nlargest
 from typing import Final
 
+from ambient.model.traffic import is_overflow, overflow
 from ztunnel.ipc.messages import Counters, Exemplar, Series
 from ztunnel.telemetry.counters import SERIES_LIMIT
-from ztunnel.telemetry.labels import is_overflow, overflow
 
 Labels = tuple[str, ...]
 Amounts = tuple[int, int, int, int, int]

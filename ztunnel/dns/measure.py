@@ -6,9 +6,9 @@ from bisect import bisect_left
 from typing import Final
 
 from ambient.model.outcome import PeerLabels
+from ambient.model.traffic import UNKNOWN
 from ztunnel.dns.message import AAAA, A
 from ztunnel.telemetry.counters import TrafficCounters
-from ztunnel.telemetry.labels import UNKNOWN
 
 _TYPES: Final = {
     A: "a", 2: "ns", 5: "cname", 6: "soa", 12: "ptr", 15: "mx", 16: "txt", AAAA: "aaaa", 33: "srv", 65: "https"

@@ -103,7 +103,7 @@ class Exemplar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Series:
-    """One traffic series: label values in the order of `ztunnel.telemetry.labels.TRAFFIC`, then totals."""
+    """One traffic series: label values in the order of `ambient.model.traffic.TRAFFIC`, then totals."""
 
     labels: tuple[str, ...]
     opened: int

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from typing import Final
 from weakref import WeakValueDictionary
 
+from ambient.model.traffic import is_overflow, overflow
 from ztunnel.ipc.messages import Counters, Exemplar, Series
-from ztunnel.telemetry.labels import is_overflow, overflow
 
 SERIES_LIMIT: Final = 2_000
 _NAMES_LIMIT: Final = 10_000

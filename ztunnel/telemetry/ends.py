@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import Final
 
 from ambient.model.outcome import PeerLabels
+from ambient.model.traffic import MUTUAL_TLS, is_overflow, traffic_labels
 from ztunnel.telemetry.access_log import together
 from ztunnel.telemetry.counters import Totals, TrafficCounters
 from ztunnel.telemetry.fields import Run
-from ztunnel.telemetry.labels import is_overflow, traffic_labels
 from ztunnel.telemetry.record import ConnectionRecord
 
 NOBODY: Final = PeerLabels()
@@ -47,7 +47,7 @@ class Ends:
             destination,
             self.destination_identity,
             self.service,
-            mutual_tls=record.mutual_tls,
+            security=MUTUAL_TLS if record.mutual_tls else "",
         )
         self.totals: Totals = counters.series(self.labels)
         self.source_fields = _fields(

@@ -7,13 +7,13 @@ from collections.abc import Callable, Container
 from typing import Final
 
 from ambient.model.address import Endpoint, IpAddress
+from ambient.model.traffic import with_flags
 from ztunnel.ipc.flows import FlowRecord, pack
 from ztunnel.ipc.messages import Exemplar, Flows, LiveConnection
 from ztunnel.telemetry.access_log import LogWriter
 from ztunnel.telemetry.counters import TrafficCounters
 from ztunnel.telemetry.ends import Ends, EndsCache
 from ztunnel.telemetry.fields import Bare, Field, Item, bare
-from ztunnel.telemetry.labels import with_flags
 from ztunnel.telemetry.record import ConnectionRecord, Failure, Flag, shown
 
 _FLOW_LIMIT: Final = 20_000

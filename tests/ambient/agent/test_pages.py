@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,16 @@ from ambient.datapath.strangers import Stranger
 from ambient.errors import KernelError
 from tests.support.agent_fakes import Node, target, until
 from tests.support.deny_tables import FakeRing, FakeTables, told
+
+
+class NoPath:
+    """A node where nobody takes the kernel path."""
+
+    def shown(self) -> Mapping[str, int | bool]:
+        return {"on": False}
+
+    def render(self) -> str:
+        return ""
 
 
 class Bench:
@@ -54,6 +64,7 @@ class Bench:
             kernel_policy=rows,
             packets=packets,
             totals=FlowTotals(),
+            kernel_path=NoPath(),
             counters=lambda: {Counter.PROBE: 7},
             readiness=lambda: self.why,
             out=lambda: {"u9": ("shop/job", NotEnrolled.TERMINAL)},

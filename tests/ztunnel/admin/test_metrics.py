@@ -7,10 +7,10 @@ from pathlib import Path
 
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from ambient.model.traffic import TRAFFIC
 from ztunnel.admin.metrics import Stats, split_name
 from ztunnel.director.tally import Tally
 from ztunnel.ipc.messages import Counters, Series
-from ztunnel.telemetry.labels import TRAFFIC
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "ztunnel-metrics-loaded-n1.txt"
 

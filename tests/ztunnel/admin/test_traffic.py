@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
+from ambient.model.traffic import TRAFFIC
 from ztunnel.admin.traffic import traffic_text
 from ztunnel.director.tally import Line
 from ztunnel.ipc.messages import Exemplar
-from ztunnel.telemetry.labels import TRAFFIC
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "ztunnel-metrics-loaded-n1.txt"
 

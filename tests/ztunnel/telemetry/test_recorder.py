@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 from ambient.model.address import Endpoint, parse_endpoint
 from ambient.model.outcome import PeerLabels
+from ambient.model.traffic import FLAGS
 from ztunnel.ipc.flows import unpack
 from ztunnel.telemetry.access_log import LogWriter
-from ztunnel.telemetry.labels import FLAGS
 from ztunnel.telemetry.record import ConnectionRecord, Failure, Flag
 from ztunnel.telemetry.recorder import Recorder
 

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
+from ambient.model.traffic import TRAFFIC
 from tests.support.tunnel import TestPod, World, application, echo, run, talk, until, world
 from ztunnel.ipc import messages as m
 from ztunnel.proxy.inbound import InboundTunnel
 from ztunnel.proxy.pool import ClientTunnel
-from ztunnel.telemetry.labels import TRAFFIC
 from ztunnel.tls.revocation import certificate_key
 
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 
 import pytest
 
+from ambient.model.traffic import TRAFFIC
 from tests.support.tunnel import Director, TestPod, World, application, echo, run, talk, until, world
 from ztunnel.ipc import messages as m
-from ztunnel.telemetry.labels import TRAFFIC
 
 
 async def pair(here: World, port: int) -> tuple[TestPod, TestPod]:

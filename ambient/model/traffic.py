@@ -39,6 +39,10 @@ TRAFFIC: Final = (
 )
 FLAGS: Final = TRAFFIC.index("response_flags")
 
+MUTUAL_TLS: Final = "mutual_tls"
+KERNEL: Final = "kernel"
+"""Both pods are on one node, whose kernel knows each by its namespace; nothing is encrypted (decision 0022)."""
+
 OVERFLOW: Final = "overflow"
 _BOUNDED: Final = frozenset(
     TRAFFIC.index(name) for name in ("reporter", "request_protocol", "response_flags", "connection_security_policy")
@@ -54,11 +58,12 @@ def traffic_labels(
     destination_principal: str,
     service: ServiceLabels,
     *,
-    mutual_tls: bool,
+    security: str,
 ) -> tuple[str, ...]:
     """Label values in the order of TRAFFIC with response_flags "-"; what is not known is "unknown".
 
-    Principals are full SPIFFE URIs. `*_app` and `*_version` repeat the canonical name and revision.
+    Principals are full SPIFFE URIs. `security` is MUTUAL_TLS, KERNEL, or "" for neither.
+    `*_app` and `*_version` repeat the canonical name and revision.
     """
     values = (
         reporter,
@@ -83,7 +88,7 @@ def traffic_labels(
         destination.cluster,
         "tcp",
         "-",
-        "mutual_tls" if mutual_tls else UNKNOWN,
+        security,
         source.region,
         source.zone,
         destination.region,

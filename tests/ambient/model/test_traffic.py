@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ambient.model.outcome import PeerLabels, ServiceLabels
-from ztunnel.telemetry.labels import FLAGS, TRAFFIC, traffic_labels, with_flags
+from ambient.model.traffic import FLAGS, MUTUAL_TLS, TRAFFIC, traffic_labels, with_flags
 
 CLIENT = PeerLabels("client", "client-1", "mesh", "client-svc", "v1", "p", "Kubernetes", "r", "z")
 
@@ -16,7 +16,7 @@ def test_every_label_has_its_value_and_what_is_unknown_says_so() -> None:
         PeerLabels(),
         "",
         ServiceLabels("h.example", "ns", "h"),
-        mutual_tls=True,
+        security=MUTUAL_TLS,
     )
     named = dict(zip(TRAFFIC, values, strict=True))
     assert named["source_workload"] == "client"
@@ -31,7 +31,7 @@ def test_every_label_has_its_value_and_what_is_unknown_says_so() -> None:
 
 
 def test_flags_replace_only_the_flags() -> None:
-    values = traffic_labels("source", CLIENT, "", CLIENT, "", ServiceLabels(), mutual_tls=False)
+    values = traffic_labels("source", CLIENT, "", CLIENT, "", ServiceLabels(), security="")
     changed = with_flags(values, "DENY")
     assert changed[FLAGS] == "DENY"
     assert changed[:FLAGS] + changed[FLAGS + 1 :] == values[:FLAGS] + values[FLAGS + 1 :]

@@ -1,0 +1,142 @@
+"""The same-node kernel path by the real agent and control plane: from the label of a namespace to a cut connection."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+from collections.abc import Iterator
+
+import pytest
+
+from ambient.datapath.maps import Maps
+from tests.lab.test_agent_policies import OTHER, POD, deny_port
+from tests.support.agent_lab import AgentLab, agent_lab, eventually, namespace, settled_world
+from tests.support.capture_bench import echoed, greeting
+from tests.support.capture_world import World
+from tests.support.stand_in import App
+
+WILLING = namespace("shop", "ambient")
+WILLING["metadata"]["labels"]["ambient.mesh/same-node"] = "kernel"
+
+
+@pytest.fixture(scope="module")
+def the_world() -> Iterator[World]:
+    with settled_world(f"amb-smn-{os.getpid()}") as made:
+        yield made
+
+
+@pytest.fixture
+def lab(the_world: World) -> Iterator[AgentLab]:
+    with agent_lab(the_world) as made:
+        made.control()
+        made.ztunnel()
+        made.agent()
+        made.settled(made.put(WILLING, POD, OTHER))
+        yield made
+
+
+@pytest.fixture
+def app(lab: AgentLab) -> Iterator[App]:
+    made = App(lab.world, lab.world.other, 4)
+    yield made
+    made.close()
+
+
+def dial(lab: AgentLab, app: App) -> socket.socket:
+    client = lab.world.socket(lab.world.pod, socket.AF_INET)
+    client.settimeout(20)
+    try:
+        client.connect((str(app.address.ip), app.address.port))
+        assert greeting(client).ip == lab.world.pod.ip(4)
+    except BaseException:
+        client.close()
+        raise
+    return client
+
+
+def counted(lab: AgentLab) -> int:
+    return int(json.loads(lab.http("GET", "/pods")[1])["counters"]["captured"]["direct_out"])
+
+
+def goes_directly(lab: AgentLab, app: App) -> bool:
+    """False also while the agent is not up or something still refuses."""
+    try:
+        before = counted(lab)
+        with dial(lab, app) as client:
+            assert echoed(client, b"hello")
+        return counted(lab) > before
+    except (OSError, ValueError):
+        return False
+
+
+def direct(lab: AgentLab, app: App) -> socket.socket:
+    """An open connection on the kernel path."""
+    eventually(lambda: goes_directly(lab, app), "connections take the kernel path")
+    before = counted(lab)
+    client = dial(lab, app)
+    assert counted(lab) == before + 1
+    return client
+
+
+def ended(client: socket.socket) -> bool:
+    try:
+        client.send(b"more")
+        return client.recv(100) == b""
+    except TimeoutError:
+        return False
+    except OSError:
+        return True
+
+
+def test_the_second_connection_needs_no_tunnel_and_both_are_named(lab: AgentLab, app: App) -> None:
+    with direct(lab, app) as client:
+        assert echoed(client, b"x" * 100_000)
+    app.close()
+    name = "spiffe://cluster.local/ns/shop/sa/"
+
+    def told() -> list[dict[str, object]]:
+        lines = lab.http("GET", "/flows?last=100")[1].splitlines()
+        return [flow for flow in map(json.loads, lines) if flow.get("bytes_sent") == 100_000]
+
+    flows = eventually(told, "the connection is told")
+    assert {(flow["security"], flow["direction"]) for flow in flows} == {("kernel", "outbound"), ("kernel", "inbound")}
+    assert str(flows[0]["source_principal"]).startswith(name)
+    assert str(flows[0]["destination_principal"]).startswith(name)
+    assert 'connection_security_policy="kernel"' in lab.http("GET", "/metrics")[1]
+
+
+def test_a_policy_that_refuses_cuts_what_is_open(lab: AgentLab, app: App) -> None:
+    with direct(lab, app) as client:
+        assert echoed(client, b"hello")
+        lab.put(deny_port(app.address.port))
+        client.settimeout(0.2)
+        eventually(lambda: ended(client), "the connection is cut")
+    lab.delete("AuthorizationPolicy", "no")
+    eventually(lambda: goes_directly(lab, app), "and afterwards it is allowed again")
+
+
+def test_who_no_longer_wants_it_has_tunnels_again(lab: AgentLab, app: App) -> None:
+    with direct(lab, app) as client:
+        lab.settled(lab.put(namespace("shop", "ambient")))
+        client.settimeout(0.2)
+        eventually(lambda: ended(client), "the connection is cut")
+    assert not goes_directly(lab, app)
+
+
+def test_without_an_agent_open_connections_go_on_and_new_ones_take_the_tunnel(lab: AgentLab, app: App) -> None:
+    with direct(lab, app) as client:
+        lab.processes[-1].end(signal.SIGKILL)
+        with Maps.open(lab.bpffs) as tables:
+
+            def tunnelled() -> bool:
+                before = len(tables.direct.ways())
+                with dial(lab, app) as another:
+                    return echoed(another, b"hello") and len(tables.direct.ways()) == before
+
+            eventually(tunnelled, "new connections take the tunnel")
+        assert echoed(client, b"still here")
+        lab.agent()
+        eventually(lambda: goes_directly(lab, app), "the next agent grants again")
+        assert echoed(client, b"and still")
