@@ -1,7 +1,8 @@
 """The supervisor: starts one director and N workers, starts again whoever dies, ends them all when told to.
 
 It holds no state worth losing and never touches sockets or certificates. It imports what workers run, runs none of it,
-and forks them: their code is in memory once, and a new one is there in milliseconds. As PID 1 it also reaps orphans.
+and forks the others: their code is in memory once, and a new worker is there in milliseconds. As PID 1 it also reaps
+orphans.
 """
 
 from __future__ import annotations
@@ -210,9 +211,9 @@ def children(env: dict[str, str], director_socket: str) -> list[Child]:
     return found
 
 
-def _preload(env: Mapping[str, str], lock: int) -> Run:
-    """What a forked worker runs, all that it needs imported. `env` is what its environment has beside ours, `lock` what
-    it must not hold when we are gone."""
+def _preload(env: Mapping[str, str], lock: int) -> tuple[Run, Run]:
+    """What a forked director and a forked worker run, all imported that a worker needs. `env` is what its environment
+    has beside ours, `lock` what they must not hold when we are gone."""
     ours = dict(os.environ)
     os.environ.update(env)
     from ztunnel.worker.__main__ import main, prepare
@@ -228,7 +229,14 @@ def _preload(env: Mapping[str, str], lock: int) -> Run:
         os.close(lock)
         return main(arguments, form)
 
-    return work
+    def direct(arguments: list[str]) -> int:
+        os.close(lock)
+        # Half of what it imports is there already; the rest has no place in a worker.
+        from ztunnel.director.app import main as direct
+
+        return direct(arguments)
+
+    return direct, work
 
 
 def drain_deadline(env: dict[str, str]) -> float:
@@ -280,10 +288,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Has our arguments found in memory, where forked children write theirs: a changed environment lies elsewhere.
     getproctitle()
     os.environ["AMBIENT_DIRECTOR_SOCKET"] = director_socket
-    # When the first one is started, while the director imports what it needs.
-    prepare = functools.cache(functools.partial(_preload, family[1].env, lock))
-    for worker in family[1:]:
-        worker.prepare = prepare
+    preload = functools.cache(functools.partial(_preload, family[1].env, lock))
+    director, *workers = family
+    director.prepare = lambda: preload()[0]
+    for worker in workers:
+        worker.prepare = lambda: preload()[1]
     return Supervisor(family, drain_deadline(env), _say).run()
 
 

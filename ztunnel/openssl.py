@@ -97,3 +97,8 @@ def _releases(environments: Sequence[Mapping[str, str]]) -> list[tuple[int, ...]
             process.communicate()
             found.append(())
     return found
+
+
+if __name__ == "__main__":
+    # For tests: what the linker's variable has to be, links made below the folder that is named; empty for no change.
+    sys.stdout.write(environment(os.environ, sys.argv[1]).get(_SEARCH, "") + "\n")

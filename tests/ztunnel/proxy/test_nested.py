@@ -56,7 +56,7 @@ class Elsewhere:
             with contextlib.suppress(ConnectionError):
                 while data := await source.read(65536):
                     self.carried += data
-                    if self.broken and len(self.carried) > 3_000:
+                    if self.broken and len(self.carried) > 8_000:
                         data = bytes((data[0] ^ 1,)) + data[1:-1] + bytes((data[-1] ^ 1,))
                     sink.write(data)
                     await sink.drain()
