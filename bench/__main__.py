@@ -32,14 +32,17 @@ from bench.mesh import lines as mesh_lines
 from bench.refuse import lines as refuse_lines
 from bench.refuse import refuse
 from bench.report import case_json, case_lines, machine, markdown
+from bench.same_node import lines as same_node_lines
+from bench.same_node import same_node
 from bench.scale import knowing
 from bench.world import World, world
 
 FEWEST_ROUNDS: Final = 7
-EXTRA: Final = ("memory", "judging", "mesh", "scale", "workloads", "fair", "refuse", "flows")
+EXTRA: Final = ("memory", "judging", "mesh", "scale", "workloads", "fair", "refuse", "flows", "same-node")
 """Measured once and not in rounds: PSS of every process, judging many policies, a director and every process that
 knows many workloads, a control plane with a large cluster before it; and what a pod that floods its node costs the
-others; and what it costs that the kernel refuses what policy denies, and that it tells of flows."""
+others; what it costs that the kernel refuses what policy denies, and that it tells of flows; the kernel path between
+pods of one node, beside no mesh."""
 ON_A_CLUSTER: Final = ("enforced",)
 """Measured only when named, on the cluster of KUBECONFIG with the mesh in it: how soon a policy holds on real nodes."""
 ENFORCED_ROUNDS: Final = 50
@@ -184,6 +187,11 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
             found["refuse"] = asdict(refusals)
             lines += refuse_lines(refusals)
             say("\n".join(refuse_lines(refusals)))
+        if "same-node" in wanted:
+            beside = same_node(lab, options.rounds, options.seconds)
+            found["same_node"] = [asdict(one) for one in beside]
+            lines += same_node_lines(beside)
+            say("\n".join(same_node_lines(beside)))
         if "flows" in wanted:
             telling = flows(lab, options.rounds, options.seconds)
             found["flows"] = asdict(telling)

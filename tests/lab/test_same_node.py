@@ -15,8 +15,10 @@ from tests.lab.test_agent_policies import OTHER, POD, deny_port
 from tests.support.agent_lab import AgentLab, agent_lab, eventually, namespace, settled_world
 from tests.support.capture_bench import echoed, greeting
 from tests.support.capture_world import World
+from tests.support.direct_churn import churn, serve
 from tests.support.stand_in import App
 
+CHURN_S = 6.0
 WILLING = namespace("shop", "ambient")
 WILLING["metadata"]["labels"]["ambient.mesh/same-node"] = "kernel"
 
@@ -98,10 +100,11 @@ def test_the_second_connection_needs_no_tunnel_and_both_are_named(lab: AgentLab,
 
     def told() -> list[dict[str, object]]:
         lines = lab.http("GET", "/flows?last=100")[1].splitlines()
-        return [flow for flow in map(json.loads, lines) if flow.get("bytes_sent") == 100_000]
+        flows = [flow for flow in map(json.loads, lines) if flow.get("security") == "kernel"]
+        return [flow for flow in flows if flow["bytes_sent"] == 100_000]
 
     flows = eventually(told, "the connection is told")
-    assert {(flow["security"], flow["direction"]) for flow in flows} == {("kernel", "outbound"), ("kernel", "inbound")}
+    assert {flow["direction"] for flow in flows} == {"outbound", "inbound"}
     assert str(flows[0]["source_principal"]).startswith(name)
     assert str(flows[0]["destination_principal"]).startswith(name)
     assert 'connection_security_policy="kernel"' in lab.http("GET", "/metrics")[1]
@@ -140,3 +143,39 @@ def test_without_an_agent_open_connections_go_on_and_new_ones_take_the_tunnel(la
         lab.agent()
         eventually(lambda: goes_directly(lab, app), "the next agent grants again")
         assert echoed(client, b"and still")
+
+
+@pytest.fixture
+def digester(lab: AgentLab) -> Iterator[socket.socket]:
+    listener = lab.world.socket(lab.world.other, socket.AF_INET)
+    listener.bind((str(lab.world.other.ip(4)), 0))
+    listener.listen(64)
+    serve(listener)
+    yield listener
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+def test_churn_loses_no_octet_and_leaves_nothing_behind(lab: AgentLab, digester: socket.socket) -> None:
+    def dialled() -> socket.socket:
+        client = lab.world.socket(lab.world.pod, socket.AF_INET)
+        try:
+            client.settimeout(20)
+            client.connect(digester.getsockname())
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    def granted() -> bool:
+        dialled().close()
+        return bool(json.loads(lab.http("GET", "/pods")[1])["kernel_path"]["grants"])
+
+    eventually(granted, "connections take the kernel path")
+    before = counted(lab)
+    found = churn(dialled, CHURN_S, seed=7)
+    assert found.wrong == []
+    assert sum(found.done.values()) > 0
+    assert counted(lab) > before
+    with Maps.open(lab.bpffs) as tables:
+        eventually(lambda: not tables.direct.ways(), "no way is left")
