@@ -26,6 +26,7 @@ from ambient.kube.objects import Condition, Record, Records
 from ambient.kube.source import ObjectSource, StatusSink
 from ambient.xds.catalogue import Catalogue
 from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES
+from ambient.xds.pace import between_others
 
 WRITER = "control"
 
@@ -96,7 +97,7 @@ class Reconciler:
             self._wanted = MappingProxyType({})  # what changed in this snapshot is to be said with the next one
             return
         self.failure = ""
-        changes = self._serve(derived, records.revision)
+        changes = await self._serve(derived, records.revision)
         self._waypoints.update(records, derived)
         first = self.observed < 0
         self._seen, self.observed = stamp, records.revision
@@ -116,14 +117,14 @@ class Reconciler:
         self._write_status(records, told)
         self._give_addresses(records, derived)
 
-    def _serve(self, derived: Derived, revision: int) -> int:
-        """Into the catalogue; gives how many resources changed."""
+    async def _serve(self, derived: Derived, revision: int) -> int:
+        """Into the catalogue; gives how many resources changed. Of very many at once each is encoded between others."""
         news = derived.changes
         if news is None or not self._catalogue.filled:
             everything: Iterable[Value] = chain(
                 derived.policies.values(), derived.services.values(), derived.workloads.values()
             )
-            return self._catalogue.update(everything, revision)
+            return await between_others(self._catalogue.updating(everything, revision))
         gone = {ADDRESS_TYPE: news.gone_addresses, AUTHORIZATION_TYPE: news.gone_policies}
         return self._catalogue.change(news.put, gone, revision)
 

@@ -7,14 +7,17 @@ are remembered too (MOST_TOMBSTONES of them); a stream older than that has to st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Final
 
 from ambient.errors import Unavailable
 from ambient.xds.codec import TYPES, Held, Resource, encode, name_of, type_of
+from ambient.xds.steps import finish
 
 MOST_TOMBSTONES: Final = 100_000
+SLICE: Final = 50
+"""Resources encoded in one go: a few milliseconds."""
 
 
 class _Shelf:
@@ -73,6 +76,11 @@ class Catalogue:
 
     def update(self, records: Iterable[Held], revision: int) -> int:
         """Make `records` all there is; gives how many resources were put or removed. Encodes only what differs."""
+        return finish(self.updating(records, revision))
+
+    def updating(self, records: Iterable[Held], revision: int) -> Generator[None, None, int]:
+        """`update` in small steps, so that its caller can do other things in between; nothing is changed before the
+        last one."""
         present: dict[str, set[str]] = {url: set() for url in self._shelves}
         put = []
         for record in records:
@@ -82,17 +90,25 @@ class Catalogue:
             if old is not record and old != record:
                 put.append(record)
         gone = {url: [n for n in shelf.resources if n not in present[url]] for url, shelf in self._shelves.items()}
-        return self.change(put, gone, revision)
+        made = []
+        for count, record in enumerate(put, 1):
+            made.append((record, encode(record)))
+            if count % SLICE == 0:
+                yield
+        return self._change(made, gone, revision)
 
     def change(self, put: Iterable[Held], gone: Mapping[str, Iterable[str]], revision: int) -> int:
         """Put these and remove those (names by type; what is not there is no matter); gives how many it was.
 
         Costs as much as it is given, whatever the size of the mesh.
         """
+        return self._change(((record, encode(record)) for record in put), gone, revision)
+
+    def _change(self, put: Iterable[tuple[Held, Resource]], gone: Mapping[str, Iterable[str]], revision: int) -> int:
         generation = self.generation + 1
         changes = 0
-        for record in put:
-            self._shelves[type_of(record)].put(name_of(record), record, encode(record), generation)
+        for record, resource in put:
+            self._shelves[type_of(record)].put(name_of(record), record, resource, generation)
             changes += 1
         for url, names in gone.items():
             shelf = self._shelves[url]

@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 
 from ambient.errors import Unavailable
-from ambient.xds.catalogue import Catalogue
+from ambient.xds.catalogue import SLICE, Catalogue
 from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, encode
+from ambient.xds.steps import finish
 from tests.support.discovery import rich_service, rich_workload, simple_policy, simple_workload
 
 A, B = simple_workload("a"), simple_workload("b")
@@ -41,6 +42,18 @@ def test_a_change_puts_and_removes_what_it_names_and_leaves_the_rest() -> None:
     assert set(catalogue.changed_since(ADDRESS_TYPE, first)) == {A.uid, B.uid}
     assert catalogue.change([], {}, 3) == 0
     assert (catalogue.generation, catalogue.revision) == (first + 1, 3)
+
+
+def test_a_large_update_goes_in_steps_and_nothing_of_it_is_seen_before_the_last() -> None:
+    catalogue = Catalogue()
+    many = [simple_workload(f"w{number}") for number in range(5 * SLICE)]
+    steps = catalogue.updating(many, 1)
+    for _ in range(5):
+        next(steps)
+        assert not catalogue.filled
+        assert not catalogue.resources(ADDRESS_TYPE)
+    assert finish(steps) == 5 * SLICE
+    assert (catalogue.filled, len(catalogue.resources(ADDRESS_TYPE)), catalogue.revision) == (True, 5 * SLICE, 1)
 
 
 def test_changes_since_a_generation_are_those_after_it_per_type() -> None:
