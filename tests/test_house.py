@@ -112,4 +112,4 @@ def test_both_programs_have_entry_points() -> None:
 
 def test_ci_runs_the_check_and_the_tests() -> None:
     lines = (ROOT / ".ci/run").read_text().splitlines()
-    assert [line for line in lines if line.startswith("./dev")] == ["./dev check", "./dev test"]
+    assert [line for line in lines if line.startswith("./dev")] == ["./dev check", "./dev test", "./dev test cluster"]

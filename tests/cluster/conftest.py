@@ -34,7 +34,7 @@ LAST = "test_uninstall.py"
 FAILURES: Final = STATE / "failures" / NAME
 KUBE: Final = pytest.StashKey[Kube]()
 LOGS: Final = pytest.StashKey[Logs]()
-LONGEST_S = 600 + float(os.environ.get("AMBIENT_TEST_OUTAGE", "60"))
+LONGEST_S = 600 + float(os.environ.get("AMBIENT_TEST_OUTAGE", "40"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

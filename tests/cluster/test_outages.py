@@ -14,8 +14,8 @@ from tests.support.kube import SYSTEM, Kube, account, address, eventually, is_re
 from tests.support.kube_apps import PORTS, Load, client, server
 
 SPACE = "outages"
-OUTAGE_S = float(os.environ.get("AMBIENT_TEST_OUTAGE", "60"))
-"""How long there is no control plane, in seconds; a campaign takes 600."""
+OUTAGE_S = float(os.environ.get("AMBIENT_TEST_OUTAGE", "40"))
+"""How long there is no control plane, in seconds: longer than a replaced ztunnel may drain. A campaign takes 600."""
 
 
 @pytest.fixture(scope="module")

@@ -54,7 +54,7 @@ def test_before_installing_it_says_whether_the_cluster_would_take_it(kube: Kube)
 
 
 def test_an_image_that_is_not_there_is_told_by_name(kube: Kube, space: str) -> None:
-    said = kube.ambient("upgrade", "--image", "localhost/nothing:1", "--timeout", "20")
+    said = kube.ambient("upgrade", "--image", "localhost/nothing:1", "--timeout", "30")
     assert said.returncode == 1
     assert "localhost/nothing:1" in said.stderr
     assert kube.fetch(space, "web", "http://db/id")
