@@ -153,7 +153,7 @@ class _Stream:
         self._on_message = on_message
         self._hold_s = hold_s
         self._backoff = backoff
-        self._outgoing: asyncio.Queue[DeltaRequest] = asyncio.Queue()
+        self._outgoing: asyncio.Queue[DeltaRequest | None] = asyncio.Queue()
         self._synced = False
         self.opened = False
         self.answered = False
@@ -192,6 +192,8 @@ class _Stream:
                     self._acted()
         finally:
             client.on_request = None
+            # gRPC's own task waits for our next request, also when the server has ended the call.
+            self._outgoing.put_nowait(None)
             for task in (root, reading):
                 if task is not None:
                     task.cancel()
@@ -225,8 +227,7 @@ class _Stream:
             self._on_state(StreamState("synced"))
 
     async def _requests(self) -> AsyncIterator[bytes]:
-        while True:
-            request = await self._outgoing.get()
+        while (request := await self._outgoing.get()) is not None:
             # The versions of a whole mesh take a while to write.
             large = len(request.versions) > LARGE
             yield await asyncio.to_thread(encode_request, request) if large else encode_request(request)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import signal
@@ -128,6 +129,8 @@ def test_a_client_reconnects_after_the_control_plane_came_back_and_gets_only_wha
             ztunnel = Subscriber(settings)
             await ztunnel.__aenter__()
             await ztunnel.synced()
+            noise: list[dict[str, object]] = []
+            asyncio.get_running_loop().set_exception_handler(lambda _, told: noise.append(told))
         await until(lambda: ztunnel.states[-1].state == "disconnected")
         assert WEB_UID in ztunnel.view
         before = len(ztunnel.batches)
@@ -137,6 +140,9 @@ def test_a_client_reconnects_after_the_control_plane_came_back_and_gets_only_wha
             put = [record for batch in ztunnel.batches[before:] for record in batch.put]
             assert [record.name for record in put] == ["front"]
             await ztunnel.__aexit__(None, None, None)
+        gc.collect()
+        await asyncio.sleep(0)
+        assert not noise, "nothing of the ended stream still waited when it was destroyed"
 
     asyncio.run(scenario())
 
