@@ -80,7 +80,7 @@ INLINE int cookie(struct __sk_buff *skb, struct packet *packet, struct pod_row *
 	if (!(row->flags & POD_CAPTURE_IN) || !packet->ack || packet->reset)
 		return PASS;
 	socket = find_listener(skb, packet, hbone ? HBONE_PORT : PLAINTEXT_PORT);
-	return socket ? assign(skb, socket, COUNT_COOKIE_IN) : PASS;
+	return socket ? assign(skb, packet, socket, COUNT_COOKIE_IN) : PASS;
 }
 
 INLINE int going_on(struct __sk_buff *skb, struct packet *packet, struct pod_row *row)

@@ -13,7 +13,7 @@ INLINE int name_query_on_lo(struct __sk_buff *skb, struct packet *packet)
 	if (packet->destination_port != bpf_htons(NAME_SERVICE_PORT))
 		return PASS;
 	socket = find_name_socket(skb, packet);
-	return socket ? assign(skb, socket, COUNT_ASSIGNED_ON_LO) : PASS;
+	return socket ? assign(skb, packet, socket, COUNT_ASSIGNED_ON_LO) : PASS;
 }
 
 INLINE struct bpf_sock *chosen_listener(struct __sk_buff *skb, struct packet *packet)
@@ -57,5 +57,5 @@ TC_PROGRAM int pod_lo(struct __sk_buff *skb)
 	if (!socket)
 		return packet.opening ? refuse(COUNT_REFUSED_NO_LISTENER_OUT) : PASS;
 	return packet.opening ? assign_opening(skb, &packet, socket, COUNT_ASSIGNED_ON_LO)
-			      : assign(skb, socket, COUNT_COOKIE_OUT);
+			      : assign(skb, &packet, socket, COUNT_COOKIE_OUT);
 }

@@ -1,5 +1,6 @@
-/* On the look-up of listeners in a pod's namespace: give an opening packet whose four-tuple was in TIME_WAIT to the
- * listener that pod_ingress or pod_lo chose for it. Everything else is looked up as ever. */
+/* On the look-up of listeners in a pod's namespace: give a packet to the socket that pod_ingress or pod_lo chose for it
+ * and could not assign: an opening one whose four-tuple was in TIME_WAIT; before 6.6, whatever goes to a socket that may
+ * share its port. Everything else is looked up as ever. */
 #include "include/dialect.h"
 #include "include/packet.h"
 #include "maps/reborn.h"
@@ -20,7 +21,7 @@ LOOKUP_PROGRAM int pod_lookup(struct bpf_sk_lookup *ctx)
 
 	asm volatile("" : "+r"(remote4), "+r"(remote0), "+r"(remote1), "+r"(remote2), "+r"(remote3));
 	asm volatile("" : "+r"(local4), "+r"(local0), "+r"(local1), "+r"(local2), "+r"(local3));
-	if (protocol != IPPROTO_TCP)
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
 		return SK_PASS;
 	if (family == ADDRESS_FAMILY_V4) {
 		map_v4(&flow.source, remote4);

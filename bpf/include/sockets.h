@@ -127,11 +127,17 @@ INLINE struct bpf_sock *find_name_socket(struct __sk_buff *skb, struct packet *p
 	return 0;
 }
 
-/* Give the packet to the socket (and release it). */
-INLINE int assign(struct __sk_buff *skb, struct bpf_sock *socket, enum counter reason)
+/* Give the packet to the socket (and release it). Before 6.6 the kernel refuses one that may share its port
+ * (SO_REUSEPORT); the packet goes up as it is then and pod_lookup names the socket. */
+INLINE int assign(struct __sk_buff *skb, struct packet *packet, struct bpf_sock *socket, enum counter reason)
 {
+	struct flow flow = {};
 	long failed = bpf_sk_assign(skb, socket, 0);
 
+	if (failed) {
+		flow_of(packet, &flow);
+		failed = reserve_listener(&flow, socket);
+	}
 	bpf_sk_release(socket);
 	return failed ? refuse(COUNT_REFUSED_ASSIGN) : pass(reason);
 }
@@ -146,10 +152,10 @@ INLINE int assign_opening(struct __sk_buff *skb, struct packet *packet, struct b
 	flow_of(packet, &flow);
 	if (receiver_state(skb, packet) != TCP_STATE_TIME_WAIT) {
 		drop_reservation(&flow);
-		return assign(skb, socket, reason);
+		return assign(skb, packet, socket, reason);
 	}
 	if (reserve_listener(&flow, socket))
-		return assign(skb, socket, reason);
+		return assign(skb, packet, socket, reason);
 	bpf_sk_release(socket);
 	return pass(reason);
 }

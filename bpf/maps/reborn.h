@@ -1,5 +1,6 @@
 /* reborn: connections that begin on the four-tuple of one that ztunnel closed a moment ago (TIME_WAIT), and the listener
  * that is to have them. The kernel must see the old one out by itself, and asks pod_lookup for the listener after that.
+ * Before 6.6 also what goes to a listener that may share its port: the kernel assigns to no such socket.
  * Writers: pod_ingress and pod_lo. Reader: pod_lookup, which deletes the entry that it used.
  * Entries: die with the listener, with their use, or with the next opening packet of that four-tuple.
  * Full:    the opening packet goes to the listener directly, which the kernel refuses while the old one lasts; it is
