@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -22,7 +22,7 @@ _RELEASES: Final = ".so.3"
 """What the linker calls any OpenSSL 3."""
 _SEARCH: Final = "LD_LIBRARY_PATH"
 _ASK: Final = "import _hashlib, ssl; print(*ssl.OPENSSL_VERSION_INFO)"
-_PATIENCE_S: Final = 10.0
+_PATIENCE_S: Final = 30.0
 
 
 def environment(env: Mapping[str, str], run_dir: str, path: list[str] | None = None) -> dict[str, str]:
@@ -47,8 +47,10 @@ def environment(env: Mapping[str, str], run_dir: str, path: list[str] | None = N
         return {}
     _link(Path(links), libraries)
     wanted = {_SEARCH: f"{links}:{search}" if search else links}
-    before, after = _releases([env, {**env, **wanted}])
-    return wanted if after > before else {}
+    # Not needed by a supervisor that has nothing to choose from.
+    import ssl
+
+    return wanted if _release({**env, **wanted}) > ssl.OPENSSL_VERSION_INFO else {}
 
 
 def _packaged(path: list[str]) -> Path | None:
@@ -79,24 +81,16 @@ def _link(folder: Path, libraries: list[Path]) -> None:
             fresh.replace(folder / link)
 
 
-def _releases(environments: Sequence[Mapping[str, str]]) -> list[tuple[int, ...]]:
-    """What a new process's ssl module says that it runs on in each; () where it does not even load."""
-    # Not needed by a supervisor that has nothing to choose from; one that has starts afresh afterwards.
+def _release(env: Mapping[str, str]) -> tuple[int, ...]:
+    """What a new process's ssl module says that it runs on; () when it does not even load."""
     import subprocess
 
     argv = [sys.executable, "-I", "-S", "-c", _ASK]
-    quiet, read = subprocess.DEVNULL, subprocess.PIPE
-    asked = [subprocess.Popen(argv, env=dict(env), stdin=quiet, stdout=read, stderr=quiet) for env in environments]
-    found: list[tuple[int, ...]] = []
-    for process in asked:
-        try:
-            said, _ = process.communicate(timeout=_PATIENCE_S)
-            found.append(() if process.returncode else tuple(int(word) for word in said.split()))
-        except (ValueError, subprocess.TimeoutExpired):
-            process.kill()
-            process.communicate()
-            found.append(())
-    return found
+    try:
+        said = subprocess.run(argv, env=dict(env), capture_output=True, timeout=_PATIENCE_S, check=True).stdout
+        return tuple(int(word) for word in said.split())
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return ()
 
 
 if __name__ == "__main__":
