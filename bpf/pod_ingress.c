@@ -94,7 +94,9 @@ INLINE int going_on(struct __sk_buff *skb, struct packet *packet, struct pod_row
 		bpf_sk_release(socket);
 		return cookie(skb, packet, row);
 	}
-	if (packet->has_data && row->flags & (POD_CAPTURE_OUT | POD_CAPTURE_IN))
+	if (is_direct_end(socket)) /* what is its peer's was carried here, and is not seen by this */
+		verdict = refuse(COUNT_REFUSED_SPOOFED_SOURCE);
+	else if (packet->has_data && row->flags & (POD_CAPTURE_OUT | POD_CAPTURE_IN))
 		verdict = arrives_in_clear(skb, packet, socket);
 	bpf_sk_release(socket);
 	return verdict;

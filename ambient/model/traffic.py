@@ -41,7 +41,7 @@ FLAGS: Final = TRAFFIC.index("response_flags")
 
 MUTUAL_TLS: Final = "mutual_tls"
 KERNEL: Final = "kernel"
-"""Both pods are on one node, whose kernel knows each by its namespace; nothing is encrypted (decision 0022)."""
+"""Both pods are on one node, whose kernel knows each by its namespace; nothing is encrypted (decision 0023)."""
 
 OVERFLOW: Final = "overflow"
 _BOUNDED: Final = frozenset(

@@ -160,6 +160,14 @@ INLINE int arrives_directly(struct __sk_buff *skb)
 	return refuse(COUNT_REFUSED_DIRECT_TAKEN);
 }
 
+/* Is this socket, which is to be released by the caller, one end of a direct connection? */
+INLINE int is_direct_end(struct bpf_sock *socket)
+{
+	struct bpf_sock *full = bpf_sk_fullsock(socket);
+
+	return full && is_direct_socket(full);
+}
+
 INLINE void account(struct __sk_buff *skb, struct packet *packet, struct direct_way *way)
 {
 	__u32 at = ETH_HLEN + (packet->is_v6 ? sizeof(struct ipv6hdr) : sizeof(struct iphdr));

@@ -17,7 +17,9 @@ from ambient.datapath.direct import Call, Tuple
 from ambient.datapath.layout import Counter, Option, WayFlag
 from ambient.model.address import Endpoint
 from tests.support.capture_bench import FULL, Bench, echoed, greeting
+from tests.support.frames_tcp import syn
 from tests.support.stand_in import App, StandIn, endpoint
+from tests.support.waiting import until
 
 DIRECT = FULL | layout.Flag.DIRECT
 LEASE_S = 600.0
@@ -161,6 +163,21 @@ def test_a_mark_from_outside_opens_no_door(pair: Pair) -> None:
         client = pair.bench.connect(pair.bench.world.outside, pair.server.address, mark=mark)
         assert echoed(client, greeted(client))
         assert pair.other_ztunnel.seen.get(timeout=5)
+
+
+def test_nobody_else_speaks_into_a_direct_connection(pair: Pair) -> None:
+    pair.grant()
+    client = pair.connect()
+    assert echoed(client, greeted(client))
+    one = tuple_of(client)
+    frame = bytearray(syn(one.source, one.destination, data=b"not from the client"))
+    frame[(54 if one.source.ip.version == 6 else 34) + 13] = 0x18  # PSH, ACK
+    world, before = pair.bench.world, pair.bench.count(Counter.REFUSED_SPOOFED_SOURCE)
+    with world.inside(world.node, "app"), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind((world.other.host_interface, 0))
+        raw.send(frame)
+    until(lambda: pair.bench.count(Counter.REFUSED_SPOOFED_SOURCE) == before + 1, "for it to be dropped")
+    assert echoed(client, b"still ours")
 
 
 def test_half_a_connection_goes_on_after_the_other_half_has_ended(pair: Pair) -> None:
