@@ -128,7 +128,7 @@ class App:
         await asyncio.gather(*tasks, return_exceptions=True)
         await self._close_ports()
         if self.director.estate.taken is None:
-            self.director.discovery.save_now()
+            await self.director.discovery.save()
         if self.director.exporter is not None:
             await self.director.exporter.flush(FLUSH_S)
         self.director.close()

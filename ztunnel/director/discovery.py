@@ -131,14 +131,6 @@ class Discovery:
             if self._on_demand:
                 group.create_task(self._age_often())
 
-    def save_now(self) -> None:
-        """Write what is known if something changed since the last time (at shutdown)."""
-        if self._behind and self._whole:
-            try:
-                self._file.save(list(self._records()), self.core.versions())
-            except MeshError as error:
-                self._not_saved(error)
-
     @property
     def not_understood(self) -> int:
         """How many resources were refused and have no good version: nothing is sent there, or all is denied."""

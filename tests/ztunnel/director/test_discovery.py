@@ -74,7 +74,7 @@ async def following(control: ControlBench, state: Path) -> AsyncIterator[Followe
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-        one.discovery.save_now()
+        await one.discovery.save()
 
 
 def test_it_follows_and_a_later_process_starts_from_disk_and_hears_what_was_removed(tmp_path: Path) -> None:
