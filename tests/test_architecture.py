@@ -38,6 +38,8 @@ TESTED_ELSEWHERE: Mapping[str, str] = MappingProxyType(
         "ambient.agent.upkeep": "tests/lab/test_agent.py",
         "ambient.agent.kernel_path": "tests/lab/test_same_node.py",
         "ambient.datapath.batch": "tests/bpf/test_direct.py",
+        "ambient.datapath.clsact": "tests/bpf/test_ways.py",
+        "ambient.datapath.hooked": "tests/bpf/test_ways.py",
         "ambient.datapath.bpfsys": "tests/bpf/test_lifecycle.py",
         "ambient.datapath.holding": "tests/bpf/test_holding.py",
         "ambient.datapath.exchange": "tests/bpf/test_versions.py",

@@ -59,14 +59,24 @@ class Kernel(Protocol):
 
 class NodeKernel:
     """The real one. `veth` is "auto" (found through the pod's eth0) or a template of the host-side name; `group` the
-    control group of everything on the node (None: the whole machine is the node)."""
+    control group of everything on the node (None: the whole machine is the node); `via`: how programs come onto
+    interfaces."""
 
-    def __init__(self, bpffs: Path, tables: Maps, locator: Locator, veth: str, group: Path | None = None) -> None:
+    def __init__(
+        self,
+        bpffs: Path,
+        tables: Maps,
+        locator: Locator,
+        veth: str,
+        group: Path | None = None,
+        via: programs.Via = "tcx",
+    ) -> None:
         self._group = group
         self._bpffs = bpffs
         self._tables = tables
         self._locator = locator
         self._veth = veth
+        self._via = via
         self._host = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
         self._holding = Holding(bpffs)
 
@@ -137,14 +147,14 @@ class NodeKernel:
 
     def attach_pod(self, netns: podns.PodNetns, uid: str) -> None:
         self._holding.restore()
-        programs.attach_pod(self._bpffs, netns.fd, uid, POD_INTERFACE)
+        programs.attach_pod(self._bpffs, netns.fd, uid, POD_INTERFACE, self._via)
         self._holding.take(uid)
 
     def attach_host(self, ifindex: int, uid: str) -> None:
         with entered(self._host):
             name = socket.if_indextoname(ifindex)
         self._holding.restore()
-        programs.attach_host(self._bpffs, self._host, uid, name)
+        programs.attach_host(self._bpffs, self._host, uid, name, self._via)
         self._holding.take(uid)
 
     def attached(self) -> Mapping[str, bool]:

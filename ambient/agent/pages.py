@@ -1,4 +1,4 @@
-"""What the agent shows over HTTP: /ready, /pods, /metrics, /flows, /strangers, and POST /cut."""
+"""What the agent shows over HTTP: /ready, /pods, /metrics, /flows, /strangers, /datapath, and POST /cut."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from ambient.agent.watch_older import OlderConnections
 from ambient.agent.watch_packets import Packets
 from ambient.agent.ztunnels import Ztunnels
 from ambient.datapath.layout import Counter as Reason
+from ambient.datapath.variant import Variant
 from ambient.errors import MeshError
 
 _LONGEST_NUMBER: Final = 15
@@ -57,6 +58,7 @@ class Pages:
         counters: Callable[[], Mapping[Reason, int]],
         readiness: Callable[[], str],
         out: Callable[[], Mapping[str, tuple[str, NotEnrolled]]],
+        variant: Variant,
     ) -> None:
         self._node = node
         self._kernel = kernel
@@ -74,6 +76,7 @@ class Pages:
         self._counters = counters
         self._readiness = readiness
         self._out = out
+        self._variant = variant
 
     def routes(self) -> Mapping[tuple[str, str], Handler]:
         return {
@@ -82,6 +85,7 @@ class Pages:
             ("GET", "/metrics"): self.metrics,
             ("GET", "/flows"): self.flows,
             ("GET", "/strangers"): self.strangers,
+            ("GET", "/datapath"): self.datapath,
             ("POST", "/cut"): self.cut,
         }
 
@@ -163,6 +167,9 @@ class Pages:
         self._packets.look()
         last, after = map(int, asked)
         return Answer(self._packets.lines(last, after), content_type="application/jsonl")
+
+    async def datapath(self, _query: Mapping[str, str]) -> Answer:
+        return Answer(json.dumps(self._variant.as_json()) + "\n")
 
     async def strangers(self, _query: Mapping[str, str]) -> Answer:
         enrolled = [t.pod for t in self._convergence.tracked.values() if t.state is State.ENROLLED]

@@ -26,7 +26,7 @@ from ambient.agent.custody import Custody
 from ambient.agent.discovery import Policies
 from ambient.agent.enrol import REDIRECTION_ANNOTATION, Enrol, Gone, NotEnrolled, Rules, plan
 from ambient.agent.fresh import FromApi, FromFolder
-from ambient.agent.host import Kubelet, installation, loader, locator, node_root
+from ambient.agent.host import Kubelet, installation, load_datapath, locator, node_root
 from ambient.agent.http import listen
 from ambient.agent.journal import Journal
 from ambient.agent.kernel import NodeKernel
@@ -45,8 +45,9 @@ from ambient.agent.watch_flows import Flows
 from ambient.agent.watch_older import OlderConnections
 from ambient.agent.watch_packets import Packets
 from ambient.agent.ztunnels import Ztunnels
-from ambient.datapath import cgroups, programs
+from ambient.datapath import cgroups
 from ambient.datapath.maps import Maps
+from ambient.datapath.variant import Variant
 from ambient.errors import KernelError, MeshError, Unavailable
 from ambient.kube.api.client import ApiClient
 from ambient.kube.records import Namespace, Pod, Records
@@ -78,7 +79,7 @@ def only_one(state: Path) -> Iterator[None]:
 class Agent:
     """One node's agent. `run` until cancelled; `checkpoint` is for tests that end it in the middle of a step."""
 
-    def __init__(self, settings: AgentSettings, tables: Maps, *, checkpoint: object = None) -> None:
+    def __init__(self, settings: AgentSettings, tables: Maps, variant: Variant, *, checkpoint: object = None) -> None:
         self._settings = settings
         self._tables = tables
         self._source = open_source(settings.objects, os.environ, node=settings.node)
@@ -102,7 +103,12 @@ class Agent:
         self._journal = Journal(settings.state / "pods")
         self._sandboxes = Sandboxes(settings.state / "sandboxes")
         self._kernel = NodeKernel(
-            settings.bpffs, tables, locator(settings, self._sandboxes), settings.pod_veth, settings.node_cgroup
+            settings.bpffs,
+            tables,
+            locator(settings, self._sandboxes),
+            settings.pod_veth,
+            settings.node_cgroup,
+            variant.via,
         )
         mount = cgroups.mount_point()
         self._owners = Owners(tables.owners, mount)
@@ -199,6 +205,7 @@ class Agent:
             counters=tables.counters.read,
             readiness=self._unready,
             out=self._not_enrolled,
+            variant=variant,
         )
 
     async def run(self) -> None:
@@ -382,11 +389,10 @@ class Agent:
 async def serve(settings: AgentSettings, *, checkpoint: object = None) -> None:
     """Load the datapath and run the agent until cancelled; raises MeshError when it cannot start."""
     with only_one(settings.state):
-        loaded = await asyncio.to_thread(programs.load, settings.bpffs, loader(settings))
-        log.info("datapath %s by %s%s", loaded.version, loaded.loader, ", was there" if loaded.reused else "")
+        variant = await asyncio.to_thread(load_datapath, settings)
         with Maps.open(settings.bpffs) as tables:
             tables.config.set(settings.options(tables.config.options()))
             try:
-                await Agent(settings, tables, checkpoint=checkpoint).run()
+                await Agent(settings, tables, variant, checkpoint=checkpoint).run()
             except* MeshError as group:
                 raise KernelError("agent", settings.node, "; ".join(map(str, group.exceptions))) from group

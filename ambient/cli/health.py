@@ -75,6 +75,18 @@ def strangers(reach: Reach, node: str) -> Finding | None:
     return Finding(f"{node}/programs", not first, detail)
 
 
+def datapath(reach: Reach, node: str) -> Finding | None:
+    """How pods are captured there; None where the agent does not tell."""
+    try:
+        answer = reach.agent(node, "/datapath")
+        told = read_json(answer, f"agent of node {node}") if answer.status == HTTPStatus.OK else None
+    except MeshError:
+        return None
+    if told is None:
+        return None
+    return Finding(f"{node}/datapath", True, f"{told['via']}: {told['why']}; {told['version']} by {told['loader']}")
+
+
 def _why(answer: Answer) -> str:
     """The `why` of an agent's JSON answer, else its text."""
     try:
@@ -136,8 +148,7 @@ def examine(reach: Reach) -> Iterator[Finding]:
     for node in reach.nodes():
         yield agent(reach, node)
         programs = strangers(reach, node)
-        if programs is not None:
-            yield programs
+        yield from (one for one in (programs, datapath(reach, node)) if one is not None)
         yield ztunnel(reach, node)
         yield synced(syncs, node)
         try:

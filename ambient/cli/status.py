@@ -15,7 +15,7 @@ from ambient.cli.reach import Reach
 from ambient.cli.table import output_option, show
 from ambient.errors import MeshError
 
-TITLES = ("NODE", "AGENT", "ZTUNNEL", "SYNC", "PODS", "CONNECTIONS", "WORKLOADS", "SERVICES", "POLICIES")
+TITLES = ("NODE", "AGENT", "ZTUNNEL", "SYNC", "CAPTURE", "PODS", "CONNECTIONS", "WORKLOADS", "SERVICES", "POLICIES")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,9 +61,12 @@ def waypoint_lines(syncs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _node(reach: Reach, node: str, syncs: Sequence[Mapping[str, object]] | None) -> dict[str, object]:
     agent, ztunnel, synced = health.agent(reach, node), health.ztunnel(reach, node), health.synced(syncs, node)
+    captured = health.datapath(reach, node)
     found: dict[str, object] = {
         "node": node,
         "agent": agent.detail,
+        "capture": captured.detail.partition(":")[0] if captured is not None else "",
+        "datapath": captured.detail if captured is not None else "",
         "ztunnel": ztunnel.detail,
         "sync": synced.detail,
         "healthy": bool(agent.healthy and ztunnel.healthy and synced.healthy),

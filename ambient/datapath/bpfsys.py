@@ -362,6 +362,15 @@ def attached_programs(ifindex: int, attach_type: int) -> list[int]:
     return list(struct.unpack_from(f"{count}I", ids))
 
 
+def has_tcx(attach_type: int) -> bool:
+    """Whether this kernel has that TCX hook, asked of lo in the current network namespace."""
+    try:
+        call(PROG_QUERY, struct.pack("IIIIQI", 1, attach_type, 0, 0, 0, 0), "query", "lo")
+    except OSError as error:
+        return error.errno == errno.ENOENT
+    return True
+
+
 def program_name(identifier: int) -> str:
     """As its loader named it (15 letters); "" when it is gone."""
     try:

@@ -18,7 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from ambient.datapath import bpfinfo, bpfsys
+from ambient.datapath import bpfinfo, bpfsys, hooked
 from ambient.datapath.carry import alike, carry, layouts
 from ambient.datapath.maps import MAPS
 
@@ -110,17 +110,9 @@ def switch_links(bpffs: Path, programs: Path) -> None:
     for pin in sorted((*(bpffs / PODS).glob("*/*"), *(bpffs / NODE).glob("*"))):
         target = programs / pin.name
         if not target.exists():
-            bpfsys.detach_link(pin)
-            pin.unlink()
-        elif bpfsys.link_target(pin):
-            put_program(pin, target)
-
-
-def put_program(pin: Path, program: Path) -> None:
-    """Have the link run this program, if it does not."""
-    if bpfsys.link_program(pin) != bpfsys.program_id(program):
-        with bpfsys.opened(pin) as link, bpfsys.opened(program) as descriptor:
-            bpfsys.update_link(link, descriptor, str(pin))
+            hooked.take_off(pin)
+        elif hooked.target(pin):
+            hooked.put_program(pin, target)
 
 
 def repair_pins(bpffs: Path, programs: Path) -> list[str]:

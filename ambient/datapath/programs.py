@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-from ambient.datapath import bpfinfo, bpfsys, btf, cgroups, sources
+from ambient.datapath import bpfinfo, bpfsys, btf, cgroups, clsact, hooked, sources
 from ambient.datapath.bpffs import ensure_bpffs
 from ambient.datapath.exchange import (
     NODE,
@@ -33,7 +33,6 @@ from ambient.datapath.exchange import (
     finish,
     is_as_written,
     no_checkpoint,
-    put_program,
     repair_pins,
     stage,
     switch_links,
@@ -44,6 +43,8 @@ from ambient.errors import InvalidInput, KernelError, Unavailable
 from ambient.netns import entered
 
 Loader = Literal["auto", "bcc", "object"]
+Via = Literal["tcx", "clsact"]
+"""How programs come onto an interface: TCX from 6.6, before that filters."""
 
 LOAD_SECONDS: Final = 60
 """How long a loader may take before it is ended."""
@@ -191,7 +192,7 @@ def _current(bpffs: Path) -> Path:
         raise Unavailable("no datapath is loaded", str(bpffs), "call load first") from None
 
 
-def _attach(bpffs: Path, netns_fd: int, pod_uid: str, interfaces: dict[Side, str]) -> tuple[Path, ...]:
+def _attach(bpffs: Path, netns_fd: int, pod_uid: str, interfaces: dict[Side, str], via: Via) -> tuple[Path, ...]:
     if not pod_uid or "/" in pod_uid or pod_uid.startswith("."):
         raise InvalidInput("not a pod uid", repr(pod_uid), "it becomes the name of a directory")
     programs = _current(bpffs)
@@ -199,30 +200,45 @@ def _attach(bpffs: Path, netns_fd: int, pod_uid: str, interfaces: dict[Side, str
     pins.mkdir(parents=True, exist_ok=True)
     with entered(netns_fd):
         return tuple(
-            _attach_one(programs, pins, hook, netns_fd, interfaces[hook.side])
+            _attach_one(programs, pins, hook, netns_fd, interfaces[hook.side], via)
             for hook in HOOKS
             if hook.side in interfaces
         )
 
 
-def _attach_one(programs: Path, pins: Path, hook: Hook, netns_fd: int, interface: str) -> Path:
+def _attach_one(programs: Path, pins: Path, hook: Hook, netns_fd: int, interface: str, via: Via) -> Path:
     """In the namespace already. `interface` is ignored where the hook is the namespace itself."""
     pin = pins / hook.program
     where = f"{hook.program} of pod {pins.name} on {interface or 'its namespace'}"
+    netns = os.fstat(netns_fd).st_ino
     if hook.attach is Attach.SK_LOOKUP:
-        target, identity = netns_fd, os.fstat(netns_fd).st_ino
-    else:
-        try:
-            target = identity = socket.if_nametoindex(interface)
-        except OSError as error:
-            raise KernelError("no such interface", where, str(error)) from error
+        return _attach_link(programs, pin, hook, netns_fd, netns, where)
+    try:
+        ifindex = socket.if_nametoindex(interface)
+    except OSError as error:
+        raise KernelError("no such interface", where, str(error)) from error
+    if via == "tcx":
+        return _attach_link(programs, pin, hook, ifindex, ifindex, where)
+    place = clsact.Place(netns, ifindex, hook.attach)
+    clsact.attach(ifindex, hook.attach, programs / hook.program, where)
+    with suppress(FileNotFoundError):
+        if clsact.place_of(pin) == place:
+            return pin
+        hooked.take_off(pin)
+    pin.symlink_to(str(place))
+    return pin
+
+
+def _attach_link(programs: Path, pin: Path, hook: Hook, target: int, identity: int, where: str) -> Path:
     if _is_on(pin, identity):
-        put_program(pin, programs / hook.program)
+        hooked.put_program(pin, programs / hook.program)
         return pin
     with bpfsys.opened(programs / hook.program) as program:
         tcx = hook.attach is not Attach.SK_LOOKUP
         link = bpfsys.create_link(program, target, hook.attach, where, before_all=tcx)
     try:
+        with suppress(FileNotFoundError):
+            hooked.take_off(pin)  # of a dead or another target, or a filter that did the same
         bpfsys.pin(link, pin)
     finally:
         os.close(link)
@@ -230,28 +246,24 @@ def _attach_one(programs: Path, pins: Path, hook: Hook, netns_fd: int, interface
 
 
 def _is_on(pin: Path, identity: int) -> bool:
-    """The link is there and on that interface or namespace; one of a dead or another target is removed."""
-    try:
-        if bpfsys.link_target(pin) == identity:
-            return True
-    except FileNotFoundError:
-        return False
-    pin.unlink()
+    """It is a link, on that interface or namespace."""
+    with suppress(FileNotFoundError):
+        return clsact.place_of(pin) is None and bpfsys.link_target(pin) == identity
     return False
 
 
-def attach_pod(bpffs: Path, netns_fd: int, pod_uid: str, ifname: str = "eth0") -> tuple[Path, ...]:
+def attach_pod(bpffs: Path, netns_fd: int, pod_uid: str, ifname: str = "eth0", via: Via = "tcx") -> tuple[Path, ...]:
     """Attach the programs inside a pod and pin their links; what is attached already stays.
 
     The rows of all the pod's addresses must be there. Raises Unavailable, InvalidInput or KernelError; what was
     attached before the failure stays, for `detach_pod` or the next try.
     """
-    return _attach(bpffs, netns_fd, pod_uid, {"netns": "", "lo": "lo", "pod": ifname})
+    return _attach(bpffs, netns_fd, pod_uid, {"netns": "", "lo": "lo", "pod": ifname}, via)
 
 
-def attach_host(bpffs: Path, netns_fd: int, pod_uid: str, ifname: str) -> tuple[Path, ...]:
+def attach_host(bpffs: Path, netns_fd: int, pod_uid: str, ifname: str, via: Via = "tcx") -> tuple[Path, ...]:
     """Attach the two programs on the host's end of the pod's veth, in the node's namespace; else as `attach_pod`."""
-    return _attach(bpffs, netns_fd, pod_uid, {"host": ifname})
+    return _attach(bpffs, netns_fd, pod_uid, {"host": ifname}, via)
 
 
 def attach_node(bpffs: Path, cgroup: Path) -> bool:
@@ -262,11 +274,12 @@ def attach_node(bpffs: Path, cgroup: Path) -> bool:
     missing = False
     for hook in NODE_HOOKS:
         pin, program = bpffs / NODE / hook.program, programs / hook.program
-        if _is_on(pin, cgroup.stat().st_ino & 0xFFFFFFFF) and bpfsys.link_program(pin) == bpfsys.program_id(program):
+        on = _is_on(pin, cgroup.stat().st_ino & 0xFFFFFFFF)
+        if on and hooked.program(pin) == bpfsys.program_id(program):
             continue
         missing = True
-        if pin.exists():
-            put_program(pin, program)
+        if on:
+            hooked.put_program(pin, program)
             continue
         group = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -275,6 +288,8 @@ def attach_node(bpffs: Path, cgroup: Path) -> bool:
         finally:
             os.close(group)
         try:
+            with suppress(FileNotFoundError):
+                hooked.take_off(pin)
             bpfsys.pin(link, pin)
         finally:
             os.close(link)
@@ -284,8 +299,7 @@ def attach_node(bpffs: Path, cgroup: Path) -> bool:
 def detach_node(bpffs: Path) -> None:
     """Take them off; fine when there are none."""
     for pin in (bpffs / NODE).glob("*"):
-        bpfsys.detach_link(pin)
-        pin.unlink()
+        hooked.take_off(pin)
 
 
 def attached(bpffs: Path) -> dict[str, tuple[Attachment, ...]]:
@@ -294,8 +308,8 @@ def attached(bpffs: Path) -> dict[str, tuple[Attachment, ...]]:
     loaded = {path.name: bpfsys.program_id(path) for path in (bpffs / PROGRAMS).glob("*/*")}
     for pin in sorted((bpffs / PODS).glob("*/*")):
         with suppress(FileNotFoundError):
-            ours = loaded.get(pin.name) in (None, bpfsys.link_program(pin))
-            found.setdefault(pin.parent.name, []).append(Attachment(pin.name, bpfsys.link_target(pin), ours))
+            ours = loaded.get(pin.name) in (None, hooked.program(pin))
+            found.setdefault(pin.parent.name, []).append(Attachment(pin.name, hooked.target(pin), ours))
     return {uid: tuple(attachments) for uid, attachments in found.items()}
 
 
@@ -310,8 +324,7 @@ def detach_pod(bpffs: Path, pod_uid: str) -> None:
         ours += sorted({pin.name for pin in pins.iterdir()} - set(ours))
     for program in ours:
         with suppress(FileNotFoundError):
-            bpfsys.detach_link(pins / program)
-            (pins / program).unlink()
+            hooked.take_off(pins / program)
     with suppress(FileNotFoundError):
         pins.rmdir()
 

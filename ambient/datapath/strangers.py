@@ -13,15 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from pyroute2 import IPRoute  # type: ignore[import-untyped]
-from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-untyped]
 
-from ambient.datapath import bpfsys
+from ambient.datapath import bpfsys, clsact
 from ambient.datapath.exchange import PROGRAMS
 from ambient.datapath.hooks import Attach
 from ambient.netns import entered
 
-_DIRECTIONS: Final = ((Attach.TCX_INGRESS, "ingress", 0xFFFFFFF2), (Attach.TCX_EGRESS, "egress", 0xFFFFFFF3))
-"""TCX hook, its name, and the parent of clsact filters of that direction (linux/pkt_sched.h)."""
+_DIRECTIONS: Final = ((Attach.TCX_INGRESS, "ingress"), (Attach.TCX_EGRESS, "egress"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ def strangers(bpffs: Path, netns_fd: int, interface: str) -> tuple[Stranger, ...
 
 
 def _on_tcx(index: int, interface: str, ours: set[int]) -> Iterator[Stranger]:
-    for attach, direction, _ in _DIRECTIONS:
+    for attach, direction in _DIRECTIONS:
         there = bpfsys.attached_programs(index, attach)
         our_place = min((place for place, program in enumerate(there) if program in ours), default=len(there))
         for place, program in enumerate(there):
@@ -60,14 +58,11 @@ def _on_tcx(index: int, interface: str, ours: set[int]) -> Iterator[Stranger]:
 
 
 def _on_clsact(index: int, interface: str) -> Iterator[Stranger]:
+    """Behind TCX; where ours are filters themselves, those before them in the list run first."""
     with IPRoute() as route:
-        for _, direction, parent in _DIRECTIONS:
-            try:
-                filters = route.get_filters(index=index, parent=parent)
-            except NetlinkError:
-                continue  # no clsact there
-            for one in filters:
-                options = one.get_attr("TCA_OPTIONS")
-                name = options.get_attr("TCA_BPF_NAME") if hasattr(options, "get_attr") else None
-                if one.get_attr("TCA_KIND") == "bpf" and options is not None and name:
-                    yield Stranger(interface, direction, "clsact", str(name))
+        for attach, direction in _DIRECTIONS:
+            found = list(clsact.filters(route, index, attach))
+            ours = [place for place, (handle, name) in enumerate(found) if clsact.is_ours(handle, name)]
+            for place, (handle, name) in enumerate(found):
+                if name and not clsact.is_ours(handle, name):
+                    yield Stranger(interface, direction, "clsact", name, first=bool(ours) and place < ours[0])

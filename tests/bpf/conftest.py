@@ -39,7 +39,13 @@ def version(request: pytest.FixtureRequest) -> int:
 
 
 @pytest.fixture
-def bench(the_world: World, bpffs: Path) -> Iterator[Bench]:
+def via(request: pytest.FixtureRequest) -> programs.Via:
+    """How programs come onto interfaces; a module that is to hold for every way asks with `EVERY_WAY`."""
+    return cast(programs.Via, getattr(request, "param", "tcx"))
+
+
+@pytest.fixture
+def bench(the_world: World, bpffs: Path, via: programs.Via) -> Iterator[Bench]:
     with contextlib.ExitStack() as stack:
         maps = stack.enter_context(Maps.open(bpffs))
         maps.owners.put(the_world.cgroup_id("ztunnel"), Role.ZTUNNEL)
@@ -52,7 +58,7 @@ def bench(the_world: World, bpffs: Path) -> Iterator[Bench]:
                 maps.owners.delete(cgroup)
 
         stack.callback(forget)
-        yield Bench(the_world, bpffs, maps, stack)
+        yield Bench(the_world, bpffs, maps, stack, via)
 
 
 @pytest.fixture
@@ -62,3 +68,10 @@ def one_cpu() -> Iterator[None]:
     os.sched_setaffinity(0, {min(before)})
     yield
     os.sched_setaffinity(0, before)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What comes onto an interface as a filter is the same whoever compiled it: once is enough."""
+    twice = [item for item in items if "bcc" in item.name and "clsact" in item.name]
+    items[:] = [item for item in items if item not in twice]
+    config.hook.pytest_deselected(items=twice)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from ambient.datapath.layout import Counter
 from ambient.model.address import HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT, Endpoint
-from tests.support.capture_bench import Bench, echoed, greeting
+from tests.support.capture_bench import EVERY_WAY, Bench, echoed, greeting
 from tests.support.stand_in import Seen, endpoint
+
+pytestmark = EVERY_WAY
 
 
 def test_what_the_pod_connects_to_reaches_15001_with_both_addresses(bench: Bench, version: int) -> None:

@@ -9,8 +9,10 @@ import pytest
 
 from ambient.datapath.layout import Counter, FailMode, Flag, Option, Role
 from ambient.model.address import PROXY_MARK
-from tests.support.capture_bench import FULL, Bench, echoed, greeting
+from tests.support.capture_bench import EVERY_WAY, FULL, Bench, echoed, greeting
 from tests.support.stand_in import App, endpoint
+
+pytestmark = EVERY_WAY
 
 
 @pytest.fixture(autouse=True)

@@ -9,7 +9,9 @@ import pytest
 
 from ambient.datapath.layout import Counter
 from ambient.netns import entered
-from tests.support.capture_bench import Bench, echoed, greeting
+from tests.support.capture_bench import EVERY_WAY, Bench, echoed, greeting
+
+pytestmark = EVERY_WAY
 
 SYSCTL = Path("/proc/sys/net/ipv4/tcp_syncookies")
 ALWAYS = "2"

@@ -9,8 +9,10 @@ import pytest
 
 from ambient.datapath import bpfsys
 from ambient.model.address import OUTBOUND_PORT, PROXY_MARK, Endpoint
-from tests.support.capture_bench import Bench, outside_saw
+from tests.support.capture_bench import EVERY_WAY, Bench, outside_saw
 from tests.support.stand_in import IP_TRANSPARENT, IPV6_TRANSPARENT, marked_listener
+
+pytestmark = EVERY_WAY
 
 TCP_REPAIR = 19
 SECRET = b"a secret that is for ztunnel only"

@@ -7,8 +7,10 @@ import threading
 from ambient.datapath import pod_net, programs
 from ambient.datapath.layout import Flag
 from ambient.model.address import HBONE_PORT, Endpoint
-from tests.support.capture_bench import FULL, Bench, echoed, greeting
+from tests.support.capture_bench import EVERY_WAY, FULL, Bench, echoed, greeting
 from tests.support.capture_world import run
+
+pytestmark = EVERY_WAY
 
 
 def test_connections_from_before_go_on_through_enrolment_and_release(bench: Bench, version: int) -> None:

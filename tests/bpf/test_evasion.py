@@ -16,7 +16,9 @@ from ambient.datapath import programs
 from ambient.datapath.layout import Counter, Flag
 from ambient.model.address import IpAddress
 from tests.support import frames
-from tests.support.capture_bench import FULL, Bench, outside_saw
+from tests.support.capture_bench import EVERY_WAY, FULL, Bench, outside_saw
+
+pytestmark = EVERY_WAY
 
 SOL_PACKET = 263
 PACKET_QDISC_BYPASS = 20

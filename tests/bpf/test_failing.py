@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from ambient.datapath.layout import Counter, FailMode, Flag
 from ambient.model.address import DNS_PORT, HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT, Endpoint
-from tests.support.capture_bench import FULL, Bench, echoed, greeting
+from tests.support.capture_bench import EVERY_WAY, FULL, Bench, echoed, greeting
+
+pytestmark = EVERY_WAY
 
 
 def test_out_is_refused_without_a_listener_and_works_with_the_next_one(bench: Bench, version: int) -> None:

@@ -6,8 +6,10 @@ import pytest
 
 from ambient.datapath.layout import Counter, Option, Role
 from ambient.model.address import LOOP_MARK, OUTBOUND_PORT, PROXY_MARK
-from tests.support.capture_bench import Bench
+from tests.support.capture_bench import EVERY_WAY, Bench
 from tests.support.stand_in import Seen, endpoint
+
+pytestmark = EVERY_WAY
 
 
 @pytest.mark.parametrize("mark", [PROXY_MARK, LOOP_MARK, 0x1], ids=hex)

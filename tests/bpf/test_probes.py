@@ -9,7 +9,9 @@ import pytest
 
 from ambient.datapath.layout import Counter, Option
 from ambient.model.address import PLAINTEXT_PORT, Endpoint
-from tests.support.capture_bench import GIVE_UP, Bench, greeting
+from tests.support.capture_bench import EVERY_WAY, GIVE_UP, Bench, greeting
+
+pytestmark = EVERY_WAY
 
 
 def test_a_probe_reaches_the_application_even_with_no_proxy_at_all(bench: Bench, version: int) -> None:

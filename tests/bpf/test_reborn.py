@@ -5,8 +5,10 @@ from __future__ import annotations
 from ambient.datapath import bpfsys
 from ambient.datapath.layout import Flag
 from ambient.model.address import Endpoint
-from tests.support.capture_bench import Bench, greeting
+from tests.support.capture_bench import EVERY_WAY, Bench, greeting
 from tests.support.stand_in import StandIn
+
+pytestmark = EVERY_WAY
 
 BEFORE_REPETITION = 0.9
 """Seconds; a SYN that was dropped is repeated after one."""

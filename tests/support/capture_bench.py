@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+import pytest
+
 from ambient.datapath import pod_net, programs
 from ambient.datapath.layout import Counter, FailMode, Flag, PodRow
 from ambient.datapath.maps import Maps
@@ -18,6 +20,8 @@ from tests.support.capture_world import GIVE_UP, Place, World, family_of
 from tests.support.stand_in import App, StandIn
 
 ETH_P_ALL = 3
+EVERY_WAY = pytest.mark.parametrize("via", ["tcx", "clsact"], indirect=True)
+"""Mark of a module whose tests hold however programs come onto interfaces."""
 FULL = Flag.CAPTURE_OUT | Flag.CAPTURE_IN | Flag.HBONE_IN | Flag.DNS
 
 
@@ -29,6 +33,7 @@ class Bench:
     bpffs: Path
     maps: Maps
     stack: contextlib.ExitStack
+    via: programs.Via = "tcx"
 
     def enrol(
         self,
@@ -48,10 +53,10 @@ class Bench:
         self.enrol(place, flags)
         undo = pod_net.prepare(place.netns)
         self.stack.callback(pod_net.restore, place.netns, undo)
-        programs.attach_pod(self.bpffs, place.netns, place.name)
+        programs.attach_pod(self.bpffs, place.netns, place.name, via=self.via)
         self.stack.callback(programs.detach_pod, self.bpffs, place.name)
         if host:
-            programs.attach_host(self.bpffs, self.world.node.netns, place.name, place.host_interface)
+            programs.attach_host(self.bpffs, self.world.node.netns, place.name, place.host_interface, self.via)
 
     def stand_in(self, place: Place, *, owner: str = "ztunnel", names: bool = False) -> StandIn:
         made = StandIn(self.world, place, owner=owner, names=names)

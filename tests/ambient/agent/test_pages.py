@@ -25,6 +25,7 @@ from ambient.agent.watch_packets import Packets
 from ambient.agent.ztunnels import Ztunnels
 from ambient.datapath.layout import Counter
 from ambient.datapath.strangers import Stranger
+from ambient.datapath.variant import Variant
 from ambient.errors import KernelError
 from tests.support.agent_fakes import Node, target, until
 from tests.support.deny_tables import FakeRing, FakeTables, told
@@ -68,6 +69,7 @@ class Bench:
             counters=lambda: {Counter.PROBE: 7},
             readiness=lambda: self.why,
             out=lambda: {"u9": ("shop/job", NotEnrolled.TERMINAL)},
+            variant=Variant("clsact", "it is set so", "bcc", "0123456789ab", "ba9876543210"),
         )
 
     async def get(self, method: str, path: str, **query: str) -> Answer:
@@ -82,6 +84,19 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     node = Node(tmp_path / "pods")
     yield Bench(node)
     node.close()
+
+
+def test_how_pods_are_captured_is_shown(bench: Bench) -> None:
+    async def body() -> None:
+        assert json.loads((await bench.get("GET", "/datapath")).body) == {
+            "via": "clsact",
+            "why": "it is set so",
+            "loader": "bcc",
+            "version": "0123456789ab",
+            "schema": "ba9876543210",
+        }
+
+    asyncio.run(body())
 
 
 def test_an_enrolled_pod_is_shown_with_its_rows(bench: Bench) -> None:

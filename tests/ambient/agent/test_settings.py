@@ -41,6 +41,7 @@ def test_what_is_missing_is_named(name: str) -> None:
         ("AMBIENT_POD_NETNS", "/run/netns/{0}"),
         ("AMBIENT_POD_NETNS", "/run/netns/{name"),
         ("AMBIENT_LOADER", "magic"),
+        ("AMBIENT_CAPTURE", "iptables"),
         ("DNS_CAPTURE", "yes"),
         ("XDS_ADDRESS", "ftp://somewhere"),
         ("AMBIENT_RELEASE_DRAIN", "soon"),

@@ -308,3 +308,16 @@ def test_check_names_a_program_that_sees_packets_before_ours_and_counts_those_be
     ran = ambient(mesh, "check")
     assert ran.code == Exit.NEGATIVE
     assert "before ours: shop/web: cil_from" in ran.out
+
+
+def test_check_and_status_tell_how_pods_are_captured_on_each_node() -> None:
+    mesh = healthy("n1", "n2")
+    said = {"via": "clsact", "why": "it is set so", "loader": "bcc", "version": "0123", "schema": "4567"}
+    mesh.answers["n1/agent", "/datapath"] = said
+    ran = ambient(mesh, "check")
+    assert ran.code == Exit.OK
+    assert "n1/datapath" in ran.out
+    assert "clsact: it is set so; 0123 by bcc" in ran.out
+    assert "n2/datapath" not in ran.out
+    node, other = ambient(mesh, "status", "-o", "json").json["nodes"]
+    assert (node["capture"], other["capture"]) == ("clsact", "")

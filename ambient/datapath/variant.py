@@ -1,0 +1,36 @@
+"""Which way programs come onto interfaces on a node: by what its kernel can, or as the node is set."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+from ambient.datapath.programs import Via
+from ambient.errors import Unavailable
+
+Wanted = Literal["auto", "tcx", "clsact"]
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """`why` this way; `schema`: of the maps (`exchange.schema`)."""
+
+    via: Via
+    why: str
+    loader: str
+    version: str
+    schema: str
+
+    def as_json(self) -> dict[str, str]:
+        return asdict(self)
+
+
+def choose(wanted: Wanted, *, has_tcx: bool) -> tuple[Via, str]:
+    """The way and the reason for it. Raises Unavailable when what is set cannot be had."""
+    if wanted == "clsact":
+        return "clsact", "it is set so"
+    if wanted == "tcx" and not has_tcx:
+        raise Unavailable("no TCX", "AMBIENT_CAPTURE=tcx", "this kernel is older than 6.6; set auto or clsact")
+    if has_tcx:
+        return "tcx", "it is set so" if wanted == "tcx" else "this kernel has it"
+    return "clsact", "this kernel has no TCX (before 6.6)"
