@@ -102,7 +102,8 @@ def load(bpffs: Path, loader: Loader = "auto", checkpoint: Checkpoint = no_check
         if reused:
             switch_links(bpffs, final)
         else:
-            stage(bpffs, final.name, partial(_load_into, chosen, directory, tag), checkpoint)
+            with _source(chosen, directory, tag) as source:
+                stage(bpffs, final.name, partial(_load_into, chosen, source), checkpoint)
             finish(bpffs, checkpoint)
             with Maps.open(bpffs) as tables:
                 tables.config.set(Option(0) if cgroups.mount_point() else Option.MARK_ALONE)
@@ -127,12 +128,18 @@ def _locked(bpffs: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _load_into(loader: Literal["bcc", "object"], directory: Path, tag: str, maps: Path, programs: Path) -> None:
+@contextmanager
+def _source(loader: Literal["bcc", "object"], directory: Path, tag: str) -> Iterator[dict[str, Path]]:
+    """What this loader is given."""
     if loader == "bcc":
-        _run_loader("bcc", {"sources": directory, "maps": maps, "programs": programs})
+        yield {"sources": directory}
     else:
-        with _object(directory, tag) as path:
-            _run_loader("object", {"object": path, "maps": maps, "programs": programs})
+        with _object(directory, tag) as built:
+            yield {"object": built}
+
+
+def _load_into(loader: Literal["bcc", "object"], source: dict[str, Path], maps: Path, programs: Path) -> None:
+    _run_loader(loader, {**source, "maps": maps, "programs": programs})
     differences = btf.differences(btf.parse(bpfinfo.program_types(programs / HOOKS[0].program)))
     if differences:
         raise KernelError("the programs and ambient/datapath/layout.py differ", loader, "; ".join(differences))
