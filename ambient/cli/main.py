@@ -85,6 +85,16 @@ COMMANDS: Final[Mapping[str, Command]] = MappingProxyType(
             "how a connection would go and who allows or denies it; exit code 3 if denied",
             ("ambient explain shop/web shop/db:5432", "ambient explain 10.1.2.3 db.shop.svc.cluster.local:5432"),
         ),
+        "waypoint": Command(
+            "waypoint",
+            "make, look at and delete waypoints; exit code 3 if one is not ready",
+            (
+                "ambient waypoint apply -n shop --enroll-namespace --wait",
+                "ambient waypoint status -A",
+                "ambient waypoint delete waypoint -n shop",
+            ),
+            mesh=False,
+        ),
         "lab": Command("lab", "the one-machine lab", ("ambient lab up", "ambient lab apply -f app.yaml"), raw=True),
         "ticket": Command(
             "ticket",

@@ -37,7 +37,7 @@ def test_every_command_has_help_with_examples_that_parse(name: str, capsys: pyte
         assert isinstance(parser_of(name).parse_args(words[2:]), argparse.Namespace)
 
 
-DOING = ("completion", "demo", "install", "join", "ticket", "uninstall", "upgrade")
+DOING = ("completion", "demo", "install", "join", "ticket", "uninstall", "upgrade", "waypoint")
 
 
 @pytest.mark.parametrize("name", [n for n in PARSED if n not in DOING])
