@@ -18,7 +18,7 @@ from typing import Final
 
 from ambient.errors import KernelError
 
-_SYSCALL: Final = {"x86_64": 321, "aarch64": 280}
+SYSCALL: Final = {"x86_64": 321, "aarch64": 280}
 _ATTR_SIZE: Final = 152
 
 MAP_CREATE: Final = 0
@@ -57,7 +57,7 @@ def run(command: int, attributes: bytes) -> tuple[int, bytes]:
     """bpf(2) itself: what it gives, or the error's number below zero, and the attributes as the kernel left them."""
     libc = ctypes.CDLL(None, use_errno=True)
     block = ctypes.create_string_buffer(attributes, _ATTR_SIZE)
-    result: int = libc.syscall(_SYSCALL[platform.machine()], command, block, _ATTR_SIZE)
+    result: int = libc.syscall(SYSCALL[platform.machine()], command, block, _ATTR_SIZE)
     return (result if result >= 0 else -ctypes.get_errno()), block.raw
 
 
@@ -242,7 +242,7 @@ def make_trie(like: Map, entries: int, items: Iterable[tuple[bytes, bytes]], nam
     key, value = ctypes.create_string_buffer(key_size), ctypes.create_string_buffer(value_size)
     attributes = struct.pack("IIQQQ", trie, 0, ctypes.addressof(key), ctypes.addressof(value), 0)
     block = ctypes.create_string_buffer(attributes, _ATTR_SIZE)
-    number = _SYSCALL[platform.machine()]
+    number = SYSCALL[platform.machine()]
     for one, its in items:
         key.raw, value.raw = one, its
         if libc.syscall(number, MAP_UPDATE, block, _ATTR_SIZE) < 0:
