@@ -127,17 +127,27 @@ INLINE struct bpf_sock *find_name_socket(struct __sk_buff *skb, struct packet *p
 	return 0;
 }
 
+/* To be named by pod_lookup, which the kernel asks for a listener only: where it knows the connection already (an opening
+ * packet repeated, its answer will be as well) a reservation would stay unused. */
+INLINE int name_in_look_up(struct __sk_buff *skb, struct packet *packet, struct bpf_sock *socket)
+{
+	__u32 state = receiver_state(skb, packet);
+	struct flow flow = {};
+
+	if (state && state != TCP_STATE_LISTEN && state != TCP_STATE_TIME_WAIT)
+		return -1;
+	flow_of(packet, &flow);
+	return reserve_listener(&flow, socket);
+}
+
 /* Give the packet to the socket (and release it). Before 6.6 the kernel refuses one that may share its port
  * (SO_REUSEPORT); the packet goes up as it is then and pod_lookup names the socket. */
 INLINE int assign(struct __sk_buff *skb, struct packet *packet, struct bpf_sock *socket, enum counter reason)
 {
-	struct flow flow = {};
 	long failed = bpf_sk_assign(skb, socket, 0);
 
-	if (failed) {
-		flow_of(packet, &flow);
-		failed = reserve_listener(&flow, socket);
-	}
+	if (failed)
+		failed = name_in_look_up(skb, packet, socket);
 	bpf_sk_release(socket);
 	return failed ? refuse(COUNT_REFUSED_ASSIGN) : pass(reason);
 }

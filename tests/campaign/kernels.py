@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final
 
-from tests.support.campaign_record import ROOT, keep
+from tests.support.campaign_record import ROOT, commit, keep
 from tests.support.guest import guest
 from tests.support.kernel_matrix import PARTS, Row, prebuilt_object, run, told
 from tests.support.kernel_packages import KERNELS, kernel_of, unpacked
@@ -35,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
                     if given.part not in part.name:
                         continue
                     row = run(machine, part, cores=given.cores)
+                    row.commit = commit()
                     broken = broken or bool(row.broken)
                     rows[(series, part.name)] = row
                     write(rows)
@@ -65,8 +66,8 @@ def markdown(about: dict[str, Any], rows: Sequence[Row]) -> str:
     lines = [
         "# Kernels",
         "",
-        f"`./dev campaign kernels`, {about['date']}, commit {about['commit'][:12]}, on Linux {about['kernel']} with",
-        f"{about['cores']} cores. Debian's kernels in qemu, by software alone: the seconds are no measure of the mesh.",
+        f"`./dev campaign kernels`, last {about['date']}, on Linux {about['kernel']} with {about['cores']} cores:",
+        "Debian's kernels in qemu, by software alone, so that the seconds are no measure of the mesh.",
         "",
         *told(rows),
     ]

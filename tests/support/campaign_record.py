@@ -15,14 +15,19 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 
+def commit() -> str:
+    """Of the clone; "" outside of git."""
+    told = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return told.stdout.strip()
+
+
 def keep(
     report: Path, key: str, values: Sequence[Any], markdown: Callable[[dict[str, Any]], str], **more: object
 ) -> None:
     """Write `values` (dataclasses) under `key`, after date, commit, kernel, cores and `more`; `markdown` gets these."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
     about = {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
-        "commit": commit.stdout.strip(),
+        "commit": commit(),
         "kernel": platform.release(),
         "cores": os.cpu_count(),
         **more,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from ambient.datapath import programs, sources
 from tests.support.guest import Guest, Ran
 from tests.support.guest_root import RESULT
 
+_TCX_SINCE: Final = (6, 6)
 _JUNIT: Final = "junit.xml"
 _TAIL: Final = 3000
 
@@ -22,11 +24,16 @@ _TAIL: Final = 3000
 @dataclass(frozen=True, slots=True)
 class Part:
     """`tests`: what pytest is told; `seconds`: after which the guest is ended, on a machine that does nothing else
-    about a tenth of it is used."""
+    about a tenth of it is used; `without_tcx`: the tests instead where the kernel has none, if they differ."""
 
     name: str
     tests: tuple[str, ...]
     seconds: float
+    without_tcx: tuple[str, ...] = ()
+
+    def tests_on(self, release: str) -> tuple[str, ...]:
+        major, minor, *_ = (int(digits) for digits in re.findall(r"\d+", release))
+        return self.without_tcx if self.without_tcx and (major, minor) < _TCX_SINCE else self.tests
 
 
 VERDICTS: Final = Part(
@@ -40,9 +47,14 @@ VERDICTS: Final = Part(
     600,
 )
 """Without an interface: every program past the verifier, run on frames beside the definition."""
-CAPTURE: Final = Part("capture, policy, alarm", ("tests/bpf", "-k=object"), 3600)
+CAPTURE: Final = Part(
+    "capture, policy, alarm", ("tests/bpf", "-k=object"), 3600, without_tcx=("tests/bpf", "-k=object and clsact")
+)
 COMPILED_BY_BCC: Final = Part(
-    "the same, loaded by bcc", ("tests/bpf/test_capture.py", "tests/bpf/test_policy.py", "-k=bcc"), 3600
+    "the same, loaded by bcc",
+    ("tests/bpf/test_capture.py", "tests/bpf/test_policy.py", "-k=bcc"),
+    3600,
+    without_tcx=(*VERDICTS.tests[:-1], "-k=bcc"),
 )
 AGENT: Final = Part(
     "agent and ztunnel",
@@ -54,10 +66,11 @@ PARTS: Final = (VERDICTS, CAPTURE, COMPILED_BY_BCC, AGENT)
 
 @dataclass(slots=True)
 class Row:
-    """One part on one kernel. `broken`: test and first line of what it says; or why there is no result at all."""
+    """One part on one kernel, at `commit`. `broken`: test and first line of what it says; or why there is no result."""
 
     kernel: str
     part: str
+    commit: str = ""
     passed: int = 0
     skipped: int = 0
     seconds: float = 0.0
@@ -71,7 +84,7 @@ def run(guest: Guest, part: Part, *, cores: int = 1) -> Row:
     found.unlink(missing_ok=True)
     begun = time.monotonic()
     words = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={RESULT / _JUNIT}")
-    ran = guest.run((*words, *part.tests), part.seconds, cores=cores)
+    ran = guest.run((*words, *part.tests_on(guest.kernel.release)), part.seconds, cores=cores)
     row.seconds = round(time.monotonic() - begun, 1)
     if found.exists():
         _read(found, row)
@@ -112,11 +125,10 @@ def prebuilt_object() -> Iterator[Path]:
 
 def told(rows: Sequence[Row]) -> list[str]:
     """The rows as a table in Markdown, what is broken below it."""
-    lines = ["| kernel | tests | passed | skipped | failed | seconds |", "|---|---|---|---|---|---|"]
+    lines = ["| kernel | tests | commit | passed | skipped | failed | seconds |", "|---|---|---|---|---|---|---|"]
     for row in rows:
-        lines.append(
-            f"| {row.kernel} | {row.part} | {row.passed} | {row.skipped} | {len(row.broken)} | {row.seconds:.0f} |"
-        )
+        counts = f"{row.passed} | {row.skipped} | {len(row.broken)} | {row.seconds:.0f}"
+        lines.append(f"| {row.kernel} | {row.part} | {row.commit[:9]} | {counts} |")
     lines.append("")
     lines += [f"- {row.kernel}, {row.part}: {text}" for row in rows for text in row.broken]
     return lines
