@@ -1,8 +1,16 @@
-/* On egress of the host's end of a pod's veth: tell pod_ingress which connection attempts are the kubelet's probes.
- * Known by the socket that sends them, not by address: the node's address is also on traffic that the node forwards. */
+/* On egress of the host's end of a pod's veth: what is about to come to the pod. Here, and not inside the pod, is known
+ * where it came into the node:
+ *  - which connection attempts are the kubelet's probes, for pod_ingress. Known by the socket that sends them, not by
+ *    address: the node's address is also on traffic that the node forwards;
+ *  - whether the source of a datagram is the pod whose address it carries: it came in by that pod's own interface. Then
+ *    policy may ask for its identity. */
 #include "include/dialect.h"
+#include "include/datagrams.h"
 #include "include/packet.h"
+#include "include/policy.h"
 #include "include/senders.h"
+#include "maps/events.h"
+#include "maps/pods.h"
 #include "maps/probes.h"
 
 INLINE int is_kubelet(struct __sk_buff *skb)
@@ -12,12 +20,49 @@ INLINE int is_kubelet(struct __sk_buff *skb)
 	return sent_by(skb, OWNER_KUBELET);
 }
 
+INLINE int is_proven_source(struct __sk_buff *skb, struct packet *packet)
+{
+	struct pod_row *row = pod_of(&packet->source);
+
+	return row && row->host_ifindex && row->host_ifindex == skb->ingress_ifindex;
+}
+
+INLINE int to_the_pod(struct __sk_buff *skb, struct packet *packet)
+{
+	int udp = packet->protocol == IPPROTO_UDP;
+	enum deny_side side = udp ? DENY_UDP_IN : DENY_ICMP_IN;
+	enum counter reason = udp ? COUNT_REFUSED_POLICY_UDP : COUNT_REFUSED_POLICY_ICMP;
+	__u32 rule = 0;
+
+	if (!datagram_is_denied(&packet->destination, side, packet, is_proven_source(skb, packet), &rule))
+		return PASS;
+	if (answers_the_pod(packet))
+		return PASS;
+	tell(skb, packet, reason, rule, ARRIVING);
+	return refuse(reason);
+}
+
+/* The rest of a packet has no port: where policy asks for anything it is not put together. */
+INLINE int piece_to_the_pod(struct packet *packet)
+{
+	if (packet->protocol != IPPROTO_UDP && packet->protocol != IPPROTO_ICMP && packet->protocol != IPPROTO_ICMPV6)
+		return PASS;
+	if (!judges_datagrams(&packet->destination, packet->protocol == IPPROTO_UDP ? DENY_UDP_IN : DENY_ICMP_IN))
+		return PASS;
+	return refuse(COUNT_REFUSED_FRAGMENT);
+}
+
 TC_PROGRAM int host_egress(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 	struct flow flow = {};
+	int kind = read_packet(skb, &packet);
 
-	if (read_packet(skb, &packet) != PACKET_TCP || !packet.opening || packet.oddity || !is_kubelet(skb))
+	if (kind == PACKET_UDP || kind == PACKET_ICMP)
+		return to_the_pod(skb, &packet);
+	if (kind != PACKET_TCP)
+		return packet.piece ? piece_to_the_pod(&packet) : PASS;
+	if (!packet.opening || packet.oddity || !is_kubelet(skb))
 		return PASS;
 	flow_of(&packet, &flow);
 	announce_probe(&flow);

@@ -18,6 +18,7 @@ from typing import Final, Protocol
 
 from ambient.agent.converge import State, Tracked
 from ambient.agent.enrol import PodTarget
+from ambient.agent.kernel_datagrams import Datagrams
 from ambient.datapath import deny_rows
 from ambient.datapath.deny import DenyRow, Table
 from ambient.datapath.deny_rows import Numbers
@@ -135,6 +136,7 @@ class KernelPolicy:
         self._made: dict[Table, _Input] = {}
         self._rows: dict[Table, int] = {}
         self._known: dict[str, Guarded] = {}
+        self._datagrams = Datagrams(self._numbers)
         self._due: dict[Table, _Input] = {}
         self._alike: dict[Hashable, tuple[_Input, Rows]] = {}
         self._wake = asyncio.Event()
@@ -183,10 +185,12 @@ class KernelPolicy:
         pods = self._pods()
         wanted, unknown = self._wanted(pods)
         kept = {(ip, side) for pod in (*pods.others, *unknown) for ip in pod.addresses for side in _SHADOWS}
-        there = [table for table in self._tables.tables() if table[1] in _SHADOWS]
+        tables = self._tables.tables()
+        self._put_datagrams(pods, {ip for ip, _ in kept}, tables)
+        there = [table for table in tables if table[1] in _SHADOWS]
         self._forget([table for table in there if table not in wanted and table not in kept])
         self._due = {key: inputs for key, inputs in wanted.items() if self._made.get(key) != inputs}
-        for key in self.stale.keys() - wanted.keys():
+        for key in [key for key in self.stale if key[1] in _SHADOWS and key not in wanted]:
             del self.stale[key]
         if sum(inputs.cost for inputs in self._due.values()) > _AT_ONCE:
             self._forget_strangers()
@@ -286,6 +290,17 @@ class KernelPolicy:
             if self.stale.get(key) != str(error):
                 log.error("%s of %s: the last complete rows of policy stay: %s", key[1].name, key[0], error)
             self.stale[key] = str(error)
+
+    def _put_datagrams(self, pods: Pods, kept: Collection[IpAddress], there: Iterable[Table]) -> None:
+        known = [(pod, self._known[pod.uid]) for pod in pods.captured if pod.uid in self._known]
+        told = self._datagrams.plan(known, kept, there)
+        self._make_sets({})
+        self._tables.delete(told.gone)
+        refused = self._tables.replace(told.tables)
+        self._datagrams.forget(refused)
+        for table in [table for table in self.stale if table[1] not in _SHADOWS and table not in refused]:
+            del self.stale[table]
+        self.stale |= {table: str(error) for table, error in refused.items()}
 
     def _make_sets(self, told: dict[Table, list[DenyRow]]) -> Mapping[Table, KernelError]:
         """Have the new numbers counted; where that fails no shadow is told."""

@@ -37,9 +37,15 @@ _DETAIL: Final[Mapping[Counter, str]] = MappingProxyType(
         Counter.REFUSED_POLICY_OUT: "refused in the kernel at the client's side",
         Counter.REFUSED_POLICY_IN: "refused in the kernel: plain text",
         Counter.REFUSED_POLICY_TUNNEL: "refused in the kernel: no identity may ask for anything from that address",
+        Counter.REFUSED_POLICY_UDP: "refused in the kernel at the pod that it was for",
+        Counter.REFUSED_POLICY_ICMP: "refused in the kernel at the pod that it was for",
         Counter.CLEAR_OUT: "left a captured pod in the clear without leave",
         Counter.CLEAR_IN: "came to a captured pod in the clear without leave",
     }
+)
+
+_PROTOCOL: Final[Mapping[Counter, str]] = MappingProxyType(
+    {Counter.REFUSED_POLICY_UDP: "udp", Counter.REFUSED_POLICY_ICMP: "icmp"}
 )
 
 log = logging.getLogger("ambient.agent.packets")
@@ -127,4 +133,5 @@ class Packets:
             policy="" if denial is None else denial.policy,
             detail=_DETAIL.get(one.reason, ""),
             bytes_sent=one.size if clear else 0,
+            protocol=_PROTOCOL.get(one.reason, ""),
         )

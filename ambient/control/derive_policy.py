@@ -14,9 +14,11 @@ from ambient.control.derive_closed import DRY_RUN, FALSE, TRUE, scope_of
 from ambient.control.derive_rule import Translated, translate
 from ambient.errors import InvalidInput
 from ambient.kube.objects import AuthorizationPolicy, Condition, RefusedObject
-from ambient.model.policy import Action, Authorization
+from ambient.model.policy import Action, Authorization, Datagram
 
 ACCEPTED: Final = "ZtunnelAccepted"
+PROTOCOLS: Final = "ambient.mesh/protocols"
+"""Annotation: what a policy is about besides TCP, "udp", "icmp" or both with a comma."""
 _L7: Final = "In ambient mode you must use a waypoint proxy to enforce HTTP rules."
 
 
@@ -50,8 +52,19 @@ def derive_policy(
         rules=translated.rules,
         dry_run=record.annotations.get(DRY_RUN) in TRUE,
         numbers=translated.numbers,
+        datagrams=_datagrams(record)[0],
     )
     return policy, _condition(record, translated)
+
+
+def _datagrams(record: AuthorizationPolicy) -> tuple[frozenset[Datagram], str]:
+    """What the annotation says; where it cannot be read everything, and why. TCP may be named: it always is meant."""
+    written = record.annotations.get(PROTOCOLS, "")
+    words = {word.strip().lower() for word in written.split(",")} - {"", "tcp"}
+    if words <= {*Datagram}:
+        return frozenset(map(Datagram, words)), ""
+    why = f"annotation {PROTOCOLS} is {written!r}, which is no list of tcp, udp and icmp"
+    return frozenset(Datagram), f"; {why}: the policy holds for all of them"
 
 
 def refusal(refused: RefusedObject) -> Condition:
@@ -66,7 +79,7 @@ def _unsupported(message: str, *, sent: bool) -> Condition:
 
 def _condition(record: AuthorizationPolicy, translated: Translated) -> Condition:
     if not translated.unsupported:
-        return Condition(ACCEPTED, "True", "Accepted", f"attached to ztunnel{_unread_dry_run(record)}")
+        return Condition(ACCEPTED, "True", "Accepted", f"attached to ztunnel{_unread(record)}")
     start = f"ztunnel does not support HTTP attributes (found: {', '.join(translated.unsupported)}). {_L7} "
     if record.action == "ALLOW":
         rest = (
@@ -89,7 +102,11 @@ def _condition(record: AuthorizationPolicy, translated: Translated) -> Condition
                 f" But rule {numbers} has no effect at ztunnel, as nothing else is left of a part of it: that is less"
                 " restrictive than requested."
             )
-    return _unsupported(start + rest + _unread_dry_run(record), sent=True)
+    return _unsupported(start + rest + _unread(record), sent=True)
+
+
+def _unread(record: AuthorizationPolicy) -> str:
+    return _unread_dry_run(record) + _datagrams(record)[1]
 
 
 def _unread_dry_run(record: AuthorizationPolicy) -> str:

@@ -252,13 +252,13 @@ def make_trie(like: Map, entries: int, items: Iterable[tuple[bytes, bytes]], nam
     return trie
 
 
-def run_once(program: int, packet: bytes, *, mark: int = 0) -> tuple[int, bytes]:
+def run_once(program: int, packet: bytes, *, mark: int = 0, came_by: int = 0) -> tuple[int, bytes]:
     """Run a packet program once on a frame; gives its verdict and the frame as it left it. Raises KernelError.
 
-    The frame appears on lo of the current network namespace.
+    The frame appears on lo of the current network namespace, as if it had come into it by the interface `came_by`.
     """
     frame, result = ctypes.create_string_buffer(packet, len(packet)), ctypes.create_string_buffer(len(packet) + 256)
-    context = ctypes.create_string_buffer(struct.pack("III", 0, 0, mark), 192)
+    context = ctypes.create_string_buffer(struct.pack("=8xI24xI", mark, came_by), 192)
     request = struct.pack(
         "IIIIQQIIIIQQIII",
         program,

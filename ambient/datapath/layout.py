@@ -60,6 +60,10 @@ class Side(IntEnum):
     IN = 1
     SHADOW_OUT = 2
     SHADOW_IN = 3
+    UDP_IN = 4
+    UDP_PROVEN = 5
+    ICMP_IN = 6
+    ICMP_PROVEN = 7
 
 
 class Path(IntEnum):
@@ -135,6 +139,8 @@ class Counter(IntEnum):
     DIRECT_OUT = 35
     REFUSED_DIRECT_CUT = 36
     REFUSED_DIRECT_TAKEN = 37
+    REFUSED_POLICY_UDP = 38
+    REFUSED_POLICY_ICMP = 39
 
 
 class address(ctypes.Structure):

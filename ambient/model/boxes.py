@@ -63,13 +63,14 @@ EVERYTHING: Final = Box()
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What is known of the connections in question: the pod's address, the peer's identity (None: plain text), its
-    address where it is known. `tunnel`: identity and port are not known, `certain` says how to read that: what holds
-    for all of them (True) or for any."""
+    address where it is known. `tunnel`: identity and port are not known, `unproven`: the identity is not; `certain`
+    says how to read that: what holds for all of them (True) or for any."""
 
     destination: IpAddress
     peer: Identity | None = None
     source: IpAddress | None = None
     tunnel: bool = False
+    unproven: bool = False
     certain: bool = True
 
 
@@ -133,7 +134,7 @@ def _peer_matches(match: Match, facts: Facts) -> bool:
     )
     if asked == NO_FIELDS:
         return True
-    if facts.tunnel:
+    if facts.tunnel or facts.unproven:
         return not facts.certain
     connection = Connection(facts.destination, facts.destination, 0, facts.peer)
     return match_matches(asked, connection, principal_of(connection))

@@ -98,7 +98,7 @@ def of_arriving(pod: Guarded, address: IpAddress) -> Rows:
     """Rows by the source of what comes to `address` of the pod: plain text, and whole tunnels."""
     if pod.missing:
         return NOTHING
-    plain = _Judged(pod.policies, Facts(address), (0, 0))
+    plain = Judged(pod.policies, Facts(address), (0, 0))
     if pod.waypoints:
         plain.add_deny(_ITS_WAYPOINT, Box(Ports(frozenset(pod.open_ports), others=True)))
     if not plain.says_anything:
@@ -118,7 +118,7 @@ def of_leaving(source: Identity, address: IpAddress, others: Mapping[IpAddress, 
         these = id(other.policies)
         rows = alike.get(these)
         if rows is None:
-            judged = _Judged(other.policies, Facts(destination, source, address), block_of(destination))
+            judged = Judged(other.policies, Facts(destination, source, address), block_of(destination))
             rows = Rows(judged.enforced(), judged.shadow()) if judged.says_anything else NOTHING
             if not names_destinations(other.policies):
                 alike[these] = rows
@@ -185,8 +185,8 @@ def block_of(block: IpAddress | IpNetwork) -> tuple[int, int]:
 
 def _of_tunnels(pod: Guarded, address: IpAddress) -> Iterator[Row[Says]]:
     """Rows of TUNNEL: the sources from which no identity may reach any port."""
-    every = _Judged(pod.policies, Facts(address, tunnel=True), (0, 0))
-    some = _Judged(pod.policies, Facts(address, tunnel=True, certain=False), (0, 0))
+    every = Judged(pod.policies, Facts(address, tunnel=True), (0, 0))
+    some = Judged(pod.policies, Facts(address, tunnel=True, certain=False), (0, 0))
 
     def refusing(active: _Active) -> Says:
         if active.denies:
@@ -224,11 +224,15 @@ class _Active:
             del table[claim.policy]
 
 
-class _Judged:
-    """The policies of one pod under some facts, taken apart. `block`: that of all peers in question."""
+class Judged:
+    """The policies of one pod under some facts, taken apart. `block`: that of all peers in question; `alone`: nobody
+    judges after these rows, so that what cannot be told refuses."""
 
-    def __init__(self, policies: Iterable[Authorization], facts: Facts, block: tuple[int, int]) -> None:
+    def __init__(
+        self, policies: Iterable[Authorization], facts: Facts, block: tuple[int, int], *, alone: bool = False
+    ) -> None:
         self._block = block
+        self._spared = Action.DENY if alone else Action.ALLOW
         self.denies: list[_Claim] = []
         self.allows: list[_Claim] = []
         self.unmatched: Denied | None = None
@@ -247,9 +251,15 @@ class _Judged:
         where = self._dry if policy.dry_run else self.denies if policy.action is Action.DENY else self.allows
         for rule in policy.rules:
             boxes = boxes_of(rule, facts)
-            if boxes is None:  # not told: a DENY is ztunnel's to enforce, an ALLOW may match
-                boxes = (EVERYTHING,) if policy.action is Action.ALLOW else ()
+            if boxes is None:  # not told: a DENY is ztunnel's to enforce, an ALLOW may match (`alone`: the reverse)
+                boxes = (EVERYTHING,) if policy.action is self._spared else ()
             where += (_Claim(policy.action, policy.key, box) for box in boxes)
+
+    def join(self, other: Judged) -> None:
+        """Take in what others say, under other facts."""
+        self.denies += other.denies
+        self.allows += other.allows
+        self.unmatched = self.unmatched or other.unmatched
 
     def add_deny(self, whose: str, box: Box) -> None:
         self.denies.append(_Claim(Action.DENY, whose, box))
@@ -263,7 +273,7 @@ class _Judged:
             allows = Bits.ALLOWS if active.allows else Bits(0)
             return Says(Bits.REFUSES | allows, _denial(active)) if active.denies else Says(allows)
 
-        rows = _by_port([*self.denies, *self.allows], self._block, says, Says())
+        rows = _by_port([*self.denies, *self.allows], self._block, says, Says(), spared=self._spared)
         if self.unmatched is None:
             return tuple(rows)
         return tuple(
@@ -301,6 +311,7 @@ def _by_port(
     nothing: Said,
     *,
     whole: bool = False,
+    spared: Action = Action.ALLOW,
 ) -> Iterator[Row[Said]]:
     """Rows of every port that matters. The row of ANY_PORT for all peers is always there: it says that we know.
 
@@ -311,7 +322,7 @@ def _by_port(
     if len(spread) * len(named) > _MOST_SPREAD:
         if whole:
             return
-        claims, spread = [told for claim in claims if (told := _told_coarsely(claim)) is not None], []
+        claims, spread = [told for claim in claims if (told := _told_coarsely(claim, spared)) is not None], []
         named = ports_named(claim.box for claim in claims)
     by_port: dict[int, list[_Claim]] = {ANY_PORT: []}
     if spread:
@@ -331,11 +342,11 @@ def _by_port(
                 yield row._replace(port=port)
 
 
-def _told_coarsely(claim: _Claim) -> _Claim | None:
-    """The claim without "all ports but": an ALLOW of more, a DENY of nothing."""
+def _told_coarsely(claim: _Claim, spared: Action) -> _Claim | None:
+    """The claim without "all ports but": one of the spared kind of more, the other of nothing."""
     if not (claim.box.ports.others and claim.box.ports.listed):
         return claim
-    if claim.action is Action.DENY:
+    if claim.action is not spared:
         return None
     return claim._replace(box=Box(EVERY_PORT, claim.box.within, claim.box.without))
 

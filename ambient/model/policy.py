@@ -8,7 +8,7 @@ ORed and true when empty; a `not_` list must have no member that matches.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 
 from ambient.model.address import IpNetwork
 
@@ -59,6 +59,13 @@ class Match:
     not_destination_ports: tuple[int, ...] = ()
 
 
+class Datagram(StrEnum):
+    """What has no connections and can be judged by policy, at the pod that it is for."""
+
+    UDP = "udp"
+    ICMP = "icmp"
+
+
 Clause = tuple[Match, ...]
 Rule = tuple[Clause, ...]
 
@@ -67,7 +74,8 @@ Rule = tuple[Clause, ...]
 class Authorization:
     """One policy; `key` ("namespace/name") is its xDS name and what `Workload.authorization_policies` lists.
 
-    `numbers`: where each rule stands in the resource, from 1; () where no rule of it was left out.
+    `numbers`: where each rule stands in the resource, from 1; () where no rule of it was left out. `datagrams`: what it
+    is about besides TCP.
     """
 
     name: str
@@ -77,6 +85,7 @@ class Authorization:
     rules: tuple[Rule, ...] = ()
     dry_run: bool = False
     numbers: tuple[int, ...] = ()
+    datagrams: frozenset[Datagram] = frozenset()
 
     def number_of(self, at: int) -> int:
         """Of the rule at `rules[at]` in the resource, from 1: what people are told."""

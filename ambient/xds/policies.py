@@ -16,6 +16,7 @@ from ambient.model.policy import (
     Action,
     Authorization,
     Clause,
+    Datagram,
     Match,
     PolicyScope,
     ServiceAccountMatch,
@@ -28,6 +29,10 @@ from ambient.xds.wire import message
 NUMBERS: Final = "ambient.mesh/rule-numbers"
 """Extension of a policy of which rules were left out: the numbers of the others, as text with commas. Other ztunnels
 pass over it."""
+DATAGRAMS: Final = "ambient.mesh/protocols"
+"""Extension of a policy that is about more than TCP: the names, with commas. Other ztunnels pass over it, and none of
+them carries any of that."""
+_EXTENSIONS: Final = (NUMBERS, DATAGRAMS)
 _STRINGS = ("namespaces", "not_namespaces", "principals", "not_principals")
 _NETWORKS = ("source_ips", "not_source_ips", "destination_ips", "not_destination_ips")
 _PORTS = ("destination_ports", "not_destination_ports")
@@ -49,7 +54,7 @@ def decode(body: bytes, *, lax: bool) -> Authorization:
     if not lax and wire.ByteSize() != size:
         stranger = unknown_field(message("istio.security.Authorization").FromString(body))
         raise InvalidInput(f"{stranger} is unknown", why="a policy is understood whole or not enforced")
-    strange = [extension.name for extension in wire.extensions if extension.name != NUMBERS]
+    strange = [extension.name for extension in wire.extensions if extension.name not in _EXTENSIONS]
     if strange and not lax:
         raise InvalidInput("extensions are not understood", why=strange[0])
     if not wire.name or not wire.namespace or "/" in wire.name or "/" in wire.namespace:
@@ -65,23 +70,38 @@ def decode(body: bytes, *, lax: bool) -> Authorization:
         ),
         dry_run=wire.dry_run,
         numbers=_numbers(wire),
+        datagrams=_datagrams(wire),
     )
+
+
+def _texts(wire: Any, name: str) -> list[str] | None:
+    """What an extension lists; None without it. Raises InvalidInput."""
+    found = [extension.config for extension in wire.extensions if extension.name == name]
+    if not found:
+        return None
+    text = StringValue()
+    if len(found) > 1 or not found[0].Unpack(text):
+        raise InvalidInput(f"extension {name} must be there once and hold a string")
+    return text.value.split(",") if text.value else []
+
+
+def _datagrams(wire: Any) -> frozenset[Datagram]:
+    parts = _texts(wire, DATAGRAMS) or []
+    if not {*parts} <= {*Datagram}:
+        raise InvalidInput(f"extension {DATAGRAMS} names what is not known", repr(",".join(parts))[:80])
+    return frozenset(map(Datagram, parts))
 
 
 def _numbers(wire: Any) -> tuple[int, ...]:
     """Raises InvalidInput unless there is one number for each rule, ascending from 1."""
-    found = [extension.config for extension in wire.extensions if extension.name == NUMBERS]
-    if not found:
+    parts = _texts(wire, NUMBERS)
+    if parts is None:
         return ()
-    text = StringValue()
-    if len(found) > 1 or not found[0].Unpack(text):
-        raise InvalidInput(f"extension {NUMBERS} must be there once and hold a string")
-    parts = text.value.split(",") if text.value else []
     if not all(part.isascii() and part.isdigit() and len(part) < 10 for part in parts):
-        raise InvalidInput(f"extension {NUMBERS} does not hold numbers", repr(text.value)[:80])
+        raise InvalidInput(f"extension {NUMBERS} does not hold numbers", repr(",".join(parts))[:80])
     numbers = tuple(map(int, parts))
     if len(numbers) != len(wire.rules) or any(a >= b for a, b in pairwise((0, *numbers))):
-        raise InvalidInput(f"extension {NUMBERS} must number each rule, ascending from 1", repr(text.value)[:80])
+        raise InvalidInput(f"extension {NUMBERS} must number each rule, ascending from 1", repr(",".join(parts))[:80])
     return numbers
 
 
@@ -141,6 +161,8 @@ def encode(policy: Authorization) -> Any:
     if policy.numbers:
         text = StringValue(value=",".join(map(str, policy.numbers)))
         wire.extensions.add(name=NUMBERS).config.Pack(text)
+    if policy.datagrams:
+        wire.extensions.add(name=DATAGRAMS).config.Pack(StringValue(value=",".join(sorted(policy.datagrams))))
     for rule in policy.rules:
         wire_rule = wire.rules.add()
         for clause in rule:

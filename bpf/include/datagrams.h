@@ -61,35 +61,53 @@ INLINE void tally_talk(struct talk *talk, enum flow_path path, __u32 size, int a
 	__sync_fetch_and_add(answer ? &line->packets_received : &line->packets_sent, 1);
 }
 
+INLINE void turned(struct packet *packet, struct talk *talk)
+{
+	talk->flow.source = packet->destination;
+	talk->flow.destination = packet->source;
+	talk->flow.source_port = packet->destination_port;
+	talk->flow.destination_port = packet->source_port;
+	talk->protocol = packet->protocol;
+}
+
 /* A packet passes a pod's interface. What goes on is asked for as an answer first, then as more of the same. */
 INLINE void datagram(struct __sk_buff *skb, struct packet *packet, int arriving)
 {
 	enum flow_path path = skb->mark == PROXY_MARK ? FLOW_PASSTHROUGH : FLOW_DIRECT;
+	int counted = !(options() & OPTION_NO_FLOWS);
 	__u32 size = skb->len - ETH_HLEN;
 	__u64 now = bpf_ktime_get_ns();
 	struct talk talk = {};
 
-	if (options() & OPTION_NO_FLOWS)
-		return;
-	talk.protocol = packet->protocol;
-	talk.flow.source = packet->destination;
-	talk.flow.destination = packet->source;
-	talk.flow.source_port = packet->destination_port;
-	talk.flow.destination_port = packet->source_port;
+	turned(packet, &talk);
 	talk.arriving = !arriving;
 	if (goes_on_since(&talk, now)) {
-		tally_talk(&talk, path, size, 1, 0);
+		if (counted)
+			tally_talk(&talk, path, size, 1, 0);
 		return;
 	}
 	flow_of(packet, &talk.flow);
 	talk.arriving = arriving;
 	if (goes_on_since(&talk, now)) {
-		tally_talk(&talk, path, size, 0, 0);
+		if (counted)
+			tally_talk(&talk, path, size, 0, 0);
 		return;
 	}
 	begin_talk(&talk, now);
-	tally_talk(&talk, path, size, 0, 1);
-	tell_talk(&talk, path, size, now);
+	if (counted) {
+		tally_talk(&talk, path, size, 0, 1);
+		tell_talk(&talk, path, size, now);
+	}
+}
+
+/* Is it for a pod that spoke first? */
+INLINE int answers_the_pod(struct packet *packet)
+{
+	struct talk talk = {};
+
+	turned(packet, &talk);
+	talk.arriving = LEAVING;
+	return goes_on_since(&talk, bpf_ktime_get_ns());
 }
 
 #endif

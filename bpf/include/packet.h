@@ -24,6 +24,7 @@ struct packet {
 	__u16 destination_port;
 	__u8 is_v6;
 	__u8 protocol; /* of UDP and ICMP only */
+	__u8 piece;    /* a fragment of them, which is PACKET_OTHER */
 	__u8 opening; /* SYN without ACK, or no way to know */
 	__u8 syn;
 	__u8 ack;
@@ -116,6 +117,15 @@ INLINE int read_transport(struct __sk_buff *skb, __u32 at, __u8 protocol, __u32 
 	return PACKET_TCP;
 }
 
+INLINE int piece_of(struct packet *packet, __u8 protocol)
+{
+	if (protocol == IPPROTO_TCP)
+		return unreadable(packet, COUNT_REFUSED_FRAGMENT);
+	packet->protocol = protocol;
+	packet->piece = 1;
+	return PACKET_OTHER;
+}
+
 INLINE int read_v4(struct __sk_buff *skb, __u32 at, struct packet *packet)
 {
 	struct iphdr ip;
@@ -125,7 +135,7 @@ INLINE int read_v4(struct __sk_buff *skb, __u32 at, struct packet *packet)
 	map_v4(&packet->source, ip.saddr);
 	map_v4(&packet->destination, ip.daddr);
 	if (ip.frag_off & bpf_htons(IPV4_MORE_OR_OFFSET))
-		return ip.protocol == IPPROTO_TCP ? unreadable(packet, COUNT_REFUSED_FRAGMENT) : PACKET_OTHER;
+		return piece_of(packet, ip.protocol);
 	if (ip.ihl > 5)
 		packet->oddity = COUNT_REFUSED_OPTIONS;
 	return read_transport(skb, at + ip.ihl * 4, ip.protocol, ip.tot_len ? at + bpf_ntohs(ip.tot_len) : 0, packet);
@@ -162,9 +172,8 @@ INLINE int read_v6(struct __sk_buff *skb, __u32 at, struct packet *packet)
 		if (bpf_skb_load_bytes(skb, at, extension, sizeof(extension)))
 			return PACKET_OTHER; /* ends inside its headers: nobody can deliver it */
 		if (header == IPPROTO_FRAGMENT)
-			return extension[0] == IPPROTO_TCP || is_extension(extension[0])
-				       ? unreadable(packet, COUNT_REFUSED_FRAGMENT)
-				       : PACKET_OTHER;
+			return is_extension(extension[0]) ? unreadable(packet, COUNT_REFUSED_FRAGMENT)
+							  : piece_of(packet, extension[0]);
 		at += header == IPPROTO_AH ? (extension[1] + 2) * 4 : (extension[1] + 1) * 8;
 		header = extension[0];
 	}

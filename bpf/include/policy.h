@@ -4,6 +4,7 @@
 #define AMBIENT_POLICY_H
 
 #include "contract.h"
+#include "packet.h"
 #include "../maps/deny.h"
 #include "../maps/shadow.h"
 
@@ -51,32 +52,39 @@ INLINE void shade(struct deny_table *table, struct address *peer, __u16 port, st
 		count_set(any->unmatched);
 }
 
+/* What the rows of a table say of this peer and port (host order); 0: they say nothing of it. */
+INLINE int judge_by(void *rows, struct address *peer, __u16 port, struct judgement *judged)
+{
+	struct deny_row *any = deny_row_of(rows, DENY_ANY_PORT, peer);
+	struct deny_row *own;
+
+	if (!any)
+		return 0;
+	judged->bits = any->bits;
+	judged->rule = any->rule;
+	own = row_of_port(rows, port, peer);
+	if (own) {
+		if (own->bits & ~judged->bits & DENY_BIT_REFUSES)
+			judged->rule = own->rule;
+		judged->bits |= own->bits;
+	}
+	return 1;
+}
+
 /* Is a connection of this pod, to or from this peer, known to be refused? `port`: the destination's, network order. If so
  * it is counted for the policy whose doing it is, and `rule` is that policy's number. */
 INLINE int is_denied(struct address *pod, enum deny_side side, struct address *peer, __u16 port, __u32 *rule)
 {
 	struct deny_table table = {};
 	struct judgement judged = {};
-	struct deny_row *any, *own;
 	void *rows;
 
 	table.pod = *pod;
 	table.side = side;
 	port = bpf_ntohs(port);
 	rows = deny_rows_of(&table);
-	if (!rows)
+	if (!rows || !judge_by(rows, peer, port, &judged))
 		return 0;
-	any = deny_row_of(rows, DENY_ANY_PORT, peer);
-	if (!any)
-		return 0;
-	judged.bits = any->bits;
-	judged.rule = any->rule;
-	own = row_of_port(rows, port, peer);
-	if (own) {
-		if (own->bits & ~judged.bits & DENY_BIT_REFUSES)
-			judged.rule = own->rule;
-		judged.bits |= own->bits;
-	}
 	table.side = side == DENY_OUT ? DENY_SHADOW_OUT : DENY_SHADOW_IN;
 	shade(&table, peer, port, &judged);
 	if (!denies(&judged))
@@ -84,6 +92,41 @@ INLINE int is_denied(struct address *pod, enum deny_side side, struct address *p
 	*rule = judged.rule;
 	count_set(judged.rule);
 	return 1;
+}
+
+/* Is a datagram to this pod refused? `side` is that of nobody's identity, the next one that of proven ones; what those
+ * rows do not tell is judged as nobody's. */
+INLINE int datagram_is_denied(struct address *pod, enum deny_side side, struct packet *packet, int proven, __u32 *rule)
+{
+	struct deny_table table = {};
+	struct judgement judged = {};
+	__u16 port = bpf_ntohs(packet->destination_port);
+	void *rows;
+
+	table.pod = *pod;
+	table.side = side + 1;
+	rows = proven ? deny_rows_of(&table) : 0;
+	if (!rows || !judge_by(rows, &packet->source, port, &judged)) {
+		table.side = side;
+		rows = deny_rows_of(&table);
+		if (!rows || !judge_by(rows, &packet->source, port, &judged))
+			return 0;
+	}
+	if (!denies(&judged))
+		return 0;
+	*rule = judged.rule;
+	count_set(judged.rule);
+	return 1;
+}
+
+/* Does policy ask for anything of such datagrams to this pod? */
+INLINE int judges_datagrams(struct address *pod, enum deny_side side)
+{
+	struct deny_table table = {};
+
+	table.pod = *pod;
+	table.side = side;
+	return !!deny_rows_of(&table);
 }
 
 /* Would every connection be refused that this peer could ask for in a tunnel? */

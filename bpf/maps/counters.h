@@ -51,6 +51,8 @@ enum counter {
 	COUNT_DIRECT_OUT,           /* went to a pod of this node on the kernel path */
 	COUNT_REFUSED_DIRECT_CUT,   /* a packet of such a connection, after policy had cut it or its way was lost */
 	COUNT_REFUSED_DIRECT_TAKEN, /* the opening packet of one whose four-tuple ztunnel uses; repeated, it takes the tunnel */
+	COUNT_REFUSED_POLICY_UDP,  /* policy refuses it at the pod that it is for, and it is no answer */
+	COUNT_REFUSED_POLICY_ICMP,
 	COUNTERS_USED,
 };
 

@@ -16,6 +16,10 @@ enum deny_side {
 	DENY_IN = 1,
 	DENY_SHADOW_OUT = 2, /* dry-run policies: counted, never enforced */
 	DENY_SHADOW_IN = 3,
+	DENY_UDP_IN = 4, /* from whom nothing but the address is known */
+	DENY_UDP_PROVEN = 5, /* from pods of this node, seen coming from their own interface */
+	DENY_ICMP_IN = 6,
+	DENY_ICMP_PROVEN = 7,
 };
 
 enum deny_port {

@@ -11,11 +11,13 @@ FOUND = Flows(
     requests=990.0,
     requests_without=1000.0,
     requests_ratio=Ratio(0.99, 0.98, 1.0, 7),
+    cpu_ratio=Ratio(1.01, 1.0, 1.02, 7),
     connections=500.0,
     connections_without=500.0,
     connections_ratio=Ratio(1.0, 0.9, 1.1, 7),
-    agent=0.01,
+    agent=0.014,
     agent_rate=2500.0,
+    agent_idle=0.004,
 )
 
 
@@ -27,7 +29,7 @@ def test_the_hooks_are_light_only_if_the_worse_end_is() -> None:
 def test_the_agents_share_is_taken_at_the_rate_of_the_budget() -> None:
     assert FOUND.agent_at_budget == 0.02
     assert FOUND.quiet
-    assert not replace(FOUND, agent=0.016).quiet
+    assert not replace(FOUND, agent=0.02).quiet
     assert replace(FOUND, agent_rate=10_000.0).agent_at_budget == 0.01, (
         "fewer connections are not promised to cost less"
     )
@@ -36,4 +38,4 @@ def test_the_agents_share_is_taken_at_the_rate_of_the_budget() -> None:
 def test_the_tables_say_what_was_held() -> None:
     text = "\n".join(lines(FOUND))
     assert "990 | 1000 | 0.99 (0.98-1.00) | held" in text
-    assert "0.0100 at 2500/s | 0.0200 at 5000/s | held" in text
+    assert "0.0140 at 2500/s | 0.0040 | 0.0200 | held" in text

@@ -10,7 +10,7 @@ import pytest
 from google.protobuf.wrappers_pb2 import BytesValue, StringValue
 
 from ambient.errors import InvalidInput
-from ambient.model.policy import Action, Authorization, PolicyScope
+from ambient.model.policy import Action, Authorization, Datagram, PolicyScope
 from ambient.xds.codec import AUTHORIZATION_TYPE, Refusal, decode, name_of
 from ambient.xds.policies import NUMBERS, closed_stand_in, encode
 from ambient.xds.policies import decode as decode_policy
@@ -115,6 +115,18 @@ def test_the_numbers_of_rules_travel_with_a_policy_of_which_some_were_left_out(l
     assert not encode(allow("p", (), ())).extensions
     bare = allow("p")
     assert decode_policy(encode(bare).SerializeToString(), lax=lax) == bare
+
+
+@pytest.mark.parametrize("lax", [False, True])
+def test_what_a_policy_is_about_besides_tcp_travels_with_it(lax: bool) -> None:
+    for datagrams in (frozenset[Datagram](), frozenset({Datagram.ICMP}), frozenset(Datagram)):
+        policy = allow("p", (), datagrams=datagrams)
+        assert decode_policy(encode(policy).SerializeToString(), lax=lax) == policy
+    assert not encode(allow("p", ())).extensions
+    wire = encode(allow("p", ()))
+    wire.extensions.add(name="ambient.mesh/protocols").config.Pack(StringValue(value="udp,sctp"))
+    with pytest.raises(InvalidInput, match="protocols names what is not known"):
+        decode_policy(wire.SerializeToString(), lax=lax)
 
 
 @pytest.mark.parametrize(
