@@ -227,24 +227,6 @@ def test_a_dry_run_policy_is_only_sent_when_that_is_switched_on() -> None:
     assert (found.dry_run, condition.reason, condition.message) == (True, "Accepted", "attached to ztunnel")
 
 
-@pytest.mark.parametrize(
-    ("written", "wanted"),
-    [("udp", {"udp"}), ("udp, ICMP", {"udp", "icmp"}), ("tcp", set()), ("", set()), ("tcp,icmp", {"icmp"})],
-)
-def test_an_annotation_says_what_a_policy_is_about_besides_tcp(written: str, wanted: set[str]) -> None:
-    found, condition = one({"rules": [{}]}, annotations={"ambient.mesh/protocols": written})
-    assert found is not None
-    assert found.datagrams == wanted
-    assert condition.message == "attached to ztunnel"
-
-
-def test_protocols_that_are_none_are_said_and_the_policy_holds_for_all() -> None:
-    found, condition = one({"rules": [{}]}, annotations={"ambient.mesh/protocols": "udp,sctp"})
-    assert found is not None
-    assert found.datagrams == {"udp", "icmp"}
-    assert "annotation ambient.mesh/protocols is 'udp,sctp', which is no list of tcp, udp and icmp" in condition.message
-
-
 @pytest.mark.parametrize("written", ["1", "t", "T", "true", "True", "TRUE"])
 def test_a_dry_run_is_asked_for_in_any_form_of_true(written: str) -> None:
     found, _ = one({"rules": [{}]}, dry_run=True, annotations={"istio.io/dry-run": written})
