@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -140,3 +141,33 @@ def test_what_goes_on_the_network_outside_of_tunnels_is_told_and_counted(lab: Ag
         eventually(lambda: wanted in lab.http("GET", "/metrics")[1], "the totals")
     finally:
         server.close()
+
+
+def test_a_policy_that_is_about_udp_as_well_is_enforced_until_it_goes(lab: AgentLab) -> None:
+    world = lab.world
+    receiver = world.socket(world.other, socket.AF_INET, socket.SOCK_DGRAM)
+    sender = world.socket(world.outside, socket.AF_INET, socket.SOCK_DGRAM)
+    with receiver, sender:
+        receiver.bind((str(world.other.ip(4)), 0))
+        port = receiver.getsockname()[1]
+        receiver.settimeout(GIVE_UP)
+
+        def arrives() -> bool:
+            sender.sendto(b"hello", receiver.getsockname())
+            try:
+                return bool(receiver.recv(100))
+            except TimeoutError:
+                return False
+
+        assert eventually(arrives, "it is open")
+        about = deny_port(port)
+        about["metadata"]["annotations"] = {"ambient.mesh/protocols": "udp"}
+        lab.put(about)
+        eventually(lambda: not arrives(), "it is refused")
+        assert counted(lab, "policy_udp") >= 1
+        told = [json.loads(line) for line in lab.http("GET", "/flows")[1].splitlines()]
+        assert [flow["policy"] for flow in told if flow.get("protocol") == "udp" and flow["event"] == "denied"][:1] == [
+            "shop/no"
+        ]
+        lab.delete("AuthorizationPolicy", "no")
+        eventually(arrives, "it is open again")
