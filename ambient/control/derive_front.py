@@ -6,13 +6,15 @@ Kept from snapshot to snapshot: which workloads are behind which service, and wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Final
 
 from ambient.control.derive import Derived
 from ambient.control.derive_closed import DRY_RUN, TRUE
+from ambient.control.derive_routes import Asked, Routing
 from ambient.control.derive_waypoint import Waypoint
 from ambient.kube.networking import Gateway
-from ambient.kube.objects import AuthorizationPolicy, Records, RefusedObject
+from ambient.kube.objects import AuthorizationPolicy, Condition, HTTPRoute, Records, RefusedObject
 from ambient.kube.policies import TargetRef
 from ambient.model.balance import port_of
 from ambient.model.mesh import ServiceEndpoint
@@ -43,6 +45,10 @@ class Fronts:
         self._services: Mapping[str, Service] = {}
         self._policies: dict[str, AuthorizationPolicy] = {}
         self._refused: tuple[RefusedObject, ...] = ()
+        self._routes: dict[str, HTTPRoute] = {}
+        self._routing = Routing((), {}, self._policies_of)
+        self._asked: dict[str, Asked] = {}
+        self._said: dict[str, tuple[Condition, ...]] = {}
 
     def update(self, records: Records, derived: Derived) -> None:
         self._services = derived.services
@@ -56,14 +62,21 @@ class Fronts:
             self._place(one for one in news.put if isinstance(one, Workload))
         keys: Iterable[str] = records.by_key if records.changed is None or news is None else records.changed
         if records.changed is None or news is None:
-            self._policies = {}
+            self._policies, self._routes = {}, {}
         for key in keys:
             record = records.by_key.get(key)
             if isinstance(record, AuthorizationPolicy) and record.target_refs:
                 self._policies[key] = record
             else:
                 self._policies.pop(key, None)
+            if isinstance(record, HTTPRoute):
+                self._routes[key] = record
+            else:
+                self._routes.pop(key, None)
         self._refused = tuple(one for one in records.refused if _closes(one))
+        services = {(one.namespace, one.name): one for one in self._services.values() if one.canonical}
+        self._routing = Routing(self._routes.values(), services if self._routes else {}, self._policies_of)
+        self._asked = {}
 
     def _place(self, workloads: Iterable[Workload]) -> None:
         for workload in workloads:
@@ -82,12 +95,36 @@ class Fronts:
     def view(self, waypoint: Waypoint, gateway: Gateway) -> View:
         """What the waypoint is to be configured from."""
         fronts = [
-            self._front(key, service, waypoint)
+            self._routed(key, service, waypoint)
             for key, service in sorted(self._services.items())
             if service.addresses and waypoint.address in waypoints_of(service)
         ]
         xfcc = gateway.annotations.get(XFCC, "") in _TRUE
-        return View(waypoint.namespace, waypoint.name, self._trust_domains, tuple(fronts), xfcc)
+        beyond = tuple(self._beyond(fronts, waypoint))
+        return View(waypoint.namespace, waypoint.name, self._trust_domains, tuple(fronts), xfcc, beyond)
+
+    def _routed(self, key: str, service: Service, waypoint: Waypoint) -> Front:
+        front = self._front(key, service, waypoint)
+        asked = self._asked[key] = Asked(service, waypoint, front.policies)
+        return replace(front, routes=self._routing.of(asked))
+
+    def _beyond(self, fronts: Iterable[Front], waypoint: Waypoint) -> Iterable[Front]:
+        """The services and ports that routes lead to."""
+        wanted: dict[str, set[int]] = {}
+        for front in fronts:
+            for route in front.routes:
+                for one in (*route.destinations, *route.mirrors):
+                    if one.hostname:
+                        wanted.setdefault(f"{front.namespace}/{one.hostname}", set()).add(one.port)
+        for key, ports in sorted(wanted.items()):
+            front = self._front(key, self._services[key], waypoint)
+            yield replace(front, ports=tuple(port for port in front.ports if port.number in ports), policies=())
+
+    def route_conditions(self) -> Mapping[str, tuple[Condition, ...]]:
+        """Of every HTTPRoute, once the waypoints have been looked at; equal ones are the same object as before."""
+        found = {key: self._routing.conditions(route, self._asked) for key, route in self._routes.items()}
+        self._said = {key: self._said[key] if self._said.get(key) == one else one for key, one in found.items() if one}
+        return self._said
 
     def _front(self, key: str, service: Service, waypoint: Waypoint) -> Front:
         behind = [one for _, one in sorted(self._behind.get(key, {}).items())]
@@ -101,8 +138,11 @@ class Fronts:
             service.hostname,
             tuple(address.ip for address in service.addresses),
             tuple(ports),
-            tuple(self._policies_for(service, waypoint)),
+            self._policies_of(service, waypoint),
         )
+
+    def _policies_of(self, service: Service, waypoint: Waypoint) -> tuple[Policy, ...]:
+        return tuple(self._policies_for(service, waypoint))
 
     def _policies_for(self, service: Service, waypoint: Waypoint) -> Iterable[Policy]:
         for _, record in sorted(self._policies.items()):

@@ -127,8 +127,9 @@ class Waypoints:
                 self.say(key)
 
     def with_gateways(self, conditions: Mapping[str, tuple[Condition, ...]]) -> Mapping[str, tuple[Condition, ...]]:
-        """`conditions`, and the keys of the Gateways that there is something to say of."""
+        """`conditions`, what is said of HTTPRoutes, and the keys of the Gateways that there is something to say of."""
         more: dict[str, tuple[Condition, ...]] = {key: () for key in (*self._served, *self._unfit)}
+        more.update(self._fronts.route_conditions())
         return MappingProxyType({**conditions, **more}) if more else conditions
 
     def conditions(self, key: str) -> tuple[Condition, ...]:

@@ -77,16 +77,17 @@ def read_common(top: Object, shape: Shape, raw: Mapping[str, Any]) -> Common:
         generation=metadata.integer("generation", 0, 0, 2**63 - 1),
         created=metadata.read("creationTimestamp", lambda field: field.checked(timestamp), ""),
         deleting=metadata.read("deletionTimestamp", lambda field: field.checked(timestamp), "") != "",
-        conditions=status.open_object().each("conditions", _condition) if status else (),
+        conditions=status.open_object().each("conditions", condition) if status else (),
         raw=raw,
     )
 
 
-def _condition(field: Field) -> Condition:
-    condition = field.open_object()
+def condition(field: Field) -> Condition:
+    """One entry of a list of conditions."""
+    entry = field.open_object()
     return Condition(
-        condition.need("type").text(),
-        condition.need("status").one_of(("True", "False", "Unknown")),
-        condition.text("reason"),
-        condition.text("message"),
+        entry.need("type").text(),
+        entry.need("status").one_of(("True", "False", "Unknown")),
+        entry.text("reason"),
+        entry.text("message"),
     )

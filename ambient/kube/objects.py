@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from ambient.kube import entries, gateways, pods, security, services, slices, syntax, traffic
+from ambient.kube import entries, gateways, httproutes, pods, security, services, slices, syntax, traffic
 from ambient.kube.metadata import Shape, read_common
 from ambient.kube.networking import (
     DestinationRule,
@@ -47,6 +47,7 @@ from ambient.kube.records import (
     record_key,
 )
 from ambient.kube.resource import Resource
+from ambient.kube.routing import HTTPRoute
 from ambient.model.address import parse_ip
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "EnvVar",
     "Gateway",
     "GatewayClass",
+    "HTTPRoute",
     "HttpGet",
     "Namespace",
     "Node",
@@ -141,6 +143,7 @@ _PARSERS: Final[Mapping[str, tuple[Shape, Callable[[Object, Mapping[str, Any]], 
         "DestinationRule": (entries.SHAPE, traffic.parse_destination_rule, "destinationrules"),
         "Gateway": (gateways.SHAPE, gateways.parse_gateway, "gateways"),
         "GatewayClass": (gateways.CLASS_SHAPE, gateways.parse_gateway_class, "gatewayclasses"),
+        "HTTPRoute": (httproutes.SHAPE, httproutes.parse_http_route, "httproutes"),
     }
 )
 """Of each kind its shape, its parser and its plural, the name it has in the API's paths."""

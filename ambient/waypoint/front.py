@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ambient.kube.policies import PolicyRule
+from ambient.kube.routing import RouteMatch, RouteRule
 from ambient.model.address import IpAddress
 
 
@@ -57,14 +58,38 @@ class FrontPort:
 
 
 @dataclass(frozen=True, slots=True)
+class Destination:
+    """Where a share of a route's requests goes: a port of a service. `hostname` "": nowhere, they are refused."""
+
+    hostname: str
+    port: int
+    weight: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One match of one rule of an HTTPRoute, on one port of a service; the first that fits decides. `destinations` are
+    those of the rule's backends, `mirrors` of its mirrors that can be sent to, with shares of a million as weights."""
+
+    name: str
+    port: int
+    match: RouteMatch
+    rule: RouteRule
+    destinations: tuple[Destination, ...] = ()
+    mirrors: tuple[Destination, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Front:
-    """A service behind the waypoint."""
+    """A service behind the waypoint. `routes` in the order in which they are tried; where a port has any, a request
+    that none of them fits finds nothing."""
 
     namespace: str
     hostname: str
     addresses: tuple[IpAddress, ...]
     ports: tuple[FrontPort, ...]
     policies: tuple[Policy, ...] = ()
+    routes: tuple[Route, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +97,7 @@ class View:
     """Everything that one waypoint is configured from.
 
     `trust_domains`: whose peers it takes, its own first. `xfcc`: the application is told who called, in
-    x-forwarded-client-cert.
+    x-forwarded-client-cert. `beyond`: services that routes lead to, with the ports that are wanted.
     """
 
     namespace: str
@@ -80,6 +105,7 @@ class View:
     trust_domains: tuple[str, ...]
     fronts: tuple[Front, ...] = ()
     xfcc: bool = False
+    beyond: tuple[Front, ...] = ()
 
 
 def authority(address: IpAddress, port: int) -> str:

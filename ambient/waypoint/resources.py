@@ -8,14 +8,14 @@ from typing import Final
 from ambient.waypoint import tunnel
 from ambient.waypoint.front import Front, FrontPort, Protocol, View
 from ambient.waypoint.rbac import http_filters, is_layer_4, tunnel_filters
-from ambient.waypoint.service import cluster, endpoints, inner_cluster, kinds, listener, plain_routes
+from ambient.waypoint.service import cluster, endpoints, inner_cluster, kinds, listener, route_table
 from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, Message
 from ambient.xds.server import Order
 
 ENVOY_TYPES: Final = (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
 ENVOY_ORDER: Final = Order(
     ENVOY_TYPES,
-    put_after={LISTENER_TYPE: (CLUSTER_TYPE, ENDPOINT_TYPE)},
+    put_after={LISTENER_TYPE: (CLUSTER_TYPE, ENDPOINT_TYPE), ROUTE_TYPE: (CLUSTER_TYPE, ENDPOINT_TYPE)},
     removed_after={
         CLUSTER_TYPE: (LISTENER_TYPE, ROUTE_TYPE),
         ENDPOINT_TYPE: (CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE),
@@ -23,7 +23,7 @@ ENVOY_ORDER: Final = Order(
     },
     last=frozenset({tunnel.CONNECT_ROUTES}),
 )
-"""What is new is complete before a CONNECT leads to it, and what goes is led to by nothing any more."""
+"""What is new is complete before a CONNECT or a route leads to it, and what goes is led to by nothing any more."""
 
 Named = tuple[str, str, Message]
 """Type URL, name, content."""
@@ -39,6 +39,7 @@ def resources(view: View) -> Iterator[Named]:
         for port in front.ports:
             yield from port_resources(view, front, port)
             table.append((front, port.number, tunnel_filters(view, front, port)))
+    yield from _beyond(view)
     yield ROUTE_TYPE, tunnel.CONNECT_ROUTES, tunnel.connect_routes(table)
 
 
@@ -49,12 +50,25 @@ def port_resources(view: View, front: Front, port: FrontPort) -> Iterator[Named]
     yield CLUSTER_TYPE, inner, inner_cluster(front, port.number)
     yield LISTENER_TYPE, inner, listener(front, port, used, xfcc=view.xfcc)
     for kind in used:
-        made = cluster(front, port, kind)
-        yield CLUSTER_TYPE, made["name"], made
-        yield ENDPOINT_TYPE, made["name"], endpoints(front, port, kind)
+        yield from _pool(front, port, kind)
     if "http" in used:
-        routes = plain_routes(front, port.number, http_filters(view, front, port))
-        yield ROUTE_TYPE, routes["name"], routes
+        table = route_table(front, port.number, http_filters(view, front, port))
+        yield ROUTE_TYPE, table["name"], table
+
+
+def _beyond(view: View) -> Iterator[Named]:
+    """What only routes lead to."""
+    own = {(one.hostname, port.number) for one in view.fronts for port in one.ports if "http" in served(one, port)}
+    for front in view.beyond:
+        for port in front.ports:
+            if (front.hostname, port.number) not in own:
+                yield from _pool(front, port, "http")
+
+
+def _pool(front: Front, port: FrontPort, kind: str) -> Iterator[Named]:
+    made = cluster(front, port, kind)
+    yield CLUSTER_TYPE, made["name"], made
+    yield ENDPOINT_TYPE, made["name"], endpoints(front, port, kind)
 
 
 def served(front: Front, port: FrontPort) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from ambient.waypoint.front import Backend, Front, FrontPort, Protocol
+from ambient.waypoint.routes import cluster_name, routes
 from ambient.waypoint.tunnel import (
     LOCAL,
     METADATA,
@@ -32,11 +33,6 @@ _RAW: Final = typed("envoy.transport_sockets.raw_buffer", "transport_sockets.raw
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _PEER_TEXT: Final = f"%FILTER_STATE({PEER}:PLAIN)%"
 _XFCC: Final = f"By=%FILTER_STATE({LOCAL}:PLAIN)%;URI={_PEER_TEXT}"
-
-
-def cluster_name(front: Front, port: int, kind: str) -> str:
-    """`kind` is http or tcp."""
-    return f"inbound-vip|{port}|{kind}|{front.hostname}"
 
 
 def kinds(protocol: Protocol) -> tuple[str, ...]:
@@ -66,7 +62,7 @@ def listener(front: Front, port: FrontPort, used: tuple[str, ...], *, xfcc: bool
 
 
 def _http_chain(front: Front, port: int, *, xfcc: bool) -> Message:
-    name = cluster_name(front, port, "http")
+    name = cluster_name(front.hostname, port, "http")
     told = {"header": {"key": "x-forwarded-client-cert", "value": _XFCC}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
     # What a client says of itself in this header is taken away in any case.
     mutation = {"append": told} if xfcc else {"remove": "x-forwarded-client-cert"}
@@ -119,7 +115,7 @@ def _http_chain(front: Front, port: int, *, xfcc: bool) -> Message:
 
 
 def _tcp_chain(front: Front, port: int) -> Message:
-    name = cluster_name(front, port, "tcp")
+    name = cluster_name(front.hostname, port, "tcp")
     proxy = typed(
         "envoy.filters.network.tcp_proxy",
         "filters.network.tcp_proxy.v3.TcpProxy",
@@ -144,10 +140,12 @@ def _tcp_chain(front: Front, port: int) -> Message:
     return {"name": "tcp", "filters": [proxy]}
 
 
-def plain_routes(front: Front, port: int, filters: Message) -> Message:
-    """Every request to any endpoint of the port; `filters` is what each has to pass (per-filter configuration)."""
-    name = cluster_name(front, port, "http")
-    route = {"name": "default", "match": {"prefix": "/"}, "route": {"cluster": name, "timeout": "0s", **retries()}}
+def route_table(front: Front, port: int, filters: Message) -> Message:
+    """Where requests to a port go; `filters` is what each of them has to pass first (per-filter configuration).
+
+    No route has filters of its own: those would take the place of these.
+    """
+    name = cluster_name(front.hostname, port, "http")
     return {
         # The listener's own name: where that is refused, nobody waits for these.
         "name": inner(front, port),
@@ -156,28 +154,11 @@ def plain_routes(front: Front, port: int, filters: Message) -> Message:
             {
                 "name": name,
                 "domains": ["*"],
-                "routes": [route],
+                "routes": routes(front, port),
                 **({"typed_per_filter_config": filters} if filters else {}),
             }
         ],
     }
-
-
-def retries() -> Message:
-    """Istio's: twice, only what has certainly reached no application or is said to be worth it."""
-    return {
-        "retry_policy": {
-            "retry_on": "connect-failure,refused-stream,unavailable,cancelled",
-            "num_retries": 2,
-            "retry_host_predicate": [
-                typed("envoy.retry_host_predicates.previous_hosts", _PREVIOUS),
-            ],
-            "host_selection_retry_max_attempts": "5",
-        }
-    }
-
-
-_PREVIOUS: Final = "retry.host.previous_hosts.v3.PreviousHostsPredicate"
 
 
 def inner_cluster(front: Front, port: int) -> Message:
@@ -198,7 +179,7 @@ def inner_cluster(front: Front, port: int) -> Message:
 
 def cluster(front: Front, port: FrontPort, kind: str) -> Message:
     """The endpoints of a port, one by one; which they are comes by EDS."""
-    name = cluster_name(front, port.number, kind)
+    name = cluster_name(front.hostname, port.number, kind)
     made: Message = {
         "name": name,
         "type": "EDS",
@@ -229,7 +210,7 @@ def cluster(front: Front, port: FrontPort, kind: str) -> Message:
 
 def endpoints(front: Front, port: FrontPort, kind: str) -> Message:
     """The load assignment of `cluster`."""
-    name = cluster_name(front, port.number, kind)
+    name = cluster_name(front.hostname, port.number, kind)
     return {"cluster_name": name, "endpoints": [{"lb_endpoints": [_endpoint(one) for one in port.backends]}]}
 
 

@@ -21,12 +21,13 @@ from ambient.kube.api.failure import ApiUnavailable, Conflict, NotThere
 from ambient.kube.networking import Gateway, ServiceEntry
 from ambient.kube.records import Condition, Record
 from ambient.kube.resource import Resource
+from ambient.kube.routing import CONTROLLER, HTTPRoute
 
 OWN_TYPES: Final = frozenset(
     {
         *("ZtunnelAccepted", "WaypointAccepted", "ambient.mesh/Accepted", "ambient.mesh/Enforced"),
         *("istio.io/WaypointBound", "istio.io/WaypointMissing", "istio.io/VisibilityApplied"),
-        *("Accepted", "Programmed", "ambient.mesh/Configured"),
+        *("Accepted", "Programmed", "ResolvedRefs", "ambient.mesh/Configured"),
     }
 )
 """Condition types that this project writes (Istio's, the Gateway API's of its waypoints, and its own); of any other
@@ -227,11 +228,18 @@ class ApiSink:
         if words.uid and metadata.get("uid") != words.uid:
             return
         status = content.get("status") or {}
-        listed = [entry for entry in status.get("conditions") or [] if isinstance(entry, dict)]
         wanted = words.conditions or ()
         if not wanted and not _ours(metadata):
             return
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        if content.get("kind") == HTTPRoute.kind:
+            parents = told_parents(content, wanted, words.generation, now)
+            if parents != (status.get("parents") or []):
+                bound = {"resourceVersion": metadata.get("resourceVersion")}
+                body = {"metadata": bound, "status": {"parents": parents}}
+                await self._client.patch(place, name, body, namespace, subresource="status")
+            return
+        listed = [entry for entry in status.get("conditions") or [] if isinstance(entry, dict)]
         after = merged_conditions(listed, wanted, words.generation, now)
         if after != listed:
             body = {
@@ -239,6 +247,22 @@ class ApiSink:
                 "status": {"conditions": after},
             }
             await self._client.patch(place, name, body, namespace, subresource="status")
+
+
+def told_parents(
+    route: Mapping[str, Any], wanted: tuple[Condition, ...], generation: int, now: str
+) -> list[dict[str, Any]]:
+    """status.parents of a route: other controllers' as they are, and of each Service it is on the same conditions."""
+    listed = [one for one in (route.get("status") or {}).get("parents") or [] if isinstance(one, dict)]
+    before = {str(one.get("parentRef")): one for one in listed if one.get("controllerName") == CONTROLLER}
+    ours = []
+    for ref in (route.get("spec") or {}).get("parentRefs") or []:
+        if not wanted or not isinstance(ref, dict) or ref.get("kind") != "Service":
+            continue
+        known = before.get(str(ref), {}).get("conditions") or []
+        conditions = merged_conditions(known, wanted, generation, now)
+        ours.append({"parentRef": ref, "controllerName": CONTROLLER, "conditions": conditions})
+    return [one for one in listed if one.get("controllerName") != CONTROLLER] + ours
 
 
 def merged_conditions(

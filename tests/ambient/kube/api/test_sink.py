@@ -307,3 +307,34 @@ def test_an_entry_is_given_its_addresses_once_and_keeps_what_else_its_status_say
         assert bench.writes == 1
 
     writing(scenario)
+
+
+def test_a_route_is_told_as_to_its_parents_and_others_words_stay() -> None:
+    theirs = {"parentRef": {"name": "ingress"}, "controllerName": "example.com/gateway", "conditions": []}
+    service = {"group": "", "kind": "Service", "name": "web"}
+    route = {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": "web", "namespace": "shop", "generation": 2, "uid": "u1"},
+        "spec": {"parentRefs": [{"name": "ingress"}, service]},
+        "status": {"parents": [theirs]},
+    }
+    accepted = Condition("Accepted", "True", "Accepted", "")
+
+    async def scenario(bench: Bench) -> None:
+        bench.api.put(route)
+
+        def parents() -> list[dict[str, Any]]:
+            stored = bench.api.stored("HTTPRoute", "web", "shop") or {}
+            return list(stored["status"]["parents"])
+
+        bench.sink.conditions("HTTPRoute/shop/web", [accepted])
+        await eventually(lambda: len(parents()) == 2)
+        kept, ours = parents()
+        assert (kept, ours["parentRef"], ours["controllerName"]) == (theirs, service, "istio.io/mesh-controller")
+        assert [(one["type"], one["observedGeneration"]) for one in ours["conditions"]] == [("Accepted", 2)]
+        seen = bench.look("HTTPRoute/shop/web")
+        assert seen is not None
+        assert seen.conditions == (accepted,)
+
+    writing(scenario)
