@@ -10,9 +10,10 @@ import ctypes
 import errno
 import os
 import platform
+import resource
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -231,6 +232,13 @@ def make_map(kind: int, like: Map, entries: int, name: str) -> int:
             return call(MAP_CREATE, request, "create map", name)
     except OSError as error:
         raise _refused(error, "the kernel makes no map", name) from error
+
+
+def lift_memory_limit() -> None:
+    """Before Linux 5.11 the memory of maps counts against this process's RLIMIT_MEMLOCK. Without CAP_SYS_RESOURCE it
+    stays as it is, which newer kernels do not mind."""
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def make_trie(like: Map, entries: int, items: Iterable[tuple[bytes, bytes]], name: str) -> int:

@@ -148,6 +148,7 @@ class Maps:
     def __init__(self, bpffs: Path) -> None:
         """Raises Unavailable when nothing is loaded there, KernelError when what is there has another layout."""
         cpus = bpfsys.possible_cpus()
+        bpfsys.lift_memory_limit()
         with ExitStack() as stack:
 
             def open_map(name: str, key_size: int, value_size: int) -> bpfsys.Map:
