@@ -94,6 +94,8 @@ class Codec:
         origin, args = typing.get_origin(hint), typing.get_args(hint)
         if hint in _SCALARS:
             return _Pair(None, _scalar(hint))
+        if origin is frozenset:
+            return self._set(self._type(args[0]))
         if origin in (tuple, list):
             if origin is tuple and (len(args) != 2 or args[1] is not Ellipsis):
                 return self._row(args)
@@ -135,6 +137,11 @@ class Codec:
         if write is None:
             return _Pair(None, decode)
         return _Pair(lambda value: [write(part) for part in value] if value else (), decode)
+
+    def _set(self, item: _Pair) -> _Pair:
+        """In order, so that equal sets are equal bytes."""
+        write, listed = item.encode, self._sequence(frozenset, item)
+        return _Pair(lambda value: sorted(value if write is None else map(write, value)), listed.decode)
 
     def _mapping(self, key: _Pair, value: _Pair) -> _Pair:
         write = value.encode
