@@ -15,11 +15,12 @@ from ambient.control.derive_routes import Asked, Routing
 from ambient.control.derive_waypoint import Waypoint
 from ambient.kube.networking import Gateway
 from ambient.kube.objects import AuthorizationPolicy, Condition, HTTPRoute, Records, RefusedObject
+from ambient.kube.objects import Service as KubeService
 from ambient.kube.policies import TargetRef
 from ambient.model.balance import port_of
 from ambient.model.mesh import ServiceEndpoint
 from ambient.model.waypoints import waypoints_of
-from ambient.model.workload import AppProtocol, Health, HealthPolicy, Service, TunnelProtocol, Workload
+from ambient.model.workload import AppProtocol, Health, HealthPolicy, Port, Service, TunnelProtocol, Workload
 from ambient.waypoint.deploy import CLASS, XFCC
 from ambient.waypoint.front import Backend, Front, FrontPort, Policy, Protocol, View
 
@@ -43,6 +44,8 @@ class Fronts:
         self._behind: dict[str, dict[str, Workload]] = {}
         self._services_of: dict[str, tuple[str, ...]] = {}
         self._services: Mapping[str, Service] = {}
+        self._records = Records()
+        self._judged: dict[tuple[str, str], tuple[Policy, ...]] = {}
         self._policies: dict[str, AuthorizationPolicy] = {}
         self._refused: tuple[RefusedObject, ...] = ()
         self._routes: dict[str, HTTPRoute] = {}
@@ -51,7 +54,7 @@ class Fronts:
         self._said: dict[str, tuple[Condition, ...]] = {}
 
     def update(self, records: Records, derived: Derived) -> None:
-        self._services = derived.services
+        self._services, self._records, self._judged = derived.services, records, {}
         news = derived.changes
         if news is None:
             self._behind, self._services_of = {}, {}
@@ -129,7 +132,7 @@ class Fronts:
     def _front(self, key: str, service: Service, waypoint: Waypoint) -> Front:
         behind = [one for _, one in sorted(self._behind.get(key, {}).items())]
         ports = []
-        for port in service.ports:
+        for port in _by_number(service.ports):
             protocol = _PROTOCOLS.get(port.app_protocol, Protocol.AUTO)
             backends = tuple(_backends(service, behind, port.service_port))
             ports.append(FrontPort(port.service_port, protocol, backends))
@@ -139,10 +142,24 @@ class Fronts:
             tuple(address.ip for address in service.addresses),
             tuple(ports),
             self._policies_of(service, waypoint),
+            rank=self._rank(service, waypoint),
         )
 
+    def _rank(self, service: Service, waypoint: Waypoint) -> int:
+        """What Kubernetes gave its address to goes before what the waypoint's own namespace says, that before what
+        others say."""
+        known = self._records.find(KubeService, service.namespace, service.name)
+        if known is not None and service.hostname.startswith(f"{service.name}.{service.namespace}.svc."):
+            return 0
+        return 1 if service.namespace == waypoint.namespace else 2 if service.canonical else 3
+
     def _policies_of(self, service: Service, waypoint: Waypoint) -> tuple[Policy, ...]:
-        return tuple(self._policies_for(service, waypoint))
+        """Looked up once per snapshot: each backend of each route asks again."""
+        asked = (service.key, str(waypoint))
+        found = self._judged.get(asked)
+        if found is None:
+            found = self._judged[asked] = tuple(self._policies_for(service, waypoint))
+        return found
 
     def _policies_for(self, service: Service, waypoint: Waypoint) -> Iterable[Policy]:
         for _, record in sorted(self._policies.items()):
@@ -201,6 +218,15 @@ def _readable_refs(refused: RefusedObject) -> tuple[TargetRef, ...] | None:
             return None
         found.append(TargetRef(str(entry.get("group") or ""), str(entry.get("kind")), entry["name"]))
     return tuple(found)
+
+
+def _by_number(ports: Iterable[Port]) -> list[Port]:
+    """Each number once: one that is there for TCP and for UDP is the port that somebody gave a protocol."""
+    found: dict[int, Port] = {}
+    for port in ports:
+        if port.service_port not in found or found[port.service_port].app_protocol is AppProtocol.UNKNOWN:
+            found[port.service_port] = port
+    return list(found.values())
 
 
 def _backends(service: Service, behind: Iterable[Workload], port: int) -> Iterable[Backend]:

@@ -54,7 +54,7 @@ class Routing:
         self._policies = policies
         self._on: dict[str, list[tuple[HTTPRoute, ParentRef]]] = {}
         for route in routes:
-            for parent in route.parents:
+            for parent in dict.fromkeys(route.parents):
                 service = self._parent(route, parent)
                 if service is not None:
                     self._on.setdefault(service.key, []).append((route, parent))
@@ -120,7 +120,7 @@ class Routing:
     def conditions(self, route: HTTPRoute, asked: Mapping[str, Asked]) -> tuple[Condition, ...]:
         """What is to be said of a route; () when none of its parents is a Service. `asked`: by the service's key."""
         lost, wrong, idle = [], [], []
-        ours = [one for one in route.parents if one.group in _CORE and one.kind == "Service"]
+        ours = [one for one in dict.fromkeys(route.parents) if one.group in _CORE and one.kind == "Service"]
         for parent in ours:
             service = self._parent(route, parent)
             if service is None:

@@ -82,7 +82,7 @@ class Route:
 @dataclass(frozen=True, slots=True)
 class Front:
     """A service behind the waypoint. `routes` in the order in which they are tried; where a port has any, a request
-    that none of them fits finds nothing."""
+    that none of them fits finds nothing. `rank`: of several that claim one name the lowest has it."""
 
     namespace: str
     hostname: str
@@ -90,6 +90,7 @@ class Front:
     ports: tuple[FrontPort, ...]
     policies: tuple[Policy, ...] = ()
     routes: tuple[Route, ...] = ()
+    rank: int = 0
 
 
 @dataclass(frozen=True, slots=True)

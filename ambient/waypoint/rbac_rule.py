@@ -225,8 +225,8 @@ def _header(name: str, value: str) -> Message:
 
 
 def _host(value: str) -> Message:
-    """Without regard to case, with any port or none, with the root's dot or without."""
-    expression = f"(?i){_glob(value, '.')}\\.?(:[0-9]+)?"
+    """Without regard to case, with any port, an empty one or none, with the root's dot or without."""
+    expression = f"(?i){_glob(value, '.')}\\.?(:[0-9]*)?"
     return {"header": {"name": ":authority", "string_match": {"safe_regex": {"regex": expression}}}}
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ambient.waypoint import tunnel
 from ambient.waypoint.front import Front, FrontPort, Protocol, View
 from ambient.waypoint.rbac import http_filters, is_layer_4, tunnel_filters
+from ambient.waypoint.rivals import rightful
 from ambient.waypoint.service import cluster, endpoints, inner_cluster, kinds, listener, route_table
 from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, Message
 from ambient.xds.server import Order
@@ -35,11 +36,12 @@ def resources(view: View) -> Iterator[Named]:
     yield LISTENER_TYPE, tunnel.ORIGINATE, tunnel.originate()
     yield CLUSTER_TYPE, tunnel.ORIGINATE, tunnel.originate_cluster(view)
     table = []
-    for front in view.fronts:
+    fronts = rightful(view.fronts, view.beyond)
+    for front in fronts:
         for port in front.ports:
             yield from port_resources(view, front, port)
             table.append((front, port.number, tunnel_filters(view, front, port)))
-    yield from _beyond(view)
+    yield from _beyond(view, fronts)
     yield ROUTE_TYPE, tunnel.CONNECT_ROUTES, tunnel.connect_routes(table)
 
 
@@ -56,9 +58,9 @@ def port_resources(view: View, front: Front, port: FrontPort) -> Iterator[Named]
         yield ROUTE_TYPE, table["name"], table
 
 
-def _beyond(view: View) -> Iterator[Named]:
+def _beyond(view: View, fronts: Iterable[Front]) -> Iterator[Named]:
     """What only routes lead to."""
-    own = {(one.hostname, port.number) for one in view.fronts for port in one.ports if "http" in served(one, port)}
+    own = {(one.hostname, port.number) for one in fronts for port in one.ports if "http" in served(one, port)}
     for front in view.beyond:
         for port in front.ports:
             if (front.hostname, port.number) not in own:

@@ -13,6 +13,7 @@ from typing import Any, Final
 from ambient.model.address import HBONE_PORT
 from ambient.waypoint import tls
 from ambient.waypoint.front import Front, View, authority
+from ambient.waypoint.rivals import holder
 from ambient.waypoint.typed import ADS, HASHABLE, Message, file_log, filter_state, typed
 
 TERMINATE: Final = "connect_terminate"
@@ -110,23 +111,31 @@ def inner(front: Front, port: int) -> str:
 
 def connect_routes(hosts: Iterable[tuple[Front, int, Message]]) -> Message:
     """The table: for each service and port what its CONNECT has to pass (per-filter configuration)."""
+    table = list(hosts)
+    claims: dict[str, list[Front]] = {}
+    for front, port, _ in table:
+        for name in _domains(front, port):
+            claims.setdefault(name, []).append(front)
+    held = {name: holder(found) for name, found in claims.items()}
     return {
         "name": CONNECT_ROUTES,
         "validate_clusters": False,
         "virtual_hosts": [
             {
                 "name": inner(front, port),
-                "domains": _domains(front, port),
+                "domains": domains,
                 "routes": [_connect_to(inner(front, port))],
                 **({"typed_per_filter_config": filters} if filters else {}),
             }
-            for front, port, filters in hosts
+            for front, port, filters in table
+            if (domains := [name for name in _domains(front, port) if held[name] is front])
         ],
     }
 
 
 def _domains(front: Front, port: int) -> list[str]:
-    return [*(authority(address, port) for address in front.addresses), f"{front.hostname}:{port}"]
+    names = [*(authority(address, port) for address in front.addresses), f"{front.hostname}:{port}"]
+    return list(dict.fromkeys(names))
 
 
 def _connect_to(cluster: str) -> Message:

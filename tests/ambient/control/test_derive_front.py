@@ -11,6 +11,7 @@ from ambient.errors import InvalidInput
 from ambient.kube.networking import Gateway
 from ambient.kube.objects import Records, RefusedObject
 from ambient.waypoint.front import Front, Protocol, View
+from tests.support.builders import raw
 from tests.support.waypoint_records import TARGET, derived, gateway, policy, scene, service
 
 WAYPOINT = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "waypoint"}
@@ -88,3 +89,24 @@ def test_a_policy_that_cannot_be_read_closes_what_it_names(spec: dict[str, Any],
 def test_a_dry_run_that_cannot_be_read_closes_nothing() -> None:
     dry = broken({"targetRefs": [TARGET], "x": 1}, annotations={"istio.io/dry-run": "true"})
     assert web(scene(refused=(dry,))).policies == ()
+
+
+def test_a_number_that_is_there_for_tcp_and_udp_is_one_port_of_its_protocol() -> None:
+    """Twice in the table of CONNECT routes it would be refused, and with it everybody's."""
+    udp, tcp = {"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53}
+    for ports in ((udp, tcp), (tcp, udp)):
+        (one,) = web(scene(service("web", *ports), without=("web",))).ports
+        assert (one.number, one.protocol) == (53, Protocol.TCP)
+
+
+def entry(name: str, host: str, namespace: str = "shop") -> dict[str, Any]:
+    ports = [{"number": 80, "name": "http", "protocol": "HTTP"}]
+    spec = {"hosts": [host], "addresses": ["10.96.0.1"], "ports": ports, "resolution": "STATIC"}
+    labels = {"istio.io/use-waypoint": "waypoint", "istio.io/use-waypoint-namespace": "shop"}
+    made = raw("ServiceEntry", name, spec, namespace=namespace, labels=labels)
+    return {**made, "apiVersion": "networking.istio.io/v1"}
+
+
+def test_what_has_its_address_from_kubernetes_goes_before_entries_that_claim_it() -> None:
+    found = view(scene(entry("web2", "a.example")))
+    assert {front.hostname: front.rank for front in found.fronts} == {"web.shop.svc.cluster.local": 0, "a.example": 1}

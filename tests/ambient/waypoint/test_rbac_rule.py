@@ -80,7 +80,7 @@ CASES: dict[str, tuple[PolicyRule, list[Request], list[Request]]] = {
     ),
     "a host, however it is written": (
         operation(hosts=("web.shop",)),
-        [host("web.shop"), host("WEB.shop:80"), host("web.shop.")],
+        [host("web.shop"), host("WEB.shop:80"), host("web.shop."), host("web.shop:")],
         [host("web.shop.evil"), host("xweb.shop"), host("webxshop")],
     ),
     "hosts by their end": (operation(hosts=("*.shop",)), [host("a.shop")], [host("a.shopx")]),
