@@ -48,6 +48,12 @@ _UNITS_MS: Final = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _HOP_BY_HOP: Final = ("host", "connection", "transfer-encoding", "content-length", "upgrade", "te", "trailer")
 _MOST: Final = 16
 _LONGEST_REGEX: Final = 1024
+_MOST_MATCHES: Final = 128
+_MOST_NAME: Final = 256
+_MOST_VALUE: Final = 4096
+_MOST_REPEATED: Final = 2500
+"""Of an expression with a counted group: its length times its counts. Envoy takes no larger program, and refuses the
+service's whole table, policies and all, for one that is."""
 _REGEX_ESCAPES: Final = frozenset("dDwWsS" + r".^$*+?()[]{}|\/-_~#&%@!,:;='\" <>")
 
 
@@ -58,6 +64,8 @@ def parse_http_route(top: Object, raw: Mapping[str, Any]) -> HTTPRoute:
     spec.each("hostnames", lambda field: field.checked(_hostname))
     parents = _few(spec, "parentRefs", _parent, 32)
     rules = _few(spec, "rules", _rule) if spec.get("rules") is not None else (RouteRule(),)
+    if sum(len(one.matches) for one in rules) > _MOST_MATCHES:
+        raise spec.need("rules").refuse(f"at most {_MOST_MATCHES} matches in all rules together")
     common["conditions"] += _said(top)
     return HTTPRoute(**common, parents=parents, rules=rules)
 
@@ -120,8 +128,8 @@ def _match(field: Field) -> RouteMatch:
     entry = field.object(("path", "headers", "queryParams", "method"))
     return RouteMatch(
         entry.read("path", _path, PathMatch()),
-        _named(entry, "headers", syntax.header_name),
-        _named(entry, "queryParams", lambda text: "" if text else "needs a name"),
+        _named(entry, "headers", _header_name),
+        _named(entry, "queryParams", _parameter),
         entry.read("method", lambda f: f.one_of(_METHODS), ""),
     )
 
@@ -137,7 +145,7 @@ def _named(entry: Object, key: str, check: Callable[[str], str]) -> tuple[TextMa
     def one(field: Field) -> TextMatch:
         each = field.object(("type", "name", "value"))
         regex = each.read("type", lambda f: f.one_of(("Exact", "RegularExpression")), "Exact") != "Exact"
-        value = each.need("value").checked(regular_expression if regex else syntax.header_value)
+        value = each.need("value").checked(regular_expression if regex else _value)
         return TextMatch(each.need("name").checked(check), value, regex)
 
     found: dict[str, TextMatch] = {}
@@ -187,13 +195,29 @@ def _headers(field: Field) -> HeaderEdit:
 
 def _header(field: Field) -> tuple[str, str]:
     entry = field.object(("name", "value"))
-    return entry.need("name").checked(_editable), entry.need("value").checked(syntax.header_value)
+    return entry.need("name").checked(_editable), entry.need("value").checked(_value)
 
 
 def _editable(name: str) -> str:
     if name.lower() in _HOP_BY_HOP:
         return f"{name!r} may not be changed" + (": use URLRewrite.hostname" if name.lower() == "host" else "")
-    return syntax.header_name(name)
+    return _header_name(name)
+
+
+def _parameter(name: str) -> str:
+    return "needs a name" if not name else "" if len(name) <= _MOST_NAME else _long_name()
+
+
+def _header_name(name: str) -> str:
+    return syntax.header_name(name) if len(name) <= _MOST_NAME else _long_name()
+
+
+def _long_name() -> str:
+    return f"a name has at most {_MOST_NAME} characters"
+
+
+def _value(text: str) -> str:
+    return syntax.header_value(text) if len(text) <= _MOST_VALUE else f"a value has at most {_MOST_VALUE} characters"
 
 
 def _redirect(field: Field) -> Redirect:
@@ -290,6 +314,8 @@ def regular_expression(value: str) -> str:
         most *= max([int(part) for part in number.split(",") if part] or [1]) or 1
     if most > 1000:
         return f"{value[:40]!r}: repeats more than 1000 times"
+    if "){" in value and len(value) * most > _MOST_REPEATED:
+        return f"{value[:40]!r}: repeats a group too often for its length"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")

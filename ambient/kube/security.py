@@ -38,6 +38,10 @@ _WHEN_PATTERNS: Final = re.compile(
 )
 _MAX_REFS: Final = 16
 _MAX_ACCOUNTS: Final = 16
+_MAX_VALUE: Final = 1024
+"""Characters of a value: for a longer expression Envoy refuses a whole table of routes, other policies and all."""
+_HEADER_KEY: Final = re.compile(r"request\.headers\[([^\[\]]+)\]")
+_TEMPLATE: Final = re.compile(r"\{\*\*?\}")
 
 
 def parse_authorization_policy(top: Object, raw: Mapping[str, Any]) -> AuthorizationPolicy:
@@ -150,8 +154,8 @@ def _values(entry: Object, key: str) -> tuple[str, ...]:
 
 def _wildcard(value: str) -> str:
     # Istio takes a "*" inside a value literally; no name on the wire holds one, so such a DENY would never deny.
-    if not value:
-        return "an empty value matches nothing"
+    if complaint := _some(value):
+        return complaint
     if "*" in value[1:-1] or (len(value) > 1 and value[0] == value[-1] == "*"):
         return f"{value!r}: a * may stand alone, first or last"
     return ""
@@ -222,13 +226,24 @@ def _operation(field: Field) -> Operation:
         not_hosts=_values(entry, "notHosts"),
         methods=_values(entry, "methods"),
         not_methods=_values(entry, "notMethods"),
-        paths=entry.each("paths", lambda f: f.checked(_non_empty)),
-        not_paths=entry.each("notPaths", lambda f: f.checked(_non_empty)),
+        paths=entry.each("paths", lambda f: f.checked(_path)),
+        not_paths=entry.each("notPaths", lambda f: f.checked(_path)),
     )
 
 
-def _non_empty(value: str) -> str:
+def _some(value: str) -> str:
+    if len(value) > _MAX_VALUE:
+        return f"{value[:40]!r}...: longer than {_MAX_VALUE} characters"
     return "" if value else "an empty value matches nothing"
+
+
+def _path(value: str) -> str:
+    plain = _TEMPLATE.sub("", value)
+    if plain == value:
+        return _wildcard(value)
+    if "*" in plain or "{" in plain or "}" in plain:
+        return f"{value[:40]!r}: beside {{*}} and {{**}} neither * nor braces mean anything"
+    return _some(value)
 
 
 def _when(field: Field) -> When:
@@ -236,6 +251,9 @@ def _when(field: Field) -> When:
     key = entry.need("key").text()
     if key not in _WHEN_KEYS and not _WHEN_PATTERNS.fullmatch(key):
         raise entry.need("key").refuse(f"{key!r} is not a known attribute")
+    name = _HEADER_KEY.fullmatch(key)
+    if len(key) > _MAX_VALUE or (name is not None and not name[1].startswith(":") and syntax.header_name(name[1])):
+        raise entry.need("key").refuse(f"{key[:40]!r} names no header")
     if not entry.texts("values") and not entry.texts("notValues"):
         raise field.refuse("needs values or notValues")
     check = {
@@ -245,8 +263,9 @@ def _when(field: Field) -> When:
         "destination.port": _policy_port,
         "source.principal": _identity,
         "source.namespace": _wildcard,
+        "source.trustDomain": _wildcard,
         "source.serviceAccount": _account,
-    }.get(key, _non_empty)
+    }.get(key, _some)
     return When(
         key=key,
         values=entry.each("values", lambda f: f.checked(check)),

@@ -110,6 +110,11 @@ RULES = [
     Bad(f"{FIRST}.matches.0.headers.0.value", REMOVE, "is required"),
     Bad(f"{FIRST}.matches.0.headers.2.value", "(", "is not a regular expression"),
     Bad(f"{FIRST}.matches.0.queryParams.0.name", "", "needs a name"),
+    Bad(f"{FIRST}.matches.0.queryParams.0.name", "q" * 257, "at most 256 characters"),
+    Bad(f"{FIRST}.matches.0.headers.0.name", "x" * 257, "at most 256 characters"),
+    Bad(f"{FIRST}.matches", [{}] * 129, "at most 64 entries"),
+    Bad("spec.rules", [{"matches": [{}] * 43}] * 3, "at most 128 matches in all rules together"),
+    Bad(f"{FILTER}.0.requestHeaderModifier.set.0.value", "v" * 4097, "at most 4096 characters"),
     Bad(f"{FILTER}.0.type", "ExtensionRef", "is not one of RequestHeaderModifier"),
     Bad(f"{FILTER}.0.requestHeaderModifier", REMOVE, "is required"),
     Bad(f"{FILTER}.0.requestMirror", {}, "may not stand in a filter of type RequestHeaderModifier"),
@@ -165,13 +170,29 @@ def test_a_broken_rule_is_refused(bad: Bad) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "(", "(?=a)", "(?i)a", "(?P<n>a)", "a*+", r"(a)\1", r"\bx", "[[:alpha:]]", "a{1001}", "(a{40}){40}"]
+    "text",
+    [
+        "",
+        "(",
+        "(?=a)",
+        "(?i)a",
+        "(?P<n>a)",
+        "a*+",
+        r"(a)\1",
+        r"\bx",
+        "[[:alpha:]]",
+        "a{1001}",
+        "(a{40}){40}",
+        f"({'a' * 900}){{900}}",
+    ],
 )
 def test_an_expression_that_envoy_may_not_take_is_refused(text: str) -> None:
     assert regular_expression(text)
 
 
-@pytest.mark.parametrize("text", ["/a.*", "(?:a|b)+", r"/v\d{1,3}/[^/]+", "^x$", "a+?", r"\/x\.y"])
+@pytest.mark.parametrize(
+    "text", ["/a.*", "(?:a|b)+", r"/v\d{1,3}/[^/]+", "^x$", "a+?", r"\/x\.y", r"(?:\d{1,3}\.){3}\d{1,3}"]
+)
 def test_an_expression_that_envoy_takes_is_taken(text: str) -> None:
     assert regular_expression(text) == ""
 
