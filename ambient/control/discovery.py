@@ -53,12 +53,13 @@ _log = logging.getLogger("ambient.control.discovery")
 
 @dataclass(slots=True, eq=False)
 class Client:
-    """One open stream."""
+    """One open stream. `gateway`: whose proxy it is, "" for that of a node."""
 
     caller: Caller
     peer: str
     stream: DeltaStream
     opened_unix: float
+    gateway: str = ""
     sent: dict[str, str] = field(default_factory=dict)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     behind_since: float | None = None
@@ -116,13 +117,13 @@ class Discovery:
 
     @property
     def streams(self) -> tuple[Client, ...]:
-        """All open streams."""
-        return tuple(self._clients)
+        """The open streams of nodes. What a waypoint has taken says nothing of what nodes enforce."""
+        return tuple(client for client in self._clients if not client.gateway)
 
     @property
     def clients(self) -> Mapping[str, Client]:
-        """The open streams by caller's name; of several the newest."""
-        return {client.caller.name: client for client in self._clients}
+        """The open streams of nodes by caller's name; of several the newest."""
+        return {client.caller.name: client for client in self.streams}
 
     async def _serve(self, requests: AsyncIterator[bytes], context: Any) -> None:
         peer = peer_of(context)
@@ -154,14 +155,14 @@ class Discovery:
         metadata = context.invocation_metadata() or ()
         gateway = next((value for key, value in metadata if key == GATEWAY_HEADER), None)
         caller = await (self._gate.client(metadata) if gateway is None else self._gate.caller(metadata))
-        own = sum(client.caller.name == caller.name for client in self._clients)
+        own = sum(client.caller == caller for client in self._clients)
         if own >= MOST_STREAMS_PER_CLIENT:
             raise Refused("streams", caller.name, f"has {own} open")
         if len(self._clients) >= self._most_streams:
             raise Refused("streams", why=f"{len(self._clients)} are open")
         self._sequence += 1
         if gateway is not None:
-            return Client(caller, peer, self._waypoints.open(caller, str(gateway)), time.time())
+            return Client(caller, peer, self._waypoints.open(caller, str(gateway)), time.time(), str(gateway))
         stream = DeltaStream(self._catalogue, node=caller.node, prefix=f"{self._sequence}.")
         return Client(caller, peer, stream, time.time())
 

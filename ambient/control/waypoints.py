@@ -62,7 +62,9 @@ class Waypoints:
         self._unfit = {one.key: why for one in gateways if (why := trouble(one))}
         ours = {one.key: one for one in gateways if one.key not in self._unfit}
         for key in self._served.keys() - ours.keys():
-            del self._served[key]
+            for stream in self._served.pop(key).streams:
+                # Should the Gateway come back, it has a new catalogue: nobody may be left with this one.
+                stream.end("its Gateway is none of ours any more")
         changed = False
         for key, gateway in ours.items():
             served = self._served.setdefault(key, _Served(gateway))

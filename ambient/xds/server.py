@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from ambient.errors import Refused
+from ambient.errors import Refused, Unavailable
 from ambient.xds.catalogue import Catalogue
 from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, Resource
 from ambient.xds.messages import DeltaRequest, DeltaResponse
@@ -95,6 +95,11 @@ class DeltaStream:
         self._prefix = prefix
         self._sequence = 0
         self._types: dict[str, _TypeState] = {}
+        self._ended = ""
+
+    def end(self, why: str) -> None:
+        """There is nothing more to come: the next `pull` says so."""
+        self._ended = why
 
     @property
     def acked(self) -> int:
@@ -137,6 +142,8 @@ class DeltaStream:
 
     def pull(self) -> DeltaResponse | None:
         """The next response to send, or None until something happens. Raises Unavailable: end the stream."""
+        if self._ended:
+            raise Unavailable("discovery stream", why=self._ended)
         if not self._catalogue.filled:
             # A server that has just started must not take from its clients what it has yet to read.
             return None

@@ -13,10 +13,14 @@ import grpc
 import grpc.aio
 import pytest
 
+from ambient.ca.token import Caller, issue_token
+from ambient.control.discovery import MOST_STREAMS_PER_CLIENT
+from ambient.waypoint.bootstrap import GATEWAY_HEADER
+from ambient.waypoint.typed import CLUSTER_TYPE
 from ambient.xds.channel import ServerSettings, call_metadata, open_channel
 from ambient.xds.codec import ADDRESS_TYPE
 from ambient.xds.messages import METHOD, DeltaRequest, encode_request, ztunnel_node
-from tests.support.control import ControlBench, Subscriber, until
+from tests.support.control import ISSUER, ControlBench, Subscriber, pem_of, until
 from tests.support.discovery import simple_workload
 
 HELLO = encode_request(DeltaRequest(type_url=ADDRESS_TYPE, node=ztunnel_node("n1")))
@@ -314,5 +318,35 @@ def test_whoever_asks_does_not_wait_for_its_turn(tmp_path: Path) -> None:
             bench.plane.discovery._take(stream, encode_request(DeltaRequest(type_url=ADDRESS_TYPE, subscribe=("x",))))
             stream.wake.set()
             await until(lambda: bool(client.view))
+
+    asyncio.run(scenario())
+
+
+GATEWAY = """
+apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {name: ztunnel, namespace: shop}
+spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}
+"""
+
+
+def test_a_waypoint_speaks_for_no_node_and_takes_no_nodes_streams_whatever_its_account_is_called(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench, contextlib.AsyncExitStack() as nodes:
+            revision = bench.apply(GATEWAY)
+            await until(lambda: bench.plane.reconciler.observed >= revision)
+            for _ in range(MOST_STREAMS_PER_CLIENT):
+                stream = await nodes.enter_async_context(RawStream(bench.client(), [HELLO]))
+                await stream.call.read()
+            newest = bench.plane.discovery.clients["n1/ztunnel"]
+            caller = Caller("n1", "shop", "ztunnel", "other")
+            token = issue_token(pem_of(bench.token_key), caller, time.time(), 600.0, issuer=ISSUER)
+            settings = replace(bench.client("x", token=token), headers=((GATEWAY_HEADER, "ztunnel"),))
+            async with RawStream(settings, [encode_request(DeltaRequest(type_url=CLUSTER_TYPE))]):
+                await until(lambda: bench.plane.waypoints.summary["shop/ztunnel"]["proxies"] == 1)
+                assert bench.plane.discovery.clients["n1/ztunnel"] is newest
+                assert len(bench.plane.discovery.streams) == MOST_STREAMS_PER_CLIENT
 
     asyncio.run(scenario())

@@ -6,7 +6,7 @@ import pytest
 
 from ambient.ca.token import Caller
 from ambient.control.waypoints import Waypoints
-from ambient.errors import Refused
+from ambient.errors import Refused, Unavailable
 from ambient.kube.objects import Records
 from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, ROUTE_TYPE
 from ambient.xds.messages import DeltaRequest
@@ -118,3 +118,18 @@ def test_the_last_name_of_all_is_the_table_that_leads_to_the_rest() -> None:
     stream = made.open(OWN, "waypoint")
     stream.receive(DeltaRequest(type_url=ROUTE_TYPE, subscribe=("connect",)))
     assert stream.pull() is None
+
+
+def test_a_gateway_that_is_none_for_a_while_leaves_no_proxy_with_the_policies_of_before() -> None:
+    """Its streams end, so that they come again and find the catalogue that is kept up to date."""
+    made = waypoints(scene())
+    stream = made.open(OWN, "waypoint")
+    stream.receive(DeltaRequest(type_url=CLUSTER_TYPE))
+    assert stream.pull() is not None
+    for found in (scene(gateway(port=80), without=("waypoint",)), scene()):
+        made.update(found, derived(found))
+    with pytest.raises(Unavailable, match="its Gateway is none of ours any more"):
+        stream.pull()
+    again = made.open(OWN, "waypoint")
+    again.receive(DeltaRequest(type_url=CLUSTER_TYPE))
+    assert again.pull() is not None
