@@ -75,12 +75,12 @@ class Child:
         """Spawn it with clean signal dispositions; our blocked signals are not inherited. `words` are added."""
         argv = [*self.argv, *words]
         env = {**os.environ, **self.env}
+        self.started = now
         if self.prepare is None:
             self.pid = os.posix_spawn(argv[0], argv, env, setsigmask=(), setsigdef=(signal.SIGTERM, signal.SIGINT))
         else:
             run = self.prepare()
             self.pid = os.fork() or _become(run, argv, env)
-        self.started = now
 
     def died(self, now: float) -> None:
         """Plan the next start: at once after a long life, then 50 ms doubling to 2 s."""
@@ -106,8 +106,12 @@ class Supervisor:
             for child in [child for child in waiting if child.start_at <= now]:
                 # A new director has to know whether workers outlived the last one: they hold the pods' sockets.
                 living = sum(1 for worker in self._children[1:] if worker.pid)
-                child.start(now, *([f"--heirs={living}"] if child is self._children[0] else ()))
-                waiting.remove(child)
+                try:
+                    child.start(now, *([f"--heirs={living}"] if child is self._children[0] else ()))
+                    waiting.remove(child)
+                except OSError as error:  # no memory or no process to be had: the others must not end with us
+                    child.died(now)
+                    self._say(f"{child.name} cannot be started: {error}")
             wake = min((child.start_at for child in waiting), default=now + 3600.0)
             received = signal.sigtimedwait(_SIGNALS, max(0.0, wake - now))
             if self._reap() == EXIT_CONFIG:

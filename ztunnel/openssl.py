@@ -72,7 +72,8 @@ def _libraries(folder: Path) -> list[Path]:
 
 def _link(folder: Path, libraries: list[Path]) -> None:
     """Each under the name that the linker asks for and under its own, by which they ask for each other."""
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.makedirs(folder.parent, mode=0o700, exist_ok=True)
+    folder.mkdir(mode=0o700, exist_ok=True)
     for name, library in zip(_NAMES, libraries, strict=True):
         for link in {f"{name}{_RELEASES}", library.name}:
             fresh = folder / f"{link}.{os.getpid()}"

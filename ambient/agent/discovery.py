@@ -169,6 +169,8 @@ class Policies:
         workload = canonical or self._mesh.local_workload(pod.namespace, pod.name, self._node)
         if workload is None or workload.refused or lacks(self.client, self._mesh, needs_of(self._mesh, workload)):
             return None
+        if workload.service_account != pod.service_account:
+            return None  # still of the pod that had this name before
         return workload
 
     async def follow(self, settings: ServerSettings) -> None:

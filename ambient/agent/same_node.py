@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -61,6 +62,7 @@ class Tables(Protocol):
     def revoke(self, calls: Collection[Call], /) -> None: ...
     def grants(self) -> list[Call]: ...
     def take_asks(self) -> list[Call]: ...
+    def ways(self) -> Collection[object]: ...
     def renew(self, seconds: float, /) -> None: ...
 
 
@@ -108,9 +110,10 @@ class SameNode:
         return self._on
 
     def adopt(self) -> None:
-        """Take over what an agent before us granted: it is judged like everything else, as soon as that can be."""
+        """Take over what an agent before us granted, and what is open: it is judged like everything else, as soon as
+        that can be."""
         self._granted = dict.fromkeys(self._tables.grants(), Judged(Right.DOUBT))
-        self._on = bool(self._granted)
+        self._on = bool(self._granted or self._tables.ways())
 
     def refresh(self) -> None:
         """Everything anew: pods, policies or services have changed. Never raises."""
@@ -137,8 +140,9 @@ class SameNode:
                 self._granted[call] = judged
                 continue
             lost.append(call)
+        self._tables.revoke(lost)  # what the kernel keeps is judged again
+        for call in lost:
             del self._granted[call]
-        self._tables.revoke(lost)
 
     def judge(self, call: Call) -> Judged:
         """What ztunnel would say now, and whether it would be one way to a pod that is here."""
@@ -179,14 +183,16 @@ class SameNode:
             return
         self._see_pods()
         self._tables.renew(LEASE_S if self._knowledge.current else 0)
+        held = Counter(call.source for call in self._granted)
         for call in self._tables.take_asks():
+            if held[call.source] >= MOST_PER_POD:
+                continue
             judged = self.judge(call)
             if judged.right is not Right.YES or judged.server is None:
                 continue
-            if sum(one.source == call.source for one in self._granted) >= MOST_PER_POD:
-                continue
             self._tables.grant(call, judged.server)
             self._granted[call] = judged
+            held[call.source] += 1
 
 
 async def every(seconds: float, woken: asyncio.Event, *steps: Callable[[], None]) -> None:

@@ -10,6 +10,7 @@ from ambient.agent.converge import State, Tracked
 from ambient.agent.enrol import Capture, PodTarget
 from ambient.datapath.direct import Call, Tuple, Way
 from ambient.datapath.layout import WayFlag
+from ambient.errors import KernelError
 from ambient.model.address import Endpoint, IpAddress
 from ambient.model.outcome import Allowed, Connection, Forward, Hop, Plan, Reason, Verdict
 from ambient.model.workload import Workload
@@ -34,11 +35,14 @@ class FakeDirect:
     asked: list[Call] = field(default_factory=list)
     lease_s: float = 0.0
     found: dict[Tuple, Way] = field(default_factory=dict)
+    refuse_revoking: bool = False
 
     def grant(self, call: Call, server: Endpoint) -> None:
         self.granted[call] = server
 
     def revoke(self, calls: Collection[Call]) -> None:
+        if self.refuse_revoking:
+            raise KernelError("the kernel refuses a map operation", "direct_grants")
         for call in calls:
             self.granted.pop(call, None)
 

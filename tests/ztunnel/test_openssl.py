@@ -94,3 +94,9 @@ def test_links_follow_an_upgrade_of_the_package(tmp_path: Path) -> None:
         libraries(tmp_path / folder / f"{PACKAGE}.libs")
         environment(plain(), str(tmp_path / "run"), [str(tmp_path / folder)])
     assert (tmp_path / "run/openssl/libcrypto.so.3").resolve().is_relative_to(tmp_path / "second")
+
+
+def test_a_run_directory_that_is_made_for_the_links_is_nobody_elses(tmp_path: Path) -> None:
+    folder = libraries(tmp_path / "own")
+    environment({**plain(), SETTING: str(folder)}, str(tmp_path / "run"))
+    assert [(tmp_path / one).stat().st_mode & 0o777 for one in ("run", "run/openssl")] == [0o700, 0o700]

@@ -131,8 +131,15 @@ def live(arguments):
         return 78
     signal.pause()
 
+tries = iter(range(3 if what == "waits" else 0))
+
+def prepare():
+    if next(tries, None) is not None:
+        raise OSError("no processes left")
+    return live
+
 director = Child("director", ["/bin/sleep", "1000"])
-worker = Child("worker", ["python", "-m", "part", "--slot", "7"], {"SLOT": "seven"}, lambda: live)
+worker = Child("worker", ["python", "-m", "part", "--slot", "7"], {"SLOT": "seven"}, prepare)
 sys.exit(Supervisor([director, worker], 0.0, lambda text: print(text, flush=True)).run())
 """
 
@@ -175,6 +182,15 @@ def test_unusable_settings_of_a_forked_child_end_everything(tmp_path: Path) -> N
     with forked(tmp_path, "exits") as process:
         process.communicate(timeout=30)
     assert process.returncode == 78
+
+
+def test_a_child_that_cannot_be_started_now_is_tried_again_and_the_others_live_on(tmp_path: Path) -> None:
+    with forked(tmp_path, "waits") as process:
+        until(lambda: len(told(tmp_path)) == 1)
+        process.send_signal(signal.SIGTERM)
+        out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0
+    assert out.count("worker cannot be started: no processes left") == 3
 
 
 def test_an_unknown_word_on_the_command_line_is_an_error() -> None:

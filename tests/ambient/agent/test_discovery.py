@@ -15,11 +15,9 @@ from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, encode
 from ambient.xds.messages import DeltaResponse
 from tests.support.agent_fakes import target
 
-WORKLOAD = Workload(uid="Kubernetes//Pod/shop/web", name="web", namespace="shop", node="n1")
-ELSEWHERE = Workload(uid="Kubernetes//Pod/shop/web", name="web", namespace="shop", node="n2")
-NAMED = Workload(
-    uid="Kubernetes//Pod/shop/web", name="web", namespace="shop", node="n1", authorization_policies=("shop/late",)
-)
+WORKLOAD = Workload(uid="Kubernetes//Pod/shop/web", name="web", namespace="shop", service_account="seller", node="n1")
+ELSEWHERE = replace(WORKLOAD, node="n2")
+NAMED = replace(WORKLOAD, authorization_policies=("shop/late",))
 DENY = Authorization(
     name="no",
     namespace="shop",
@@ -92,6 +90,16 @@ def test_a_pod_that_discovery_does_not_have_counts_as_selected() -> None:
     feed.everything(WORKLOAD)
     assert feed.policies.apply_to(target("stranger"))
     assert feed.policies.judge_of(target("stranger")) is None
+
+
+def test_a_workload_of_that_name_with_another_account_is_not_the_pod() -> None:
+    """A pod is replaced by one of its name before discovery tells: it must not act as the one before."""
+    feed = Feed()
+    feed.everything(replace(WORKLOAD, service_account="admin"))
+    assert feed.policies.judge_of(target()) is None
+    assert feed.policies.apply_to(target())
+    feed.send(WORKLOAD, kind=ADDRESS_TYPE)
+    assert feed.policies.judge_of(target()) is not None
 
 
 def test_a_workload_of_that_name_on_another_node_is_not_the_pod() -> None:

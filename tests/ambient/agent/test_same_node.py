@@ -133,6 +133,28 @@ def test_what_an_agent_before_granted_is_judged_anew() -> None:
     assert [*tables.granted] == [CALL]
 
 
+def test_what_is_open_is_looked_after_by_an_agent_that_finds_no_grants_and_nobody_who_asks() -> None:
+    """The agent before it had revoked them, as it never learned what policy says."""
+    scene = Scene(pods=[])
+    scene.tables.pass_by(at=1.0)
+    scene.same_node.adopt()
+    assert scene.same_node.on
+    scene.same_node.refresh()
+    assert (scene.switched, scene.changed) == (1, 1)
+
+
+def test_a_grant_that_the_kernel_did_not_take_back_is_judged_again() -> None:
+    scene = Scene()
+    assert scene.ask()
+    scene.knowledge.verdict = Denied(Reason.DENIED_BY, "shop/no")
+    scene.tables.refuse_revoking = True
+    scene.same_node.refresh()
+    assert CALL in scene.tables.granted
+    scene.tables.refuse_revoking = False
+    scene.same_node.refresh()
+    assert CALL not in scene.tables.granted
+
+
 def test_an_agent_that_begins_cuts_nobody_before_it_knows_who_belongs_in_the_mesh() -> None:
     scene = Scene(pods=[], ready=False)
     assert scene.same_node.judge(CALL).right is Right.DOUBT
