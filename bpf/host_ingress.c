@@ -1,8 +1,10 @@
 /* On ingress of the host's end of a pod's veth: the guard behind the pod. pod_egress can be passed by (a packet socket
  * with PACKET_QDISC_BYPASS hands frames straight to the driver); here every frame comes by, and the sending socket is
  * still known. A new connection that leaves a captured pod must be ztunnel's, and its source address the pod's own.
- * What may go directly to a pod of this node is carried there. */
+ * What may go directly to a pod of this node is carried there; what a pod asks by UDP and ICMP is noted, for host_egress.
+ */
 #include "include/dialect.h"
+#include "include/datagrams.h"
 #include "include/direct.h"
 #include "include/packet.h"
 #include "include/senders.h"
@@ -13,9 +15,12 @@ TC_PROGRAM int host_ingress(struct __sk_buff *skb)
 	struct packet packet = {};
 	struct direct_way *way;
 	struct flow flow = {};
+	int kind = read_packet(skb, &packet);
 	struct pod_row *row;
 
-	if (read_packet(skb, &packet) != PACKET_TCP)
+	if (kind == PACKET_UDP || kind == PACKET_ICMP)
+		note_question(skb, &packet);
+	if (kind != PACKET_TCP)
 		return PASS;
 	if (options() & OPTION_DIRECT) {
 		flow_of(&packet, &flow);

@@ -7,6 +7,7 @@
 #include "packet.h"
 #include "../maps/config.h"
 #include "../maps/flow_pace.h"
+#include "../maps/pods.h"
 #include "../maps/talks.h"
 #include "../maps/tallies.h"
 
@@ -100,13 +101,33 @@ INLINE void datagram(struct __sk_buff *skb, struct packet *packet, int arriving)
 	}
 }
 
+/* At the node's end of the sender's veth. A pod that may write packets can make up in its own namespace what another one
+ * asks; that would not come by here, by the other's interface. What answers somebody is no question. */
+INLINE void note_question(struct __sk_buff *skb, struct packet *packet)
+{
+	struct pod_row *row = pod_of(&packet->source);
+	__u64 now = bpf_ktime_get_ns();
+	struct talk talk = {};
+
+	if (!row || (row->host_ifindex && row->host_ifindex != skb->ifindex))
+		return;
+	turned(packet, &talk);
+	talk.arriving = ARRIVING;
+	if (goes_on_since(&talk, now))
+		return;
+	flow_of(packet, &talk.flow);
+	talk.arriving = TALK_ASKED;
+	if (!goes_on_since(&talk, now))
+		begin_talk(&talk, now);
+}
+
 /* Is it for a pod that spoke first? */
 INLINE int answers_the_pod(struct packet *packet)
 {
 	struct talk talk = {};
 
 	turned(packet, &talk);
-	talk.arriving = LEAVING;
+	talk.arriving = TALK_ASKED;
 	return goes_on_since(&talk, bpf_ktime_get_ns());
 }
 

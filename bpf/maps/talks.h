@@ -1,5 +1,6 @@
 /* talks: who spoke first, of what has no connections (UDP, ICMP queries), so that an answer is known from a question.
- * Writers and readers: pod_egress and pod_ingress.
+ * Writers and readers: pod_egress and pod_ingress, which add up; host_ingress, and host_egress that lets answers pass:
+ * those have entries of their own (TALK_ASKED), as a pod can write any packet in its own namespace.
  * Entries: one that is older than TALK_LIFETIME counts as none; every packet of either side keeps it young.
  * Full:    LRU; a talk that loses its entry begins anew with its next packet, from the side that sends that. */
 #ifndef AMBIENT_MAPS_TALKS_H
@@ -10,11 +11,12 @@
 
 #define TALK_LIFETIME 60000000000ULL /* ns */
 #define TALK_REFRESH 1000000000ULL
+#define TALK_ASKED 2 /* `arriving` of what came out of the interface of the pod that it says it is from */
 
 struct talk {
 	struct flow flow; /* as the first packet had it */
 	__u16 protocol;
-	__u16 arriving; /* the first packet came to the pod whose view this is */
+	__u16 arriving; /* the first packet came to the pod whose view this is; or TALK_ASKED */
 };
 
 #ifdef AMBIENT_BCC

@@ -15,7 +15,7 @@ from ambient.model.deny import ANY_PORT, OTHER_PORT
 from ambient.model.policy import Datagram
 from tests.bpf.test_datagrams import udp
 from tests.support.capture_bench import Bench
-from tests.support.datagrams import INTERFACE, packets, program_of, scene
+from tests.support.datagrams import INTERFACE, frame, packets, program_of, scene
 from tests.support.stand_in import endpoint
 
 EVERYBODY = (0, 0)
@@ -61,6 +61,26 @@ def test_answers_come_in_whatever_policy_says(bench: Bench, version: int, option
     _, back = server.recvfrom(100)
     server.sendto(b"answer", back)
     assert client.recv(100) == b"answer"
+
+
+def test_a_question_that_another_pod_makes_up_opens_nothing(bench: Bench, version: int) -> None:
+    """A frame as if the pod had asked, sent by a neighbour that may write packets: what it sends then is no answer."""
+    bench.attach(bench.world.pod, Flag(0))
+    bench.attach(bench.world.other, Flag(0))
+    closed, neighbour = udp(bench, bench.world.pod, version), udp(bench, bench.world.other, version)
+    outside = udp(bench, bench.world.outside, version)
+    refuse(bench, version, Side.UDP_IN, OTHER_PORT)
+    before = bench.count(Counter.REFUSED_POLICY_UDP)
+    made_up = frame(Datagram.UDP, endpoint(closed.getsockname()), endpoint(neighbour.getsockname()))
+    with bench.world.inside(bench.world.other, "app"), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as writer:
+        writer.bind(("eth0", 0))
+        writer.send(made_up)
+    neighbour.sendto(b"no answer", closed.getsockname()[:2])
+    closed.sendto(b"question", outside.getsockname()[:2])
+    _, back = outside.recvfrom(100)
+    outside.sendto(b"answer", back)
+    assert closed.recv(100) == b"answer"
+    assert bench.count(Counter.REFUSED_POLICY_UDP) == before + 1
 
 
 def test_pieces_do_not_come_in_where_policy_asks_for_ports(bench: Bench) -> None:
