@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from ambient.model.workload import Workload
 LEASE_S: Final = 3.0
 MOST_PER_POD: Final = 1_024
 """Grants of one pod: what it dials beyond them takes the tunnel."""
+REST: Final = 4.0
 
 log = logging.getLogger("ambient.agent.direct")
 
@@ -195,16 +197,20 @@ class SameNode:
             held[call.source] += 1
 
 
-async def every(seconds: float, woken: asyncio.Event, *steps: Callable[[], None]) -> None:
-    """Take the steps each time, and at once when woken, until cancelled. What the kernel refuses is tried again."""
+async def every(
+    seconds: float, woken: asyncio.Event, *steps: Callable[[], None], clock: Callable[[], float] = time.monotonic
+) -> None:
+    """Take the steps each time, and at once when woken, until cancelled. What the kernel refuses is tried again. Steps
+    that take long leave the loop to others for REST times as long: pods decide how much there is to look at."""
     while True:
+        began = clock()
         for step in steps:
             try:
                 step()
             except MeshError as error:
                 log.error("same-node kernel path: %s", error)
         try:
-            async with asyncio.timeout(seconds):
+            async with asyncio.timeout(max(seconds, REST * (clock() - began))):
                 await woken.wait()
         except TimeoutError:
             continue

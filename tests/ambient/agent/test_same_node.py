@@ -179,3 +179,25 @@ def test_a_step_that_the_kernel_refuses_is_tried_again() -> None:
         assert tries == 3
 
     asyncio.run(run())
+
+
+def test_steps_that_take_long_leave_the_loop_to_others_until_somebody_wakes_them() -> None:
+    async def run() -> None:
+        woken, taken, now = asyncio.Event(), 0, 0.0
+
+        def step() -> None:
+            nonlocal taken, now
+            taken += 1
+            now += 1_000
+
+        task = asyncio.create_task(every(0, woken, step, clock=lambda: now))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert taken == 1
+        woken.set()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert taken == 2
+        task.cancel()
+
+    asyncio.run(run())
