@@ -81,7 +81,8 @@ INLINE int opens_directly(struct packet *packet, struct pod_row *row)
 	if (way) {
 		if (grant && (way->flags & WAY_OPENING) && !(way->flags & (WAY_IS_SHUT | WAY_RESET | WAY_ENDED)))
 			return 1; /* repeated */
-		way->flags |= WAY_OVER;
+		if (way->flags & (WAY_OPENING | WAY_RESET)) /* not a living one: who can write packets can say any source */
+			way->flags |= WAY_OVER;
 		return 0;
 	}
 	if (!grant) {

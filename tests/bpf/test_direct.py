@@ -180,6 +180,18 @@ def test_nobody_else_speaks_into_a_direct_connection(pair: Pair) -> None:
     assert echoed(client, b"still ours")
 
 
+def test_an_opening_packet_that_another_pod_makes_up_shuts_no_living_way(pair: Pair) -> None:
+    pair.grant()
+    client = pair.connect()
+    assert echoed(client, greeted(client))
+    one = tuple_of(client)
+    world = pair.bench.world
+    with world.inside(world.other, "app"), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as raw:
+        raw.bind(("eth0", 0))
+        raw.send(syn(one.source, one.destination))
+    assert not pair.bench.maps.direct.ways()[one].flags & WayFlag.OVER
+
+
 def test_half_a_connection_goes_on_after_the_other_half_has_ended(pair: Pair) -> None:
     pair.grant()
     client = pair.connect()
