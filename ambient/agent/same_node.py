@@ -198,10 +198,10 @@ class SameNode:
 
 
 async def every(
-    seconds: float, woken: asyncio.Event, *steps: Callable[[], None], clock: Callable[[], float] = time.monotonic
+    seconds: float, woken: asyncio.Event, *steps: Callable[[], None], clock: Callable[[], float] = time.thread_time
 ) -> None:
     """Take the steps each time, and at once when woken, until cancelled. What the kernel refuses is tried again. Steps
-    that take long leave the loop to others for REST times as long: pods decide how much there is to look at."""
+    that take long (of the CPU) leave the loop to others for REST times as long: pods decide how much there is."""
     while True:
         began = clock()
         for step in steps:
