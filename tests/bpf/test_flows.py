@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from ambient.datapath import cgroups, programs
+from ambient.datapath import programs
 from ambient.datapath.events import ToldFlow
 from ambient.datapath.layout import Counter, End, Flag, Option, Path, Side
 from ambient.datapath.tallies import Line, Tallies
@@ -26,9 +26,7 @@ RELEASED = Flag(0)
 
 @pytest.fixture(autouse=True)
 def watched(bench: Bench) -> Iterator[None]:
-    root = cgroups.mount_point()
-    assert root is not None
-    programs.attach_node(bench.bpffs, root)
+    programs.attach_node(bench.bpffs, bench.world.cgroup["node"])
     bench.stack.callback(programs.detach_node, bench.bpffs)
     bench.maps.tallies.take()
     bench.maps.events.read()
@@ -222,8 +220,7 @@ def test_nothing_is_tallied_where_the_node_is_set_so(bench: Bench, version: int)
 
 
 def test_a_node_program_that_was_taken_off_is_put_back(bench: Bench) -> None:
-    root = cgroups.mount_point()
-    assert root is not None
+    root = bench.world.cgroup["node"]
     assert not programs.attach_node(bench.bpffs, root)
     programs.detach_node(bench.bpffs)
     assert programs.attach_node(bench.bpffs, root)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import http.server
+import asyncio
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 
 from ambient.datapath import programs
 from ambient.netns import entered
-from tests.support import cni
+from tests.support import cni, own_daemon_set
 from tests.support.agent_lab import AgentLab, agent_lab, eventually, namespace, pod, settled_world
 from tests.support.capture_world import World, run
+from tests.support.kube_api import FakeApi
+from tests.support.own_daemon_set import all_of, delete, end_rights
+
+Act = Callable[[FakeApi], None]
+Ask = Callable[[Callable[[FakeApi], bool | None]], bool]
 
 CONFIGURATION = b'{"cniVersion": "1.0.0", "name": "pods", "plugins": [{"type": "bridge"}]}'
 POD = pod("pod", ["10.213.1.2", "fd00:213:1::2"])
@@ -45,42 +49,45 @@ def lab(the_world: World) -> Iterator[AgentLab]:
 
 
 @contextmanager
-def api_server(lab: AgentLab, *answers: HTTPStatus) -> Iterator[list[str]]:
-    """An API server on the node that is asked for the DaemonSet; the last answer is given for ever."""
-    left = list(answers)
-    asked: list[str] = []
+def api_server(lab: AgentLab) -> Iterator[Ask]:
+    """An API server on the node that has the agent's DaemonSet; what is yielded does something on it."""
+    loop = asyncio.new_event_loop()
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            asked.append(self.path)
-            status = left.pop(0) if len(left) > 1 else left[0]
-            body = b'{"kind": "DaemonSet", "metadata": {}}'
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+    async def opened() -> FakeApi:
+        api = await FakeApi().__aenter__()
+        api.put(own_daemon_set.namespace())
+        api.put(own_daemon_set.daemon_set())
+        return api
 
-        def log_message(self, *_: object) -> None:
-            """Nothing on the test's output."""
+    def on_the_node() -> None:
+        with entered(lab.world.node.netns):
+            loop.run_forever()
 
-    with entered(lab.world.node.netns):
-        server = http.server.ThreadingHTTPServer(("10.213.0.1", 0), Handler)
+    thread = threading.Thread(target=on_the_node)
+    thread.start()
+    api = asyncio.run_coroutine_threadsafe(opened(), loop).result()
     config = {
-        "clusters": [{"name": "c", "cluster": {"server": f"http://10.213.0.1:{server.server_port}"}}],
+        "clusters": [{"name": "c", "cluster": {"server": api.url}}],
         "users": [{"name": "u", "user": {}}],
         "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}],
         "current-context": "x",
     }
     (lab.root / "kubeconfig").write_text(json.dumps(config))
     lab.settings |= {"KUBECONFIG": str(lab.root / "kubeconfig"), "AMBIENT_DAEMONSET": "ambient-agent"}
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
+
+    def ask(what: Callable[[FakeApi], bool | None]) -> bool:
+        async def do() -> bool:
+            return bool(what(api))
+
+        return asyncio.run_coroutine_threadsafe(do(), loop).result()
+
     try:
-        yield asked
+        yield ask
     finally:
-        server.shutdown()
+        asyncio.run_coroutine_threadsafe(api.__aexit__(None, None, None), loop).result()
+        loop.call_soon_threadsafe(loop.stop)
         thread.join()
-        server.server_close()
+        loop.close()
 
 
 def on_the_node(lab: AgentLab) -> dict[str, bool]:
@@ -97,34 +104,37 @@ def on_the_node(lab: AgentLab) -> dict[str, bool]:
     }
 
 
-def stopped(lab: AgentLab, *answers: HTTPStatus) -> dict[str, bool]:
-    """What is left after an agent with one pod was told to stop."""
-    with api_server(lab, *answers) as asked:
+def stopped(lab: AgentLab, *acts: Act, at_once: bool = False) -> dict[str, bool]:
+    """What is left after an agent with one pod was told to stop; before that, or before it began, `acts` were done."""
+    with api_server(lab) as ask:
+        if at_once:
+            ask(all_of(*acts))
         agent = lab.agent()
         lab.ztunnel()
         lab.put(namespace("shop", "ambient"), POD)
         lab.enrolled("pod")
-        eventually(lambda: asked, "the agent looks for its DaemonSet")
+        if not at_once:
+            eventually(lambda: ask(lambda api: bool(api.watchers)), "the agent watches its DaemonSet")
+            ask(all_of(*acts))
         assert all(on_the_node(lab).values()), on_the_node(lab)
         assert agent.end() == 0, agent.text()
-        assert all(path.endswith("/namespaces/ambient-system/daemonsets/ambient-agent") for path in asked)
     return on_the_node(lab)
 
 
 def test_replaced_it_leaves_everything(lab: AgentLab) -> None:
-    assert all(stopped(lab, HTTPStatus.OK).values())
+    assert all(stopped(lab).values())
 
 
 def test_with_its_daemon_set_gone_nothing_is_left(lab: AgentLab) -> None:
-    assert not any(stopped(lab, HTTPStatus.OK, HTTPStatus.NOT_FOUND).values())
+    assert not any(stopped(lab, delete).values())
 
 
 def test_with_its_rights_gone_too_nothing_is_left(lab: AgentLab) -> None:
-    assert not any(stopped(lab, HTTPStatus.OK, HTTPStatus.FORBIDDEN).values())
+    assert not any(stopped(lab, delete, end_rights).values())
 
 
 def test_in_doubt_it_leaves_everything(lab: AgentLab) -> None:
-    assert all(stopped(lab, HTTPStatus.FORBIDDEN).values())
+    assert all(stopped(lab, end_rights, at_once=True).values())
 
 
 def test_the_plugin_of_a_running_agent_is_put_back(lab: AgentLab) -> None:

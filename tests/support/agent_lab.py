@@ -108,6 +108,7 @@ class AgentLab:
             "AMBIENT_STATE_DIR": str(self.root / "state"),
             "AMBIENT_POD_NETNS": f"/run/netns/{self.world.prefix}-{{name}}",
             "AMBIENT_LOADER": "object",
+            "AMBIENT_NODE_CGROUP": str(self.world.cgroup["node"]),
             "AMBIENT_KUBELET_CGROUP": str(self.world.cgroup["kubelet"]),
             "AMBIENT_RELEASE_LINGER": "50ms",
             "AMBIENT_SWEEP": "250ms",

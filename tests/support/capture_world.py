@@ -26,6 +26,10 @@ GIVE_UP = 0.3
 """Seconds after which a connection attempt counts as refused by silence (a SYN is repeated after one second)."""
 
 
+OWNERS = ("app", "ztunnel", "kubelet")
+"""Whose sockets they are: each a cgroup below the one of the world's node."""
+
+
 def run(*command: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
@@ -107,8 +111,7 @@ def world(prefix: str) -> Iterator[World]:
     made = World(prefix)
     with contextlib.ExitStack() as stack:
         home = Path("/proc/self/cgroup").read_text().split("0::", 1)[1].splitlines()[0]
-        for owner in ("app", "ztunnel", "kubelet"):
-            path = root / f"{prefix}-{owner}"
+        for owner, path in {"node": root / prefix, **{name: root / prefix / name for name in OWNERS}}.items():
             path.mkdir()
             stack.callback(path.rmdir)
             made.cgroup[owner] = path
