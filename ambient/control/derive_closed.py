@@ -33,7 +33,7 @@ def closing(refused: RefusedObject, root_namespace: str) -> tuple[Authorization,
     spec = refused.raw.get("spec")
     spec = spec if isinstance(spec, Mapping) else {}
     action = spec.get("action", "ALLOW" if refused.raw else "DENY")
-    if action in ("AUDIT", "CUSTOM") or "targetRef" in spec or "targetRefs" in spec:
+    if action in ("AUDIT", "CUSTOM") or names_targets(spec):
         return None
     selector = _readable_selector(spec)
     policy = Authorization(
@@ -44,6 +44,11 @@ def closing(refused: RefusedObject, root_namespace: str) -> tuple[Authorization,
         rules=() if action == "ALLOW" else ((),),
     )
     return policy, selector
+
+
+def names_targets(spec: Mapping[str, object]) -> bool:
+    """It is for waypoints. An empty list names nothing: such a policy, could it be read, would be for ztunnels."""
+    return spec.get("targetRef") is not None or spec.get("targetRefs") not in (None, [])
 
 
 def closed_peer(refused: RefusedObject) -> PeerAuthentication:

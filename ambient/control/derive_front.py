@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 
 from ambient.control.derive import Derived
-from ambient.control.derive_closed import DRY_RUN, TRUE
+from ambient.control.derive_closed import DRY_RUN, TRUE, names_targets
 from ambient.control.derive_routes import Asked, Routing
 from ambient.control.derive_waypoint import Waypoint
 from ambient.kube.networking import Gateway
@@ -186,10 +186,10 @@ class Fronts:
         return False
 
     def _refused_for(self, refused: RefusedObject, service: Service, waypoint: Waypoint) -> bool:
-        """Where the real one would have applied; where even that cannot be read, in all of its namespace."""
+        """Where the real one would have applied; where even that cannot be read, in all of its namespace (or mesh)."""
         refs = _readable_refs(refused)
         if refs is None:
-            return refused.namespace in (service.namespace, waypoint.namespace)
+            return refused.namespace in (service.namespace, waypoint.namespace, self._root_namespace)
         return any(self._means(ref, refused.namespace, service, waypoint) for ref in refs)
 
 
@@ -203,13 +203,14 @@ def _closes(refused: RefusedObject) -> bool:
         return False
     if not isinstance(spec, Mapping) or spec.get("action") == "AUDIT":
         return False
-    return "targetRef" in spec or "targetRefs" in spec
+    return names_targets(spec)
 
 
 def _readable_refs(refused: RefusedObject) -> tuple[TargetRef, ...] | None:
     spec = refused.raw.get("spec")
     spec = spec if isinstance(spec, Mapping) else {}
-    listed = [spec["targetRef"]] if "targetRef" in spec else spec.get("targetRefs")
+    single = spec.get("targetRef")
+    listed = [single] if single is not None else spec.get("targetRefs")
     if not isinstance(listed, list) or not listed:
         return None
     found = []

@@ -18,6 +18,8 @@ def target_condition(record: AuthorizationPolicy | RequestAuthentication, world:
     results = [_one(record, ref, world) for ref in record.target_refs]
     bound = [message for reason, message in results if reason == "Accepted"]
     failed = [(reason, message) for reason, message in results if reason != "Accepted"]
+    if bound and isinstance(record, RequestAuthentication):
+        return Condition(ATTACHED, "False", "UnsupportedValue", "no waypoint judges tokens yet: without effect")
     if not failed:
         return Condition(ATTACHED, "True", "Accepted", f"bound to {', '.join(dict.fromkeys(bound))}")
     messages = ", ".join(message for _, message in failed)

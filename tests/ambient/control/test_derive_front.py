@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,11 +80,19 @@ def broken(spec: dict[str, Any], **metadata: Any) -> RefusedObject:
         ({"targetRefs": "web"}, True),
         ({"targetRefs": [TARGET], "action": "AUDIT"}, False),
         ({"selector": {}}, False),
+        ({"targetRefs": [], "x": 1}, False),
+        ({"targetRef": None, "targetRefs": [TARGET], "x": 1}, True),
+        ({"targetRef": None, "targetRefs": [{"kind": "Service", "name": "db"}], "x": 1}, False),
     ],
 )
 def test_a_policy_that_cannot_be_read_closes_what_it_names(spec: dict[str, Any], closes: bool) -> None:
     found = web(scene(refused=(broken(spec),)))
     assert [(one.action, one.rules) for one in found.policies] == ([("ALLOW", ())] if closes else [])
+
+
+def test_one_of_the_root_namespace_that_cannot_be_read_at_all_may_have_been_for_every_waypoint() -> None:
+    found = web(scene(refused=(replace(broken({"targetRefs": "class"}), namespace="istio-system"),)))
+    assert [(one.action, one.rules) for one in found.policies] == [("ALLOW", ())]
 
 
 def test_a_dry_run_that_cannot_be_read_closes_nothing() -> None:
