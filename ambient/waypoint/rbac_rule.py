@@ -225,8 +225,9 @@ def _header(name: str, value: str) -> Message:
 
 
 def _host(value: str) -> Message:
-    """Without regard to case, with any port, an empty one or none, with the root's dot or without."""
-    expression = f"(?i){_glob(value, '.')}\\.?(:[0-9]*)?"
+    """Without regard to case, with any port, an empty one or none, with the root's dot or without. Envoy lets a Host
+    with a user's name through, and an application that reads it as part of a URL takes what is behind the @."""
+    expression = f"(?i)(.*@)?{_glob(value, '.')}\\.?(:[0-9]*)?"
     return {"header": {"name": ":authority", "string_match": {"safe_regex": {"regex": expression}}}}
 
 

@@ -80,8 +80,8 @@ CASES: dict[str, tuple[PolicyRule, list[Request], list[Request]]] = {
     ),
     "a host, however it is written": (
         operation(hosts=("web.shop",)),
-        [host("web.shop"), host("WEB.shop:80"), host("web.shop."), host("web.shop:")],
-        [host("web.shop.evil"), host("xweb.shop"), host("webxshop")],
+        [host("web.shop"), host("WEB.shop:80"), host("web.shop."), host("web.shop:"), host("me@web.shop:80")],
+        [host("web.shop.evil"), host("xweb.shop"), host("webxshop"), host("web.shop@evil")],
     ),
     "hosts by their end": (operation(hosts=("*.shop",)), [host("a.shop")], [host("a.shopx")]),
     "no host of these": (operation(not_hosts=("web.shop",)), [host("x.shop")], [host("Web.shop:8080")]),
