@@ -29,6 +29,7 @@ from ambient.waypoint.typed import ADS, Message, any_of, file_log, typed
 SNIFF: Final = "0.2s"
 """How long a connection to a port of unknown protocol may say nothing before it is taken for no HTTP."""
 _UNLIMITED: Final = 4294967295
+_MOST_WEIGHT: Final = 2**31
 _RAW: Final = typed("envoy.transport_sockets.raw_buffer", "transport_sockets.raw_buffer.v3.RawBuffer")
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _PEER_TEXT: Final = f"%FILTER_STATE({PEER}:PLAIN)%"
@@ -209,12 +210,14 @@ def cluster(front: Front, port: FrontPort, kind: str) -> Message:
 
 
 def endpoints(front: Front, port: FrontPort, kind: str) -> Message:
-    """The load assignment of `cluster`."""
+    """The load assignment of `cluster`. Weights keep their ratio where Envoy would refuse their sum, 32 bits wide."""
     name = cluster_name(front.hostname, port.number, kind)
-    return {"cluster_name": name, "endpoints": [{"lb_endpoints": [_endpoint(one) for one in port.backends]}]}
+    part = 1 + sum(one.weight for one in port.backends) // _MOST_WEIGHT
+    found = [_endpoint(one, max(one.weight // part, 1)) for one in port.backends]
+    return {"cluster_name": name, "endpoints": [{"lb_endpoints": found}]}
 
 
-def _endpoint(backend: Backend) -> Message:
+def _endpoint(backend: Backend, weight: int) -> Message:
     socket: Message
     if not backend.identity:
         socket = {"socket_address": {"address": str(backend.address), "port_value": backend.port}}
@@ -226,7 +229,7 @@ def _endpoint(backend: Backend) -> Message:
         metadata = {ORIGINAL_DST: {"local": backend.authority}, METADATA: {"san": backend.identity}}
     return {
         "endpoint": {"address": socket},
-        "load_balancing_weight": max(backend.weight, 1),
+        "load_balancing_weight": weight,
         "metadata": {"filter_metadata": {**metadata, "istio": {"workload": backend.workload}}},
     }
 
