@@ -9,7 +9,6 @@ from typing import Any
 
 from ambient.waypoint.front import FrontPort, Protocol
 from ambient.waypoint.resources import resources, served
-from ambient.waypoint.service import endpoints
 from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from ambient.waypoint.wire import encode
 from tests.support.waypoint_views import EVERY_KIND, LAYER_4, RULE, TUNNEL, front, policy, view
@@ -76,6 +75,7 @@ def test_a_port_of_unknown_protocol_is_http_alone_where_a_policy_asks_for_http()
 
 def test_weights_keep_their_ratio_and_their_sum_is_one_that_envoy_takes() -> None:
     port = FrontPort(80, Protocol.HTTP, tuple(replace(TUNNEL, weight=one) for one in (2**32 - 1, 2**32 - 1, 2**31, 1)))
-    found = [one["load_balancing_weight"] for one in endpoints(front(), port, "http")["endpoints"][0]["lb_endpoints"]]
+    (table,) = [content for url, _, content in resources(view(front(ports=(port,)))) if url == ENDPOINT_TYPE]
+    found = [one["load_balancing_weight"] for one in table["endpoints"][0]["lb_endpoints"]]
     assert sum(found) < 2**32
     assert (found[0], round(found[0] / found[2], 3), found[3]) == (found[1], 2, 1)
