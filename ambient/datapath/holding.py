@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ambient.datapath import bpfsys
-from ambient.datapath.exchange import NODE, PODS, PROGRAMS
+from ambient.datapath.exchange import NODE, PODS, PROGRAMS, SCHEMA
 from ambient.datapath.maps import MAPS
 
 
@@ -22,6 +22,7 @@ class Holding:
     def __init__(self, bpffs: Path) -> None:
         self._bpffs = bpffs
         self._held: dict[Path, int] = {}
+        self._written = tuple((bpffs / SCHEMA).glob("*"))
         self._hold((bpffs / MAPS).glob("*"))
         self._hold((bpffs / PROGRAMS).glob("*/*"))
         self._hold((bpffs / PODS).glob("*/*"))
@@ -49,7 +50,10 @@ class Holding:
             os.close(self._held.pop(path))
 
     def restore(self) -> list[Path]:
-        """Pin again what is held and not pinned any more; gives what was missing. Raises KernelError or OSError."""
+        """Pin again what is held and not pinned any more, and say again what layout the maps have; gives what was
+        missing of the pins. Raises KernelError or OSError."""
+        for path in self._written:
+            path.mkdir(parents=True, exist_ok=True)
         missing = [path for path in self._held if not path.exists()]
         for path in missing:
             path.parent.mkdir(parents=True, exist_ok=True)

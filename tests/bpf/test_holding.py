@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ambient.datapath import programs
+from ambient.datapath import exchange, programs
 from ambient.datapath.holding import Holding
 from ambient.datapath.hooks import HOOKS
 from ambient.datapath.layout import Counter
@@ -48,6 +48,14 @@ def test_programs_stay_on_and_are_pinned_again(bench: Bench, holding: Holding, v
     assert all(one.alive for one in attached)
     assert len(attached) == len(HOOKS)
     assert holding.restore() == []
+
+
+def test_what_was_written_of_the_layout_is_written_again(bench: Bench, holding: Holding) -> None:
+    (written,) = (bench.bpffs / exchange.SCHEMA).iterdir()
+    written.rmdir()
+    written.parent.rmdir()
+    assert holding.restore() == []
+    assert [*written.parent.iterdir()] == [written]
 
 
 def test_sabotage_without_holding_them_a_sweep_ends_capture(bench: Bench, holding: Holding, version: int) -> None:
