@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ambient.control.derive_policy import derive_policy
+from ambient.control.derive_target import unfetched
 from ambient.control.derive_waypoint import USE
 from ambient.kube.networking import Gateway, RequestAuthentication, ServiceEntry, WorkloadEntry
 from ambient.kube.objects import (
@@ -49,6 +50,8 @@ def warnings(record: Record, view: View) -> Iterator[str]:
         yield from _principals(record, view)
         if not record.rules and record.action == "DENY":
             yield "spec.rules: a DENY policy without rules denies nothing; to deny everything write rules: [{}]"
+    if isinstance(record, RequestAuthentication):
+        yield from unfetched(record)
     if isinstance(record, Namespace | Pod | Service | ServiceEntry | WorkloadEntry):
         yield from _mode(record)
     if not view.known:

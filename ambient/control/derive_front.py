@@ -10,11 +10,20 @@ from dataclasses import replace
 from typing import Final
 
 from ambient.control.derive import Derived
-from ambient.control.derive_closed import DRY_RUN, TRUE, names_targets
-from ambient.control.derive_routes import Asked, Routing
+from ambient.control.derive_closed import DRY_RUN, TRUE
+from ambient.control.derive_routes import Asked, Judged, Routing
+from ambient.control.derive_target import has_targets
 from ambient.control.derive_waypoint import Waypoint
+from ambient.kube.jwt_rules import JwtRule
 from ambient.kube.networking import Gateway
-from ambient.kube.objects import AuthorizationPolicy, Condition, HTTPRoute, Records, RefusedObject
+from ambient.kube.objects import (
+    AuthorizationPolicy,
+    Condition,
+    HTTPRoute,
+    Records,
+    RefusedObject,
+    RequestAuthentication,
+)
 from ambient.kube.objects import Service as KubeService
 from ambient.kube.policies import TargetRef
 from ambient.model.balance import port_of
@@ -45,11 +54,12 @@ class Fronts:
         self._services_of: dict[str, tuple[str, ...]] = {}
         self._services: Mapping[str, Service] = {}
         self._records = Records()
-        self._judged: dict[tuple[str, str], tuple[Policy, ...]] = {}
+        self._judged: dict[tuple[str, str], Judged] = {}
         self._policies: dict[str, AuthorizationPolicy] = {}
+        self._tokens: dict[str, RequestAuthentication] = {}
         self._refused: tuple[RefusedObject, ...] = ()
         self._routes: dict[str, HTTPRoute] = {}
-        self._routing = Routing((), {}, self._policies_of)
+        self._routing = Routing((), {}, self._judged_for)
         self._asked: dict[str, Asked] = {}
         self._said: dict[str, tuple[Condition, ...]] = {}
 
@@ -65,20 +75,24 @@ class Fronts:
             self._place(one for one in news.put if isinstance(one, Workload))
         keys: Iterable[str] = records.by_key if records.changed is None or news is None else records.changed
         if records.changed is None or news is None:
-            self._policies, self._routes = {}, {}
+            self._policies, self._tokens, self._routes = {}, {}, {}
         for key in keys:
             record = records.by_key.get(key)
             if isinstance(record, AuthorizationPolicy) and record.target_refs:
                 self._policies[key] = record
             else:
                 self._policies.pop(key, None)
+            if isinstance(record, RequestAuthentication) and record.target_refs:
+                self._tokens[key] = record
+            else:
+                self._tokens.pop(key, None)
             if isinstance(record, HTTPRoute):
                 self._routes[key] = record
             else:
                 self._routes.pop(key, None)
         self._refused = tuple(one for one in records.refused if _closes(one))
         services = {(one.namespace, one.name): one for one in self._services.values() if one.canonical}
-        self._routing = Routing(self._routes.values(), services if self._routes else {}, self._policies_of)
+        self._routing = Routing(self._routes.values(), services if self._routes else {}, self._judged_for)
         self._asked = {}
 
     def _place(self, workloads: Iterable[Workload]) -> None:
@@ -108,7 +122,7 @@ class Fronts:
 
     def _routed(self, key: str, service: Service, waypoint: Waypoint) -> Front:
         front = self._front(key, service, waypoint)
-        asked = self._asked[key] = Asked(service, waypoint, front.policies)
+        asked = self._asked[key] = Asked(service, waypoint, Judged(front.policies, front.tokens))
         return replace(front, routes=self._routing.of(asked))
 
     def _beyond(self, fronts: Iterable[Front], waypoint: Waypoint) -> Iterable[Front]:
@@ -136,12 +150,14 @@ class Fronts:
             protocol = _PROTOCOLS.get(port.app_protocol, Protocol.AUTO)
             backends = tuple(_backends(service, behind, port.service_port))
             ports.append(FrontPort(port.service_port, protocol, backends))
+        judged = self._judged_for(service, waypoint)
         return Front(
             service.namespace,
             service.hostname,
             tuple(address.ip for address in service.addresses),
             tuple(ports),
-            self._policies_of(service, waypoint),
+            judged.policies,
+            tokens=judged.tokens,
             rank=self._rank(service, waypoint),
         )
 
@@ -153,13 +169,19 @@ class Fronts:
             return 0
         return 1 if service.namespace == waypoint.namespace else 2 if service.canonical else 3
 
-    def _policies_of(self, service: Service, waypoint: Waypoint) -> tuple[Policy, ...]:
+    def _judged_for(self, service: Service, waypoint: Waypoint) -> Judged:
         """Looked up once per snapshot: each backend of each route asks again."""
         asked = (service.key, str(waypoint))
         found = self._judged.get(asked)
         if found is None:
-            found = self._judged[asked] = tuple(self._policies_for(service, waypoint))
+            policies, tokens = self._policies_for(service, waypoint), self._tokens_for(service, waypoint)
+            found = self._judged[asked] = Judged(tuple(policies), tuple(dict.fromkeys(tokens)))
         return found
+
+    def _tokens_for(self, service: Service, waypoint: Waypoint) -> Iterable[JwtRule]:
+        for _, record in sorted(self._tokens.items()):
+            if any(self._means(ref, record.namespace, service, waypoint) for ref in record.target_refs):
+                yield from record.rules
 
     def _policies_for(self, service: Service, waypoint: Waypoint) -> Iterable[Policy]:
         for _, record in sorted(self._policies.items()):
@@ -195,7 +217,11 @@ class Fronts:
 
 def _closes(refused: RefusedObject) -> bool:
     """An unreadable policy with targetRefs, without a good version, that would have decided something."""
-    if refused.kind != AuthorizationPolicy.kind or refused.stands:
+    if refused.stands:
+        return False
+    if refused.kind == RequestAuthentication.kind:
+        return has_targets(refused)
+    if refused.kind != AuthorizationPolicy.kind:
         return False
     metadata, spec = refused.raw.get("metadata"), refused.raw.get("spec")
     annotations = metadata.get("annotations") if isinstance(metadata, Mapping) else None
@@ -203,7 +229,7 @@ def _closes(refused: RefusedObject) -> bool:
         return False
     if not isinstance(spec, Mapping) or spec.get("action") == "AUDIT":
         return False
-    return names_targets(spec)
+    return has_targets(refused)
 
 
 def _readable_refs(refused: RefusedObject) -> tuple[TargetRef, ...] | None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ambient.control.derive_waypoint import Waypoint
+from ambient.kube.jwt_rules import JwtRule
 from ambient.kube.objects import Condition, HTTPRoute
 from ambient.kube.policies import PolicyRule
 from ambient.kube.routing import BackendRef, ParentRef
@@ -25,12 +26,20 @@ RESOLVED: Final = "ResolvedRefs"
 
 
 @dataclass(frozen=True, slots=True)
+class Judged:
+    """What requests to a service have to pass at its waypoint."""
+
+    policies: tuple[Policy, ...] = ()
+    tokens: tuple[JwtRule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Asked:
     """The service that a route is on, as its waypoint has it. `waypoint` None: it has none that serves."""
 
     service: Service
     waypoint: Waypoint | None
-    policies: tuple[Policy, ...] = ()
+    judged: Judged = Judged()
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,16 +51,16 @@ class Unresolved(Exception):
 
 
 class Routing:
-    """`services`: (namespace, name) -> service; `policies(service, waypoint)`: what is judged there for it."""
+    """`services`: (namespace, name) -> service; `judged(service, waypoint)`: what is judged there for it."""
 
     def __init__(
         self,
         routes: Collection[HTTPRoute],
         services: Mapping[tuple[str, str], Service],
-        policies: Callable[[Service, Waypoint], tuple[Policy, ...]],
+        judged: Callable[[Service, Waypoint], Judged],
     ) -> None:
         self._services = services
-        self._policies = policies
+        self._judged = judged
         self._on: dict[str, list[tuple[HTTPRoute, ParentRef]]] = {}
         for route in routes:
             for parent in dict.fromkeys(route.parents):
@@ -103,8 +112,8 @@ class Routing:
         through = waypoints_of(service)
         if through and waypoint.address not in through:
             raise Unresolved("RefNotPermitted", f"Service {ref.name} is behind another waypoint")
-        if not _as_strict(asked.policies, self._policies(service, waypoint)):
-            why = f"Service {ref.name} has AuthorizationPolicies of its own that {asked.service.name} has not"
+        if not _as_strict(asked.judged, self._judged(service, waypoint)):
+            why = f"Service {ref.name} has policies of its own that {asked.service.name} has not"
             raise Unresolved("RefNotPermitted", why)
         return service
 
@@ -155,11 +164,13 @@ def _told(parts: list[str], end: str = "") -> str:
     return "; ".join(dict.fromkeys(parts))[:900] + (end if parts else "")
 
 
-def _as_strict(judged: tuple[Policy, ...], wanted: tuple[Policy, ...]) -> bool:
+def _as_strict(judged: Judged, wanted: Judged) -> bool:
     """Whether what `judged` lets through is let through by `wanted` as well, as far as can be seen: every DENY of
     theirs is among ours, and where they have an ALLOW, all of ours are theirs. A rule about ports means another thing
-    at another port."""
-    ours, theirs = _enforced(judged), _enforced(wanted)
+    at another port, and one about tokens where others are believed."""
+    ours, theirs = _enforced(judged.policies), _enforced(wanted.policies)
+    if judged.tokens != wanted.tokens and (wanted.tokens or theirs):
+        return False
     refusing = {one for one in theirs if one.action != "ALLOW"}
     allows = {one for one in ours if one.action == "ALLOW"}
     wanted_allows = {one for one in theirs if one.action == "ALLOW"}

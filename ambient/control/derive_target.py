@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import Final
 
+from ambient.control.derive_closed import names_targets
 from ambient.control.derive_waypoint import bind, waypoint
 from ambient.control.derive_world import World
 from ambient.kube.networking import Gateway, GatewayClass, ServiceEntry
-from ambient.kube.objects import AuthorizationPolicy, Condition, RequestAuthentication, Service
+from ambient.kube.objects import AuthorizationPolicy, Condition, RefusedObject, RequestAuthentication, Service
 from ambient.kube.policies import TargetRef
 
 ATTACHED: Final = "WaypointAccepted"
@@ -18,8 +20,7 @@ def target_condition(record: AuthorizationPolicy | RequestAuthentication, world:
     results = [_one(record, ref, world) for ref in record.target_refs]
     bound = [message for reason, message in results if reason == "Accepted"]
     failed = [(reason, message) for reason, message in results if reason != "Accepted"]
-    if bound and isinstance(record, RequestAuthentication):
-        return Condition(ATTACHED, "False", "UnsupportedValue", "no waypoint judges tokens yet: without effect")
+    failed += [("Invalid", why) for why in unfetched(record)] if bound else []
     if not failed:
         return Condition(ATTACHED, "True", "Accepted", f"bound to {', '.join(dict.fromkeys(bound))}")
     messages = ", ".join(message for _, message in failed)
@@ -28,6 +29,21 @@ def target_condition(record: AuthorizationPolicy | RequestAuthentication, world:
             ATTACHED, "True", "PartiallyInvalid", f"bound to {', '.join(dict.fromkeys(bound))}; {messages}"
         )
     return Condition(ATTACHED, "False", failed[0][0], messages)
+
+
+def unfetched(record: AuthorizationPolicy | RequestAuthentication) -> Iterator[str]:
+    """Rules whose keys would have to be fetched, each with what comes of it."""
+    for number, rule in enumerate(record.rules) if isinstance(record, RequestAuthentication) else ():
+        if not rule.keys:
+            field = f"spec.jwtRules[{number}].{'jwksUri' if rule.keys_url else 'jwks'}"
+            why = f"keys are not fetched, so every token of issuer {rule.issuer!r} is refused by this rule"
+            yield f"{field}: {why}; write the key set in jwks"
+
+
+def has_targets(refused: RefusedObject) -> bool:
+    """Whether what cannot be read would have been attached to something."""
+    spec = refused.raw.get("spec")
+    return isinstance(spec, Mapping) and names_targets(spec)
 
 
 def _one(record: AuthorizationPolicy | RequestAuthentication, ref: TargetRef, world: World) -> tuple[str, str]:

@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Final
 
+from ambient.control.derive_target import has_targets
 from ambient.kube.api.events import Regarding
-from ambient.kube.objects import Condition, Records, RefusedObject, resources
+from ambient.kube.objects import Condition, Records, RefusedObject, RequestAuthentication, resources
 
 ACCEPTED: Final = "ambient.mesh/Accepted"
 _SILENT: Final = frozenset({"Pod", "Node", "Namespace", "ServiceAccount", "EndpointSlice"})
@@ -52,5 +53,7 @@ class RefusalEvents:
 
 def refusal(refused: RefusedObject) -> Condition:
     stands = "its last good version stays in force" if refused.stands else "it has no effect until then"
+    if refused.kind == RequestAuthentication.kind and not refused.stands and has_targets(refused):
+        stands = "what it names is closed until then"
     where = f"{refused.error.where}: " if refused.error.where else ""
     return Condition(ACCEPTED, "False", "Invalid", f"{where}{refused.error.why}; {stands}")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, ClassVar
 
+from ambient.kube.jwt_rules import JwtRule
 from ambient.kube.policies import TargetRef
 from ambient.kube.records import NOTHING, Record
 from ambient.model.address import IpAddress, IpNetwork
@@ -142,12 +143,12 @@ class DestinationRule(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestAuthentication(Record):
-    """Layer 7's; a ztunnel sees no tokens. `rules` are the jwtRules as written, checked."""
+    """Layer 7's: a waypoint's affair; a ztunnel sees no tokens. `rules` are its jwtRules."""
 
     kind: ClassVar[str] = "RequestAuthentication"
     selector: Mapping[str, str] | None = None
     target_refs: tuple[TargetRef, ...] = ()
-    rules: tuple[Mapping[str, Any], ...] = ()
+    rules: tuple[JwtRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

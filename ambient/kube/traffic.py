@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
 from ambient.kube import security, syntax
 from ambient.kube.entries import SHAPE, exported
+from ambient.kube.jwt_rules import read_jwt_rules
 from ambient.kube.metadata import read_common
 from ambient.kube.networking import DestinationRule, RequestAuthentication, Subset
 from ambient.kube.read import Field, Object
@@ -22,10 +22,6 @@ _TLS: Final = syntax.words(
     "mode clientCertificate privateKey caCertificates credentialName subjectAltNames sni insecureSkipVerify caCrl"
 )
 _TLS_MODES: Final = syntax.words("DISABLE SIMPLE MUTUAL ISTIO_MUTUAL")
-_JWT: Final = syntax.words(
-    "issuer audiences jwksUri jwks jwks_uri fromHeaders fromParams fromCookies outputPayloadToHeader"
-    " forwardOriginalToken outputClaimToHeaders timeout spaceDelimitedClaims"
-)
 
 
 def parse_destination_rule(top: Object, raw: Mapping[str, Any]) -> DestinationRule:
@@ -54,7 +50,7 @@ def parse_request_authentication(top: Object, raw: Mapping[str, Any]) -> Request
     if spec is None:
         return RequestAuthentication(**common)
     selector, refs = security.read_targets(spec)
-    return RequestAuthentication(**common, selector=selector, target_refs=refs, rules=spec.each("jwtRules", _jwt_rule))
+    return RequestAuthentication(**common, selector=selector, target_refs=refs, rules=read_jwt_rules(spec))
 
 
 def _host(value: str) -> str:
@@ -98,39 +94,3 @@ def _settings(entry: Object) -> None:
     tls = entry.read("tls", lambda f: f.object(_TLS), None)
     if tls is not None:
         tls.read("mode", lambda f: f.one_of(_TLS_MODES), "DISABLE")
-
-
-def _jwt_rule(field: Field) -> Mapping[str, Any]:
-    entry = field.object(_JWT)
-    if not entry.need("issuer").text():
-        raise entry.need("issuer").refuse("an empty issuer matches nothing")
-    sources = entry.present("jwks", "jwksUri", "jwks_uri")
-    if len(sources) > 1:
-        raise entry.need(sources[1]).refuse(f"may not stand beside {sources[0]}")
-    entry.read("jwksUri", lambda f: f.checked(_url), "")
-    entry.read("jwks", lambda f: f.checked(_key_set), "")
-    entry.each("audiences", lambda f: f.checked(lambda text: "" if text else "an empty audience matches nothing"))
-    entry.each("fromHeaders", lambda f: f.object(("name", "prefix")).need("name").checked(syntax.header_name))
-    entry.each("fromParams", Field.text)
-    entry.each("fromCookies", Field.text)
-    entry.each("outputClaimToHeaders", _claim_header)
-    entry.flag("forwardOriginalToken")
-    return MappingProxyType(dict(field.mapping()))
-
-
-def _claim_header(field: Field) -> None:
-    entry = field.object(("header", "claim"))
-    entry.need("header").checked(syntax.header_name)
-    entry.need("claim").text()
-
-
-def _url(value: str) -> str:
-    return "" if value.startswith(("https://", "http://")) else f"{value!r} is not an http or https URL"
-
-
-def _key_set(value: str) -> str:
-    try:
-        decoded = json.loads(value)
-    except ValueError:
-        return "is not JSON"
-    return "" if isinstance(decoded, dict) and isinstance(decoded.get("keys"), list) else "is not a set of keys"

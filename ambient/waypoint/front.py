@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from ambient.kube.jwt_rules import JwtRule
 from ambient.kube.policies import PolicyRule
 from ambient.kube.routing import RouteMatch, RouteRule
 from ambient.model.address import IpAddress
@@ -82,7 +83,8 @@ class Route:
 @dataclass(frozen=True, slots=True)
 class Front:
     """A service behind the waypoint. `routes` in the order in which they are tried; where a port has any, a request
-    that none of them fits finds nothing. `rank`: of several that claim one name the lowest has it."""
+    that none of them fits finds nothing. `rank`: of several that claim one name the lowest has it. `tokens`: whose
+    tokens are believed."""
 
     namespace: str
     hostname: str
@@ -91,6 +93,7 @@ class Front:
     policies: tuple[Policy, ...] = ()
     routes: tuple[Route, ...] = ()
     rank: int = 0
+    tokens: tuple[JwtRule, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -75,7 +75,8 @@ def _pool(front: Front, port: FrontPort, kind: str) -> Iterator[Named]:
 
 def served(front: Front, port: FrontPort) -> tuple[str, ...]:
     """How the port may be used. Where nobody says what is spoken and a policy asks for HTTP, only HTTP is let through:
-    of anything else it cannot be told before the first byte of an answer whether the policy lets it."""
-    if port.protocol is Protocol.AUTO and not all(is_layer_4(policy) for policy in front.policies):
+    of anything else it cannot be told before the first byte of an answer whether the policy lets it. The same where
+    tokens are looked at: who says nothing at first would have his token carried unread."""
+    if port.protocol is Protocol.AUTO and (front.tokens or not all(is_layer_4(policy) for policy in front.policies)):
         return ("http",)
     return kinds(port.protocol)

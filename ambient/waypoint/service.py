@@ -1,7 +1,8 @@
 """One port of a service as Envoy's resources: its internal listener, its routes, its clusters and their endpoints.
 
 What changes often is where a change costs nothing: policies and routes in the route configuration, endpoints in the
-load assignment. The listener depends on the protocol alone.
+load assignment. The listener depends on the protocol, and on whose tokens are believed: Envoy knows no other place for
+that.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Final
 
 from ambient.waypoint.front import Backend, Front, FrontPort, Protocol
 from ambient.waypoint.routes import cluster_name, routes
+from ambient.waypoint.tokens import token_filters, without_claims
 from ambient.waypoint.tunnel import (
     LOCAL,
     METADATA,
@@ -76,6 +78,7 @@ def _http_chain(front: Front, port: int, *, xfcc: bool) -> Message:
         normalize_path=True,
         merge_slashes=True,
         path_with_escaped_slashes_action="UNESCAPE_AND_FORWARD",
+        **({"early_header_mutation_extensions": early} if (early := without_claims(front.tokens)) else {}),
         common_http_protocol_options={"headers_with_underscores_action": "ALLOW"},
         upgrade_configs=[{"upgrade_type": "websocket"}],
         stream_idle_timeout="0s",
@@ -108,6 +111,7 @@ def _http_chain(front: Front, port: int, *, xfcc: bool) -> Message:
                 "filters.http.header_mutation.v3.HeaderMutation",
                 mutations={"request_mutations": [mutation]},
             ),
+            *token_filters(front.tokens),
             *rbac_filters(),
             router(),
         ],

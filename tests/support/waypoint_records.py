@@ -8,6 +8,7 @@ from ambient.control.derive import Derived, derive
 from ambient.control.derive_world import DeriveSettings
 from ambient.kube.objects import Records, RefusedObject
 from tests.support.builders import raw, records
+from tests.support.waypoint_views import KEYS
 
 NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}
 LISTENER = {"name": "mesh", "port": 15008, "protocol": "HBONE"}
@@ -44,6 +45,14 @@ def pod(name: str, ip: str, *, ready: bool = True, app: str = "web", mesh: bool 
 def policy(name: str, action: str, *targets: dict[str, Any], namespace: str = "shop", **spec: Any) -> dict[str, Any]:
     refs = [{"group": "", **one} for one in targets]
     made = raw("AuthorizationPolicy", name, {"targetRefs": refs, "action": action, **spec}, namespace=namespace)
+    return {**made, "apiVersion": "security.istio.io/v1"}
+
+
+def tokens(name: str, *targets: dict[str, Any], namespace: str = "shop", **rule: Any) -> dict[str, Any]:
+    """A RequestAuthentication for the tokens of one issuer."""
+    rules = [{"issuer": f"https://{name}.example.com", "jwks": KEYS, **rule}]
+    spec = {"targetRefs": [{"group": "", **one} for one in targets], "jwtRules": rules}
+    made = raw("RequestAuthentication", name, spec, namespace=namespace)
     return {**made, "apiVersion": "security.istio.io/v1"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
+from ambient.kube.jwt_rules import JwtRule
 from ambient.kube.policies import Operation, PolicyRule, Source, When
 from ambient.waypoint.front import Backend, Front, FrontPort, Policy, Protocol, View
 
@@ -23,7 +24,9 @@ def policy(name: str, action: str, *rules: PolicyRule, dry_run: bool = False) ->
     return Policy("shop", name, action, rules, dry_run)
 
 
-def front(*policies: Policy, name: str = "web", ports: tuple[FrontPort, ...] = ()) -> Front:
+def front(
+    *policies: Policy, name: str = "web", ports: tuple[FrontPort, ...] = (), tokens: tuple[JwtRule, ...] = ()
+) -> Front:
     every = (
         FrontPort(80, Protocol.HTTP, (TUNNEL, TUNNEL6, PLAIN)),
         FrontPort(81, Protocol.HTTP2, (TUNNEL,)),
@@ -31,7 +34,7 @@ def front(*policies: Policy, name: str = "web", ports: tuple[FrontPort, ...] = (
         FrontPort(7000, Protocol.AUTO, (TUNNEL,)),
     )
     addresses = (ip_address("10.96.0.1"), ip_address("fd96::1"))
-    return Front("shop", f"{name}.shop.svc.cluster.local", addresses, ports or every, policies)
+    return Front("shop", f"{name}.shop.svc.cluster.local", addresses, ports or every, policies, tokens=tokens)
 
 
 def view(*fronts: Front, xfcc: bool = False) -> View:
@@ -47,4 +50,32 @@ EVERY_KIND = view(
     ),
     front(policy("plain", "ALLOW", LAYER_4), name="db", ports=(FrontPort(5432, Protocol.AUTO, (TUNNEL,)),)),
     xfcc=True,
+)
+
+KEYS = (
+    '{"keys":[{"kty":"EC","crv":"P-256","kid":"a","x":"MKBCTNIcKUSDii11ySs3526iDZ8AiTo7Tu6KPAqv7D4",'
+    '"y":"4Etl6SRW2YiLUrN5vfvVHuhp7x8PxltmWWlbbM4IFyM"},{"kty":"later","use":"enc"}]}'
+)
+"""The public key of RFC 7517, appendix A.1, and one of a kind that nobody knows."""
+OFF_THE_CURVE = '{"keys":[{"kty":"EC","crv":"P-256","x":"AQ","y":"AQ"}]}'
+BELIEVED = (
+    JwtRule(issuer="https://issuer.example.com", audiences=("web", "shop"), keys=KEYS),
+    JwtRule(
+        issuer="https://partner.example.com",
+        keys=KEYS,
+        from_headers=(("x-token", ""), ("x-other", "Token ")),
+        from_params=("token",),
+        from_cookies=("session",),
+        forward=True,
+        payload_header="x-payload",
+        claim_headers=(("x-sub", "sub"), ("x-team", "org.team")),
+        space_delimited=("groups",),
+    ),
+    JwtRule(issuer="https://fetched.example.com", keys_url="https://fetched.example.com/keys"),
+    JwtRule(issuer="https://broken.example.com", keys=OFF_THE_CURVE),
+)
+EVERY_TOKEN = view(
+    front(tokens=BELIEVED),
+    front(name="one", ports=(FrontPort(8001, Protocol.HTTP, (TUNNEL,)),), tokens=BELIEVED[:1]),
+    front(name="lost", ports=(FrontPort(8002, Protocol.AUTO, (TUNNEL,)),), tokens=BELIEVED[3:]),
 )

@@ -201,6 +201,10 @@ WARNED = [
         policy("{selector: {matchLabels: {app: db}}, jwtRules: [{issuer: a}]}", kind="RequestAuthentication"),
         "no pod in namespace shop",
     ),
+    (
+        policy("{jwtRules: [{issuer: a, jwksUri: 'https://a/keys'}]}", kind="RequestAuthentication"),
+        "spec.jwtRules[0].jwksUri: keys are not fetched",
+    ),
 ]
 
 

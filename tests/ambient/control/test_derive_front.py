@@ -13,7 +13,7 @@ from ambient.kube.networking import Gateway
 from ambient.kube.objects import Records, RefusedObject
 from ambient.waypoint.front import Front, Protocol, View
 from tests.support.builders import raw
-from tests.support.waypoint_records import TARGET, derived, gateway, policy, scene, service
+from tests.support.waypoint_records import TARGET, derived, gateway, policy, scene, service, tokens
 
 WAYPOINT = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "waypoint"}
 CLASS = {"group": "gateway.networking.k8s.io", "kind": "GatewayClass", "name": "istio-waypoint"}
@@ -63,13 +63,27 @@ def test_a_service_that_uses_another_or_none_is_not_its_own() -> None:
     ],
 )
 def test_a_policy_applies_to_what_it_names(target: dict[str, Any], namespace: str, applies: bool) -> None:
-    found = web(scene(policy("p", "DENY", target, namespace=namespace)))
+    both = (policy("p", "DENY", target, namespace=namespace), tokens("t", target, namespace=namespace))
+    found = web(scene(*both))
     assert [one.name for one in found.policies] == (["p"] if applies else [])
+    assert [one.issuer for one in found.tokens] == (["https://t.example.com"] if applies else [])
 
 
-def broken(spec: dict[str, Any], **metadata: Any) -> RefusedObject:
+def test_the_tokens_of_all_that_name_a_service_are_believed_and_of_those_that_name_none_no_more() -> None:
+    found = scene(tokens("t", TARGET), tokens("u", WAYPOINT))
+    assert [one.issuer for one in web(found).tokens] == ["https://t.example.com", "https://u.example.com"]
+    fronts, told = Fronts(("cluster.local",), "istio-system"), derived(found)
+    fronts.update(found, told)
+    fronts.update(scene(tokens("u", WAYPOINT)), told)
+    record = found.find(Gateway, "shop", "waypoint")
+    assert record is not None
+    (front,) = fronts.view(told.waypoints["shop/waypoint"], record).fronts
+    assert [one.issuer for one in front.tokens] == ["https://u.example.com"]
+
+
+def broken(spec: dict[str, Any], kind: str = "AuthorizationPolicy", **metadata: Any) -> RefusedObject:
     raw = {"metadata": {"name": "p", "namespace": "shop", **metadata}, "spec": spec}
-    return RefusedObject("AuthorizationPolicy", "shop", "p", InvalidInput("p", "spec.x", "unknown"), raw)
+    return RefusedObject(kind, "shop", "p", InvalidInput("p", "spec.x", "unknown"), raw)
 
 
 @pytest.mark.parametrize(
@@ -119,3 +133,9 @@ def entry(name: str, host: str, namespace: str = "shop") -> dict[str, Any]:
 def test_what_has_its_address_from_kubernetes_goes_before_entries_that_claim_it() -> None:
     found = view(scene(entry("web2", "a.example")))
     assert {front.hostname: front.rank for front in found.fronts} == {"web.shop.svc.cluster.local": 0, "a.example": 1}
+
+
+@pytest.mark.parametrize(("spec", "closes"), [({"targetRefs": [TARGET], "x": 1}, True), ({"selector": {}}, False)])
+def test_tokens_rules_that_cannot_be_read_close_what_they_name(spec: dict[str, Any], closes: bool) -> None:
+    found = web(scene(refused=(broken(spec, "RequestAuthentication"),)))
+    assert [(one.action, one.rules) for one in found.policies] == ([("ALLOW", ())] if closes else [])

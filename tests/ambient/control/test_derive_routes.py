@@ -11,7 +11,7 @@ from ambient.kube.networking import Gateway
 from ambient.kube.objects import Records
 from ambient.waypoint.front import Destination, View
 from tests.support.builders import raw
-from tests.support.waypoint_records import TARGET, derived, policy, scene, service
+from tests.support.waypoint_records import TARGET, derived, policy, scene, service, tokens
 
 HTTP = {"name": "http", "port": 80, "targetPort": 8080}
 WEB2 = service("web-v2", HTTP, ip="10.96.0.7")
@@ -102,6 +102,10 @@ def test_a_route_of_another_namespace_and_one_of_a_gateway_do_nothing() -> None:
         ((policy("p", "ALLOW", *BOTH, rules=RULES), policy("more", "ALLOW", TARGET, rules=[{}])), False),
         ((policy("p", "CUSTOM", BOTH[1], rules=RULES, provider={"name": "x"}),), False),
         ((policy("p", "AUDIT", BOTH[1], rules=RULES),), True),
+        ((tokens("t", BOTH[1]),), False),
+        ((tokens("t", *BOTH),), True),
+        ((tokens("t", TARGET),), True),
+        ((tokens("t", TARGET), policy("p", "ALLOW", *BOTH, rules=RULES)), False),
         ((policy("p", "DENY", *BOTH, rules=[{"to": [{"operation": {"ports": ["80"]}}]}]),), False),
     ],
 )

@@ -52,3 +52,13 @@ def test_each_refused_version_is_one_event_of_the_object_from_the_one_that_write
     events.hear(Records(3, {}))
     events.hear(Records(4, {}, (odd,)))
     assert [note.partition(";")[0] for _, note in said] == ["spec: is odd", "spec: is worse", "spec: is odd"]
+
+
+def test_of_unreadable_rules_for_tokens_it_is_said_that_they_close_what_they_name() -> None:
+    error = InvalidInput("object", "spec.a", "is odd")
+    raw = {"spec": {"targetRefs": [{"kind": "Service", "name": "web"}]}}
+    told = with_refusals([RefusedObject("RequestAuthentication", "shop", "x", error, raw)], {}, ())
+    ((said,),) = told.values()
+    assert said.message == "spec.a: is odd; what it names is closed until then"
+    ((said,),) = with_refusals([refused("RequestAuthentication")], {}, ()).values()
+    assert said.message.endswith("it has no effect until then")

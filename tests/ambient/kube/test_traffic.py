@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from ambient.errors import InvalidInput
+from ambient.kube.jwt_rules import JwtRule
 from ambient.kube.networking import DestinationRule, RequestAuthentication
 from ambient.kube.objects import parse_object
 from ambient.kube.policies import TargetRef
 from tests.support.refusals import REMOVE, Bad, changed, refused_exactly
+from tests.support.waypoint_views import KEYS
 
 RULE: dict[str, Any] = {
     "apiVersion": "networking.istio.io/v1",
@@ -40,7 +42,7 @@ TOKENS: dict[str, Any] = {
             {
                 "issuer": "https://issuer.example.com",
                 "audiences": ["web"],
-                "jwks": '{"keys": []}',
+                "jwks": KEYS,
                 "fromHeaders": [{"name": "x-token", "prefix": "Bearer "}],
                 "fromParams": ["token"],
                 "fromCookies": ["token"],
@@ -70,6 +72,8 @@ RULES = [
     Bad("spec.subsets.1.name", "v1", "two subsets are called 'v1'", at="spec.subsets"),
     Bad("spec.subsets.0.label", {}, "unknown field"),
 ]
+DELIMITED = "spec.jwtRules[0].spaceDelimitedClaims[0]"
+OWN = "is read by the proxy, no claim can be told in it"
 TOKEN_RULES = [
     Bad("spec.selector", {"matchLabels": {"a": "b"}}, "may not stand beside selector", at="spec.targetRefs"),
     Bad("spec.rules", [], "unknown field"),
@@ -78,7 +82,25 @@ TOKEN_RULES = [
     Bad("spec.jwtRules.0.jwksUri", "https://x", "may not stand beside jwks"),
     Bad("spec.jwtRules.0.jwks", "keys", "is not JSON"),
     Bad("spec.jwtRules.0.jwks", "[]", "is not a set of keys"),
-    Bad("spec.jwtRules.0.audiences.0", "", "an empty audience matches nothing"),
+    Bad("spec.jwtRules.0.audiences.0", "", "an audience without a name matches nothing"),
+    Bad("spec.jwtRules.0.jwks", '{"keys": []}', "holds no key"),
+    Bad("spec.jwtRules.0.jwks", "[" * 5_000, "is not JSON"),
+    Bad("spec.jwtRules.0.jwks", '{"keys": [{"kty": "RSA", "n": NaN}]}', "is not JSON"),
+    Bad("spec.jwtRules.0.jwks", r'{"keys": [{"kty": "\ud800"}]}', "is not JSON"),
+    Bad("spec.jwtRules.0.jwks", '{"keys": [{"kty": "later"}, 1]}', "keys[1] is no key: it has no kty"),
+    Bad("spec.jwtRules.0.jwks", '{"keys": [{"kty": "RSA", "n": "AQ"}]}', "keys[0].e is missing or no base64url"),
+    Bad("spec.jwtRules.0.jwks", '{"keys": [{"kty": "oct", "k": "+"}]}', "keys[0].k is missing or no base64url"),
+    Bad("spec.jwtRules.0.fromParams.0", "", "a parameter without a name matches nothing"),
+    Bad("spec.jwtRules.0.fromCookies.0", "", "a cookie without a name matches nothing"),
+    Bad("spec.jwtRules.0.fromHeaders.0.prefix", "a\nb", "'a\\nb' cannot stand in a header"),
+    Bad("spec.jwtRules.0.outputPayloadToHeader", "a b", "'a b' is not an HTTP header name"),
+    Bad("spec.jwtRules.0.outputClaimToHeaders.0.claim", "", "a claim without a name matches nothing"),
+    Bad("spec.jwtRules.0.spaceDelimitedClaims", [""], "a claim without a name matches nothing", at=DELIMITED),
+    Bad("spec.jwtRules.0.outputPayloadToHeader", "Host", f"header 'host' {OWN}", at="spec.jwtRules"),
+    Bad(
+        "spec.jwtRules.0.outputPayloadToHeader", "content-length", f"header 'content-length' {OWN}", at="spec.jwtRules"
+    ),
+    Bad("spec.jwtRules.0.outputClaimToHeaders.0.header", "X-Token", f"header 'x-token' {OWN}", at="spec.jwtRules"),
     Bad("spec.jwtRules.0.fromHeaders.0.name", "a b", "'a b' is not an HTTP header name"),
     Bad("spec.jwtRules.0.outputClaimToHeaders.0.claim", REMOVE, "is required"),
     Bad("spec.jwtRules.0.forwardOriginalToken", 1, "expected true or false, found the number 1"),
@@ -98,7 +120,24 @@ def test_what_is_read_of_a_request_authentication() -> None:
     found = parse_object(TOKENS, "x")
     assert isinstance(found, RequestAuthentication)
     assert found.target_refs == (TargetRef("", "Service", "web"),)
-    assert found.rules[0]["issuer"] == "https://issuer.example.com"
+    assert found.rules == (
+        JwtRule(
+            issuer="https://issuer.example.com",
+            audiences=("web",),
+            keys=KEYS,
+            from_headers=(("x-token", "Bearer "),),
+            from_params=("token",),
+            from_cookies=("token",),
+            forward=True,
+            claim_headers=(("x-sub", "sub"),),
+        ),
+    )
+
+
+def test_without_a_place_for_tokens_no_claim_can_stand_where_they_are_by_themselves() -> None:
+    spec = {"jwtRules": [{"issuer": "a", "outputPayloadToHeader": "Authorization"}]}
+    with pytest.raises(InvalidInput, match="'authorization' is read by the proxy"):
+        parse_object(changed(TOKENS, "spec", spec), "x")
 
 
 def test_a_request_authentication_may_be_empty() -> None:
