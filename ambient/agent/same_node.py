@@ -168,6 +168,8 @@ class SameNode:
         judge, other = self._knowledge.judge_of(server.pod), self._knowledge.workload_of(server.pod)
         if judge is None or other is None:
             return Judged(Right.DOUBT)
+        if str(other.identity) not in way.expected:
+            return Judged(Right.NO, "its server is not who is expected there")
         if other.application_tunnel is not None:
             return Judged(Right.NO, "its server is to be told who calls")
         verdict = judge(Connection(call.source, way.server.ip, way.server.port, workload.identity))

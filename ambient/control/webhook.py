@@ -27,6 +27,8 @@ from ambient.model.address import Endpoint
 
 MOST_BYTES: Final = 8 << 20
 """An object of 1.5 MB (etcd's limit), its old version, and what is around them."""
+MOST_PARTS: Final = 500_000
+"""Of one body, about. What is not text takes thirty times its size in memory, and time that all share."""
 MOST_AT_ONCE: Final = 16
 MOST_CONNECTIONS: Final = 256
 MOST_CONNECTIONS_EACH: Final = 64
@@ -133,7 +135,10 @@ class Webhook:
         try:
             async with self._large.of(connection.address) if large else nullcontext():
                 async with asyncio.timeout(self._patience_s):
-                    body = json.loads(await request.read())
+                    raw = await request.read()
+                if sum(map(raw.count, (b",", b"{", b"["))) > MOST_PARTS:
+                    return self._bad("too many parts")
+                body = json.loads(raw)
                 async with self._turns.of(connection.address):
                     # Looking at every pod of a large cluster takes milliseconds, which belong to no event loop.
                     answer = await asyncio.to_thread(review, body, self._view())

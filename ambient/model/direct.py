@@ -11,10 +11,11 @@ from ambient.model.outcome import Forward, Plan, ServiceLabels
 
 @dataclass(frozen=True, slots=True)
 class StraightHop:
-    """The pod's own endpoint, and the service that was dialled, if any."""
+    """The pod's own endpoint, the service that was dialled, if any, and as whom (SPIFFE URIs) the pod is expected."""
 
     server: Endpoint
     service: ServiceLabels
+    expected: tuple[str, ...]
 
 
 def direct_hop(plan: Plan) -> StraightHop | None:
@@ -28,4 +29,4 @@ def direct_hop(plan: Plan) -> StraightHop | None:
         server = parse_endpoint(hop.authority)
     except InvalidInput:
         return None
-    return StraightHop(server, plan.service) if str(server.ip) == hop.ip else None
+    return StraightHop(server, plan.service, hop.expected) if str(server.ip) == hop.ip else None

@@ -81,6 +81,7 @@ class FakeKnowledge:
     current: bool = True
     known: bool = True
     plan: Plan | None = None
+    expected: tuple[str, ...] = ("spiffe://cluster.local/ns/shop/sa/server",)
     verdict: Verdict = field(default_factory=lambda: Allowed(Reason.NO_ALLOW_POLICY))
     judged: list[Connection] = field(default_factory=list)
     workload: Workload = field(default_factory=lambda: Workload(uid="", name="", namespace="shop", service_account=""))
@@ -91,7 +92,7 @@ class FakeKnowledge:
 
     def plan_of(self, pod: PodTarget, dialled: Endpoint) -> tuple[Workload, Plan] | None:
         workload = self.workload_of(pod)
-        plan = self.plan or Forward((Hop(str(dialled.ip), 15008, str(dialled), ("x",)),))
+        plan = self.plan or Forward((Hop(str(dialled.ip), 15008, str(dialled), self.expected),))
         return None if workload is None else (workload, plan)
 
     def judge_of(self, _pod: PodTarget) -> Callable[[Connection], Verdict] | None:

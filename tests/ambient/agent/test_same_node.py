@@ -75,6 +75,9 @@ REFUSALS = {
     "a policy is missing": lambda s: setattr(s.knowledge, "verdict", Denied(Reason.POLICY_NOT_RECEIVED)),
     "it is not known who belongs in the mesh": lambda s: setattr(s, "ready", False),
     "nothing is known": lambda s: setattr(s.knowledge, "known", False),
+    "the server is not who is expected": lambda s: setattr(
+        s.knowledge, "expected", ("spiffe://cluster.local/ns/shop/sa/before",)
+    ),
     "it is no straight way": lambda s: setattr(s.knowledge, "plan", Passthrough("whatever")),
     "the server is told who calls": lambda s: setattr(
         s.knowledge,

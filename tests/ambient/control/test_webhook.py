@@ -113,6 +113,7 @@ def test_other_paths_methods_and_sizes_are_refused() -> None:
             async with here.session.get(f"https://localhost:{here.port}/validate") as answer:
                 assert answer.status == 405
             assert (await here.post(b" " * (webhook.MOST_BYTES + 1)))[0] == 413
+            assert await here.post(b"[" + b"{}," * (webhook.MOST_PARTS // 2) + b"{}]") == (400, b"too many parts\n")
 
     asyncio.run(scenario())
 

@@ -15,7 +15,7 @@ HOP = Hop("10.0.0.5", 15008, authority="10.0.0.5:80", expected=("spiffe://x",))
 
 def test_one_tunnel_that_ends_at_the_pod_is_a_straight_way() -> None:
     service = ServiceLabels("web.shop.svc")
-    assert direct_hop(Forward((HOP,), service)) == StraightHop(parse_endpoint("10.0.0.5:80"), service)
+    assert direct_hop(Forward((HOP,), service)) == StraightHop(parse_endpoint("10.0.0.5:80"), service, ("spiffe://x",))
 
 
 @pytest.mark.parametrize(
