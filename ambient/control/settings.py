@@ -27,6 +27,7 @@ from ambient.settings import (
 FOREIGN: Final = frozenset(
     {
         *("AMBIENT_BPFFS", "AMBIENT_POD_NETNS", "AMBIENT_POD_VETH", "AMBIENT_KUBELET_CGROUP", "AMBIENT_LOADER"),
+        "AMBIENT_NODE_CGROUP",
         *("AMBIENT_STATE_DIR", "AMBIENT_RUN_DIR", "AMBIENT_CUSTODY_UDS", "AMBIENT_LAB"),
     }
 )
