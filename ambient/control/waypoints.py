@@ -56,8 +56,16 @@ class Waypoints:
         self.say: Callable[[str], None] = lambda key: None
 
     def update(self, records: Records, derived: Derived) -> bool:
-        """Take a snapshot and what was derived from it; whether any waypoint has something new to be told."""
-        self._fronts.update(records, derived)
+        """Take a snapshot and what was derived from it; whether any waypoint has something new to be told.
+
+        What a defect of ours keeps from being made stays as it was, and is said on its Gateway: nobody else's waypoint,
+        and no ztunnel, waits for it."""
+        try:
+            self._fronts.update(records, derived)
+        except Exception as error:
+            for served in self._served.values():
+                _keep(served, error)
+            return False
         gateways = [one for one in records.of(Gateway) if one.class_name == CLASS and not one.deleting]
         self._unfit = {one.key: why for one in gateways if (why := trouble(one))}
         ours = {one.key: one for one in gateways if one.key not in self._unfit}
@@ -71,7 +79,10 @@ class Waypoints:
             served.gateway = gateway
             waypoint = derived.waypoints.get(f"{gateway.namespace}/{gateway.name}")
             if waypoint is not None:
-                changed |= self._make(served, waypoint, records.revision)
+                try:
+                    changed |= self._make(served, waypoint, records.revision)
+                except Exception as error:
+                    _keep(served, error)
         return changed
 
     def _make(self, served: _Served, waypoint: Waypoint, revision: int) -> bool:
@@ -171,3 +182,8 @@ class Waypoints:
             }
             for one in self._served.values()
         }
+
+
+def _keep(served: _Served, error: Exception) -> None:
+    _log.exception("Gateway %s/%s: what it is told stays", served.gateway.namespace, served.gateway.name)
+    served.failures = {"all of it": f"stays as it was: {type(error).__name__}: {error}"}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 
 from ambient.ca.token import Caller
@@ -63,6 +66,31 @@ def test_a_change_is_told_and_nothing_else() -> None:
     response = stream.pull()
     assert response is not None
     assert (response.type_url, [one.name for one in response.resources]) == (ENDPOINT_TYPE, list(names))
+
+
+def test_what_cannot_be_made_stays_and_is_said_and_another_waypoint_goes_on() -> None:
+    both = scene(gateway("second"))
+    made = waypoints(both)
+    before = made.summary["shop/waypoint"]["resources"]
+    more = scene(gateway("second"), policy("p", "DENY", TARGET, rules=[{}]))
+    good = derived(more)
+    unmakable: Any = object()
+    assert made.update(more, replace(good, waypoints={**good.waypoints, "shop/second": unmakable}))
+    assert made.summary["shop/waypoint"]["resources"] == before
+    assert made.summary["shop/waypoint"]["refused"] == {}
+    assert statuses(made, "Gateway/shop/second")["ambient.mesh/Configured"] == ("False", "Refused")
+    assert made.update(both, derived(both))
+    assert statuses(made, "Gateway/shop/second")["ambient.mesh/Configured"] != ("False", "Refused")
+
+
+def test_when_nothing_can_be_made_of_a_snapshot_all_stays_and_is_said() -> None:
+    found = scene()
+    made = waypoints(found)
+    before = made.summary["shop/waypoint"]["resources"]
+    broken: Any = object()
+    assert not made.update(found, broken)
+    assert made.summary["shop/waypoint"]["resources"] == before
+    assert statuses(made)["ambient.mesh/Configured"] == ("False", "Refused")
 
 
 def test_a_policy_is_told_as_routes() -> None:
