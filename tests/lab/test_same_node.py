@@ -74,12 +74,21 @@ def goes_directly(lab: AgentLab, app: App) -> bool:
 
 
 def direct(lab: AgentLab, app: App) -> socket.socket:
-    """An open connection on the kernel path."""
+    """An open connection on the kernel path; an agent that is held up for seconds lets one take the tunnel meanwhile."""
     eventually(lambda: goes_directly(lab, app), "connections take the kernel path")
-    before = counted(lab)
-    client = dial(lab, app)
-    assert counted(lab) == before + 1
-    return client
+    opened: list[socket.socket] = []
+
+    def there() -> bool:
+        before = counted(lab)
+        client = dial(lab, app)
+        if counted(lab) > before:
+            opened.append(client)
+            return True
+        client.close()
+        return False
+
+    eventually(there, "this one does, too")
+    return opened[0]
 
 
 def ended(client: socket.socket) -> bool:
