@@ -74,7 +74,7 @@ def goes_directly(lab: AgentLab, app: App) -> bool:
 
 
 def direct(lab: AgentLab, app: App) -> socket.socket:
-    """An open connection on the kernel path; an agent that is held up for seconds lets one take the tunnel meanwhile."""
+    """An open connection on the kernel path; an agent that is held up for seconds lets one take the tunnel."""
     eventually(lambda: goes_directly(lab, app), "connections take the kernel path")
     opened: list[socket.socket] = []
 
