@@ -190,11 +190,12 @@ class NodeLog:
         self._path = path
 
     def about(self, local: tuple[object, ...]) -> str:
-        """The lines about connections from a local address."""
+        """The lines about connections from a local address; not the last one while it is being written."""
         host, port = local[0], local[1]
         source = f"[{host}]:{port}" if ":" in str(host) else f"{host}:{port}"
         text = self._path.read_text(errors="replace")
-        return "\n".join(line for line in text.splitlines() if f"src.addr={source} " in line)
+        whole = text[: text.rfind("\n") + 1]
+        return "\n".join(line for line in whole.splitlines() if f"src.addr={source} " in line)
 
 
 def literal(name: bytes, value: bytes) -> bytes:
