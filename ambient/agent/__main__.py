@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import os
 import signal
 import sys
@@ -17,6 +16,7 @@ from ambient.agent.settings import AgentSettings
 from ambient.agent.uninstall import uninstall
 from ambient.errors import MeshError
 from ambient.kube.api.client import ApiClient
+from ambient.log import log_lines
 from ambient.netns import join_cgroup_namespace
 from ambient.settings import read_settings
 
@@ -53,11 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     except MeshError as error:
         print(f"ambient agent: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(
-        level=settings.log_level.upper().replace("WARN", "WARNING"),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    log_lines(settings.log_level)
     try:
         if settings.on_kubernetes:
             join_cgroup_namespace("/proc/1/ns/cgroup")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import re
 import sys
@@ -20,6 +19,7 @@ from ambient.cli.env import Env, Exit, Usage
 from ambient.errors import InvalidInput, Refused
 from ambient.join.machine import Machine, place
 from ambient.join.run import serve
+from ambient.log import log_lines
 
 STATE: Final = Path("/var/lib/ambient/join")
 RUN: Final = Path("/run/ambient/join")
@@ -46,7 +46,7 @@ def run(env: Env, args: argparse.Namespace) -> int:
     ticket = _ticket(args.ticket) if args.ticket else None
     if os.geteuid():
         raise Refused("not root", why="joining takes eBPF and control groups: run it as root or with sudo")
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    log_lines("info")
     machine = Machine(netns.name, netns, RUN / netns.name, args.state / netns.name)
     asyncio.run(serve(machine, ticket, args.address, commands=args.allow_probe_commands))
     return Exit.OK

@@ -12,37 +12,36 @@ from typing import Final
 from ambient.datapath import bpfsys
 from ambient.errors import KernelError
 
-_LOOKUP_BATCH: Final = 24
 _AT_ONCE: Final = 4_096
 """Entries in one call; no bucket of a hash holds more."""
 _ATTRIBUTES: Final = struct.Struct("QQQQIIQQ")
 _COUNT_AT: Final = 32
 
 
-def entries(table: bpfsys.Map) -> Iterator[tuple[bytes, bytes]]:
-    """Every entry of a plain hash that is there all the time. Raises KernelError."""
-    keys, values = (ctypes.create_string_buffer(_AT_ONCE * size) for size in (table.key_size, table.value_size))
+def entries(table: int, key_size: int, value_size: int, what: str) -> Iterator[tuple[bytes, bytes]]:
+    """Every entry of a plain hash that is there all the time, by its descriptor. Raises KernelError naming `what`."""
+    keys, values = (ctypes.create_string_buffer(_AT_ONCE * size) for size in (key_size, value_size))
     at, then = ctypes.create_string_buffer(8), ctypes.create_string_buffer(8)
     begun, more = False, True
     while more:
         result, answer = bpfsys.run(
-            _LOOKUP_BATCH,
+            bpfsys.MAP_LOOKUP_BATCH,
             _ATTRIBUTES.pack(
                 ctypes.addressof(at) if begun else 0,
                 ctypes.addressof(then),
                 ctypes.addressof(keys),
                 ctypes.addressof(values),
                 _AT_ONCE,
-                table.descriptor,
+                table,
                 0,
                 0,
             ),
         )
         more = result != -errno.ENOENT
         if more and result < 0:
-            raise KernelError("the kernel refuses a map operation", str(table.path), os.strerror(-result))
+            raise KernelError("the kernel refuses a map operation", what, os.strerror(-result))
         (found,) = struct.unpack_from("I", answer, _COUNT_AT)
-        yield from zip(_parts(keys, table.key_size, found), _parts(values, table.value_size, found), strict=True)
+        yield from zip(_parts(keys, key_size, found), _parts(values, value_size, found), strict=True)
         at.raw, begun = then.raw, True
 
 

@@ -94,7 +94,9 @@ class Direct:
 
     def ways(self) -> Mapping[Tuple, Way]:
         """Every direction of every connection that is not forgotten yet."""
-        return {_tuple(key): _way(value) for key, value in entries(self._ways)}
+        table = self._ways
+        found = entries(table.descriptor, table.key_size, table.value_size, str(table.path))
+        return {_tuple(key): _way(value) for key, value in found}
 
     def cut(self, tuples: Collection[Tuple]) -> None:
         """What still comes on these is dropped. Those that are gone stay gone."""

@@ -8,7 +8,6 @@ twice.
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import socket
 import struct
@@ -16,9 +15,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from ambient.datapath import bpfinfo, bpfsys, layout
+from ambient.datapath.batch import entries
 from ambient.datapath.bpfinfo import Kind
 from ambient.datapath.layout import End, Path
-from ambient.errors import KernelError
 from ambient.model.address import IpAddress
 
 MOST_LINES: Final = 16_384
@@ -27,7 +26,6 @@ KEY_SIZE: Final = ctypes.sizeof(layout.tally_key)
 LINE_SIZE: Final = ctypes.sizeof(layout.tally)
 _KEY: Final = struct.Struct("=16s16sHBBII")
 _LINE: Final = struct.Struct("=8Q")
-_BATCH: Final = 4096
 _FIRST: Final = struct.pack("=I", 0)
 
 
@@ -75,7 +73,8 @@ class Tallies:
             return []
         with bpfinfo.opened_map(*struct.unpack("=I", there)) as written:
             self._lay_clean()
-            return [_line(key, value) for key, value in _read(written)]
+            found = entries(written, KEY_SIZE, LINE_SIZE, "a sheet of tallies")
+            return [_line(key, value) for key, value in found]
 
     def _lay_clean(self) -> None:
         clean = bpfsys.make_map(Kind.HASH, self._shape, self._most, "tallies_sheet")
@@ -83,38 +82,6 @@ class Tallies:
             self._slot.put(_FIRST, struct.pack("=I", clean))
         finally:
             os.close(clean)
-
-
-def _read(sheet: int) -> list[tuple[bytes, bytes]]:
-    """Everything in it (BPF_MAP_LOOKUP_BATCH; the position is a number of the hash's buckets)."""
-    keys = ctypes.create_string_buffer(_BATCH * KEY_SIZE)
-    values = ctypes.create_string_buffer(_BATCH * LINE_SIZE)
-    position = ctypes.create_string_buffer(max(8, KEY_SIZE))
-    found: list[tuple[bytes, bytes]] = []
-    begun = 0
-    while True:
-        request = struct.pack(
-            "QQQQIIQQ",
-            begun,
-            ctypes.addressof(position),
-            ctypes.addressof(keys),
-            ctypes.addressof(values),
-            _BATCH,
-            sheet,
-            0,
-            0,
-        )
-        result, answer = bpfsys.run(bpfsys.MAP_LOOKUP_BATCH, request)
-        if result < 0 and result != -errno.ENOENT:
-            raise KernelError("the kernel does not give a sheet of tallies", "batch", os.strerror(-result))
-        (count,) = struct.unpack_from("I", answer, 32)
-        these, theirs = ctypes.string_at(keys, count * KEY_SIZE), ctypes.string_at(values, count * LINE_SIZE)
-        for index in range(count):
-            key, value = index * KEY_SIZE, index * LINE_SIZE
-            found.append((these[key : key + KEY_SIZE], theirs[value : value + LINE_SIZE]))
-        if result < 0:
-            return found
-        begun = ctypes.addressof(position)
 
 
 def _line(key: bytes, value: bytes) -> Line:

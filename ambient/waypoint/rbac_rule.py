@@ -66,6 +66,14 @@ def _any_id(parts: list[Message]) -> Message:
     return parts[0] if len(parts) == 1 else {"or_ids": {"ids": parts}}
 
 
+def _both(
+    said: tuple[list[Message], list[Message]], joined: Callable[[list[Message]], Message], negation: str
+) -> list[Message]:
+    """One of what is wanted, and none of what is not, as far as there is any."""
+    wanted, unwanted = said
+    return ([joined(wanted)] if wanted else []) + ([{negation: joined(unwanted)}] if unwanted else [])
+
+
 class _Reader:
     """Parts of a rule for one context."""
 
@@ -125,8 +133,7 @@ class _Reader:
         *,
         http: bool = False,
     ) -> list[Message]:
-        wanted, unwanted = self._said(values, not_values, say, http)
-        return ([_any(wanted)] if wanted else []) + ([{"not_rule": _any(unwanted)}] if unwanted else [])
+        return _both(self._said(values, not_values, say, http), _any, "not_rule")
 
     def _principal(
         self,
@@ -136,8 +143,7 @@ class _Reader:
         *,
         http: bool = False,
     ) -> list[Message]:
-        wanted, unwanted = self._said(values, not_values, say, http)
-        return ([_any_id(wanted)] if wanted else []) + ([{"not_id": _any_id(unwanted)}] if unwanted else [])
+        return _both(self._said(values, not_values, say, http), _any_id, "not_id")
 
     def _said(
         self, values: Iterable[object], not_values: Iterable[object], say: Callable[..., Message], http: bool

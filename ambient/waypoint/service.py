@@ -83,25 +83,17 @@ def _http_chain(front: Front, port: int, *, xfcc: bool) -> Message:
         upgrade_configs=[{"upgrade_type": "websocket"}],
         stream_idle_timeout="0s",
         access_log=[
-            file_log(
+            _log(
+                front,
                 log="http",
-                time="%START_TIME%",
-                peer=_PEER_TEXT,
-                client="%DOWNSTREAM_REMOTE_ADDRESS%",
-                service=front.hostname,
                 method="%REQ(:METHOD)%",
                 path="%PATH(NQ:ORIG_OR_PATH)%",
                 authority="%REQ(:AUTHORITY)%",
                 protocol="%PROTOCOL%",
                 status="%RESPONSE_CODE%",
                 details="%RESPONSE_CODE_DETAILS%",
-                flags="%RESPONSE_FLAGS%",
-                upstream="%UPSTREAM_HOST%",
                 upstream_peer=f"%UPSTREAM_METADATA({METADATA}:san)%",
                 dry_run="%DYNAMIC_METADATA(envoy.filters.http.rbac:dry_run_shadow_engine_result)%",
-                received="%BYTES_RECEIVED%",
-                sent="%BYTES_SENT%",
-                duration_ms="%DURATION%",
             )
         ],
         rds={"route_config_name": inner(front, port), "config_source": dict(ADS)},
@@ -119,6 +111,22 @@ def _http_chain(front: Front, port: int, *, xfcc: bool) -> Message:
     return {"name": "http", "filters": [connections]}
 
 
+def _log(front: Front, **more: str) -> Message:
+    """What is told of every connection and request, and `more`."""
+    return file_log(
+        time="%START_TIME%",
+        peer=_PEER_TEXT,
+        client="%DOWNSTREAM_REMOTE_ADDRESS%",
+        service=front.hostname,
+        upstream="%UPSTREAM_HOST%",
+        flags="%RESPONSE_FLAGS%",
+        received="%BYTES_RECEIVED%",
+        sent="%BYTES_SENT%",
+        duration_ms="%DURATION%",
+        **more,
+    )
+
+
 def _tcp_chain(front: Front, port: int) -> Message:
     name = cluster_name(front.hostname, port, "tcp")
     proxy = typed(
@@ -127,20 +135,7 @@ def _tcp_chain(front: Front, port: int) -> Message:
         stat_prefix=name,
         cluster=name,
         idle_timeout="3600s",
-        access_log=[
-            file_log(
-                log="tcp",
-                time="%START_TIME%",
-                peer=_PEER_TEXT,
-                client="%DOWNSTREAM_REMOTE_ADDRESS%",
-                service=front.hostname,
-                upstream="%UPSTREAM_HOST%",
-                flags="%RESPONSE_FLAGS%",
-                received="%BYTES_RECEIVED%",
-                sent="%BYTES_SENT%",
-                duration_ms="%DURATION%",
-            )
-        ],
+        access_log=[_log(front, log="tcp")],
     )
     return {"name": "tcp", "filters": [proxy]}
 

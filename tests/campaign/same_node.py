@@ -11,13 +11,14 @@ import socket
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from ambient.datapath.maps import Maps
-from tests.lab.test_agent_policies import OTHER, POD, deny_port
-from tests.support.agent_lab import AgentLab, agent_lab, eventually, namespace, settled_world
-from tests.support.direct_churn import Churn, churn, serve
+from tests.support.agent_lab import AgentLab, eventually, settled_world, whole_mesh
+from tests.support.agent_objects import OTHER, POD, WILLING, deny_port
+from tests.support.direct_churn import Churn, churn, dialled, serve
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 REPORT: Final = ROOT / "docs" / "reports" / "same-node.json"
@@ -35,13 +36,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
-    willing = namespace("shop", "ambient")
-    willing["metadata"]["labels"]["ambient.mesh/same-node"] = "kernel"
-    with settled_world(f"amb-smc-{os.getpid()}") as world, agent_lab(world) as lab:
-        lab.control()
-        lab.ztunnel()
-        lab.agent()
-        lab.settled(lab.put(willing, POD, OTHER))
+    with settled_world(f"amb-smc-{os.getpid()}") as world, whole_mesh(world, WILLING, POD, OTHER) as lab:
         record = _run(lab, options.minutes, options.seed)
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(json.dumps(record, indent=1) + "\n")
@@ -57,15 +52,7 @@ def _run(lab: AgentLab, minutes: float, seed: int) -> dict[str, Any]:
         serve(listener)
         target = listener.getsockname()
 
-        def dial() -> socket.socket:
-            client = world.socket(world.pod, socket.AF_INET)
-            try:
-                client.settimeout(_PATIENCE_S)
-                client.connect(target)
-            except BaseException:
-                client.close()
-                raise
-            return client
+        dial = partial(dialled, world, target, _PATIENCE_S)
 
         def granted() -> bool:
             dial().close()

@@ -8,38 +8,15 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 
 from ambient.datapath.layout import FailMode
 from ambient.datapath.maps import Maps
 from tests.support.agent_lab import AgentLab, agent_lab, eventually, namespace, pod, settled_world
+from tests.support.agent_objects import AMBIENT, OTHER, PLAIN, POD, deny_port, strict
 from tests.support.capture_world import World
 from tests.support.stand_in import App
-
-AMBIENT = namespace("shop", "ambient")
-PLAIN = namespace("shop")
-POD = pod("pod", ["10.213.1.2", "fd00:213:1::2"])
-OTHER = pod("other", ["10.213.2.2", "fd00:213:2::2"])
-
-
-def strict(mode: str = "STRICT") -> dict[str, Any]:
-    return {
-        "apiVersion": "security.istio.io/v1",
-        "kind": "PeerAuthentication",
-        "metadata": {"name": "mode", "namespace": "shop"},
-        "spec": {"mtls": {"mode": mode}},
-    }
-
-
-def deny_port(port: int) -> dict[str, Any]:
-    return {
-        "apiVersion": "security.istio.io/v1",
-        "kind": "AuthorizationPolicy",
-        "metadata": {"name": "no", "namespace": "shop"},
-        "spec": {"action": "DENY", "rules": [{"to": [{"operation": {"ports": [str(port)]}}]}]},
-    }
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 import pytest
 
 from ambient.model.address import Endpoint
-from tests.lab.test_agent_policies import AMBIENT, OTHER, POD, deny_port, strict
-from tests.support.agent_lab import AgentLab, agent_lab, eventually, namespace, settled_world
+from tests.support.agent_lab import AgentLab, eventually, namespace, settled_world, whole_mesh
+from tests.support.agent_objects import AMBIENT, OTHER, POD, deny_port, strict
 from tests.support.capture_world import GIVE_UP, Place, World, family_of
 from tests.support.stand_in import App
 
@@ -25,11 +25,7 @@ def the_world() -> Iterator[World]:
 
 @pytest.fixture
 def lab(the_world: World) -> Iterator[AgentLab]:
-    with agent_lab(the_world) as made:
-        made.control()
-        made.ztunnel()
-        made.agent()
-        made.settled(made.put(AMBIENT, POD, OTHER))
+    with whole_mesh(the_world, AMBIENT, POD, OTHER) as made:
         yield made
 
 

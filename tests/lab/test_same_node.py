@@ -7,20 +7,19 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
 from ambient.datapath.maps import Maps
-from tests.lab.test_agent_policies import OTHER, POD, deny_port
-from tests.support.agent_lab import AgentLab, agent_lab, eventually, namespace, settled_world
+from tests.support.agent_lab import AgentLab, eventually, settled_world, whole_mesh
+from tests.support.agent_objects import AMBIENT, OTHER, POD, WILLING, deny_port
 from tests.support.capture_bench import echoed, greeting
 from tests.support.capture_world import World
-from tests.support.direct_churn import churn, serve
+from tests.support.direct_churn import churn, dialled, serve
 from tests.support.stand_in import App
 
 CHURN_S = 6.0
-WILLING = namespace("shop", "ambient")
-WILLING["metadata"]["labels"]["ambient.mesh/same-node"] = "kernel"
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +30,7 @@ def the_world() -> Iterator[World]:
 
 @pytest.fixture
 def lab(the_world: World) -> Iterator[AgentLab]:
-    with agent_lab(the_world) as made:
-        made.control()
-        made.ztunnel()
-        made.agent()
-        made.settled(made.put(WILLING, POD, OTHER))
+    with whole_mesh(the_world, WILLING, POD, OTHER) as made:
         yield made
 
 
@@ -47,10 +42,8 @@ def app(lab: AgentLab) -> Iterator[App]:
 
 
 def dial(lab: AgentLab, app: App) -> socket.socket:
-    client = lab.world.socket(lab.world.pod, socket.AF_INET)
-    client.settimeout(20)
+    client = dialled(lab.world, (str(app.address.ip), app.address.port), 20)
     try:
-        client.connect((str(app.address.ip), app.address.port))
         assert greeting(client).ip == lab.world.pod.ip(4)
     except BaseException:
         client.close()
@@ -131,7 +124,7 @@ def test_a_policy_that_refuses_cuts_what_is_open(lab: AgentLab, app: App) -> Non
 
 def test_who_no_longer_wants_it_has_tunnels_again(lab: AgentLab, app: App) -> None:
     with direct(lab, app) as client:
-        lab.settled(lab.put(namespace("shop", "ambient")))
+        lab.settled(lab.put(AMBIENT))
         client.settimeout(0.2)
         eventually(lambda: ended(client), "the connection is cut")
     assert not goes_directly(lab, app)
@@ -166,23 +159,15 @@ def digester(lab: AgentLab) -> Iterator[socket.socket]:
 
 
 def test_churn_loses_no_octet_and_leaves_nothing_behind(lab: AgentLab, digester: socket.socket) -> None:
-    def dialled() -> socket.socket:
-        client = lab.world.socket(lab.world.pod, socket.AF_INET)
-        try:
-            client.settimeout(20)
-            client.connect(digester.getsockname())
-        except BaseException:
-            client.close()
-            raise
-        return client
+    churning = partial(dialled, lab.world, digester.getsockname(), 20)
 
     def granted() -> bool:
-        dialled().close()
+        churning().close()
         return bool(json.loads(lab.http("GET", "/pods")[1])["kernel_path"]["grants"])
 
     eventually(granted, "connections take the kernel path")
     before = counted(lab)
-    found = churn(dialled, CHURN_S, seed=7)
+    found = churn(churning, CHURN_S, seed=7)
     assert found.wrong == []
     assert sum(found.done.values()) > 0
     assert counted(lab) > before

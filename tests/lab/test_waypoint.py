@@ -12,7 +12,17 @@ import pytest
 
 from ambient.kube.objects import Gateway
 from tests.support.lab import LabUnderTest, until
-from tests.support.waypoint_lab import WEB, apply, banner, echo, policy_yaml, ready, status, waypoint_lab
+from tests.support.waypoint_lab import (
+    WEB,
+    apply,
+    banner,
+    delete_policies,
+    echo,
+    policy_yaml,
+    ready,
+    status,
+    waypoint_lab,
+)
 
 CLIENT = "spiffe://cluster.local/ns/shop/sa/client"
 WAYPOINT = "spiffe://cluster.local/ns/shop/sa/waypoint"
@@ -28,10 +38,7 @@ def lab() -> Iterator[LabUnderTest]:
 @pytest.fixture(autouse=True)
 def no_policies(lab: LabUnderTest) -> Iterator[None]:
     yield
-    left = [one for one in lab.lab.records().by_key.values() if one.kind == "AuthorizationPolicy"]
-    if left:
-        lab.delete("".join(policy_yaml(one.name, "ALLOW") for one in left))
-        ready(lab)
+    delete_policies(lab)
 
 
 def test_a_request_passes_the_waypoint_and_the_application_learns_who_asked(lab: LabUnderTest) -> None:

@@ -14,7 +14,16 @@ import pytest
 from ambient.kube.objects import RequestAuthentication
 from tests.support.lab import LabUnderTest, object_yaml, until
 from tests.support.tokens import LONG_AGO, Issuer
-from tests.support.waypoint_lab import POLICY_VERSION, WEB, apply, echo, policy_yaml, ready, status, waypoint_lab
+from tests.support.waypoint_lab import (
+    POLICY_VERSION,
+    WEB,
+    apply,
+    delete_policies,
+    echo,
+    policy_yaml,
+    status,
+    waypoint_lab,
+)
 
 OURS = Issuer()
 PARTNER = Issuer("https://partner.example.com")
@@ -53,10 +62,7 @@ def lab() -> Iterator[LabUnderTest]:
 @pytest.fixture(autouse=True)
 def no_policies(lab: LabUnderTest) -> Iterator[None]:
     yield
-    left = [one for one in lab.lab.records().by_key.values() if one.kind == "AuthorizationPolicy"]
-    if left:
-        lab.delete("".join(policy_yaml(one.name, "ALLOW") for one in left))
-        ready(lab)
+    delete_policies(lab)
 
 
 def bearer(token: str) -> list[str]:

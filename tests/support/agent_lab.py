@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from ambient.datapath import pod_net, programs
@@ -47,8 +48,8 @@ def eventually(probe: Callable[[], T], what: str, patience_s: float = PATIENCE_S
     raise AssertionError(f"{what}: not within {patience_s} s, last answer {answer!r}")
 
 
-def namespace(name: str, mode: str = "") -> dict[str, Any]:
-    labels = {"istio.io/dataplane-mode": mode} if mode else {}
+def namespace(name: str, mode: str = "", more: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
+    labels = {"istio.io/dataplane-mode": mode, **more} if mode else dict(more)
     return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}}
 
 
@@ -251,3 +252,14 @@ def agent_lab(made: World, **settings: str) -> Iterator[AgentLab]:
         for place in made.places.values():
             pod_net.restore(place.netns, pod_net.PodNet("0"))
         shutil.rmtree(root)
+
+
+@contextlib.contextmanager
+def whole_mesh(made: World, *objects: Mapping[str, Any]) -> Iterator[AgentLab]:
+    """A node with control plane, ztunnel and agent, once all of them know the objects."""
+    with agent_lab(made) as lab:
+        lab.control()
+        lab.ztunnel()
+        lab.agent()
+        lab.settled(lab.put(*objects))
+        yield lab

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
+from tests.support.capture_world import World
+
 _LARGEST: Final = 400_000
 _PATIENCE_S: Final = 60.0
 _HEADER: Final = 8
@@ -30,6 +32,18 @@ class Churn:
     octets: int = 0
     cut: int = 0
     wrong: list[str] = field(default_factory=list)
+
+
+def dialled(world: World, target: tuple[str, int], patience_s: float = _PATIENCE_S) -> socket.socket:
+    """A connection of the world's `pod`, IPv4."""
+    client = world.socket(world.pod, socket.AF_INET)
+    try:
+        client.settimeout(patience_s)
+        client.connect(target)
+    except BaseException:
+        client.close()
+        raise
+    return client
 
 
 def serve(listener: socket.socket) -> threading.Thread:

@@ -98,6 +98,14 @@ def apply(lab: LabUnderTest, text: str) -> None:
     ready(lab)
 
 
+def delete_policies(lab: LabUnderTest) -> None:
+    """Until the waypoint knows of none any more."""
+    left = [one for one in lab.lab.records().by_key.values() if one.kind == "AuthorizationPolicy"]
+    if left:
+        lab.delete("".join(policy_yaml(one.name, "ALLOW") for one in left))
+        ready(lab)
+
+
 @contextmanager
 def waypoint_lab(more: str = "", **annotations: str) -> Iterator[LabUnderTest]:
     with lab_under_test("wayp") as lab:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
@@ -12,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from ambient.errors import MeshError, Unavailable
+from ambient.log import log_lines
 from ambient.settings import read_settings
 from ambient.waypoint.agent.envoy import Envoy
 from ambient.waypoint.agent.identity import OwnIdentity
@@ -72,11 +72,7 @@ def main() -> int:
     except MeshError as error:
         print(f"waypoint: {error}", file=sys.stderr)
         return 2
-    logging.basicConfig(
-        level=settings.log_level.upper().replace("WARN", "WARNING"),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        stream=sys.stderr,
-    )
+    log_lines(settings.log_level)
     try:
         asyncio.run(_until_signalled(settings))
     except MeshError as error:

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ambient.errors import MeshError
+from ambient.waking import woken
 from ambient.waypoint.tls import OWN_SECRET, ROOT_SECRET
 from ambient.waypoint.typed import SECRET_TYPE
 from ambient.waypoint.wire import encode
@@ -64,12 +65,8 @@ class OwnIdentity:
 
     async def _rest(self, wake: float | None) -> None:
         left = CLOCK_LOOK_S if wake is None else min(max(wake - self._clock(), 0.0), CLOCK_LOOK_S)
-        try:
-            async with asyncio.timeout(left):
-                await self._news.wait()
-        except TimeoutError:
-            return
-        self._news.clear()
+        if await woken(self._news, left):
+            self._news.clear()
 
     async def _fetch(self, identity: str) -> None:
         request = KeyRequest(identity)
@@ -91,11 +88,13 @@ class OwnIdentity:
             "certificate_chain": {"inline_string": chain.decode()},
             "private_key": {"inline_string": key.decode()},
         }
-        secrets = (
-            {"name": OWN_SECRET, "tls_certificate": own},
-            {"name": ROOT_SECRET, "validation_context": {"trusted_ca": {"inline_string": issued.roots}}},
-        )
+        secrets = {
+            OWN_SECRET: {"tls_certificate": own},
+            ROOT_SECRET: {"validation_context": {"trusted_ca": {"inline_string": issued.roots}}},
+        }
         self._issued += 1
-        self.secrets.update([encode(SECRET_TYPE, one["name"], one) for one in secrets], self._issued)  # type: ignore[arg-type]
+        self.secrets.update(
+            (encode(SECRET_TYPE, name, {"name": name, **one}) for name, one in secrets.items()), self._issued
+        )
         for listener in self.listeners:
             listener()
