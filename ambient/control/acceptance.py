@@ -30,6 +30,11 @@ def is_policy(record: Record | None) -> bool:
     return isinstance(record, KINDS)
 
 
+def accepted(nodes: int) -> Condition:
+    """What is said of a policy that all nodes have taken."""
+    return Condition(ENFORCED, "True", "Accepted", f"accepted by {nodes} of {nodes} nodes")
+
+
 class Sight:
     """The pages of all replicas, looked through once. `silent`: one is missing, so nobody knows that everybody has
     anything."""
@@ -85,7 +90,7 @@ class Acceptance:
         name = key.split("/", 1)[1]
         since = [_since(policies.get(key), known) for _, policies in sight.pages]
         if not sight.silent and sight.nodes and name not in sight.refused and _all_have(since, sight.lowest):
-            return Condition(ENFORCED, "True", "Accepted", f"accepted by {sight.nodes} of {sight.nodes} nodes")
+            return accepted(sight.nodes)
         taken: dict[str, bool] = {}
         refusals: dict[str, str] = {}
         for (nodes, _), revision in zip(sight.pages, since, strict=True):

@@ -1,4 +1,5 @@
-"""Follows each policy until all nodes have taken it, and has that written to it: by the replica that writes.
+"""Follows each policy until all nodes have taken it, and has that written to it: by the replica that writes. When nodes
+have come or gone for good it is counted anew.
 
 Every replica has its own clients, so the one that writes asks the others for what they know (`/debug/acceptance`).
 """
@@ -14,9 +15,10 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from ambient.control.acceptance import Acceptance, Sight, Stream
+from ambient.control.acceptance import Acceptance, Sight, Stream, accepted
 from ambient.kube.objects import Condition, Pod, Records
 from ambient.model.address import Endpoint
+from ambient.waking import woken
 
 TICK_S: Final = 0.1
 SLOWEST_S: Final = 5.0
@@ -26,6 +28,8 @@ NOBODY_S: Final = 15.0
 """For so long after our start nobody is told that no node is connected: they are on their way back."""
 MOST_SLOW: Final = 30
 """Policies that are looked at node by node in one turn."""
+RECOUNT_S: Final = 20.0
+"""Who is missing or more at two looks so far apart has gone or come: a client that connects again does so sooner."""
 ASK_S: Final = 1.0
 APP: Final = "ambient-control"
 
@@ -65,6 +69,8 @@ class Enforcement:
         self._acceptance = Acceptance()
         self._open: dict[str, _Open] = {}
         self._verdicts: dict[str, Condition] = {}
+        self._recount_at = self._began + RECOUNT_S
+        self._nodes = 0
         self._wake = asyncio.Event()
         self.peers: tuple[Endpoint, ...] = ()
 
@@ -106,9 +112,9 @@ class Enforcement:
             while True:
                 self._wake.clear()
                 if not self._open:
-                    await self._wake.wait()
-                    continue
-                if self._leading() and any(one.next_at <= self._clock() for one in self._open.values()):
+                    await woken(self._wake, max(self._recount_at - self._clock(), TICK_S))
+                due = min((one.next_at for one in self._open.values()), default=self._recount_at)
+                if self._leading() and due <= self._clock():
                     answers = await asyncio.gather(*(_ask(session, peer) for peer in self.peers))
                     self.judge([answer for answer in answers if answer is not None], silent=None in answers)
                 await asyncio.sleep(TICK_S)
@@ -116,6 +122,9 @@ class Enforcement:
     def judge(self, others: Sequence[Mapping[str, Any]], *, silent: bool = False) -> None:
         """Look at what is open, with what other replicas say. `silent`: one of them does not answer."""
         now, sight, slow = self._clock(), Sight([self.page(), *others], silent=silent), 0
+        if now >= self._recount_at:
+            self._recount_at = now + RECOUNT_S
+            self._recount(sight, now)
         for key, one in list(self._open.items()):
             if one.next_at > now:
                 continue
@@ -135,6 +144,17 @@ class Enforcement:
                 else:
                     self._verdicts[key] = found
                 self._say(key)
+
+    def _recount(self, sight: Sight, now: float) -> None:
+        """Look again at what is with everybody when that is somebody else now."""
+        if sight.silent:
+            return
+        if sight.nodes == self._nodes:
+            said = accepted(sight.nodes)
+            for key, verdict in self._verdicts.items():
+                if verdict.status == "True" and verdict != said:
+                    self._open.setdefault(key, _Open(now))
+        self._nodes = sight.nodes
 
     def _is_peer(self, pod: Pod) -> bool:
         return (

@@ -87,6 +87,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Plan]:
         except BlockingIOError:
             pytest.exit(f"another run has the cluster {NAME!r}: AMBIENT_TEST_CLUSTER names one for this run", 2)
         try:
+            cluster.down(NAME)  # a run that was killed has left it, with its objects
             plan = cluster.up(NAME)
             shutil.rmtree(FAILURES, ignore_errors=True)
             logs = request.session.stash[LOGS] = Logs(plan.folder, plan.folder / "kept")

@@ -19,6 +19,16 @@ _LOOK_S: Final = 1.0
 _LINES: Final = 60
 _BAD: Final = re.compile(r"\t(warn|error)\t(?!access)|\b(WARNING|ERROR|CRITICAL)\b|Traceback")
 _READ = "import sys, urllib.request as r; sys.stdout.write(r.urlopen(sys.argv[1], timeout=5).read().decode())"
+_KINDS: Final = (
+    "pods",
+    "services",
+    "endpointslices",
+    "nodes",
+    "leases",
+    "authorizationpolicies",
+    "peerauthentications",
+    "gateways",
+)
 _PAGES: Final = {
     "ztunnel": {"config_dump": "http://127.0.0.1:15000/config_dump", "metrics": "http://127.0.0.1:15020/metrics"},
     "ambient-agent": {"pods": "http://127.0.0.1:15099/pods", "metrics": "http://127.0.0.1:15099/metrics"},
@@ -80,7 +90,7 @@ def _save(kube: Kube, folder: Path, logs: Logs | None) -> None:
     folder.mkdir(parents=True)
     for name, argv in {
         "pods": ("get", "pods", "-A", "-o", "wide"),
-        "objects.yaml": ("get", "pods,services,endpointslices,nodes,leases", "-A", "-o", "yaml"),
+        "objects.yaml": ("get", ",".join(_KINDS), "-A", "-o", "yaml"),
         "events": ("get", "events", "-A", "--sort-by=.lastTimestamp"),
     }.items():
         (folder / name).write_text(kube.run(*argv, check=False))

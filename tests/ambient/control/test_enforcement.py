@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from ipaddress import ip_address
 
-from ambient.control.enforcement import NOBODY_S, PATIENCE_S, SLOWEST_S, Enforcement
+from ambient.control.enforcement import NOBODY_S, PATIENCE_S, RECOUNT_S, SLOWEST_S, Enforcement
 from ambient.kube.objects import AuthorizationPolicy, Pod, Records
 from ambient.model.address import Endpoint
 from tests.support.acceptance import KEY, Stream, records
@@ -48,8 +48,52 @@ def test_it_is_said_once_everybody_has_it_and_until_then_what_is_said_waits() ->
     bench.judge(1)
     assert bench.said == [("True", "accepted by 1 of 1 nodes")]
     assert not bench.one.waits(KEY)
+
+
+def test_when_nodes_have_come_or_gone_for_good_it_is_counted_anew() -> None:
+    bench = Bench()
+    bench.streams = {"n1": Stream(7)}
+    bench.one.hear(records(7))
+    bench.judge()
     bench.streams["n2"] = Stream(0)
-    bench.judge(60)
+    for _ in range(3):
+        bench.judge(RECOUNT_S)
+    assert not bench.one.waits(KEY), "what was said stands until something else is known"
+    assert bench.said[1:] == [("Unknown", "accepted by 1 of 2 nodes; waiting for n2")]
+    bench.streams["n2"].acked = 7
+    bench.judge(SLOWEST_S)
+    assert bench.said[2:] == [("True", "accepted by 2 of 2 nodes")]
+    del bench.streams["n1"]
+    bench.judge(RECOUNT_S)
+    bench.judge(RECOUNT_S)
+    assert bench.said[3:] == [("True", "accepted by 1 of 1 nodes")]
+    for _ in range(3):
+        bench.judge(RECOUNT_S)
+    assert len(bench.said) == 4
+
+
+def test_a_node_that_connects_again_changes_nothing() -> None:
+    bench = Bench()
+    bench.streams = {"n1": Stream(7), "n2": Stream(7)}
+    bench.one.hear(records(7))
+    bench.judge(RECOUNT_S)
+    for _ in range(4):
+        away = bench.streams.pop("n2")
+        bench.judge(RECOUNT_S)
+        bench.streams["n2"] = away
+        bench.judge(RECOUNT_S)
+    assert bench.said == [("True", "accepted by 2 of 2 nodes")]
+
+
+def test_while_a_replica_is_silent_nobody_is_counted() -> None:
+    bench = Bench()
+    bench.streams = {"n1": Stream(7)}
+    bench.one.hear(records(7))
+    bench.judge()
+    bench.streams["n2"] = Stream(7)
+    for _ in range(3):
+        bench.now += RECOUNT_S
+        bench.one.judge([], silent=True)
     assert len(bench.said) == 1
 
 
