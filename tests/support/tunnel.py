@@ -20,11 +20,11 @@ import uvloop
 from ambient.model.address import Endpoint, parse_ip
 from ambient.model.outcome import Forward, Hop, NoRoute, PeerLabels, Plan, Refuse, ServiceLabels
 from tests.support.tunnel_certs import Authority
+from tests.support.tunnel_sockets import HereSockets
 from ztunnel.ipc import messages as m
 from ztunnel.ipc.authorities import AuthorityAnswer, AuthorityAsk
 from ztunnel.ipc.channel import Channel
 from ztunnel.proxy.poller import Poller
-from ztunnel.proxy.sockets import PodSockets
 from ztunnel.worker.worker import Worker
 
 
@@ -190,6 +190,8 @@ class World:
         """How many crashed handlers the test expects."""
         self.pods: dict[str, TestPod] = {}
         self.redirect: dict[Endpoint, Endpoint] = {}
+        self.unheard = 0
+        """How many of the next attempts to connect are never answered."""
         self.log_path = folder / "log"
         self._log = os.open(self.log_path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
 
@@ -201,7 +203,7 @@ class World:
             str(self.director.path),
             lambda: self.finished.append(slot),
             log_fd=self._log,
-            make_sockets=lambda fd: HereSockets(fd, self.redirect),
+            make_sockets=lambda fd: HereSockets(fd, self),
         )
         self.workers.append(worker)
         before = len(self.director.of(m.Hello))
@@ -319,24 +321,6 @@ def labels(name: str, identity: str) -> PeerLabels:
         principal=identity,
         cluster="Kubernetes",
     )
-
-
-class HereSockets(PodSockets):
-    """Sockets in the test's own namespace, without a mark: neither needs privileges.
-
-    `redirect` does what capture does: a connection accepted at the key was dialled to the value.
-    """
-
-    __slots__ = ("_redirect",)
-
-    def __init__(self, netns_fd: int, redirect: dict[Endpoint, Endpoint]) -> None:
-        os.close(netns_fd)
-        super().__init__(-1, mark=0)
-        self._redirect = redirect
-
-    def dialled(self, sock: socket.socket) -> Endpoint:
-        found = super().dialled(sock)
-        return self._redirect.get(found, found)
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Connecting a socket without waiting for it, with a deadline."""
+"""Connecting a socket without waiting for it, with a deadline; or several, where nobody answers the first at once."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
+from ambient.errors import MeshError
 from ambient.model.address import Endpoint
 from ztunnel.addresses import text_of
 from ztunnel.proxy.poller import WRITE, Poller
@@ -16,7 +18,12 @@ from ztunnel.proxy.poller import WRITE, Poller
 _DONE: Final = (0, errno.EISCONN)
 _UNDER_WAY: Final = (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK)
 
+AGAIN_S: Final = 0.2
+ATTEMPTS: Final = 5
+"""The kernel repeats an unanswered SYN after a second. So many attempts, that far apart, ask five times as often."""
+
 Done = Callable[[OSError | None], None]
+Got = Callable[[socket.socket | OSError], None]
 
 
 class Dial:
@@ -64,3 +71,69 @@ class Dial:
         done, self._done = self._done, None
         if done is not None:
             done(error)
+
+
+class Dials:
+    """One connection to a proxy, of which the first attempt may go unheard: where a pod's proxy is being started, SYNs
+    are dropped, not refused. Until something answers there are more and more attempts beside each other.
+
+    `make()` gives a socket for each (raises MeshError). `done(socket)` or `done(error)` is called as in Dial; that
+    socket is the caller's then, the others are closed.
+    """
+
+    __slots__ = ("_dials", "_done", "_make", "_poller", "_socks", "_target", "_timer", "_until")
+
+    def __init__(
+        self, poller: Poller, make: Callable[[], socket.socket], target: Endpoint, timeout: float, done: Got
+    ) -> None:
+        """Raises MeshError when there is no socket for the first attempt."""
+        self._poller = poller
+        self._make = make
+        self._target = target
+        self._until = poller.loop.time() + timeout
+        self._done: Got | None = done
+        self._socks: list[socket.socket] = []
+        self._dials: list[Dial] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._begin(make())
+
+    def cancel(self) -> None:
+        """Forget every attempt."""
+        self._done = None
+        self._end(None)
+
+    def _begin(self, sock: socket.socket) -> None:
+        self._socks.append(sock)
+        left = max(0.0, self._until - self._poller.loop.time())
+        dial = Dial(self._poller, sock, self._target, left, partial(self._finished, sock))
+        if self._done is None:
+            return
+        self._dials.append(dial)
+        if len(self._dials) < ATTEMPTS:
+            self._timer = self._poller.loop.call_later(AGAIN_S, self._again)
+
+    def _again(self) -> None:
+        self._timer = None
+        try:
+            sock = self._make()
+        except MeshError:
+            return  # what is under way may still come up
+        self._begin(sock)
+
+    def _finished(self, sock: socket.socket, error: OSError | None) -> None:
+        done, self._done = self._done, None
+        self._end(None if error is not None else sock)
+        if done is not None:
+            done(sock if error is None else error)
+
+    def _end(self, kept: socket.socket | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for dial in self._dials:
+            dial.cancel()
+        for sock in self._socks:
+            if sock is not kept:
+                sock.close()
+        self._dials.clear()
+        self._socks.clear()

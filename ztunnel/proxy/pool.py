@@ -13,7 +13,7 @@ from ambient.errors import MeshError, ProtocolError, Refused, Unavailable
 from ambient.model.address import Endpoint
 from ambient.model.outcome import Hop
 from ztunnel.addresses import address_of
-from ztunnel.proxy.dial import Dial
+from ztunnel.proxy.dial import Dials
 from ztunnel.proxy.tunnel import Tunnel
 from ztunnel.telemetry.record import Failure, Flag
 from ztunnel.tls.contexts import Credentials
@@ -101,37 +101,32 @@ class ClientTunnel(Tunnel):
 class _Making:
     """One connection being made, and who waits for it."""
 
-    __slots__ = ("_dial", "_key", "_pool", "_sock", "_tunnel", "waiting")
+    __slots__ = ("_dials", "_key", "_pool", "_tunnel", "waiting")
 
     def __init__(self, pool: TunnelPool, key: TunnelKey) -> None:
         self._pool = pool
         self._key = key
         self.waiting: list[Applicant] = []
-        self._dial: Dial | None = None
-        self._sock: socket.socket | None = None
+        self._dials: Dials | None = None
         self._tunnel: ClientTunnel | None = None
 
     def start(self, credentials: Credentials) -> None:
         pool, key = self._pool, self._key
-        try:
-            sock = pool.pod.sockets.tcp(key.hop.ip.version)
-        except MeshError as error:
-            self.failed(Failure(Flag.CONNECT, str(error)))
-            return
-        self._sock = sock
+        version = key.hop.ip.version
 
-        def connected(error: OSError | None) -> None:
-            if error is not None:
-                sock.close()
-                self.failed(_connect_failure(error, key.hop))
+        def connected(outcome: socket.socket | OSError) -> None:
+            if isinstance(outcome, OSError):
+                self.failed(_connect_failure(outcome, key.hop))
                 return
-            # From here on the socket is the tunnel's: closed behind its back, the loop would take whatever gets its
-            # descriptor next for it.
-            self._sock = None
-            self._tunnel = ClientTunnel(pool.pod, sock, credentials, key.expected, self)
+            self._tunnel = ClientTunnel(pool.pod, outcome, credentials, key.expected, self)
             self._tunnel.begin()
 
-        self._dial = Dial(pool.plane.poller, sock, key.hop, CONNECT_TIMEOUT_S, connected)
+        try:
+            self._dials = Dials(
+                pool.plane.poller, lambda: pool.pod.sockets.tcp(version), key.hop, CONNECT_TIMEOUT_S, connected
+            )
+        except MeshError as error:
+            self.failed(Failure(Flag.CONNECT, str(error)))
 
     def established(self, tunnel: ClientTunnel) -> None:
         self._pool.made(self._key, tunnel, self.waiting)
@@ -151,10 +146,8 @@ class _Making:
         self._pool.not_made(self._key, failure, self.waiting)
 
     def cancel(self, failure: Failure) -> None:
-        if self._dial is not None:
-            self._dial.cancel()
-        if self._sock is not None:
-            self._sock.close()
+        if self._dials is not None:
+            self._dials.cancel()
         self.failed(failure)
         if self._tunnel is not None:
             self._tunnel.shut()

@@ -6,7 +6,8 @@ import socket
 
 from ambient.model.address import Endpoint, parse_endpoint
 from tests.support.tunnel import application, echo, poller, run, until
-from ztunnel.proxy.dial import Dial
+from tests.support.tunnel_sockets import deaf
+from ztunnel.proxy.dial import AGAIN_S, ATTEMPTS, Dial, Dials
 
 
 def attempt(target: Endpoint, timeout: float = 5.0) -> tuple[socket.socket, list[OSError | None], Dial]:
@@ -45,5 +46,73 @@ def test_a_silent_peer_times_out_and_a_cancelled_attempt_is_silent() -> None:
             assert not gone_outcome
             late.close()
             gone.close()
+
+    run(scenario)
+
+
+class Dialled:
+    """Several attempts at one target: the first so many of them are deaf."""
+
+    def __init__(self, target: Endpoint, unheard: int, timeout: float = 10.0) -> None:
+        self.made: list[socket.socket] = []
+        self.outcome: list[socket.socket | OSError] = []
+        self._unheard = unheard
+        self.dials = Dials(poller(), self._make, target, timeout, self.outcome.append)
+
+    def _make(self) -> socket.socket:
+        if len(self.made) < self._unheard:
+            self.made.append(deaf())
+        else:
+            self.made.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+        return self.made[-1]
+
+    @property
+    def open(self) -> list[socket.socket]:
+        return [sock for sock in self.made if sock.fileno() >= 0]
+
+
+def test_an_attempt_that_nobody_hears_is_followed_by_others_and_the_first_that_is_up_is_kept() -> None:
+    async def scenario() -> None:
+        async with application("127.0.0.1", echo) as port:
+            here = Dialled(parse_endpoint(f"127.0.0.1:{port}"), unheard=2)
+            await until(lambda: bool(here.outcome))
+            assert here.outcome == [here.made[2]]
+            assert here.open == [here.made[2]]
+            here.made[2].close()
+
+    run(scenario)
+
+
+def test_attempts_that_all_go_unheard_are_few_and_end_with_the_deadline() -> None:
+    async def scenario() -> None:
+        async with application("127.0.0.1", echo) as port:
+            here = Dialled(parse_endpoint(f"127.0.0.1:{port}"), unheard=99, timeout=2 * ATTEMPTS * AGAIN_S)
+            await until(lambda: bool(here.outcome))
+            assert isinstance(here.outcome[0], TimeoutError)
+            assert len(here.outcome) == 1
+            assert 1 < len(here.made) <= ATTEMPTS
+            assert not here.open
+
+    run(scenario)
+
+
+def test_a_refusal_is_believed_and_ends_every_attempt() -> None:
+    async def scenario() -> None:
+        here = Dialled(parse_endpoint("127.0.0.1:1"), unheard=1)
+        await until(lambda: bool(here.outcome))
+        assert isinstance(here.outcome[0], ConnectionRefusedError)
+        assert not here.open
+
+    run(scenario)
+
+
+def test_cancelled_attempts_are_silent_and_closed() -> None:
+    async def scenario() -> None:
+        async with application("127.0.0.1", echo) as port:
+            here = Dialled(parse_endpoint(f"127.0.0.1:{port}"), unheard=99)
+            await until(lambda: len(here.made) > 1)
+            here.dials.cancel()
+            assert not here.open
+            assert not here.outcome
 
     run(scenario)

@@ -80,6 +80,21 @@ def test_a_tunnel_that_died_unnoticed_costs_no_connection() -> None:
     run(scenario)
 
 
+def test_a_peer_whose_proxy_comes_back_is_reached_before_the_kernel_asks_again() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            # The first SYN finds no listener and is dropped. Of that attempt nothing is ever heard again.
+            here.unheard = 1
+            assert await asyncio.gather(*(talk(client.outbound) for _ in range(5))) == [b"hello"] * 5
+            assert here.unheard == 0
+            assert len(tunnels(here.workers[0])) == 1
+
+    run(scenario)
+
+
 def test_a_tunnel_whose_other_end_fell_silent_is_left_for_a_fresh_one() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
