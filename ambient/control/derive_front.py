@@ -13,9 +13,10 @@ from ambient.control.derive import Derived
 from ambient.control.derive_closed import DRY_RUN, TRUE
 from ambient.control.derive_routes import Asked, Judged, Routing
 from ambient.control.derive_target import has_targets
+from ambient.control.derive_traffic_policy import Rules, policy_of
 from ambient.control.derive_waypoint import Waypoint
 from ambient.kube.jwt_rules import JwtRule
-from ambient.kube.networking import Gateway
+from ambient.kube.networking import DestinationRule, Gateway
 from ambient.kube.objects import (
     AuthorizationPolicy,
     Condition,
@@ -59,6 +60,8 @@ class Fronts:
         self._tokens: dict[str, RequestAuthentication] = {}
         self._refused: tuple[RefusedObject, ...] = ()
         self._routes: dict[str, HTTPRoute] = {}
+        self._rules: dict[str, DestinationRule] = {}
+        self._traffic = Rules((), root_namespace)
         self._routing = Routing((), {}, self._judged_for)
         self._asked: dict[str, Asked] = {}
         self._said: dict[str, tuple[Condition, ...]] = {}
@@ -75,7 +78,7 @@ class Fronts:
             self._place(one for one in news.put if isinstance(one, Workload))
         keys: Iterable[str] = records.by_key if records.changed is None or news is None else records.changed
         if records.changed is None or news is None:
-            self._policies, self._tokens, self._routes = {}, {}, {}
+            self._policies, self._tokens, self._routes, self._rules = {}, {}, {}, {}
         for key in keys:
             record = records.by_key.get(key)
             if isinstance(record, AuthorizationPolicy) and record.target_refs:
@@ -90,9 +93,14 @@ class Fronts:
                 self._routes[key] = record
             else:
                 self._routes.pop(key, None)
+            if isinstance(record, DestinationRule):
+                self._rules[key] = record
+            else:
+                self._rules.pop(key, None)
         self._refused = tuple(one for one in records.refused if _closes(one))
         services = {(one.namespace, one.name): one for one in self._services.values() if one.canonical}
         self._routing = Routing(self._routes.values(), services if self._routes else {}, self._judged_for)
+        self._traffic = Rules(self._rules.values(), self._root_namespace)
         self._asked = {}
 
     def _place(self, workloads: Iterable[Workload]) -> None:
@@ -146,10 +154,11 @@ class Fronts:
     def _front(self, key: str, service: Service, waypoint: Waypoint) -> Front:
         behind = [one for _, one in sorted(self._behind.get(key, {}).items())]
         ports = []
+        rule = self._traffic.of(service, waypoint)
         for port in _by_number(service.ports):
             protocol = _PROTOCOLS.get(port.app_protocol, Protocol.AUTO)
             backends = tuple(_backends(service, behind, port.service_port))
-            ports.append(FrontPort(port.service_port, protocol, backends))
+            ports.append(FrontPort(port.service_port, protocol, backends, policy_of(rule, port.service_port)))
         judged = self._judged_for(service, waypoint)
         return Front(
             service.namespace,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, TypeVar
 
 from ambient.kube import syntax
+from ambient.kube.durations import gateway_duration
 from ambient.kube.gateways import VERSIONS
 from ambient.kube.metadata import Shape, condition, read_common
 from ambient.kube.read import Field, Object
@@ -43,8 +44,6 @@ _FILTERS: Final[Mapping[str, str]] = {
     "RequestMirror": "requestMirror",
 }
 _STATUSES: Final = (301, 302, 303, 307, 308)
-_DURATION: Final = re.compile(r"([0-9]{1,5}(h|m|s|ms)){1,4}")
-_UNITS_MS: Final = {"h": 3_600_000, "m": 60_000, "s": 1000, "ms": 1}
 _HOP_BY_HOP: Final = ("host", "connection", "transfer-encoding", "content-length", "upgrade", "te", "trailer")
 _MOST: Final = 16
 _LONGEST_REGEX: Final = 1024
@@ -117,8 +116,8 @@ def _rule(field: Field) -> RouteRule:
         if edit.kind == "ReplacePrefixMatch" and any(one.path.kind != "PathPrefix" for one in matches):
             raise entry.need("filters").refuse("ReplacePrefixMatch needs a PathPrefix in every match")
     timeouts = entry.read("timeouts", lambda f: f.object(("request", "backendRequest")), None)
-    whole = timeouts.read("request", _duration, None) if timeouts else None
-    single = timeouts.read("backendRequest", _duration, None) if timeouts else None
+    whole = timeouts.read("request", gateway_duration, None) if timeouts else None
+    single = timeouts.read("backendRequest", gateway_duration, None) if timeouts else None
     if timeouts is not None and whole and single is not None and (single > whole or not single):
         raise timeouts.need("backendRequest").refuse("longer than the request's own timeout")
     return RouteRule(matches=matches, backends=backends, timeout_ms=whole, backend_timeout_ms=single, **made)
@@ -144,9 +143,9 @@ def _path(field: Field) -> PathMatch:
 def _named(entry: Object, key: str, check: Callable[[str], str]) -> tuple[TextMatch, ...]:
     def one(field: Field) -> TextMatch:
         each = field.object(("type", "name", "value"))
-        regex = each.read("type", lambda f: f.one_of(("Exact", "RegularExpression")), "Exact") != "Exact"
-        value = each.need("value").checked(regular_expression if regex else _value)
-        return TextMatch(each.need("name").checked(check), value, regex)
+        how = each.read("type", lambda f: f.one_of(("Exact", "RegularExpression")), "Exact")
+        value = each.need("value").checked(regular_expression if how != "Exact" else _value)
+        return TextMatch(each.need("name").checked(check), value, how)
 
     found: dict[str, TextMatch] = {}
     for match in _few(entry, key, one):
@@ -280,13 +279,6 @@ def _backend(entry: Object) -> BackendRef:
         group,
         kind,
     )
-
-
-def _duration(field: Field) -> int:
-    text = field.text()
-    if not _DURATION.fullmatch(text):
-        raise field.refuse(f"{text!r} is not a duration such as 10s or 1m30s")
-    return sum(int(number) * _UNITS_MS[unit] for number, unit in re.findall(r"([0-9]+)(ms|h|m|s)", text))
 
 
 def plain_path(value: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from ambient.kube.jwt_rules import JwtRule
 from ambient.kube.policies import TargetRef
 from ambient.kube.records import NOTHING, Record
+from ambient.kube.traffic_values import TrafficPolicy
 from ambient.model.address import IpAddress, IpNetwork
 
 SERVICE_NAME = "kubernetes.io/service-name"
@@ -122,22 +123,22 @@ class WorkloadGroup(Record):
 
 @dataclass(frozen=True, slots=True)
 class Subset:
-    """`traffic` is the policy as written."""
+    """Of a host's endpoints those with all of `labels`."""
 
     name: str
     labels: Mapping[str, str] = field(default_factory=lambda: NOTHING)
-    traffic: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    traffic: TrafficPolicy = TrafficPolicy()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DestinationRule(Record):
-    """Layer 7's; a ztunnel takes nothing from it. Traffic policies are kept as written."""
+    """Layer 7's; a ztunnel takes nothing from it. `host` "*": every host; it may begin with "*."."""
 
     kind: ClassVar[str] = "DestinationRule"
     host: str = ""
     export_to: tuple[str, ...] = ()
     selector: Mapping[str, str] | None = None
-    traffic: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+    traffic: TrafficPolicy = TrafficPolicy()
     subsets: tuple[Subset, ...] = ()
 
 

@@ -1,10 +1,10 @@
-"""DestinationRule and RequestAuthentication: layer 7's, so only what makes them valid is read; ztunnels get neither."""
+"""DestinationRule and RequestAuthentication: layer 7's, the waypoints' affair; ztunnels get neither."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any
 
 from ambient.kube import security, syntax
 from ambient.kube.entries import SHAPE, exported
@@ -12,16 +12,8 @@ from ambient.kube.jwt_rules import read_jwt_rules
 from ambient.kube.metadata import read_common
 from ambient.kube.networking import DestinationRule, RequestAuthentication, Subset
 from ambient.kube.read import Field, Object
-
-_POLICY: Final = syntax.words(
-    "loadBalancer connectionPool outlierDetection tls portLevelSettings tunnel proxyProtocol retryBudget"
-)
-_BALANCER: Final = syntax.words("simple consistentHash localityLbSetting warmup warmupDurationSecs")
-_SIMPLE: Final = syntax.words("UNSPECIFIED LEAST_CONN RANDOM PASSTHROUGH ROUND_ROBIN LEAST_REQUEST")
-_TLS: Final = syntax.words(
-    "mode clientCertificate privateKey caCertificates credentialName subjectAltNames sni insecureSkipVerify caCrl"
-)
-_TLS_MODES: Final = syntax.words("DISABLE SIMPLE MUTUAL ISTIO_MUTUAL")
+from ambient.kube.traffic_policy import read_traffic_policy
+from ambient.kube.traffic_values import TrafficPolicy
 
 
 def parse_destination_rule(top: Object, raw: Mapping[str, Any]) -> DestinationRule:
@@ -38,7 +30,7 @@ def parse_destination_rule(top: Object, raw: Mapping[str, Any]) -> DestinationRu
         host=spec.need("host").checked(_host),
         export_to=exported(spec),
         selector=spec.read("workloadSelector", _selector, None),
-        traffic=spec.read("trafficPolicy", _traffic, MappingProxyType({})),
+        traffic=spec.read("trafficPolicy", read_traffic_policy, TrafficPolicy()),
         subsets=subsets,
     )
 
@@ -66,31 +58,5 @@ def _subset(field: Field) -> Subset:
     return Subset(
         entry.need("name").checked(syntax.dns_label),
         MappingProxyType(entry.text_map("labels", syntax.label)),
-        entry.read("trafficPolicy", _traffic, MappingProxyType({})),
+        entry.read("trafficPolicy", read_traffic_policy, TrafficPolicy()),
     )
-
-
-def _traffic(field: Field) -> Mapping[str, Any]:
-    entry = field.object(_POLICY)
-    if not entry.present(*_POLICY):
-        raise field.refuse("needs at least one field")
-    _settings(entry)
-    entry.each("portLevelSettings", _port_settings)
-    return MappingProxyType(dict(field.mapping()))
-
-
-def _port_settings(field: Field) -> None:
-    entry = field.object(("port", "loadBalancer", "connectionPool", "outlierDetection", "tls"))
-    entry.need("port").object(("number",)).need("number").port()
-    _settings(entry)
-
-
-def _settings(entry: Object) -> None:
-    balancer = entry.read("loadBalancer", lambda f: f.object(_BALANCER), None)
-    if balancer is not None:
-        if len(balancer.present("simple", "consistentHash")) > 1:
-            raise balancer.need("consistentHash").refuse("may not stand beside simple")
-        balancer.read("simple", lambda f: f.one_of(_SIMPLE), "")
-    tls = entry.read("tls", lambda f: f.object(_TLS), None)
-    if tls is not None:
-        tls.read("mode", lambda f: f.one_of(_TLS_MODES), "DISABLE")

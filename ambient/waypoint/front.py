@@ -7,7 +7,8 @@ from enum import Enum
 
 from ambient.kube.jwt_rules import JwtRule
 from ambient.kube.policies import PolicyRule
-from ambient.kube.routing import RouteMatch, RouteRule
+from ambient.kube.routing import HeaderEdit, RouteMatch, RouteRule
+from ambient.kube.traffic_values import HashBy, TrafficPolicy
 from ambient.model.address import IpAddress
 
 
@@ -50,26 +51,43 @@ class Policy:
 
 
 @dataclass(frozen=True, slots=True)
+class Subset:
+    """Some of a port's endpoints, by the name that routes call them."""
+
+    name: str
+    backends: tuple[Backend, ...] = ()
+    traffic: TrafficPolicy = TrafficPolicy()
+
+
+@dataclass(frozen=True, slots=True)
 class FrontPort:
-    """`number` is the service's own."""
+    """`number` is the service's own. `traffic`: what its DestinationRule says of this port."""
 
     number: int
     protocol: Protocol
     backends: tuple[Backend, ...] = ()
+    traffic: TrafficPolicy = TrafficPolicy()
+    subsets: tuple[Subset, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """Where a share of a route's requests goes: a port of a service. `hostname` "": nowhere, they are refused."""
+    """Where a share of a route's requests goes: a port of a service, or a subset of its endpoints. `hostname` "":
+    nowhere, they are refused. `namespace`: the service's, "" where it is that of the service that was asked for."""
 
     hostname: str
     port: int
     weight: int = 1
+    subset: str = ""
+    namespace: str = ""
+    hash_by: HashBy | None = None
+    request: HeaderEdit = HeaderEdit()
+    response: HeaderEdit = HeaderEdit()
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One match of one rule of an HTTPRoute, on one port of a service; the first that fits decides. `destinations` are
+    """One match of one rule of a route, on one port of a service; the first that fits decides. `destinations` are
     those of the rule's backends, `mirrors` of its mirrors that can be sent to, with shares of a million as weights."""
 
     name: str
@@ -81,10 +99,20 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
+class Stream:
+    """Where connections to a port go that are carried unread. `names`: those whose TLS asks for one of these alone
+    ("*." at the head: all below); () for all others."""
+
+    port: int
+    destinations: tuple[Destination, ...]
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Front:
     """A service behind the waypoint. `routes` in the order in which they are tried; where a port has any, a request
     that none of them fits finds nothing. `rank`: of several that claim one name the lowest has it. `tokens`: whose
-    tokens are believed."""
+    tokens are believed. `streams`: at most one per port and name."""
 
     namespace: str
     hostname: str
@@ -94,6 +122,7 @@ class Front:
     routes: tuple[Route, ...] = ()
     rank: int = 0
     tokens: tuple[JwtRule, ...] = ()
+    streams: tuple[Stream, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

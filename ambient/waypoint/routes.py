@@ -121,7 +121,7 @@ def _path(path: PathMatch) -> Message:
 
 
 def _text(match: TextMatch) -> Message:
-    how: Message = {"safe_regex": {"regex": match.value}} if match.regex else {"exact": match.value}
+    how: Message = {"safe_regex": {"regex": match.value}} if match.how != "Exact" else {"exact": match.value}
     return {"name": match.name, "string_match": how}
 
 

@@ -152,7 +152,7 @@ def test_what_is_read() -> None:
     assert isinstance(found, HTTPRoute)
     assert found.parents == (ParentRef("", "Service", "web", "", 80),)
     first, second = found.rules
-    headers = (TextMatch("X-Team", "red"), TextMatch("x-n", "[0-9]+", True))
+    headers = (TextMatch("X-Team", "red"), TextMatch("x-n", "[0-9]+", "RegularExpression"))
     assert first.matches == (RouteMatch(PathMatch("PathPrefix", "/v1"), headers, (TextMatch("q", "1"),), "GET"),)
     assert first.backends == (BackendRef("web-v1", 80, 90), BackendRef("web-v2", 80, 10))
     assert first.request == HeaderEdit((("a", "1"),), (("b", "2"),), ("c",))

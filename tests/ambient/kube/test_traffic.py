@@ -11,6 +11,7 @@ from ambient.kube.jwt_rules import JwtRule
 from ambient.kube.networking import DestinationRule, RequestAuthentication
 from ambient.kube.objects import parse_object
 from ambient.kube.policies import TargetRef
+from ambient.kube.traffic_values import Balancer, ClientTls, HashBy, TrafficPolicy
 from tests.support.refusals import REMOVE, Bad, changed, refused_exactly
 from tests.support.waypoint_views import KEYS
 
@@ -112,7 +113,8 @@ def test_what_is_read_of_a_destination_rule() -> None:
     found = parse_object(RULE, "x")
     assert isinstance(found, DestinationRule)
     assert (found.host, found.export_to, found.selector) == ("*.shop.svc.cluster.local", ("*",), {"app": "web"})
-    assert found.traffic["loadBalancer"] == {"simple": "RANDOM"}
+    of_port = TrafficPolicy(Balancer(hash_by=HashBy("header", "x")))
+    assert found.traffic == TrafficPolicy(Balancer("RANDOM"), tls=ClientTls("SIMPLE", sni="x"), ports=((80, of_port),))
     assert [subset.name for subset in found.subsets] == ["v1", "v2"]
 
 
