@@ -56,6 +56,8 @@ def waypoint_lines(syncs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
             state = "NO PROXY: its services refuse"
         if refused:
             state += "; REFUSES " + "; ".join(f"{resource}: {why}" for resource, why in sorted(refused.items()))
+        if closed := sorted({name for part in parts for name in part.get("closed", ())}):
+            state += f"; CLOSED: {', '.join(closed)}"
         yield f"waypoint {name}: {proxies} prox{'y' if proxies == 1 else 'ies'}, {state}"
 
 

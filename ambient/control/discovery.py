@@ -109,6 +109,12 @@ class Discovery:
                 client.behind_since = now
             client.wake.set()
 
+    def _wake_proxies(self) -> None:
+        """What waypoints are told has changed by itself."""
+        for client in self._clients:
+            if client.gateway:
+                client.wake.set()
+
     def stop(self) -> None:
         """End every stream cleanly: clients go elsewhere, or try again, at once."""
         self._stopping = True
@@ -147,7 +153,8 @@ class Discovery:
             await self._abort(context, _CODES.get(type(error), grpc.StatusCode.UNAVAILABLE), error, client.caller.name)
         finally:
             del self._clients[client]
-            self._waypoints.close(client.stream)
+            if self._waypoints.close(client.stream):
+                self._wake_proxies()
             self._metrics.streams.set(len(self._clients))
             _log.info("%s (%s) stream ended: %s", client.caller.name, peer, why)
 
@@ -209,7 +216,8 @@ class Discovery:
         self._note(client, request)
         client.asked = client.asked or not request.nonce or bool(request.subscribe) or request.error is not None
         client.stream.receive(request)
-        self._waypoints.heard(client.stream)
+        if self._waypoints.heard(client.stream):
+            self._wake_proxies()
 
     def _note(self, client: Client, request: DeltaRequest) -> None:
         kind = request.type_url.rpartition(".")[2][:40]

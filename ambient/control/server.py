@@ -41,6 +41,7 @@ from ambient.control.refusals import RefusalEvents
 from ambient.control.settings import ControlSettings, read_control_settings
 from ambient.control.sync import sync_page, syncz_page
 from ambient.control.trust import Trust
+from ambient.control.waypoint_metrics import WaypointCollector
 from ambient.control.waypoints import Waypoints
 from ambient.errors import MeshError, Unavailable
 from ambient.kube.api.lease import Seat
@@ -119,6 +120,7 @@ class ControlPlane:
             self.waypoints,
         )
         self.waypoints.say = self.reconciler.say
+        self.metrics.add(WaypointCollector(self.waypoints))
         self.trust.leading = self._source.leading
         self.enforcement: Enforcement | None = None
         if isinstance(self._source, ApiSource):

@@ -10,17 +10,18 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from ambient.ca.token import Caller
 from ambient.control.derive import Derived
 from ambient.control.derive_front import Fronts
 from ambient.control.derive_waypoint import Waypoint
+from ambient.control.waypoint_refusals import WaypointRefusals
 from ambient.errors import InvalidInput, Refused
 from ambient.kube.networking import Gateway
 from ambient.kube.objects import Condition, Records, Service, record_key
 from ambient.waypoint.deploy import CLASS, account_of, trouble
-from ambient.waypoint.resources import ENVOY_ORDER, ENVOY_TYPES, resources
+from ambient.waypoint.resources import ENVOY_ORDER, ENVOY_TYPES
 from ambient.waypoint.typed import Message
 from ambient.waypoint.wire import encode
 from ambient.xds.catalogue import Catalogue
@@ -39,6 +40,8 @@ class _Served:
     """One waypoint. `made`: content and bytes of each resource by type and name. `failure`: what could not be made."""
 
     gateway: Gateway
+    waypoint: Waypoint | None = None
+    refusals: WaypointRefusals = field(default_factory=WaypointRefusals)
     catalogue: Catalogue = field(default_factory=lambda: Catalogue(types=ENVOY_TYPES))
     made: dict[tuple[str, str], tuple[Message, Resource]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -77,18 +80,23 @@ class Waypoints:
         for key, gateway in ours.items():
             served = self._served.setdefault(key, _Served(gateway))
             served.gateway = gateway
-            waypoint = derived.waypoints.get(f"{gateway.namespace}/{gateway.name}")
-            if waypoint is not None:
-                try:
-                    changed |= self._make(served, waypoint, records.revision)
-                except Exception as error:
-                    _keep(served, error)
+            served.waypoint = derived.waypoints.get(f"{gateway.namespace}/{gateway.name}")
+            changed |= self._made(served, records.revision)
         return changed
+
+    def _made(self, served: _Served, revision: int) -> bool:
+        if served.waypoint is None:
+            return False
+        try:
+            return self._make(served, served.waypoint, revision)
+        except Exception as error:
+            _keep(served, error)
+            return False
 
     def _make(self, served: _Served, waypoint: Waypoint, revision: int) -> bool:
         made: dict[tuple[str, str], tuple[Message, Resource]] = {}
         failures: dict[str, str] = {}
-        for url, name, content in resources(self._fronts.view(waypoint, served.gateway)):
+        for url, name, content in served.refusals.told(self._fronts.view(waypoint, served.gateway)):
             before = served.made.get((url, name))
             if before is not None and before[0] == content:
                 made[url, name] = before
@@ -126,18 +134,28 @@ class Waypoints:
         served.streams[stream] = None
         return stream
 
-    def heard(self, stream: DeltaStream) -> None:
-        """A client of ours has answered, or asked for something."""
+    def heard(self, stream: DeltaStream) -> bool:
+        """A client of ours has answered, or asked for something. Whether there is more to be told because of it: what
+        it refuses is closed at once, for every proxy of the waypoint."""
+        changed = False
         for key, served in self._served.items():
             if stream in served.streams:
+                if served.refusals.hear(stream, served.made):
+                    changed |= self._made(served, served.catalogue.revision)
+                    _log.error("%s refuses %s: closed are %s", key, served.refusals.why, served.refusals.closed)
                 self.say(key)
+        return changed
 
-    def close(self, stream: DeltaStream) -> None:
-        """A client has gone. Any stream may be given."""
+    def close(self, stream: DeltaStream) -> bool:
+        """A client has gone. Any stream may be given. Whether there is more to be told to others because of it."""
+        changed = False
         for key, served in self._served.items():
             if stream in served.streams:
                 del served.streams[stream]
+                if served.refusals.forget(stream):
+                    changed |= self._made(served, served.catalogue.revision)
                 self.say(key)
+        return changed
 
     def with_gateways(self, conditions: Mapping[str, tuple[Condition, ...]]) -> Mapping[str, tuple[Condition, ...]]:
         """`conditions`, what is said of HTTPRoutes, and the keys of the Gateways that there is something to say of."""
@@ -159,29 +177,34 @@ class Waypoints:
         return (accepted, programmed, self._configured(served))
 
     def _configured(self, served: _Served) -> Condition:
-        refused: dict[str, str] = dict(served.failures)
-        for stream in served.streams:
-            refused.update(stream.nacks)
-        if refused:
+        if refused := _refused(served):
             told = "; ".join(f"{name}: {why}" for name, why in sorted(refused.items()))
-            return Condition(CONFIGURED, "False", "Refused", f"{told[:1000]}; everything else is in force")
+            shut = f"; closed are {', '.join(closed)[:1000]}" if (closed := served.refusals.closed) else ""
+            return Condition(CONFIGURED, "False", "Refused", f"{told[:1000]}{shut}; everything else is in force")
         if not served.streams:
             return Condition(CONFIGURED, "False", "NoProxy", "no proxy of it is connected: its services refuse")
         return Condition(CONFIGURED, "True", "Accepted", "its proxies have taken their configuration")
 
     @property
-    def summary(self) -> Mapping[str, Mapping[str, object]]:
-        """Per Gateway ("namespace/name"): proxies connected, whether they have all there is, what they refuse."""
+    def summary(self) -> Mapping[str, Mapping[str, Any]]:
+        """Per Gateway ("namespace/name"): proxies connected, whether they have all there is, what they refuse, and what
+        is closed because of it."""
         return {
             f"{one.gateway.namespace}/{one.gateway.name}": {
                 "proxies": len(one.streams),
                 "settled": all(stream.settled for stream in one.streams),
                 "acked": min((stream.acked for stream in one.streams), default=-1),
-                "refused": {name: why for stream in one.streams for name, why in stream.nacks.items()} | one.failures,
+                "refused": _refused(one),
+                "closed": list(one.refusals.closed),
                 "resources": len(one.made),
             }
             for one in self._served.values()
         }
+
+
+def _refused(served: _Served) -> dict[str, str]:
+    now = {name: why for stream in served.streams for name, why in stream.nacks.items()}
+    return {**now, **served.refusals.why, **served.failures}
 
 
 def _keep(served: _Served, error: Exception) -> None:

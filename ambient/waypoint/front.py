@@ -124,6 +124,11 @@ class Front:
     tokens: tuple[JwtRule, ...] = ()
     streams: tuple[Stream, ...] = ()
 
+    @property
+    def bare(self) -> Front:
+        """Without anything that people write of its requests."""
+        return Front(self.namespace, self.hostname, self.addresses, self.ports, rank=self.rank)
+
 
 @dataclass(frozen=True, slots=True)
 class View:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ambient.waypoint import tunnel
+from ambient.waypoint.closed import NOTHING, Closed, closed_table
 from ambient.waypoint.front import Front, FrontPort, Protocol, View
 from ambient.waypoint.rbac import http_filters, is_layer_4, tunnel_filters
 from ambient.waypoint.rivals import rightful
@@ -23,6 +24,7 @@ ENVOY_ORDER: Final = Order(
         LISTENER_TYPE: (ROUTE_TYPE,),
     },
     last=frozenset({tunnel.CONNECT_ROUTES}),
+    blames=False,
 )
 """What is new is complete before a CONNECT or a route leads to it, and what goes is led to by nothing any more."""
 
@@ -30,31 +32,34 @@ Named = tuple[str, str, Message]
 """Type URL, name, content."""
 
 
-def resources(view: View) -> Iterator[Named]:
+def resources(view: View, closed: Closed = NOTHING) -> Iterator[Named]:
     """All of them; each name once per type."""
     yield LISTENER_TYPE, tunnel.TERMINATE, tunnel.terminate(view)
     yield LISTENER_TYPE, tunnel.ORIGINATE, tunnel.originate()
     yield CLUSTER_TYPE, tunnel.ORIGINATE, tunnel.originate_cluster(view)
-    table = []
+    table: list[tuple[Front, int, Message | None]] = []
     fronts = rightful(view.fronts, view.beyond)
     for front in fronts:
         for port in front.ports:
-            yield from port_resources(view, front, port)
-            table.append((front, port.number, tunnel_filters(view, front, port)))
+            name = tunnel.inner(front, port.number)
+            shut = name in closed.shut
+            yield from port_resources(view, front, port, shut=shut)
+            if name not in closed.unlisted:
+                table.append((front, port.number, None if shut else tunnel_filters(view, front, port)))
     yield from _beyond(view, fronts)
     yield ROUTE_TYPE, tunnel.CONNECT_ROUTES, tunnel.connect_routes(table)
 
 
-def port_resources(view: View, front: Front, port: FrontPort) -> Iterator[Named]:
-    """Those of one port of one service."""
+def port_resources(view: View, front: Front, port: FrontPort, *, shut: bool = False) -> Iterator[Named]:
+    """Those of one port of one service. `shut`: it lets nothing through."""
     inner = tunnel.inner(front, port.number)
     used = served(front, port)
     yield CLUSTER_TYPE, inner, inner_cluster(front, port.number)
-    yield LISTENER_TYPE, inner, listener(front, port, used, xfcc=view.xfcc)
+    yield LISTENER_TYPE, inner, listener(front.bare if shut else front, port, used, xfcc=view.xfcc)
     for kind in used:
         yield from _pool(front, port, kind)
     if "http" in used:
-        table = route_table(front, port.number, http_filters(view, front, port))
+        table = closed_table(inner) if shut else route_table(front, port.number, http_filters(view, front, port))
         yield ROUTE_TYPE, table["name"], table
 
 

@@ -106,11 +106,16 @@ def terminate(view: View) -> Message:
 
 def inner(front: Front, port: int) -> str:
     """Name of the internal listener of a service's port, and of the cluster that leads into it."""
-    return f"service|{port}|{front.hostname}"
+    return inner_of(front.hostname, port)
 
 
-def connect_routes(hosts: Iterable[tuple[Front, int, Message]]) -> Message:
-    """The table: for each service and port what its CONNECT has to pass (per-filter configuration)."""
+def inner_of(hostname: str, port: int | str) -> str:
+    return f"service|{port}|{hostname}"
+
+
+def connect_routes(hosts: Iterable[tuple[Front, int, Message | None]]) -> Message:
+    """The table: for each service and port what its CONNECT has to pass (per-filter configuration), None: it is
+    closed."""
     table = list(hosts)
     claims: dict[str, list[Front]] = {}
     for front, port, _ in table:
@@ -124,7 +129,7 @@ def connect_routes(hosts: Iterable[tuple[Front, int, Message]]) -> Message:
             {
                 "name": inner(front, port),
                 "domains": domains,
-                "routes": [_connect_to(inner(front, port))],
+                "routes": [_connect_to(inner(front, port)) if filters is not None else _CLOSED],
                 **({"typed_per_filter_config": filters} if filters else {}),
             }
             for front, port, filters in table
@@ -136,6 +141,9 @@ def connect_routes(hosts: Iterable[tuple[Front, int, Message]]) -> Message:
 def _domains(front: Front, port: int) -> list[str]:
     names = [*(authority(address, port) for address in front.addresses), f"{front.hostname}:{port}"]
     return list(dict.fromkeys(names))
+
+
+_CLOSED: Final[Message] = {"match": {"connect_matcher": {}}, "direct_response": {"status": 503}}
 
 
 def _connect_to(cluster: str) -> Message:

@@ -4,12 +4,13 @@ At most one response per type is unanswered, so a slow client costs no memory: w
 response after its answer. Order of what depends on each other: policies are put before the workloads that name them
 (which wait while policies do), and removed only after the client has taken the workloads that no longer do.
 
-A refused (NACKed) response: what the client named is not sent again until it changes; the rest is, at once.
+A refused (NACKed) response: its culprits are not sent again until they change; the rest is, at once. A client of our
+own kind names them; else, or where names cannot be believed, halves of the response are sent until each is found.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -29,13 +30,15 @@ _MOST_FIRST_BYTES: Final = 180 << 20
 class Order:
     """In which order a client is told of types. `types` are looked at in turn, one may come twice. `behind`: a type
     waits while there is something of those to put. `put_after` and `removed_after`: what of a type has to wait until
-    the client has today's version of those types. `last`: names that wait until it has everything else."""
+    the client has today's version of those types. `last`: names that wait until it has everything else. `blames`: a
+    refusal of the client's names its culprits ("name: why; name: why"); other texts may hold what any user wrote."""
 
     types: tuple[str, ...]
     behind: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     put_after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     removed_after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     last: frozenset[str] = frozenset()
+    blames: bool = True
 
 
 MESH_ORDER: Final = Order(
@@ -62,7 +65,7 @@ class _TypeState:
     names: set[str] = field(default_factory=set)
     sent: dict[str, str] = field(default_factory=dict)
     again: set[str] = field(default_factory=set)
-    alone: set[str] = field(default_factory=set)
+    parts: list[list[str]] = field(default_factory=list)
     removals: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
@@ -116,9 +119,30 @@ class DeltaStream:
         return bool(self._types) and all(self._settled(state) and not state.removals for state in self._types.values())
 
     @property
+    def complete(self) -> bool:
+        """It has, or refuses, all that there is: also what it has yet to ask for."""
+        return self.settled and all(self._complete(url, ()) for url in self._order.types)
+
+    @property
     def nacks(self) -> dict[str, str]:
         """What the client refuses at the moment: resource name -> its reason."""
         return {name: why for state in self._types.values() for name, why in state.reasons.items()}
+
+    @property
+    def refused(self) -> dict[tuple[str, str, str], str]:
+        """The same by (type, name, version)."""
+        return {
+            (url, name, version): state.reasons.get(name, "")
+            for url, state in self._types.items()
+            for name, version in state.refused.items()
+        }
+
+    def has(self, type_url: str, name: str, version: str) -> bool:
+        """The client has acknowledged this version of what it asked for by name."""
+        state = self._types.get(type_url)
+        if state is None or state.sent.get(name) != version or state.refused.get(name) == version:
+            return False
+        return state.outstanding is None or name not in state.outstanding.versions
 
     def last_acked(self, type_url: str) -> str:
         """Nonce of the last response of a type that the client acknowledged, "" if none."""
@@ -195,26 +219,32 @@ class DeltaStream:
                 state.refused.pop(name, None)
                 state.reasons.pop(name, None)
             return
-        named = dict(part.partition(": ")[::2] for part in request.error.split("; "))
-        culprits = {name: why for name, why in named.items() if name in outstanding.versions}
-        for name, why in culprits.items():
+        for name, why in (culprits := self._culprits(outstanding.versions, request.error)).items():
             # The version that was sent: meanwhile there may be a newer one, which is to be sent.
             state.refused[name] = outstanding.versions[name]
             state.reasons[name] = why[:500]
-        if not culprits and len(outstanding.versions) == 1:
-            (name,) = culprits = dict.fromkeys(outstanding.versions, request.error)
-            state.refused[name], state.reasons[name] = outstanding.versions[name], request.error[:500]
         if culprits:
             state.again |= outstanding.versions.keys() - culprits.keys()
         else:
-            # Who is to blame shows when each comes by itself.
-            state.alone |= outstanding.versions.keys()
+            names = sorted(outstanding.versions)
+            half = len(names) // 2
+            state.parts += [names[half:], names[:half]]
             state.reasons["*"] = request.error[:500]
+
+    def _culprits(self, sent: Mapping[str, str], error: str) -> dict[str, str]:
+        """Which of the names that were sent the client refuses, with its reasons; {}: it does not say."""
+        if len(sent) == 1:
+            name = next(iter(sent))
+            return {name: error.removeprefix(f"{name}: ")}
+        if not self._order.blames:
+            return {}
+        named = dict(part.partition(": ")[::2] for part in error.split("; "))
+        return {name: why for name, why in named.items() if name in sent}
 
     def _next(self, url: str, state: _TypeState) -> DeltaResponse | None:
         resources = self._catalogue.resources(url)
         initial = state.generation < 0
-        names = self._one_alone(state, self._now(url, state, self._due(url, state)))
+        names = self._part(state, self._now(url, state, self._due(url, state)))
         put: list[Resource] = []
         room = _MOST_FIRST_BYTES if initial else self._most_bytes
         for name in names:
@@ -231,6 +261,8 @@ class DeltaStream:
         removed = self._removable(url, state)
         state.removals -= removed
         if not put and not removed and not (initial and not state.again):
+            if state.parts:
+                return self._next(url, state)
             if not state.removals and not state.again:
                 state.acked = self._catalogue.revision
             return None
@@ -253,15 +285,16 @@ class DeltaStream:
             return False
         return all(self._complete(other) for other in self._order.put_after.get(url, ()))
 
-    def _complete(self, url: str) -> bool:
+    def _complete(self, url: str, last: Collection[str] | None = None) -> bool:
         """The client has all of a type as it is today: what it has not asked for yet, too, unless it refuses the
-        resource (of whatever type) of that name, which then is what would have made it ask."""
+        resource (of whatever type) of that name, which then is what would have made it ask. Not `last`."""
+        last = self._order.last if last is None else last
         state, resources = self._types.get(url), self._catalogue.resources(url)
         refused = {name for one in self._types.values() for name in one.refused}
-        wanted = resources.keys() - self._order.last - refused
+        wanted = resources.keys() - set(last) - refused
         if state is None:
             return not wanted
-        if state.outstanding is not None or state.alone or state.again - self._order.last:
+        if state.outstanding is not None or state.parts or state.again - set(last):
             return False
         if state.generation != self._catalogue.generation:
             return False
@@ -276,16 +309,15 @@ class DeltaStream:
         return [name for name in names if name not in late]
 
     @staticmethod
-    def _one_alone(state: _TypeState, names: list[str]) -> list[str]:
-        """While it is being found out what a client refuses: one name at a time, the others later."""
-        if not state.alone:
+    def _part(state: _TypeState, names: list[str]) -> list[str]:
+        """While it is being found out what a client refuses: some names at a time, the others later."""
+        if not state.parts:
             return names
-        name = min(state.alone)
-        state.alone.discard(name)
-        state.again |= set(names) - {name}
-        if not state.alone:
+        part = state.parts.pop()
+        state.again |= set(names) - set(part)
+        if not state.parts:
             state.reasons.pop("*", None)
-        return [name]
+        return part
 
     def _due(self, url: str, state: _TypeState) -> list[str]:
         """Names that differ from what the client has, in the order to send them; moves the state to this generation."""
@@ -334,7 +366,7 @@ class DeltaStream:
 
     def _settled(self, state: _TypeState) -> bool:
         current = state.generation == self._catalogue.generation
-        return state.outstanding is None and current and not state.again and not state.alone
+        return state.outstanding is None and current and not state.again and not state.parts
 
     def _remember(self, state: _TypeState, put: list[Resource], removed: set[str]) -> None:
         for name in removed:

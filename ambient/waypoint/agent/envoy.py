@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -84,9 +85,20 @@ class Envoy:
                 reader, writer = await asyncio.open_unix_connection(str(self.admin_socket))
                 try:
                     writer.write(f"{method} {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n".encode())
-                    answer = (await reader.read(-1)).decode(errors="replace")
+                    answer = await reader.read(-1)
                 finally:
                     writer.close()
         except (OSError, TimeoutError) as error:
             raise Unavailable("Envoy's admin interface", path, str(error)) from None
-        return answer.partition("\r\n\r\n")[2]
+        head, _, body = answer.partition(b"\r\n\r\n")
+        whole = b"".join(_chunks(body)) if b"transfer-encoding: chunked" in head.lower() else body
+        return whole.decode(errors="replace")
+
+
+def _chunks(body: bytes) -> Iterator[bytes]:
+    """RFC 9112, section 7.1."""
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        length = int(size.partition(b";")[0] or b"0", 16)
+        yield rest[:length]
+        body = rest[length + 2 :] if length else b""

@@ -22,5 +22,12 @@ def test_what_is_wrong_with_it_is_said() -> None:
     assert line == "waypoint shop/waypoint: 1 proxy, up to date; REFUSES route: bad regex"
 
 
+def test_what_is_closed_because_a_proxy_refuses_something_is_said() -> None:
+    page = sync(1, route="bad regex")
+    page["waypoints"]["shop/waypoint"]["closed"] = ["service|80|web"]
+    (line,) = waypoint_lines([page])
+    assert line.endswith("REFUSES route: bad regex; CLOSED: service|80|web")
+
+
 def test_without_waypoints_nothing_is_said() -> None:
     assert list(waypoint_lines([{"observed": 1}])) == []

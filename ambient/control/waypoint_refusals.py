@@ -1,0 +1,107 @@
+"""What the proxies of one waypoint refuse of what they are told, and what is closed because of it.
+
+A proxy that refuses a resource goes on with the one before, which may let through what the new one does not. So the
+port of the service that it is for is closed, until the resource is another one or the proxy is no longer there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from ambient.waypoint import tunnel
+from ambient.waypoint.closed import NOTHING, Closed, differing, port_of
+from ambient.waypoint.front import View
+from ambient.waypoint.resources import Named, resources
+from ambient.waypoint.typed import ROUTE_TYPE, Message
+from ambient.waypoint.wire import version_of
+from ambient.xds.codec import Resource
+from ambient.xds.server import DeltaStream
+
+_TABLE: Final = (ROUTE_TYPE, tunnel.CONNECT_ROUTES)
+
+_Key = tuple[str, str, str]
+"""Type URL, name, version."""
+
+
+@dataclass(slots=True)
+class _Refusal:
+    why: str
+    streams: set[DeltaStream] = field(default_factory=set)
+
+
+class WaypointRefusals:
+    """Of one waypoint. `hear` what a stream says, `forget` it when it ends; `told` is what there is to be told."""
+
+    def __init__(self) -> None:
+        self._refusals: dict[_Key, _Refusal] = {}
+        self._taken: Message = {}
+        self._closed = NOTHING
+
+    @property
+    def why(self) -> Mapping[str, str]:
+        """Reasons by the name of what is refused."""
+        return {name: refusal.why for (_, name, _), refusal in self._refusals.items()}
+
+    @property
+    def closed(self) -> tuple[str, ...]:
+        """Names of the ports that nothing passes."""
+        return tuple(sorted(self._closed.shut | self._closed.unlisted))
+
+    def hear(self, stream: DeltaStream, served: Mapping[tuple[str, str], tuple[Message, Resource]]) -> bool:
+        """Whether there is something new to be closed. `served`: what there is, by type and name."""
+        new = False
+        for key, why in stream.refused.items():
+            if key in self._refusals:
+                self._refusals[key].streams.add(stream)
+            elif key[:2] in served and served[key[:2]][1].version == key[2]:
+                self._refusals[key] = _Refusal(why, {stream})
+                new = True
+        if _TABLE in served and stream.has(*_TABLE, served[_TABLE][1].version):
+            self._taken = served[_TABLE][0]
+        return new
+
+    def forget(self, stream: DeltaStream) -> bool:
+        """Whether there is something to be tried again."""
+        for refusal in self._refusals.values():
+            refusal.streams.discard(stream)
+        left = {key: refusal for key, refusal in self._refusals.items() if refusal.streams}
+        gone = len(left) < len(self._refusals)
+        self._refusals = left
+        return gone
+
+    def told(self, view: View) -> list[Named]:
+        """Every resource, with what is closed; what is refused no more is forgotten."""
+        self._closed = NOTHING
+        found = list(resources(view))
+        if not self._refusals:
+            return found
+        kept = self._refused(found)
+        if ports := frozenset(filter(None, (port_of(name) for _, name, _ in kept))):
+            self._closed = Closed(shut=ports)
+            found = list(resources(view, self._closed))
+        every = differing(_table(found), {})
+        if any(not port_of(name) and name != _TABLE[1] for _, name, _ in kept):
+            # It is for all of them.
+            self._closed = replace(self._closed, unlisted=every)
+            found = list(resources(view, self._closed))
+        # What a table says anew may be why it is refused. If it is not that, nobody can tell.
+        for suspects in (differing(_table(found), self._taken), every):
+            if not (refused := self._refused([(*_TABLE, _table(found))])):
+                break
+            kept |= refused
+            self._closed = replace(self._closed, unlisted=self._closed.unlisted | suspects)
+            found = list(resources(view, self._closed))
+        kept |= self._refused(found)
+        self._refusals = {key: refusal for key, refusal in self._refusals.items() if key in kept}
+        return found
+
+    def _refused(self, found: Iterable[Named]) -> set[_Key]:
+        names = {key[:2] for key in self._refusals}
+        made = {(url, name, version_of(content)) for url, name, content in found if (url, name) in names}
+        return made & self._refusals.keys()
+
+
+def _table(found: Iterable[Named]) -> Message:
+    return next(content for url, name, content in found if (url, name) == _TABLE)
