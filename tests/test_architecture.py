@@ -49,7 +49,6 @@ TESTED_ELSEWHERE: Mapping[str, str] = MappingProxyType(
         "ambient.datapath.pod_net": "tests/bpf/test_enrolment.py",
         "ambient.datapath.programs": "tests/bpf/test_lifecycle.py",
         "ambient.lab.lab": "tests/lab/test_lab_apply.py",
-        "ambient.waypoint.agent.envoy": "tests/lab/test_waypoint.py",
         "ambient.waypoint.agent.server": "tests/lab/test_waypoint.py",
         "ambient.waypoint.service": "tests/ambient/waypoint/test_resources.py",
         "ambient.waypoint.tls": "tests/ambient/waypoint/test_resources.py",

@@ -44,10 +44,9 @@ def resources(view: View, closed: Closed = NOTHING) -> Iterator[Named]:
             name = tunnel.inner(front, port.number)
             shut = name in closed.shut
             yield from port_resources(view, front, port, shut=shut)
-            if name not in closed.unlisted:
-                table.append((front, port.number, None if shut else tunnel_filters(view, front, port)))
+            table.append((front, port.number, None if shut else tunnel_filters(view, front, port)))
     yield from _beyond(view, fronts)
-    yield ROUTE_TYPE, tunnel.CONNECT_ROUTES, tunnel.connect_routes(table)
+    yield ROUTE_TYPE, tunnel.CONNECT_ROUTES, tunnel.connect_routes(table, closed.unlisted)
 
 
 def port_resources(view: View, front: Front, port: FrontPort, *, shut: bool = False) -> Iterator[Named]:

@@ -7,7 +7,7 @@ Who the client is and what it asked for travel inward as filter state.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from ambient.model.address import HBONE_PORT
@@ -113,9 +113,11 @@ def inner_of(hostname: str, port: int | str) -> str:
     return f"service|{port}|{hostname}"
 
 
-def connect_routes(hosts: Iterable[tuple[Front, int, Message | None]]) -> Message:
+def connect_routes(
+    hosts: Iterable[tuple[Front, int, Message | None]], unlisted: Collection[str] = frozenset()
+) -> Message:
     """The table: for each service and port what its CONNECT has to pass (per-filter configuration), None: it is
-    closed."""
+    closed. `unlisted` ports are left out, and nobody else is called by their names."""
     table = list(hosts)
     claims: dict[str, list[Front]] = {}
     for front, port, _ in table:
@@ -133,7 +135,8 @@ def connect_routes(hosts: Iterable[tuple[Front, int, Message | None]]) -> Messag
                 **({"typed_per_filter_config": filters} if filters else {}),
             }
             for front, port, filters in table
-            if (domains := [name for name in _domains(front, port) if held[name] is front])
+            if inner(front, port) not in unlisted
+            and (domains := [name for name in _domains(front, port) if held[name] is front])
         ],
     }
 
