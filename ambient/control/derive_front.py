@@ -281,4 +281,8 @@ def _backends(service: Service, behind: Iterable[Workload], port: int) -> Iterab
             str(workload.identity) if tunnelled else "",
             workload.workload_name or workload.name,
             workload.capacity,
+            workload.namespace,
+            workload.canonical_name,
+            workload.canonical_revision,
+            workload.cluster_id,
         )

@@ -29,7 +29,6 @@ from ambient.control.derive_world import DeriveSettings
 from ambient.control.discovery import Discovery
 from ambient.control.enforcement import Enforcement
 from ambient.control.gatekeeper import Admission
-from ambient.control.http import HttpServer, Page
 from ambient.control.join import Joins
 from ambient.control.join_rpc import JoinService
 from ambient.control.join_store import open_store
@@ -44,6 +43,7 @@ from ambient.control.trust import Trust
 from ambient.control.waypoint_metrics import WaypointCollector
 from ambient.control.waypoints import Waypoints
 from ambient.errors import MeshError, Unavailable
+from ambient.http import HttpServer, Page
 from ambient.kube.api.lease import Seat
 from ambient.kube.api.source import ApiSource
 from ambient.kube.objects import Records

@@ -16,6 +16,9 @@ GATEWAY_HEADER: Final = "ambient-gateway"
 """gRPC metadata of a waypoint's discovery stream: the name of the Gateway that it serves."""
 READY_PORT: Final = 15021
 STATS_PORT: Final = 15090
+METRICS_PORT: Final = 15020
+"""Of the agent: Istio's metrics, and what Envoy tells on `STATS_PORT`."""
+METRICS_PATH: Final = "/stats/prometheus"
 _ADMIN: Final = "admin"
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _KEPT: Final = ("istio", "server", "listener_manager", "cluster_manager", "control_plane", "sds", "http.connect")
@@ -82,7 +85,7 @@ def bootstrap(who: Identification, *, agent_socket: str, admin_socket: str) -> M
         "static_resources": {
             "listeners": [
                 _told("ready", READY_PORT, "/healthz/ready", "/ready"),
-                _told("stats", STATS_PORT, "/stats/prometheus", "/stats/prometheus"),
+                _told("stats", STATS_PORT, METRICS_PATH, METRICS_PATH),
             ],
             "clusters": [_pipe(AGENT_CLUSTER, agent_socket, http2=True), _pipe(_ADMIN, admin_socket, http2=False)],
         },

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ambient.kube.networking import Gateway
 from ambient.model.address import HBONE_PORT
-from ambient.waypoint.bootstrap import READY_PORT, STATS_PORT
+from ambient.waypoint.bootstrap import METRICS_PATH, METRICS_PORT, READY_PORT, STATS_PORT
 
 CLASS: Final = "istio-waypoint"
 GATEWAY_NAME: Final = "gateway.networking.k8s.io/gateway-name"
@@ -86,6 +86,7 @@ def pod_template(gateway: Gateway, placement: Placement) -> dict[str, Any]:
         "command": list(placement.command),
         "env": environment,
         "ports": [
+            {"containerPort": METRICS_PORT, "name": "metrics", "protocol": "TCP"},
             {"containerPort": STATS_PORT, "name": "http-envoy-prom", "protocol": "TCP"},
             {"containerPort": READY_PORT, "name": "status-port", "protocol": "TCP"},
             {"containerPort": HBONE_PORT, "name": "mesh", "protocol": "TCP"},
@@ -111,8 +112,13 @@ def pod_template(gateway: Gateway, placement: Placement) -> dict[str, Any]:
         "service.istio.io/canonical-name": gateway.name,
         "service.istio.io/canonical-revision": "latest",
     }
+    scraped = {
+        "prometheus.io/scrape": "true",
+        "prometheus.io/port": str(METRICS_PORT),
+        "prometheus.io/path": METRICS_PATH,
+    }
     return {
-        "metadata": {"labels": marks},
+        "metadata": {"labels": marks, "annotations": scraped},
         "spec": {
             "serviceAccountName": account_of(gateway),
             "terminationGracePeriodSeconds": 30,

@@ -32,10 +32,19 @@ class Backend:
     identity: str = ""
     workload: str = ""
     weight: int = 1
+    namespace: str = ""
+    canonical: str = ""
+    revision: str = ""
+    cluster: str = ""
 
     @property
     def authority(self) -> str:
         return authority(self.address, self.port)
+
+    @property
+    def told(self) -> str:
+        """What telemetry says of it, in Istio's form: workload, namespace, canonical service and revision, cluster."""
+        return ";".join((self.workload, self.namespace, self.canonical, self.revision, self.cluster))
 
 
 @dataclass(frozen=True, slots=True)

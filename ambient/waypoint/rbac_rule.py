@@ -14,8 +14,8 @@ from typing import Final
 
 from ambient.kube.policies import Operation, PolicyRule, Source, When
 from ambient.model.address import IpAddress
+from ambient.waypoint.access import PEER
 from ambient.waypoint.rbac_claims import CannotSay, claim, request_principal
-from ambient.waypoint.tunnel import PEER
 from ambient.waypoint.typed import Message
 
 ANY: Final[Message] = {"any": True}

@@ -10,23 +10,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from ambient.waypoint.access import METADATA, PEER, http_log, tcp_log, tcp_log_options
 from ambient.waypoint.front import Backend, Front, FrontPort, Protocol
 from ambient.waypoint.routes import cluster_name, routes
 from ambient.waypoint.tokens import token_filters, without_claims
 from ambient.waypoint.tunnel import (
     LOCAL,
-    METADATA,
     NOBODY_INTERNAL,
     ORIGINAL_DST,
     ORIGINATE,
-    PEER,
     inner,
     manager,
     original_dst_filter,
     rbac_filters,
     router,
 )
-from ambient.waypoint.typed import ADS, Message, any_of, file_log, typed
+from ambient.waypoint.typed import ADS, Message, any_of, typed
 
 SNIFF: Final = "0.2s"
 """How long a connection to a port of unknown protocol may say nothing before it is taken for no HTTP."""
@@ -82,20 +81,7 @@ def _http_chain(front: Front, port: int, *, xfcc: bool) -> Message:
         common_http_protocol_options={"headers_with_underscores_action": "ALLOW"},
         upgrade_configs=[{"upgrade_type": "websocket"}],
         stream_idle_timeout="0s",
-        access_log=[
-            _log(
-                front,
-                log="http",
-                method="%REQ(:METHOD)%",
-                path="%PATH(NQ:ORIG_OR_PATH)%",
-                authority="%REQ(:AUTHORITY)%",
-                protocol="%PROTOCOL%",
-                status="%RESPONSE_CODE%",
-                details="%RESPONSE_CODE_DETAILS%",
-                upstream_peer=f"%UPSTREAM_METADATA({METADATA}:san)%",
-                dry_run="%DYNAMIC_METADATA(envoy.filters.http.rbac:dry_run_shadow_engine_result)%",
-            )
-        ],
+        access_log=[http_log(front)],
         rds={"route_config_name": inner(front, port), "config_source": dict(ADS)},
         http_filters=[
             typed(
@@ -111,22 +97,6 @@ def _http_chain(front: Front, port: int, *, xfcc: bool) -> Message:
     return {"name": "http", "filters": [connections]}
 
 
-def _log(front: Front, **more: str) -> Message:
-    """What is told of every connection and request, and `more`."""
-    return file_log(
-        time="%START_TIME%",
-        peer=_PEER_TEXT,
-        client="%DOWNSTREAM_REMOTE_ADDRESS%",
-        service=front.hostname,
-        upstream="%UPSTREAM_HOST%",
-        flags="%RESPONSE_FLAGS%",
-        received="%BYTES_RECEIVED%",
-        sent="%BYTES_SENT%",
-        duration_ms="%DURATION%",
-        **more,
-    )
-
-
 def _tcp_chain(front: Front, port: int) -> Message:
     name = cluster_name(front.hostname, port, "tcp")
     proxy = typed(
@@ -135,7 +105,8 @@ def _tcp_chain(front: Front, port: int) -> Message:
         stat_prefix=name,
         cluster=name,
         idle_timeout="3600s",
-        access_log=[_log(front, log="tcp")],
+        access_log=[tcp_log(front)],
+        access_log_options=tcp_log_options(),
     )
     return {"name": "tcp", "filters": [proxy]}
 
@@ -229,7 +200,7 @@ def _endpoint(backend: Backend, weight: int) -> Message:
     return {
         "endpoint": {"address": socket},
         "load_balancing_weight": weight,
-        "metadata": {"filter_metadata": {**metadata, "istio": {"workload": backend.workload}}},
+        "metadata": {"filter_metadata": {**metadata, "istio": {"workload": backend.told}}},
     }
 
 

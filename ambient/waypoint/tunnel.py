@@ -12,9 +12,10 @@ from typing import Any, Final
 
 from ambient.model.address import HBONE_PORT
 from ambient.waypoint import tls
+from ambient.waypoint.access import BAGGAGE, METADATA, PEER, connect_log, failed_tunnel_log
 from ambient.waypoint.front import Front, View, authority
 from ambient.waypoint.rivals import holder
-from ambient.waypoint.typed import ADS, HASHABLE, Message, file_log, filter_state, typed
+from ambient.waypoint.typed import ADS, HASHABLE, Message, filter_state, typed
 
 TERMINATE: Final = "connect_terminate"
 ORIGINATE: Final = "connect_originate"
@@ -22,11 +23,8 @@ CONNECT_ROUTES: Final = "connect"
 DENY_FILTER: Final = "ambient.rbac.deny"
 ALLOW_FILTER: Final = "ambient.rbac.allow"
 AUDIT_FILTER: Final = "ambient.rbac.audit"
-PEER: Final = "io.istio.peer_principal"
 LOCAL: Final = "io.istio.local_principal"
 ORIGINAL_DST: Final = "envoy.filters.listener.original_dst"
-METADATA: Final = "ambient"
-"""Namespace of our own metadata of endpoints."""
 NOBODY_INTERNAL: Final[Message] = {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]}
 """No client is a trusted part of this proxy: what its headers say to Envoy itself (x-envoy-...) is taken away. An empty
 list would mean private addresses."""
@@ -63,6 +61,7 @@ def terminate(view: View) -> Message:
             filter_state(f"{ORIGINAL_DST}.remote_ip", "%DOWNSTREAM_REMOTE_ADDRESS%"),
             filter_state(PEER, "%DOWNSTREAM_PEER_URI_SAN%", factory=HASHABLE),
             filter_state(LOCAL, "%DOWNSTREAM_LOCAL_URI_SAN%", factory=HASHABLE),
+            filter_state(BAGGAGE, "%REQ(BAGGAGE)%", factory=HASHABLE),
         ],
     )
     connections = manager(
@@ -77,21 +76,7 @@ def terminate(view: View) -> Message:
             "max_concurrent_streams": 100,
             "connection_keepalive": {"interval": "10s", "timeout": "20s"},
         },
-        access_log=[
-            file_log(
-                log="connect",
-                time="%START_TIME%",
-                peer="%DOWNSTREAM_PEER_URI_SAN%",
-                client="%DOWNSTREAM_REMOTE_ADDRESS%",
-                target="%REQ(:AUTHORITY)%",
-                status="%RESPONSE_CODE%",
-                details="%RESPONSE_CODE_DETAILS%",
-                flags="%RESPONSE_FLAGS%",
-                received="%BYTES_RECEIVED%",
-                sent="%BYTES_SENT%",
-                duration_ms="%DURATION%",
-            )
-        ],
+        access_log=[connect_log()],
         rds={"route_config_name": CONNECT_ROUTES, "config_source": dict(ADS)},
         http_filters=[state, *rbac_filters(), router()],
     )
@@ -166,19 +151,7 @@ def originate() -> Message:
         stat_prefix=ORIGINATE,
         cluster=ORIGINATE,
         tunneling_config={"hostname": "%DOWNSTREAM_LOCAL_ADDRESS%"},
-        access_log=[
-            {
-                **file_log(
-                    log="tunnel",
-                    time="%START_TIME%",
-                    target="%DOWNSTREAM_LOCAL_ADDRESS%",
-                    peer="%UPSTREAM_PEER_URI_SAN%",
-                    flags="%RESPONSE_FLAGS%",
-                    failure="%UPSTREAM_TRANSPORT_FAILURE_REASON%",
-                ),
-                "filter": {"response_flag_filter": {}},
-            }
-        ],
+        access_log=[failed_tunnel_log()],
     )
     return {
         "name": ORIGINATE,

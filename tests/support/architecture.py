@@ -15,7 +15,7 @@ from typing import Final
 PACKAGES: Final = ("ambient", "ztunnel")
 LINES: Final = 400
 
-_GROUND: Final = frozenset({"errors", "log", "settings", "netns", "waking", "model"})
+_GROUND: Final = frozenset({"errors", "http", "log", "settings", "netns", "waking", "model"})
 _PROTOCOLS: Final = frozenset({"xds", "zds"})
 _ADAPTERS: Final = frozenset({"kube", "ca", "datapath", "waypoint", "flows"})
 _BELOW_PROGRAMS: Final = _GROUND | _PROTOCOLS | _ADAPTERS
@@ -27,6 +27,7 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "model": frozenset({"errors"}),
         "settings": frozenset({"errors", "model"}),
         "netns": frozenset({"errors"}),
+        "http": frozenset({"errors", "model"}),
         "log": frozenset(),
         "waking": frozenset(),
         "xds": _GROUND,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from typing import Any
 
-from ambient.waypoint.tunnel import PEER
+from ambient.waypoint.access import PEER
 
 
 @dataclass(frozen=True)

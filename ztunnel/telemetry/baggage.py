@@ -1,38 +1,12 @@
-"""What the `baggage` header of a tunnel says about the workload that sent it: for telemetry only, it proves nothing."""
+"""The `baggage` fields among those of a tunnel's head."""
 
 from __future__ import annotations
 
-from typing import Final
-
+from ambient.model.baggage import baggage_labels
 from ambient.model.outcome import PeerLabels
 from ztunnel.hbone.headers import Fields
 
-_KEYS: Final = {
-    "k8s.cluster.name": "cluster",
-    "k8s.namespace.name": "namespace",
-    "k8s.deployment.name": "workload",
-    "k8s.cronjob.name": "workload",
-    "k8s.pod.name": "workload",
-    "k8s.job.name": "workload",
-    "service.name": "canonical_service",
-    "service.version": "canonical_revision",
-    "cloud.region": "region",
-    "cloud.availability_zone": "zone",
-}
-
-_LONGEST: Final = 253
-"""Characters of a value: no name in Kubernetes has more. Each is kept in memory and goes out with every scrape."""
-
 
 def read_baggage(fields: Fields, principal: str = "") -> PeerLabels:
-    """Labels from every `baggage` field; unknown keys and empty values are passed over. `principal` is what the
-    certificate said."""
-    found: dict[str, str] = {}
-    for name, value in fields:
-        if name == b"baggage":
-            for pair in value.decode("utf-8", "replace").split(","):
-                key, _, rest = pair.partition("=")
-                label = _KEYS.get(key)
-                if label is not None and rest:
-                    found[label] = rest.partition("=")[0][:_LONGEST]
-    return PeerLabels(principal=principal, **found)
+    """Labels from every `baggage` field, as `baggage_labels` reads them."""
+    return baggage_labels([value.decode("utf-8", "replace") for name, value in fields if name == b"baggage"], principal)

@@ -8,18 +8,26 @@ import signal
 import sys
 import tempfile
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Final
 
 from ambient.errors import MeshError, Unavailable
+from ambient.http import HttpServer, Page
 from ambient.log import log_lines
+from ambient.model.address import Endpoint
 from ambient.settings import read_settings
 from ambient.waypoint.agent.envoy import Envoy
 from ambient.waypoint.agent.identity import OwnIdentity
+from ambient.waypoint.agent.log_reader import LogReader
 from ambient.waypoint.agent.server import AgentServer
 from ambient.waypoint.agent.settings import WaypointSettings
-from ambient.waypoint.bootstrap import bootstrap
+from ambient.waypoint.agent.traffic import Traffic
+from ambient.waypoint.bootstrap import METRICS_PATH, METRICS_PORT, bootstrap
 from ambient.xds.ca_client import CaClient
 from ambient.xds.channel import root_changed
+
+EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 async def serve(settings: WaypointSettings, folder: Path) -> None:
@@ -33,16 +41,34 @@ async def serve(settings: WaypointSettings, folder: Path) -> None:
             await root_changed(settings.root)
             identity.renew()
 
+    lines = LogReader(Traffic())
+
+    async def metrics() -> Page:
+        """Ours, and Envoy's own behind them; ours alone while Envoy does not answer."""
+        try:
+            theirs = await envoy.ask("GET", f"{METRICS_PATH}?usedonly")
+        except Unavailable:
+            theirs = ""
+        return Page(lines.exposition() + theirs.encode(), EXPOSITION)
+
+    pages = HttpServer({METRICS_PATH: metrics, "/metrics": metrics})
     await server.start(socket)
     made = bootstrap(settings.identification, agent_socket=str(socket), admin_socket=str(envoy.admin_socket))
     try:
-        await envoy.start(made)
+        await pages.start(Endpoint(ip_address("::"), METRICS_PORT))
+        source, sink = os.pipe()
+        try:
+            await envoy.start(made, sink)
+        finally:
+            os.close(sink)
+        lines.start(source)
         async with asyncio.TaskGroup() as group:
             group.create_task(identity.run())
             group.create_task(watch_root())
             group.create_task(_outlive(envoy))
     finally:
         await envoy.stop()
+        await pages.stop()
         await server.stop()
 
 

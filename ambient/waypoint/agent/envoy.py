@@ -15,6 +15,8 @@ from ambient.waypoint.typed import Message
 
 _LOOK_S: Final = 0.1
 _ANSWER_S: Final = 2.0
+_FLUSH_MS: Final = 500
+"""How long Envoy may keep lines of its access log: metrics are counted from them."""
 _ACTIVE: Final = "http.connect_terminate.downstream_cx_active"
 
 _log = logging.getLogger("waypoint.envoy")
@@ -34,15 +36,16 @@ class Envoy:
     def admin_socket(self) -> Path:
         return self._folder / "admin.sock"
 
-    async def start(self, bootstrap: Message) -> None:
-        """Raises Unavailable when the program cannot be started."""
+    async def start(self, bootstrap: Message, stdout: int) -> None:
+        """`stdout`: the descriptor that its access log goes to. Raises Unavailable when it cannot be started."""
         file = self._folder / "bootstrap.json"
         file.write_text(json.dumps(bootstrap))
         # Envoy ends with us, however we end: nobody would renew its certificate or tell it anything.
         argv = ["setpriv", "--pdeathsig", "KILL", "--", str(self._binary), "-c", str(file), "--disable-hot-restart"]
         argv += ["--concurrency", str(self._threads), "--log-level", "warn", "--drain-time-s", str(int(self._drain_s))]
+        argv += ["--file-flush-interval-msec", str(_FLUSH_MS)]
         try:
-            self._process = await asyncio.create_subprocess_exec(*argv)
+            self._process = await asyncio.create_subprocess_exec(*argv, stdout=stdout)
         except OSError as error:
             raise Unavailable("Envoy", str(self._binary), error.strerror or str(error)) from None
         _log.info("Envoy is process %d", self._process.pid)

@@ -8,8 +8,8 @@ from ipaddress import ip_address
 
 import pytest
 
-from ambient.control.http import MOST_HEADER_BYTES, HttpServer, Page
 from ambient.errors import Unavailable
+from ambient.http import MOST_HEADER_BYTES, HttpServer, Page
 from ambient.model.address import Endpoint
 
 LOOPBACK = Endpoint(ip_address("127.0.0.1"), 0)

@@ -7,7 +7,7 @@ carry secrets, and carries none.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -32,7 +32,7 @@ class Page:
 class HttpServer:
     """Serves `pages` by path. A page is made anew for each request."""
 
-    def __init__(self, pages: Mapping[str, Callable[[], Page]]) -> None:
+    def __init__(self, pages: Mapping[str, Callable[[], Page | Awaitable[Page]]]) -> None:
         self._pages = pages
         self._open: dict[asyncio.Task[None] | None, asyncio.StreamWriter] = {}
         self._server: asyncio.Server | None = None
@@ -85,7 +85,8 @@ class HttpServer:
         if words[0] not in ("GET", "HEAD"):
             return _error(HTTPStatus.METHOD_NOT_ALLOWED), False
         make = self._pages.get(words[1].partition("?")[0])
-        return (make() if make is not None else _error(HTTPStatus.NOT_FOUND)), words[0] == "HEAD"
+        made = make() if make is not None else _error(HTTPStatus.NOT_FOUND)
+        return (made if isinstance(made, Page) else await made), words[0] == "HEAD"
 
 
 def _error(status: HTTPStatus) -> Page:

@@ -1,0 +1,105 @@
+"""What Envoy writes of each request, connection and tunnel: one JSON object per line, which the agent beside it reads.
+
+The lines are the access log, and all that Istio's metrics are counted from. No token is in them, only what one says.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ambient.waypoint.front import Front
+from ambient.waypoint.rbac_claims import JWT_FILTER, PAYLOAD
+from ambient.waypoint.typed import Message, file_log
+
+PEER: Final = "io.istio.peer_principal"
+BAGGAGE: Final = "io.istio.source_baggage"
+METADATA: Final = "ambient"
+"""Namespace of our own metadata of endpoints."""
+TICK: Final = "15s"
+"""How often the bytes of a connection that goes on are told."""
+
+
+def http_log(front: Front) -> Message:
+    """Of a request, when it is over."""
+    return _of_service(
+        front,
+        log="http",
+        method="%REQ(:METHOD)%",
+        path="%PATH(NQ:ORIG_OR_PATH)%",
+        authority="%REQ(:AUTHORITY)%",
+        protocol="%PROTOCOL%",
+        content_type="%REQ(CONTENT-TYPE):64%",
+        status="%RESPONSE_CODE%",
+        grpc_status="%GRPC_STATUS(NUMBER)%",
+        details="%RESPONSE_CODE_DETAILS%",
+        wire_received="%DOWNSTREAM_WIRE_BYTES_RECEIVED%",
+        wire_sent="%DOWNSTREAM_WIRE_BYTES_SENT%",
+        dry_run="%DYNAMIC_METADATA(envoy.filters.http.rbac:dry_run_shadow_engine_result)%",
+        token_issuer=_claim("iss"),
+        token_subject=_claim("sub"),
+        token_scope=_claim("scope"),
+    )
+
+
+def tcp_log(front: Front) -> Message:
+    """Of a connection that is no HTTP: when it is open, every `TICK`, and when it is over."""
+    return _of_service(front, log="tcp", kind="%ACCESS_LOG_TYPE%", connection="%CONNECTION_ID%")
+
+
+def tcp_log_options() -> Message:
+    """When `tcp_log` is written, beside the end."""
+    return {"flush_access_log_on_connected": True, "access_log_flush_interval": TICK}
+
+
+def connect_log() -> Message:
+    """Of a client's CONNECT, when its tunnel is over or was refused."""
+    return file_log(
+        log="connect",
+        time="%START_TIME%",
+        peer="%DOWNSTREAM_PEER_URI_SAN%",
+        client="%DOWNSTREAM_REMOTE_ADDRESS%",
+        target="%REQ(:AUTHORITY)%",
+        status="%RESPONSE_CODE%",
+        details="%RESPONSE_CODE_DETAILS%",
+        flags="%RESPONSE_FLAGS%",
+        received="%BYTES_RECEIVED%",
+        sent="%BYTES_SENT%",
+        duration_ms="%DURATION%",
+    )
+
+
+def failed_tunnel_log() -> Message:
+    """Of a tunnel to an endpoint that could not be had; nothing of others."""
+    made = file_log(
+        log="tunnel",
+        time="%START_TIME%",
+        target="%DOWNSTREAM_LOCAL_ADDRESS%",
+        peer="%UPSTREAM_PEER_URI_SAN%",
+        flags="%RESPONSE_FLAGS%",
+        failure="%UPSTREAM_TRANSPORT_FAILURE_REASON%",
+    )
+    return {**made, "filter": {"response_flag_filter": {}}}
+
+
+def _of_service(front: Front, **more: str) -> Message:
+    """What is told of every connection and request to a service, and `more`."""
+    return file_log(
+        time="%START_TIME%",
+        peer=f"%FILTER_STATE({PEER}:PLAIN)%",
+        source=f"%FILTER_STATE({BAGGAGE}:PLAIN):1024%",
+        client="%DOWNSTREAM_REMOTE_ADDRESS%",
+        service=front.hostname,
+        namespace=front.namespace,
+        upstream="%UPSTREAM_HOST%",
+        upstream_peer=f"%UPSTREAM_METADATA({METADATA}:san)%",
+        destination="%UPSTREAM_METADATA(istio:workload)%",
+        flags="%RESPONSE_FLAGS%",
+        received="%BYTES_RECEIVED%",
+        sent="%BYTES_SENT%",
+        duration_ms="%DURATION%",
+        **more,
+    )
+
+
+def _claim(name: str) -> str:
+    return f"%DYNAMIC_METADATA({JWT_FILTER}:{PAYLOAD}:{name}):256%"
