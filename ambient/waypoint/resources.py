@@ -25,6 +25,8 @@ ENVOY_ORDER: Final = Order(
     },
     last=frozenset({tunnel.CONNECT_ROUTES}),
     blames=False,
+    # A changed cluster is warmed anew, and Envoy, which says nothing of clusters until it is, does not ask again.
+    renewed_by={CLUSTER_TYPE: ENDPOINT_TYPE},
 )
 """What is new is complete before a CONNECT or a route leads to it, and what goes is led to by nothing any more."""
 

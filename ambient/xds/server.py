@@ -31,7 +31,8 @@ class Order:
     """In which order a client is told of types. `types` are looked at in turn, one may come twice. `behind`: a type
     waits while there is something of those to put. `put_after` and `removed_after`: what of a type has to wait until
     the client has today's version of those types. `last`: names that wait until it has everything else. `blames`: a
-    refusal of the client's names its culprits ("name: why; name: why"); other texts may hold what any user wrote."""
+    refusal of the client's names its culprits ("name: why; name: why"); other texts may hold what any user wrote.
+    `renewed_by`: who is sent a resource of this type waits for the one of that type and its name, again."""
 
     types: tuple[str, ...]
     behind: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -39,6 +40,7 @@ class Order:
     removed_after: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     last: frozenset[str] = frozenset()
     blames: bool = True
+    renewed_by: Mapping[str, str] = field(default_factory=dict)
 
 
 MESH_ORDER: Final = Order(
@@ -267,6 +269,8 @@ class DeltaStream:
                 state.acked = self._catalogue.revision
             return None
         self._remember(state, put, removed)
+        if (waited := self._types.get(self._order.renewed_by.get(url, ""))) is not None:
+            waited.again |= {resource.name for resource in put} & waited.sent.keys()
         self._sequence += 1
         nonce = f"{self._prefix}{self._sequence}"
         versions = {**dict.fromkeys(removed, ""), **{resource.name: resource.version for resource in put}}

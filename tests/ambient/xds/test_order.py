@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ambient.xds.catalogue import Catalogue
 from ambient.xds.codec import Resource
 from ambient.xds.messages import DeltaRequest, DeltaResponse
@@ -31,10 +33,10 @@ BASE = (
 class Client:
     """Asks, and answers when it is told to."""
 
-    def __init__(self, *resources: Resource) -> None:
+    def __init__(self, *resources: Resource, order: Order = ORDER) -> None:
         self.catalogue = Catalogue(types=ORDER.types)
         self.catalogue.update(resources, 1)
-        self.stream = DeltaStream(self.catalogue, order=ORDER)
+        self.stream = DeltaStream(self.catalogue, order=order)
 
     def ask(self, url: str, *names: str) -> None:
         self.stream.receive(DeltaRequest(type_url=url, subscribe=names))
@@ -115,3 +117,15 @@ def test_of_several_the_one_that_is_refused_is_found_and_the_rest_is_taken() -> 
     assert taken == {"x", "z"}
     assert refused <= 3
     assert client.stream.nacks == {"y": "one of these is bad"}
+
+
+def test_what_waits_for_another_type_after_a_change_gets_it_again() -> None:
+    order = replace(ORDER, renewed_by={CLUSTERS: ENDPOINTS})
+    for stream_order, again in ((ORDER, []), (order, [(ENDPOINTS, ["a"], [])])):
+        client = Client(*BASE, order=stream_order)
+        client.ask(CLUSTERS)
+        client.told()
+        client.ask(ENDPOINTS, "a")
+        client.told()
+        client.catalogue.update((resource(CLUSTERS, "a", "2"), *BASE[1:]), 2)
+        assert client.told() == [(CLUSTERS, ["a"], []), *again]
