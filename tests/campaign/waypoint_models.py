@@ -1,4 +1,4 @@
-"""`./dev campaign waypoint_models [--models N] [--seed S]`: random services behind a waypoint that one Envoy has to take.
+"""`./dev campaign waypoint_models [--models N] [--seed S]`: random services, which one Envoy has to take.
 
 Recorded in docs/reports/waypoint-models.json; what Envoy refuses ends it, with the name and the reason.
 """
@@ -75,12 +75,13 @@ def main(arguments: list[str]) -> int:
 
 def _markdown(about: dict[str, Any], figures: dict[str, Any]) -> str:
     rows = "\n".join(f"| {name} | {value} |" for name, value in figures["objects"].items())
+    where = f"{about['date']}, commit {about['commit'][:12]}, {about['cores']} cores."
     return (
-        f"# Random models that Envoy takes\n\n{about['date']}, commit {about['commit'][:12]}, {about['cores']} cores.\n\n"
-        f"{figures['models']} services behind a waypoint, drawn at random with whatever our parsers take, in shares of"
-        f" {_SHARE} that take each other's place in one running Envoy by delta discovery: {figures['resources']} resources,"
-        f" refused by Envoy: {figures['refused_by_envoy']}. {figures['drawn_again']} objects were refused by our own parsers"
-        f" and drawn again. {figures['seconds']} s.\n\n| kind | objects |\n|---|---|\n{rows}\n"
+        f"# Random models that Envoy takes\n\n{where}\n\n{figures['models']} services behind a waypoint,"
+        f" drawn at random with whatever our parsers take, in shares of {_SHARE} that take each other's place in one running Envoy by"
+        f" delta discovery: {figures['resources']} resources, refused by Envoy: {figures['refused_by_envoy']}."
+        f" {figures['drawn_again']} objects were refused by our own parsers and drawn again."
+        f" {figures['seconds']} s.\n\n| kind | objects |\n|---|---|\n{rows}\n"
     )
 
 
