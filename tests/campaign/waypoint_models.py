@@ -78,8 +78,8 @@ def _markdown(about: dict[str, Any], figures: dict[str, Any]) -> str:
     where = f"{about['date']}, commit {about['commit'][:12]}, {about['cores']} cores."
     return (
         f"# Random models that Envoy takes\n\n{where}\n\n{figures['models']} services behind a waypoint,"
-        f" drawn at random with whatever our parsers take, in shares of {_SHARE} that take each other's place in one running Envoy by"
-        f" delta discovery: {figures['resources']} resources, refused by Envoy: {figures['refused_by_envoy']}."
+        f" drawn at random with whatever our parsers take, in shares of {_SHARE} that take each other's place in one running"
+        f" Envoy by delta discovery: {figures['resources']} resources, refused by Envoy: {figures['refused_by_envoy']}."
         f" {figures['drawn_again']} objects were refused by our own parsers and drawn again."
         f" {figures['seconds']} s.\n\n| kind | objects |\n|---|---|\n{rows}\n"
     )
