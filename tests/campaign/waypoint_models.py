@@ -76,13 +76,13 @@ def main(arguments: list[str]) -> int:
 def _markdown(about: dict[str, Any], figures: dict[str, Any]) -> str:
     rows = "\n".join(f"| {name} | {value} |" for name, value in figures["objects"].items())
     where = f"{about['date']}, commit {about['commit'][:12]}, {about['cores']} cores."
-    return (
-        f"# Random models that Envoy takes\n\n{where}\n\n{figures['models']} services behind a waypoint,"
-        f" drawn at random with whatever our parsers take, in shares of {_SHARE} that take each other's place in one running"
-        f" Envoy by delta discovery: {figures['resources']} resources, refused by Envoy: {figures['refused_by_envoy']}."
-        f" {figures['drawn_again']} objects were refused by our own parsers and drawn again."
-        f" {figures['seconds']} s.\n\n| kind | objects |\n|---|---|\n{rows}\n"
+    told = (
+        f"{figures['models']} services behind a waypoint, drawn at random with whatever our parsers take, in shares of"
+        f" {_SHARE} that take each other's place in one running Envoy by delta discovery:"
+        f" {figures['resources']} resources, of which Envoy refused {figures['refused_by_envoy']}."
+        f" Our own parsers refused {figures['drawn_again']} objects, which were drawn again. {figures['seconds']} s."
     )
+    return f"# Random models that Envoy takes\n\n{where}\n\n{told}\n\n| kind | objects |\n|---|---|\n{rows}\n"
 
 
 if __name__ == "__main__":
