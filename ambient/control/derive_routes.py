@@ -18,7 +18,7 @@ from ambient.kube.routing import BackendRef, ParentRef
 from ambient.model.waypoints import waypoints_of
 from ambient.model.workload import Service
 from ambient.waypoint.front import Destination, Policy, Route
-from ambient.waypoint.routes import ordered
+from ambient.waypoint.route_match import ordered
 
 _CORE: Final = ("", "core")
 ACCEPTED: Final = "Accepted"

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from ambient.waypoint import tunnel
 from ambient.waypoint.closed import NOTHING, Closed, closed_table
-from ambient.waypoint.front import Front, FrontPort, Protocol, View
+from ambient.waypoint.front import Destination, Front, FrontPort, Protocol, Subset, View
 from ambient.waypoint.rbac import http_filters, is_layer_4, tunnel_filters
 from ambient.waypoint.rivals import rightful
 from ambient.waypoint.service import cluster, endpoints, inner_cluster, kinds, listener, route_table
@@ -47,7 +47,7 @@ def resources(view: View, closed: Closed = NOTHING) -> Iterator[Named]:
             shut = name in closed.shut
             yield from port_resources(view, front, port, shut=shut)
             table.append((front, port.number, None if shut else tunnel_filters(view, front, port)))
-    yield from _beyond(view, fronts)
+    yield from _led_to(view, fronts)
     yield ROUTE_TYPE, tunnel.CONNECT_ROUTES, tunnel.connect_routes(table, closed.unlisted)
 
 
@@ -64,19 +64,34 @@ def port_resources(view: View, front: Front, port: FrontPort, *, shut: bool = Fa
         yield ROUTE_TYPE, table["name"], table
 
 
-def _beyond(view: View, fronts: Iterable[Front]) -> Iterator[Named]:
-    """What only routes lead to."""
-    own = {(one.hostname, port.number) for one in fronts for port in one.ports if "http" in served(one, port)}
-    for front in view.beyond:
-        for port in front.ports:
-            if (front.hostname, port.number) not in own:
-                yield from _pool(front, port, "http")
+def _led_to(view: View, fronts: Sequence[Front]) -> Iterator[Named]:
+    """What routes lead to and is not there yet: other services, and subsets."""
+    known = {one.hostname: one for one in (*rightful(view.beyond, view.fronts), *fronts)}
+    made = {(one.hostname, port.number, kind, "") for one in fronts for port in one.ports for kind in served(one, port)}
+    for kind, one in _destinations(fronts):
+        front, asked = known.get(one.hostname), (one.hostname, one.port, kind, one.subset)
+        port = next((port for port in front.ports if port.number == one.port), None) if front is not None else None
+        if front is None or port is None or asked in made:
+            continue
+        subset = next((found for found in port.subsets if found.name == one.subset), None)
+        if subset is not None or not one.subset:
+            made.add(asked)
+            yield from _pool(front, port, kind, subset)
 
 
-def _pool(front: Front, port: FrontPort, kind: str) -> Iterator[Named]:
-    made = cluster(front, port, kind)
+def _destinations(fronts: Iterable[Front]) -> Iterator[tuple[str, Destination]]:
+    """How, and where to."""
+    for front in fronts:
+        for route in front.routes:
+            yield from (("http", one) for one in (*route.destinations, *route.mirrors))
+        for stream in front.streams:
+            yield from (("tcp", one) for one in stream.destinations)
+
+
+def _pool(front: Front, port: FrontPort, kind: str, subset: Subset | None = None) -> Iterator[Named]:
+    made = cluster(front, port, kind, subset)
     yield CLUSTER_TYPE, made["name"], made
-    yield ENDPOINT_TYPE, made["name"], endpoints(front, port, kind)
+    yield ENDPOINT_TYPE, made["name"], endpoints(front, port, kind, subset)
 
 
 def served(front: Front, port: FrontPort) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""HTTPRoutes as Envoy's routes: what is matched, what is changed, where it goes. Pure.
+"""Routes of requests as Envoy's: what is changed, and where it goes. Pure.
 
 Nothing here judges a request: that stands on the virtual host, in force for every route.
 """
@@ -6,12 +6,14 @@ Nothing here judges a request: that stands on the virtual host, in force for eve
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Final
 
-from ambient.kube.routing import HeaderEdit, PathEdit, PathMatch, Redirect, RouteMatch, RouteRule, TextMatch
+from ambient.kube.routing import HeaderEdit, PathEdit, PathMatch, Redirect, Retry, RouteRule
+from ambient.waypoint.balance import hash_policies
 from ambient.waypoint.front import Destination, Front, Route
-from ambient.waypoint.typed import Message, typed
+from ambient.waypoint.route_filters import of_route
+from ambient.waypoint.route_match import request_match
+from ambient.waypoint.typed import Message, seconds, typed
 
 NOWHERE: Final = "nowhere"
 """A cluster that there is none of: its share of the requests gets a 500."""
@@ -23,43 +25,57 @@ _STATUSES: Final = {
     308: "PERMANENT_REDIRECT",
 }
 _PORTS: Final = {"http": 80, "https": 443}
+_USUAL: Final = Retry(2, on=("connect-failure", "refused-stream", "unavailable", "cancelled"))
 _PREVIOUS: Final = "retry.host.previous_hosts.v3.PreviousHostsPredicate"
 
 
-def cluster_name(hostname: str, port: int, kind: str) -> str:
-    """`kind` is http or tcp."""
-    return f"inbound-vip|{port}|{kind}|{hostname}"
+def cluster_name(hostname: str, port: int, kind: str, subset: str = "") -> str:
+    """`kind` is http or tcp; `subset` "": all endpoints."""
+    return f"inbound-vip|{port}|{kind}{f'/{subset}' if subset else ''}|{hostname}"
 
 
 def routes(front: Front, port: int) -> list[Message]:
-    """Those of a port; without any HTTPRoute each request goes to the service itself."""
+    """Those of a port; without any of its own each request goes to the service itself."""
     found = [_route(one) for one in front.routes if one.port == port]
     name = cluster_name(front.hostname, port, "http")
-    plain = {"name": "default", "match": {"prefix": "/"}, "route": {"cluster": name, "timeout": "0s", **retries()}}
-    return found or [plain]
+    hashed = [one.traffic.balancer.hash_by for one in front.ports if one.number == port and one.traffic.balancer]
+    action = {"cluster": name, "timeout": "0s", **hash_policies(hashed), **retries()}
+    return found or [{"name": "default", "match": {"prefix": "/"}, "route": action}]
 
 
-def retries() -> Message:
-    """Istio's: twice, only what has certainly reached no application or is said to be worth it."""
-    return {
-        "retry_policy": {
-            "retry_on": "connect-failure,refused-stream,unavailable,cancelled",
-            "num_retries": 2,
-            "retry_host_predicate": [
-                typed("envoy.retry_host_predicates.previous_hosts", _PREVIOUS),
-            ],
-            "host_selection_retry_max_attempts": "5",
-        }
+def retries(asked: Retry | None = None) -> Message:
+    """What is asked for, else Istio's: twice, only what has certainly reached no application or is said to be worth
+    it."""
+    asked = asked or _USUAL
+    reasons = [*(asked.on or (() if asked.codes else _USUAL.on)), *(("retriable-status-codes",) if asked.codes else ())]
+    if asked.codes and not asked.on:
+        reasons = [*_USUAL.on, *reasons]
+    policy: Message = {
+        "retry_on": ",".join(dict.fromkeys(reasons)),
+        "num_retries": asked.attempts,
+        "retry_host_predicate": [typed("envoy.retry_host_predicates.previous_hosts", _PREVIOUS)],
+        "host_selection_retry_max_attempts": "5",
     }
+    if asked.codes:
+        policy["retriable_status_codes"] = list(asked.codes)
+    if asked.backoff_ms is not None:
+        base = max(asked.backoff_ms, 1)
+        policy["retry_back_off"] = {"base_interval": seconds(base), "max_interval": seconds(10 * base)}
+    if asked.per_try_ms:
+        policy["per_try_timeout"] = seconds(asked.per_try_ms)
+    return {"retry_policy": policy}
 
 
 def _route(route: Route) -> Message:
     rule = route.rule
-    made: Message = {"name": route.name, "match": _match(route.match)}
+    made: Message = {"name": route.name, "match": request_match(route.match), **of_route(rule)}
     _edit(made, "request", rule.request)
     _edit(made, "response", rule.response)
     if rule.redirect is not None:
         return {**made, "redirect": _redirect(rule.redirect, route.match.path)}
+    if rule.answer is not None:
+        body = {"body": {"inline_string": rule.answer.body}} if rule.answer.body else {}
+        return {**made, "direct_response": {"status": rule.answer.status, **body}}
     chosen = [one for one in route.destinations if one.weight]
     if not any(one.hostname for one in chosen):
         return {**made, "direct_response": {"status": 500}}
@@ -67,14 +83,15 @@ def _route(route: Route) -> Message:
 
 
 def _action(route: Route, rule: RouteRule, chosen: list[Destination]) -> Message:
-    action: Message = {"cluster_not_found_response_code": "INTERNAL_SERVER_ERROR", **retries()}
-    if len(chosen) == 1:
+    action: Message = {"cluster_not_found_response_code": "INTERNAL_SERVER_ERROR", **retries(rule.retry)}
+    if len(chosen) == 1 and not _edits(chosen[0]):
         action["cluster"] = _cluster(chosen[0])
     else:
-        action["weighted_clusters"] = {"clusters": [{"name": _cluster(one), "weight": one.weight} for one in chosen]}
-    action["timeout"] = _seconds(rule.timeout_ms or 0)
+        action["weighted_clusters"] = {"clusters": [_weighted(one) for one in chosen]}
+    action["timeout"] = seconds(rule.timeout_ms or 0)
+    action.update(hash_policies(one.hash_by for one in chosen))
     if rule.backend_timeout_ms:
-        action["retry_policy"]["per_try_timeout"] = _seconds(rule.backend_timeout_ms)
+        action["retry_policy"]["per_try_timeout"] = seconds(rule.backend_timeout_ms)
     if rule.rewrite is not None:
         if rule.rewrite.hostname:
             action["host_rewrite_literal"] = rule.rewrite.hostname
@@ -85,8 +102,19 @@ def _action(route: Route, rule: RouteRule, chosen: list[Destination]) -> Message
     return action
 
 
-def _cluster(destination: Destination) -> str:
-    return cluster_name(destination.hostname, destination.port, "http") if destination.hostname else NOWHERE
+def _edits(one: Destination) -> Message:
+    made: Message = {}
+    _edit(made, "request", one.request)
+    _edit(made, "response", one.response)
+    return made
+
+
+def _weighted(one: Destination) -> Message:
+    return {"name": _cluster(one), "weight": one.weight, **_edits(one)}
+
+
+def _cluster(one: Destination) -> str:
+    return cluster_name(one.hostname, one.port, "http", one.subset) if one.hostname else NOWHERE
 
 
 def _mirror(one: Destination) -> Message:
@@ -96,33 +124,6 @@ def _mirror(one: Destination) -> Message:
         "runtime_fraction": {"default_value": share},
         "disable_shadow_host_suffix_append": True,
     }
-
-
-def _match(match: RouteMatch) -> Message:
-    made = _path(match.path)
-    headers = [_text(one) for one in match.headers]
-    if match.method:
-        headers.append({"name": ":method", "string_match": {"exact": match.method}})
-    if headers:
-        made["headers"] = headers
-    if match.query:
-        made["query_parameters"] = [_text(one) for one in match.query]
-    return made
-
-
-def _path(path: PathMatch) -> Message:
-    match path.kind:
-        case "Exact":
-            return {"path": path.value}
-        case "RegularExpression":
-            return {"safe_regex": {"regex": path.value}}
-    prefix = path.value.rstrip("/")
-    return {"path_separated_prefix": prefix} if prefix else {"prefix": "/"}
-
-
-def _text(match: TextMatch) -> Message:
-    how: Message = {"safe_regex": {"regex": match.value}} if match.how != "Exact" else {"exact": match.value}
-    return {"name": match.name, "string_match": how}
 
 
 def _edit(made: Message, side: str, edit: HeaderEdit) -> None:
@@ -161,8 +162,12 @@ def _redirect(redirect: Redirect, path: PathMatch) -> Message:
 
 
 def _rewritten(edit: PathEdit, path: PathMatch) -> Message:
-    if edit.kind == "ReplaceFullPath":
+    if edit.kind == "RegularExpression":
+        return _replace(edit.pattern, edit.value)
+    if edit.kind == "ReplaceFullPath" or path.kind == "RegularExpression":
         return _replace("^/.*", edit.value)
+    if path.kind != "PathPrefix":
+        return {"prefix_rewrite": edit.value}
     before, after = path.value.rstrip("/"), edit.value.rstrip("/")
     if not after:
         return _replace(f"^{re.escape(before)}/*", "/")
@@ -171,22 +176,3 @@ def _rewritten(edit: PathEdit, path: PathMatch) -> Message:
 
 def _replace(pattern: str, by: str) -> Message:
     return {"regex_rewrite": {"pattern": {"regex": pattern}, "substitution": by}}
-
-
-def _seconds(milliseconds: int) -> str:
-    return f"{milliseconds / 1000:.3f}".rstrip("0").rstrip(".") + "s"
-
-
-def ordered(found: Iterable[Route], age: dict[str, tuple[str, str]]) -> list[Route]:
-    """By the Gateway API's precedence: the more exact path, a method, more headers, more parameters, the older object
-    (`age` by the route's name), then as written."""
-    return sorted(found, key=lambda one: (_rank(one.match), age[one.name]))
-
-
-def _rank(match: RouteMatch) -> tuple[int, int, int, int, int]:
-    path = match.path
-    kind = {"Exact": 0, "PathPrefix": 1, "RegularExpression": 2}[path.kind]
-    if path.kind == "PathPrefix" and path.value == "/":
-        kind = 3  # it fits everything, so an expression is the more exact
-    length = len(path.value.rstrip("/")) if path.kind == "PathPrefix" else 0
-    return kind, -length, 0 if match.method else 1, -len(match.headers), -len(match.query)

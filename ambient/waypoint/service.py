@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from ambient.waypoint.access import METADATA, PEER, http_log, tcp_log, tcp_log_options
-from ambient.waypoint.front import Backend, Front, FrontPort, Protocol
+from ambient.waypoint.access import METADATA, http_log
+from ambient.waypoint.balance import balancing
+from ambient.waypoint.front import Backend, Front, FrontPort, Protocol, Subset
+from ambient.waypoint.route_filters import route_filters
 from ambient.waypoint.routes import cluster_name, routes
+from ambient.waypoint.streams import stream_chain, streams_of, tls_inspector
 from ambient.waypoint.tokens import token_filters, without_claims
 from ambient.waypoint.tunnel import (
-    LOCAL,
     NOBODY_INTERNAL,
     ORIGINAL_DST,
     ORIGINATE,
+    TOLD,
     inner,
     manager,
     original_dst_filter,
@@ -33,8 +36,7 @@ _UNLIMITED: Final = 4294967295
 _MOST_WEIGHT: Final = 2**31
 _RAW: Final = typed("envoy.transport_sockets.raw_buffer", "transport_sockets.raw_buffer.v3.RawBuffer")
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-_PEER_TEXT: Final = f"%FILTER_STATE({PEER}:PLAIN)%"
-_XFCC: Final = f"By=%FILTER_STATE({LOCAL}:PLAIN)%;URI={_PEER_TEXT}"
+_XFCC: Final = f"%FILTER_STATE({TOLD}:PLAIN)%"
 
 
 def kinds(protocol: Protocol) -> tuple[str, ...]:
@@ -44,14 +46,14 @@ def kinds(protocol: Protocol) -> tuple[str, ...]:
 
 def listener(front: Front, port: FrontPort, used: tuple[str, ...], *, xfcc: bool) -> Message:
     """The internal listener that CONNECTs to the port lead to. `used`: which of `kinds` are served."""
-    chains = [
-        _http_chain(front, port.number, xfcc=xfcc) if kind == "http" else _tcp_chain(front, port.number)
-        for kind in used
-    ]
+    streams = streams_of(front, port.number) if "tcp" in used else []
+    named = any(one.names for one in streams)
+    chains = [_http_chain(front, port.number, xfcc=xfcc)] if "http" in used else []
+    chains += [stream_chain(front, one, number) for number, one in enumerate(streams)]
     made: Message = {
         "name": inner(front, port.number),
         "internal_listener": {},
-        "listener_filters": [original_dst_filter()],
+        "listener_filters": [original_dst_filter(), *([tls_inspector()] if named else [])],
         "filter_chains": chains,
     }
     if port.protocol is Protocol.AUTO:
@@ -59,7 +61,8 @@ def listener(front: Front, port: FrontPort, used: tuple[str, ...], *, xfcc: bool
         made["listener_filters"].append(inspector)
         made["listener_filters_timeout"] = SNIFF
         made["continue_on_listener_filters_timeout"] = True
-        chains[0]["filter_chain_match"] = {"application_protocols": ["http/1.0", "http/1.1", "h2c"]}
+        unread = {"transport_protocol": "raw_buffer"} if named else {}
+        chains[0]["filter_chain_match"] = {**unread, "application_protocols": ["http/1.0", "http/1.1", "h2c"]}
     return made
 
 
@@ -91,30 +94,17 @@ def _http_chain(front: Front, port: int, *, xfcc: bool) -> Message:
             ),
             *token_filters(front.tokens),
             *rbac_filters(),
+            *route_filters(),
             router(),
         ],
     )
     return {"name": "http", "filters": [connections]}
 
 
-def _tcp_chain(front: Front, port: int) -> Message:
-    name = cluster_name(front.hostname, port, "tcp")
-    proxy = typed(
-        "envoy.filters.network.tcp_proxy",
-        "filters.network.tcp_proxy.v3.TcpProxy",
-        stat_prefix=name,
-        cluster=name,
-        idle_timeout="3600s",
-        access_log=[tcp_log(front)],
-        access_log_options=tcp_log_options(),
-    )
-    return {"name": "tcp", "filters": [proxy]}
-
-
 def route_table(front: Front, port: int, filters: Message) -> Message:
     """Where requests to a port go; `filters` is what each of them has to pass first (per-filter configuration).
 
-    No route has filters of its own: those would take the place of these.
+    No route configures a filter that judges: that would take the place of these.
     """
     name = cluster_name(front.hostname, port, "http")
     return {
@@ -148,15 +138,16 @@ def inner_cluster(front: Front, port: int) -> Message:
     }
 
 
-def cluster(front: Front, port: FrontPort, kind: str) -> Message:
-    """The endpoints of a port, one by one; which they are comes by EDS."""
-    name = cluster_name(front.hostname, port.number, kind)
+def cluster(front: Front, port: FrontPort, kind: str, subset: Subset | None = None) -> Message:
+    """The endpoints of a port, or of a subset of them, one by one; which they are comes by EDS."""
+    name = cluster_name(front.hostname, port.number, kind, subset.name if subset else "")
+    traffic = (subset or port).traffic
     made: Message = {
         "name": name,
         "type": "EDS",
         "eds_cluster_config": {"eds_config": dict(ADS), "service_name": name},
         "connect_timeout": "10s",
-        "lb_policy": "LEAST_REQUEST",
+        **balancing(traffic.balancer),
         "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
         "circuit_breakers": _no_limits(),
         "metadata": {"filter_metadata": {"istio": {"host": front.hostname}}},
@@ -179,11 +170,12 @@ def cluster(front: Front, port: FrontPort, kind: str) -> Message:
     return made
 
 
-def endpoints(front: Front, port: FrontPort, kind: str) -> Message:
+def endpoints(front: Front, port: FrontPort, kind: str, subset: Subset | None = None) -> Message:
     """The load assignment of `cluster`. Weights keep their ratio where Envoy would refuse their sum, 32 bits wide."""
-    name = cluster_name(front.hostname, port.number, kind)
-    part = 1 + sum(one.weight for one in port.backends) // _MOST_WEIGHT
-    found = [_endpoint(one, max(one.weight // part, 1)) for one in port.backends]
+    name = cluster_name(front.hostname, port.number, kind, subset.name if subset else "")
+    backends = (subset or port).backends
+    part = 1 + sum(one.weight for one in backends) // _MOST_WEIGHT
+    found = [_endpoint(one, max(one.weight // part, 1)) for one in backends]
     return {"cluster_name": name, "endpoints": [{"lb_endpoints": found}]}
 
 

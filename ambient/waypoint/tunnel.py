@@ -24,6 +24,8 @@ DENY_FILTER: Final = "ambient.rbac.deny"
 ALLOW_FILTER: Final = "ambient.rbac.allow"
 AUDIT_FILTER: Final = "ambient.rbac.audit"
 LOCAL: Final = "io.istio.local_principal"
+TOLD: Final = "ambient.client_cert"
+"""What x-forwarded-client-cert says of the client, whether the application is told or not."""
 ORIGINAL_DST: Final = "envoy.filters.listener.original_dst"
 NOBODY_INTERNAL: Final[Message] = {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]}
 """No client is a trusted part of this proxy: what its headers say to Envoy itself (x-envoy-...) is taken away. An empty
@@ -62,6 +64,7 @@ def terminate(view: View) -> Message:
             filter_state(PEER, "%DOWNSTREAM_PEER_URI_SAN%", factory=HASHABLE),
             filter_state(LOCAL, "%DOWNSTREAM_LOCAL_URI_SAN%", factory=HASHABLE),
             filter_state(BAGGAGE, "%REQ(BAGGAGE)%", factory=HASHABLE),
+            filter_state(TOLD, "By=%DOWNSTREAM_LOCAL_URI_SAN%;URI=%DOWNSTREAM_PEER_URI_SAN%", factory=HASHABLE),
         ],
     )
     connections = manager(

@@ -49,3 +49,8 @@ def file_log(**fields: str) -> Message:
         path="/dev/stdout",
         log_format={"json_format": fields},
     )
+
+
+def seconds(milliseconds: int) -> str:
+    """A duration."""
+    return f"{milliseconds / 1000:.3f}".rstrip("0").rstrip(".") + "s"

@@ -1,0 +1,41 @@
+"""Texts in routes: what Envoy takes and means as we do, and what is refused."""
+
+from __future__ import annotations
+
+import pytest
+
+from ambient.kube.route_syntax import plain_path, regular_expression
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "(",
+        "(?=a)",
+        "(?i)a",
+        "(?P<n>a)",
+        "a*+",
+        r"(a)\1",
+        r"\bx",
+        "[[:alpha:]]",
+        "a{1001}",
+        "(a{40}){40}",
+        f"({'a' * 900}){{900}}",
+    ],
+)
+def test_an_expression_that_envoy_may_not_take_is_refused(text: str) -> None:
+    assert regular_expression(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["/a.*", "(?:a|b)+", r"/v\d{1,3}/[^/]+", "^x$", "a+?", r"\/x\.y", r"(?:\d{1,3}\.){3}\d{1,3}"]
+)
+def test_an_expression_that_envoy_takes_is_taken(text: str) -> None:
+    assert regular_expression(text) == ""
+
+
+@pytest.mark.parametrize("text", ["/a//b", "/a/./b", "/a/..", "/a%2Fb", "/a%zz", "/a?b", "/a#b", "a", "/a b", "/a\\b"])
+def test_a_path_that_no_plain_request_has_is_refused(text: str) -> None:
+    assert plain_path(text)
+    assert plain_path("/a%20b/c.d") == ""
