@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from ambient.kube import syntax
@@ -112,10 +113,11 @@ def weighted(field: Field) -> BackendRef:
         if side in edits:
             raise one.refuse(f"a second {kind}")
         edits[side] = header_edit(each.need(f"{side}HeaderModifier"))
-    return _backend(entry, **edits)
+    nothing = HeaderEdit()
+    return replace(_backend(entry), request=edits.get("request", nothing), response=edits.get("response", nothing))
 
 
-def _backend(entry: Object, **edits: HeaderEdit) -> BackendRef:
+def _backend(entry: Object) -> BackendRef:
     group, kind = entry.text("group"), entry.text("kind", "Service")
     core = (group, kind) == ("", "Service")
     return BackendRef(
@@ -125,7 +127,6 @@ def _backend(entry: Object, **edits: HeaderEdit) -> BackendRef:
         entry.read("namespace", lambda f: f.checked(syntax.dns_label), ""),
         group,
         kind,
-        **edits,
     )
 
 

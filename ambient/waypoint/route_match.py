@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from ambient.kube.routing import PathMatch, RouteMatch, TextMatch
+from ambient.waypoint.access import PEER
 from ambient.waypoint.front import Route
-from ambient.waypoint.tunnel import PEER, TOLD
+from ambient.waypoint.tunnel import TOLD
 from ambient.waypoint.typed import Message
 
 XFCC: Final = "x-forwarded-client-cert"
