@@ -6,11 +6,12 @@ Kept from snapshot to snapshot: which workloads are behind which service, and wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
-from ambient.control.derive import Derived
+from ambient.control.derive import Changes, Derived
 from ambient.control.derive_closed import DRY_RUN, TRUE
+from ambient.control.derive_moves import moved
 from ambient.control.derive_routes import Asked, Judged, Routing
 from ambient.control.derive_target import has_targets
 from ambient.control.derive_traffic_policy import Rules, policy_of
@@ -44,6 +45,16 @@ _PROTOCOLS: Final[Mapping[AppProtocol, Protocol]] = {
 _TRUE: Final = frozenset({"true", "1"})
 
 
+@dataclass(slots=True)
+class _Seen:
+    """What a waypoint was configured from; `touched`: services whose endpoints have changed since."""
+
+    waypoint: Waypoint
+    gateway: Gateway
+    view: View
+    touched: set[str] = field(default_factory=set)
+
+
 class Fronts:
     """`update` with every snapshot and what was derived from it, then `view` of any waypoint."""
 
@@ -64,18 +75,33 @@ class Fronts:
         self._traffic = Rules((), root_namespace)
         self._routing = Routing((), {}, self._judged_for)
         self._asked: dict[str, Asked] = {}
-        self._said: dict[str, tuple[Condition, ...]] = {}
+        self._said: dict[str, tuple[Condition, ...]] | None = None
+        self._told: dict[str, tuple[Condition, ...]] = {}
+        self._ports: dict[str, tuple[Service, DestinationRule | None, tuple[FrontPort, ...]]] = {}
+        self._views: dict[str, _Seen] = {}
 
     def update(self, records: Records, derived: Derived) -> None:
-        self._services, self._records, self._judged = derived.services, records, {}
-        news = derived.changes
-        if news is None:
-            self._behind, self._services_of = {}, {}
-            self._place(derived.workloads.values())
+        if moved(records, self._records, derived, self._services_of):
+            self._services, self._records = derived.services, records
+            self._move(derived.changes)
         else:
+            self._start(records, derived)
+
+    def _move(self, news: Changes | None) -> None:
+        """Endpoints alone: all else stays as it was made, routes and policies and what is said of them."""
+        if news is not None:
             for uid in news.gone_addresses:
                 self._take(uid)
             self._place(one for one in news.put if isinstance(one, Workload))
+
+    def _start(self, records: Records, derived: Derived) -> None:
+        self._services, self._records, self._judged = derived.services, records, {}
+        self._views, self._said = {}, None
+        news = derived.changes
+        if news is None:
+            self._behind, self._services_of, self._ports = {}, {}, {}
+            self._place(derived.workloads.values())
+        self._move(news)
         keys: Iterable[str] = records.by_key if records.changed is None or news is None else records.changed
         if records.changed is None or news is None:
             self._policies, self._tokens, self._routes, self._rules = {}, {}, {}, {}
@@ -109,16 +135,45 @@ class Fronts:
             self._services_of[workload.uid] = tuple(workload.services)
             for key in workload.services:
                 self._behind.setdefault(key, {})[workload.uid] = workload
+                self._touch(key)
+
+    def _touch(self, key: str) -> None:
+        self._ports.pop(key, None)
+        for seen in self._views.values():
+            seen.touched.add(key)
 
     def _take(self, uid: str) -> None:
         for key in self._services_of.pop(uid, ()):
+            self._touch(key)
             held = self._behind[key]
             held.pop(uid, None)
             if not held:
                 del self._behind[key]
 
     def view(self, waypoint: Waypoint, gateway: Gateway) -> View:
-        """What the waypoint is to be configured from."""
+        """What the waypoint is to be configured from. What has not changed is the same object as before."""
+        seen = self._views.get(str(waypoint))
+        if seen is not None and (seen.waypoint, seen.gateway) == (waypoint, gateway):
+            seen.view, seen.touched = self._moved(seen), set()
+        else:
+            seen = self._views[str(waypoint)] = _Seen(waypoint, gateway, self._whole(waypoint, gateway))
+        return seen.view
+
+    def _moved(self, seen: _Seen) -> View:
+        """With the endpoints as they are now."""
+
+        def now(front: Front) -> Front:
+            key = f"{front.namespace}/{front.hostname}"
+            if key not in seen.touched:
+                return front
+            numbers = {port.number for port in front.ports}
+            ports = self._ports_of(key, self._services[key], seen.waypoint)
+            return replace(front, ports=tuple(port for port in ports if port.number in numbers))
+
+        view = seen.view
+        return replace(view, fronts=tuple(map(now, view.fronts)), beyond=tuple(map(now, view.beyond)))
+
+    def _whole(self, waypoint: Waypoint, gateway: Gateway) -> View:
         fronts = [
             self._routed(key, service, waypoint)
             for key, service in sorted(self._services.items())
@@ -147,28 +202,38 @@ class Fronts:
 
     def route_conditions(self) -> Mapping[str, tuple[Condition, ...]]:
         """Of every HTTPRoute, once the waypoints have been looked at; equal ones are the same object as before."""
-        found = {key: self._routing.conditions(route, self._asked) for key, route in self._routes.items()}
-        self._said = {key: self._said[key] if self._said.get(key) == one else one for key, one in found.items() if one}
+        if self._said is None:
+            found = {key: self._routing.conditions(route, self._asked) for key, route in self._routes.items()}
+            before = self._told
+            self._said = {key: before[key] if before.get(key) == one else one for key, one in found.items() if one}
+            self._told = self._said
         return self._said
 
     def _front(self, key: str, service: Service, waypoint: Waypoint) -> Front:
-        behind = [one for _, one in sorted(self._behind.get(key, {}).items())]
-        ports = []
-        rule = self._traffic.of(service, waypoint)
-        for port in _by_number(service.ports):
-            protocol = _PROTOCOLS.get(port.app_protocol, Protocol.AUTO)
-            backends = tuple(_backends(service, behind, port.service_port))
-            ports.append(FrontPort(port.service_port, protocol, backends, policy_of(rule, port.service_port)))
         judged = self._judged_for(service, waypoint)
         return Front(
             service.namespace,
             service.hostname,
             tuple(address.ip for address in service.addresses),
-            tuple(ports),
+            self._ports_of(key, service, waypoint),
             judged.policies,
             tokens=judged.tokens,
             rank=self._rank(service, waypoint),
         )
+
+    def _ports_of(self, key: str, service: Service, waypoint: Waypoint) -> tuple[FrontPort, ...]:
+        rule = self._traffic.of(service, waypoint)
+        found = self._ports.get(key)
+        if found is not None and found[0] is service and found[1] is rule:
+            return found[2]
+        behind = [one for _, one in sorted(self._behind.get(key, {}).items())]
+        ports = []
+        for port in _by_number(service.ports):
+            protocol = _PROTOCOLS.get(port.app_protocol, Protocol.AUTO)
+            backends = tuple(_backends(service, behind, port.service_port))
+            ports.append(FrontPort(port.service_port, protocol, backends, policy_of(rule, port.service_port)))
+        self._ports[key] = (service, rule, tuple(ports))
+        return self._ports[key][2]
 
     def _rank(self, service: Service, waypoint: Waypoint) -> int:
         """What Kubernetes gave its address to goes before what the waypoint's own namespace says, that before what

@@ -13,7 +13,7 @@ from typing import Final
 from ambient.waypoint import tunnel
 from ambient.waypoint.closed import NOTHING, Closed, differing, port_of
 from ambient.waypoint.front import View
-from ambient.waypoint.resources import Named, resources
+from ambient.waypoint.resources import Made, Named, resources
 from ambient.waypoint.typed import ROUTE_TYPE, Message
 from ambient.waypoint.wire import version_of
 from ambient.xds.codec import Resource
@@ -38,6 +38,7 @@ class WaypointRefusals:
         self._refusals: dict[_Key, _Refusal] = {}
         self._taken: Message = {}
         self._closed = NOTHING
+        self._made = Made()
 
     @property
     def why(self) -> Mapping[str, str]:
@@ -74,25 +75,25 @@ class WaypointRefusals:
     def told(self, view: View) -> list[Named]:
         """Every resource, with what is closed; what is refused no more is forgotten."""
         self._closed = NOTHING
-        found = list(resources(view))
+        found = list(resources(view, made=self._made))
         if not self._refusals:
             return found
         kept = self._refused(found)
         if ports := frozenset(filter(None, (port_of(name) for _, name, _ in kept))):
             self._closed = Closed(shut=ports)
-            found = list(resources(view, self._closed))
+            found = list(resources(view, self._closed, self._made))
         every = differing(_table(found), {})
         if any(not port_of(name) and name != _TABLE[1] for _, name, _ in kept):
             # It is for all of them.
             self._closed = replace(self._closed, unlisted=every)
-            found = list(resources(view, self._closed))
+            found = list(resources(view, self._closed, self._made))
         # What a table says anew may be why it is refused. If it is not that, nobody can tell.
         for suspects in (differing(_table(found), self._taken), every):
             if not (refused := self._refused([(*_TABLE, _table(found))])):
                 break
             kept |= refused
             self._closed = replace(self._closed, unlisted=self._closed.unlisted | suspects)
-            found = list(resources(view, self._closed))
+            found = list(resources(view, self._closed, self._made))
         kept |= self._refused(found)
         self._refusals = {key: refusal for key, refusal in self._refusals.items() if key in kept}
         return found

@@ -98,7 +98,7 @@ class Waypoints:
         failures: dict[str, str] = {}
         for url, name, content in served.refusals.told(self._fronts.view(waypoint, served.gateway)):
             before = served.made.get((url, name))
-            if before is not None and before[0] == content:
+            if before is not None and (before[0] is content or before[0] == content):
                 made[url, name] = before
                 continue
             try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ambient.waypoint import tunnel
@@ -34,8 +35,46 @@ Named = tuple[str, str, Message]
 """Type URL, name, content."""
 
 
-def resources(view: View, closed: Closed = NOTHING) -> Iterator[Named]:
-    """All of them; each name once per type."""
+class Made:
+    """What was made of each port, so that a change of one costs what one costs."""
+
+    def __init__(self) -> None:
+        self._of = View("", "", ())
+        self._ports: dict[tuple[str, int, bool], _MadePort] = {}
+        self._used: set[tuple[str, int, bool]] = set()
+
+    def start(self, view: View) -> None:
+        """Before the ports of a view are asked for."""
+        general = replace(view, fronts=(), beyond=())
+        if general != self._of:
+            self._of, self._ports = general, {}
+        self._ports = {key: self._ports[key] for key in self._used & self._ports.keys()}
+        self._used = set()
+
+    def port(self, view: View, front: Front, port: FrontPort, *, shut: bool) -> _MadePort:
+        key = (f"{front.namespace}/{front.hostname}", port.number, shut)
+        self._used.add(key)
+        found = self._ports.get(key)
+        if found is None or (found.front is not front and found.front != front):
+            filters = None if shut else tunnel_filters(view, front, port)
+            found = _MadePort(front, tuple(port_resources(view, front, port, shut=shut)), filters)
+            self._ports[key] = found
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _MadePort:
+    """`filters`: what a CONNECT to it has to pass, None where it is shut."""
+
+    front: Front
+    resources: tuple[Named, ...]
+    filters: Message | None
+
+
+def resources(view: View, closed: Closed = NOTHING, made: Made | None = None) -> Iterator[Named]:
+    """All of them; each name once per type. `made`: those of before, to be kept where nothing has changed."""
+    made = made or Made()
+    made.start(view)
     yield LISTENER_TYPE, tunnel.TERMINATE, tunnel.terminate(view)
     yield LISTENER_TYPE, tunnel.ORIGINATE, tunnel.originate()
     yield CLUSTER_TYPE, tunnel.ORIGINATE, tunnel.originate_cluster(view)
@@ -45,8 +84,9 @@ def resources(view: View, closed: Closed = NOTHING) -> Iterator[Named]:
         for port in front.ports:
             name = tunnel.inner(front, port.number)
             shut = name in closed.shut
-            yield from port_resources(view, front, port, shut=shut)
-            table.append((front, port.number, None if shut else tunnel_filters(view, front, port)))
+            one = made.port(view, front, port, shut=shut)
+            yield from one.resources
+            table.append((front, port.number, one.filters))
     yield from _led_to(view, fronts)
     yield ROUTE_TYPE, tunnel.CONNECT_ROUTES, tunnel.connect_routes(table, closed.unlisted)
 

@@ -106,10 +106,10 @@ def connect_routes(
 ) -> Message:
     """The table: for each service and port what its CONNECT has to pass (per-filter configuration), None: it is
     closed. `unlisted` ports are left out, and nobody else is called by their names."""
-    table = list(hosts)
+    table = [(front, port, filters, _domains(front, port)) for front, port, filters in hosts]
     claims: dict[str, list[Front]] = {}
-    for front, port, _ in table:
-        for name in _domains(front, port):
+    for front, _, _, names in table:
+        for name in names:
             claims.setdefault(name, []).append(front)
     held = {name: holder(found) for name, found in claims.items()}
     return {
@@ -122,9 +122,8 @@ def connect_routes(
                 "routes": [_connect_to(inner(front, port)) if filters is not None else _CLOSED],
                 **({"typed_per_filter_config": filters} if filters else {}),
             }
-            for front, port, filters in table
-            if inner(front, port) not in unlisted
-            and (domains := [name for name in _domains(front, port) if held[name] is front])
+            for front, port, filters, names in table
+            if inner(front, port) not in unlisted and (domains := [name for name in names if held[name] is front])
         ],
     }
 
