@@ -137,11 +137,11 @@ def test_it_is_open_again_when_it_is_another_thing_and_is_taken() -> None:
 def test_a_refused_listener_is_replaced_by_one_that_nobody_wrote_anything_of() -> None:
     made = waypoints()
     one = proxy(made)
-    one.refuses = only(LISTENER_TYPE, WEB, b"issuer")
+    one.refuses = only(LISTENER_TYPE, WEB, b"issuer.example")
     tell(made, scene(OTHER, tokens("issuer", TARGET)))
     one.settle()
     assert closed(made) == [WEB]
-    assert b"issuer" not in one.has[LISTENER_TYPE, WEB]
+    assert b"issuer.example" not in one.has[LISTENER_TYPE, WEB]
     assert b"could not take" in one.has[ROUTE_TYPE, WEB]
 
 
