@@ -138,17 +138,10 @@ INLINE void tally_stream(struct bpf_sock_ops *ctx, struct stream *stream, struct
 INLINE void tell_stream(struct bpf_sock_ops *ctx, struct stream *stream, struct ends *ends, enum flow_end end, __u64 now)
 {
 	struct flow_pace *pace = flow_pace_of_this_cpu();
-	struct flow_event *event;
+	struct flow_event *event = begin_flow_event(pace, now);
 
-	if (!pace || !may_tell_flow(pace, now)) {
-		count(COUNT_EVENT_FLOW_THINNED);
+	if (!pace || !event)
 		return;
-	}
-	event = reserve_flow_event();
-	if (!event) {
-		count(COUNT_EVENT_FLOW_LOST);
-		return;
-	}
 	event->time = now;
 	event->source = stream->arriving ? ends->remote : ends->local;
 	event->destination = stream->arriving ? ends->local : ends->remote;

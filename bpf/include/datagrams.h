@@ -14,17 +14,10 @@
 INLINE void tell_talk(struct talk *talk, enum flow_path path, __u32 size, __u64 now)
 {
 	struct flow_pace *pace = flow_pace_of_this_cpu();
-	struct flow_event *event;
+	struct flow_event *event = begin_flow_event(pace, now);
 
-	if (!pace || !may_tell_flow(pace, now)) {
-		count(COUNT_EVENT_FLOW_THINNED);
+	if (!pace || !event)
 		return;
-	}
-	event = reserve_flow_event();
-	if (!event) {
-		count(COUNT_EVENT_FLOW_LOST);
-		return;
-	}
 	__builtin_memset(event, 0, sizeof(*event));
 	event->time = now;
 	event->source = talk->flow.source;

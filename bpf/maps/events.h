@@ -87,15 +87,16 @@ INLINE void submit_event(struct event *event)
 }
 #endif
 
-INLINE int may_tell(struct pace *pace, __u64 now)
+/* One more within the second that began at `since`, of so many at the most? */
+INLINE int keeps_pace(__u64 *since, __u64 *told, __u64 now, __u64 most)
 {
-	if (now - pace->since >= ONE_SECOND) {
-		pace->since = now;
-		pace->told = 0;
+	if (now - *since >= ONE_SECOND) {
+		*since = now;
+		*told = 0;
 	}
-	if (pace->told >= EVENTS_PER_SECOND)
+	if (*told >= most)
 		return 0;
-	pace->told += 1;
+	*told += 1;
 	return 1;
 }
 
@@ -108,7 +109,7 @@ INLINE void tell(struct __sk_buff *skb, struct packet *packet, enum counter reas
 	struct pace *pace = pace_of_this_cpu();
 	struct event *event;
 
-	if (!pace || !may_tell(pace, now)) {
+	if (!pace || !keeps_pace(&pace->since, &pace->told, now, EVENTS_PER_SECOND)) {
 		count(COUNT_EVENT_THINNED);
 		return;
 	}

@@ -78,16 +78,19 @@ INLINE void submit_flow_event(struct flow_event *event)
 }
 #endif
 
-INLINE int may_tell_flow(struct flow_pace *pace, __u64 now)
+/* Room to tell of a flow singly; 0: it is counted that it is not. */
+INLINE struct flow_event *begin_flow_event(struct flow_pace *pace, __u64 now)
 {
-	if (now - pace->since >= ONE_SECOND) {
-		pace->since = now;
-		pace->told = 0;
-	}
-	if (pace->told >= FLOWS_PER_SECOND)
+	struct flow_event *event;
+
+	if (!pace || !keeps_pace(&pace->since, &pace->told, now, FLOWS_PER_SECOND)) {
+		count(COUNT_EVENT_FLOW_THINNED);
 		return 0;
-	pace->told += 1;
-	return 1;
+	}
+	event = reserve_flow_event();
+	if (!event)
+		count(COUNT_EVENT_FLOW_LOST);
+	return event;
 }
 
 #endif
