@@ -2,11 +2,13 @@
  * beginning, end, bytes, round trip and repeats by the socket itself; so nothing is counted per packet.
  *
  * Told singly are those that ztunnel does not tell of: directly between application and network, ztunnel's own to the
- * network (their round trips are the network's), and what ends badly. The rest is in the tallies only. */
+ * network (their round trips are the network's), and what ends badly. The rest is in the tallies only; of the kernel
+ * path the agent tells, by its ways. */
 #include "include/dialect.h"
 #include "include/packet.h"
 #include "maps/clear.h"
 #include "maps/config.h"
+#include "maps/direct.h"
 #include "maps/flow_pace.h"
 #include "maps/looped.h"
 #include "maps/pods.h"
@@ -71,19 +73,28 @@ INLINE int concerns_us(struct bpf_sock *socket, struct ends *ends, int arriving)
 	return !pod_of(&ends->remote);
 }
 
-INLINE enum flow_path path_of(struct bpf_sock *socket, struct ends *ends, int arriving)
+INLINE int is_on_kernel_path(struct flow *flow)
+{
+	struct direct_way *way = options() & OPTION_DIRECT ? way_of(flow) : 0;
+
+	return way && !(way->flags & WAY_OVER);
+}
+
+INLINE __u8 path_of(struct bpf_sock *socket, struct ends *ends, int arriving)
 {
 	struct flow flow = {};
 
 	if (socket->mark == PROXY_MARK)
 		return (arriving ? ends->local_port : ends->remote_port) == bpf_htons(HBONE_PORT) ? FLOW_TUNNEL
 												  : FLOW_PASSTHROUGH;
+	flow.source = arriving ? ends->remote : ends->local;
+	flow.destination = arriving ? ends->local : ends->remote;
+	flow.source_port = arriving ? ends->remote_port : ends->local_port;
+	flow.destination_port = arriving ? ends->local_port : ends->remote_port;
+	if (is_on_kernel_path(&flow))
+		return FLOW_DIRECT | TOLD_BY_THE_AGENT;
 	if (!arriving)
 		return is_looped_socket(socket) ? FLOW_CAPTURED : FLOW_DIRECT;
-	flow.source = ends->remote;
-	flow.destination = ends->local;
-	flow.source_port = ends->remote_port;
-	flow.destination_port = ends->local_port;
 	return is_admitted(&flow) ? FLOW_DIRECT : FLOW_CAPTURED;
 }
 
@@ -111,7 +122,7 @@ INLINE void tally_stream(struct bpf_sock_ops *ctx, struct stream *stream, struct
 	key.port = stream->arriving ? ends->local_port : ends->remote_port;
 	key.protocol = IPPROTO_TCP;
 	key.arriving = stream->arriving;
-	key.path = stream->path;
+	key.path = stream->path & ~TOLD_BY_THE_AGENT;
 	key.end = end;
 	line = tally_of(&key);
 	if (line) {
@@ -193,7 +204,8 @@ INLINE void established(struct bpf_sock_ops *ctx, struct bpf_sock *socket, struc
 	if (stream->path == FLOW_CAPTURED)
 		return;
 	bpf_sock_ops_cb_flags_set(ctx, BPF_SOCK_OPS_STATE_CB_FLAG | BPF_SOCK_OPS_RTT_CB_FLAG);
-	tell_stream(ctx, stream, ends, END_NONE, now);
+	if (!(stream->path & TOLD_BY_THE_AGENT))
+		tell_stream(ctx, stream, ends, END_NONE, now);
 }
 
 INLINE enum flow_end end_of(struct stream *stream, __u32 state)
@@ -223,6 +235,8 @@ INLINE void ended(struct bpf_sock_ops *ctx, struct bpf_sock *socket, struct stre
 	if (!stream->established)
 		stream->path = path_of(socket, &ends, stream->arriving);
 	tally_stream(ctx, stream, &ends, end, 1);
+	if (stream->path & TOLD_BY_THE_AGENT)
+		return;
 	if (end != END_DENIED && (stream->path != FLOW_CAPTURED || end != END_ORDERLY))
 		tell_stream(ctx, stream, &ends, end, bpf_ktime_get_ns());
 }

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from ambient.agent.direct_shares import DirectShares
 from ambient.agent.direct_telling import End, Telling
 from ambient.agent.same_node import Judged, Right
 from ambient.datapath.direct import Call, Tuple, Way
@@ -77,6 +79,7 @@ class DirectFlows:
         current: Callable[[], bool],
         sockets: Sockets,
         telling: Telling,
+        shares: DirectShares,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tables = tables
@@ -84,6 +87,7 @@ class DirectFlows:
         self._current = current
         self._sockets = sockets
         self._telling = telling
+        self._shares = shares
         self._clock = clock
         self._followed: dict[Tuple, _Followed] = {}
         self._until = 0.0
@@ -95,7 +99,9 @@ class DirectFlows:
 
     def look(self) -> None:
         """Take in what happened since the last time, and act on it. Raises KernelError."""
+        made = self._shares.counted()
         ways = self._tables.ways()
+        self._shares.divide(made, Counter(one.source.ip for one, way in ways.items() if way.flags & _CLIENT))
         now = self._clock()
         over: list[Tuple] = []
         judged: dict[Call, Judged] = {}

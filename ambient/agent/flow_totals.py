@@ -1,7 +1,8 @@
 """What the flows of the node come to since the agent began, by who talks to whom, as metrics. No I/O.
 
 Bounded: who is told by namespace and service account ("unknown": no workload that this node knows), and after MOST
-pairs new ones are added up under the name "other": neither a scan of addresses nor a large mesh makes more series.
+pairs new ones are added up under the name "other", as is what the kernel added up because a pod had used up its share
+of a sheet: neither a scan of addresses nor a large mesh makes more series.
 """
 
 from __future__ import annotations
@@ -66,8 +67,7 @@ class FlowTotals:
         def name(ip: IpAddress) -> str:
             found = names.get(ip)
             if found is None:
-                its = workload(ip)
-                found = names[ip] = "unknown" if its is None else f"{its.namespace}/{its.service_account}"
+                found = names[ip] = _name(ip, workload)
             return found
 
         for line in lines:
@@ -105,6 +105,13 @@ class FlowTotals:
             for pair, sums in sorted(self._sums.items()):
                 if value := getattr(sums, column):
                     yield f"{name}{{{_labels(pair)}}} {value}"
+
+
+def _name(ip: IpAddress, workload: WorkloadAt) -> str:
+    if ip.is_unspecified:
+        return _OTHER
+    its = workload(ip)
+    return "unknown" if its is None else f"{its.namespace}/{its.service_account}"
 
 
 def _labels(pair: Pair) -> str:

@@ -8,6 +8,7 @@ from concurrent.futures import Executor
 
 from ambient.agent.converge import Tracked
 from ambient.agent.direct_flows import LOOK_S, DirectFlows
+from ambient.agent.direct_shares import DirectShares
 from ambient.agent.direct_sockets import PodSockets
 from ambient.agent.direct_telling import Telling
 from ambient.agent.kernel import Kernel
@@ -46,6 +47,7 @@ class KernelPath:
             lambda: knowledge.current,
             PodSockets(kernel, self._netns_of, threads),
             self._telling,
+            DirectShares(tables.direct, lambda: self._same_node.clients, self._name_of),
         )
 
     def adopt(self) -> None:
@@ -79,6 +81,9 @@ class KernelPath:
         options = self._config.options()
         if Option.DIRECT not in options:
             self._config.set(options | Option.DIRECT)
+
+    def _name_of(self, ip: IpAddress) -> str:
+        return next((str(one.pod) for one in self._pods() if ip in one.pod.addresses), str(ip))
 
     def _netns_of(self, ip: IpAddress) -> PodNetns | None:
         uid = next((uid for uid, one in self._tracked().items() if ip in one.pod.addresses), "")

@@ -25,6 +25,17 @@ _FAMILIES: Final = (
     ),
     ("EVENT_", "events_untold", "Events of single packets and flows that were not told; no total lacks them."),
     ("FLOW_", "flow_losses", "Times that the totals of flows lack something, by reason. Should be 0."),
+    (
+        "BEYOND_SHARE_",
+        "beyond_share",
+        "Times that a pod had used up its share: new connections that took the tunnel instead of the kernel path"
+        " (direct), additions to totals without their other end (flows), talks kept apart from the others' (talks).",
+    ),
+    (
+        "LAPSED_",
+        "lapsed",
+        "New connections that only ztunnel judged, as no agent had vouched for the kernel's rows for minutes.",
+    ),
     ("FORGED_", "forged", "Packets that carried a mark they had no right to; they were treated like any other."),
 )
 _CAPTURED: Final = ("captured", "New connections, name queries and probes that the datapath told apart, by kind.")

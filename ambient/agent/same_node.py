@@ -107,6 +107,11 @@ class SameNode:
         return len(self._granted)
 
     @property
+    def clients(self) -> Collection[IpAddress]:
+        """The addresses that have grants."""
+        return {call.source for call in self._granted}
+
+    @property
     def on(self) -> bool:
         """Some pod of this node may take the kernel path, or could a moment ago."""
         return self._on
@@ -127,8 +132,10 @@ class SameNode:
         try:
             self._switch_on()
             self._judge_again()
-        except MeshError as error:
+        except (MeshError, OSError) as error:
             log.error("same-node kernel path: %s", error)
+        except Exception:
+            log.exception("same-node kernel path: unexpected")
         self._changed()
 
     def _see_pods(self) -> None:
@@ -202,15 +209,18 @@ class SameNode:
 async def every(
     seconds: float, woken: asyncio.Event, *steps: Callable[[], None], clock: Callable[[], float] = time.thread_time
 ) -> None:
-    """Take the steps each time, and at once when woken, until cancelled. What the kernel refuses is tried again. Steps
-    that take long (of the CPU) leave the loop to others for REST times as long: pods decide how much there is."""
+    """Take the steps each time, and at once when woken, until cancelled. What fails is logged and tried again: nobody
+    else of the agent suffers from it. Steps that take long (of the CPU) leave the loop to others for REST times as
+    long: pods decide how much there is."""
     while True:
         began = clock()
         for step in steps:
             try:
                 step()
-            except MeshError as error:
+            except (MeshError, OSError) as error:
                 log.error("same-node kernel path: %s", error)
+            except Exception:
+                log.exception("same-node kernel path: unexpected")
         try:
             async with asyncio.timeout(max(seconds, REST * (clock() - began))):
                 await woken.wait()

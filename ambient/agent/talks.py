@@ -18,6 +18,9 @@ QUIET_S: Final = 30.0
 MOST: Final = 4096
 """So many are watched at once; of more it is not told that they end, the totals have them."""
 
+_ALL: Final = "all of these two and this port"
+_BEYOND: Final = "all that was beyond this pod's share"
+
 _Key = tuple[IpAddress, IpAddress, int, int, bool]
 
 
@@ -73,7 +76,7 @@ class Talks:
             source=str(Endpoint(source, 0)),
             destination=str(Endpoint(destination, port)),
             **names_of(self._workload(source), self._workload(destination), arriving=arriving),
-            detail="all of these two and this port",
+            detail=_BEYOND if source.is_unspecified or destination.is_unspecified else _ALL,
             bytes_sent=talk.bytes_sent,
             bytes_received=talk.bytes_received,
             packets_sent=talk.packets_sent,

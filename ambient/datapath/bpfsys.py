@@ -42,7 +42,6 @@ LINK_UPDATE: Final = 29
 LINK_DETACH: Final = 34
 
 _BEFORE_ALL: Final = 1 << 3
-_LPM_TRIE: Final = 11
 _NO_PREALLOC: Final = 1
 
 PROG_INFO_SIZE: Final = 232
@@ -241,23 +240,22 @@ def lift_memory_limit() -> None:
         resource.setrlimit(resource.RLIMIT_MEMLOCK, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-def make_trie(like: Map, entries: int, items: Iterable[tuple[bytes, bytes]], name: str) -> int:
-    """`make_map` of a trie (BPF_MAP_TYPE_LPM_TRIE) that holds `items`. Raises KernelError, also when there are more
-    than `entries`."""
+def make_filled(kind: int, like: Map, entries: int, items: Iterable[tuple[bytes, bytes]], name: str) -> int:
+    """`make_map` that holds `items`. Raises KernelError, also when there are more than `entries`."""
     key_size, value_size = like.key_size, like.value_size
-    trie = make_map(_LPM_TRIE, like, entries, name)
+    made = make_map(kind, like, entries, name)
     libc = ctypes.CDLL(None, use_errno=True)
     key, value = ctypes.create_string_buffer(key_size), ctypes.create_string_buffer(value_size)
-    attributes = struct.pack("IIQQQ", trie, 0, ctypes.addressof(key), ctypes.addressof(value), 0)
+    attributes = struct.pack("IIQQQ", made, 0, ctypes.addressof(key), ctypes.addressof(value), 0)
     block = ctypes.create_string_buffer(attributes, _ATTR_SIZE)
     number = SYSCALL[platform.machine()]
     for one, its in items:
         key.raw, value.raw = one, its
         if libc.syscall(number, MAP_UPDATE, block, _ATTR_SIZE) < 0:
-            os.close(trie)
+            os.close(made)
             code = ctypes.get_errno()
             raise _refused(OSError(code, os.strerror(code)), "the kernel refuses a map operation", name)
-    return trie
+    return made
 
 
 def run_once(program: int, packet: bytes, *, mark: int = 0, came_by: int = 0) -> tuple[int, bytes]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from ambient.datapath import bpfsys, layout
+from ambient.datapath.bpfinfo import Kind
 from ambient.datapath.layout import Side
 from ambient.errors import KernelError
 from ambient.model.address import IpAddress
@@ -22,6 +24,7 @@ MOST_ROWS: Final = 131_072
 _KEY: Final = struct.Struct("=II")
 _ROW: Final = struct.Struct("=IIII")
 _VALUE: Final = struct.Struct("=I")
+_NUMBER: Final = struct.Struct("=Q")
 _PORT_BITS: Final = 32
 
 Table = tuple[IpAddress, Side]
@@ -73,7 +76,9 @@ class DenyTables:
         pod, side = table
         if len(rows) > self._most:
             raise KernelError("too many rows of policy", f"{side.name} of {pod}", f"{len(rows)} of {self._most}")
-        return bpfsys.make_trie(self._shape, max(1, len(rows)), _items(rows), f"deny_{side.name.lower()}")
+        return bpfsys.make_filled(
+            Kind.LPM_TRIE, self._shape, max(1, len(rows)), _items(rows), f"deny_{side.name.lower()}"
+        )
 
     def delete(self, tables: Iterable[Table]) -> None:
         """Nothing is known any more about these; those that are not there are fine."""
@@ -82,6 +87,29 @@ class DenyTables:
     def tables(self) -> list[Table]:
         """Those that are there."""
         return [(layout.unpack_address(key[:16]), Side(struct.unpack("=I", key[16:])[0])) for key in self._outer.walk()]
+
+
+class PolicyLease:
+    """policy_lease.h: how long the kernel refuses by rows that ztunnel judges after, once nobody vouches for them."""
+
+    __slots__ = ("_map",)
+
+    def __init__(self, table: bpfsys.Map) -> None:
+        self._map = table
+
+    def renew(self, seconds: float) -> None:
+        """For so long from now. Raises KernelError."""
+        until = time.clock_gettime_ns(time.CLOCK_MONOTONIC) + int(seconds * 1e9)
+        self._map.put(bytes(4), _NUMBER.pack(until))
+
+    def end(self) -> None:
+        """As if nobody had ever vouched for them: they count without end. Raises KernelError."""
+        self._map.put(bytes(4), _NUMBER.pack(0))
+
+    def left_s(self) -> float | None:
+        """How long from now, below zero when it is over; None: without end."""
+        (until,) = _NUMBER.unpack(self._map.get(bytes(4)) or bytes(8))
+        return (until - time.clock_gettime_ns(time.CLOCK_MONOTONIC)) / 1e9 if until else None
 
 
 class Shadow:

@@ -22,6 +22,8 @@ _WAY: Final = struct.Struct(f"=QQQQ{ctypes.sizeof(layout.flow)}x12xI4x")
 """What is read often is read without ctypes; a test compares both."""
 _ADDRESSES_KEPT: Final = 4_096
 
+MOST_CONNECTIONS: Final = 65_536
+"""DIRECT_WAYS_MAX, two for each."""
 CALL_SIZE: Final = ctypes.sizeof(layout.direct_call)
 GRANT_SIZE: Final = ctypes.sizeof(layout.direct_grant)
 WAY_SIZE: Final = ctypes.sizeof(layout.direct_way)
@@ -56,15 +58,26 @@ class Way(NamedTuple):
 
 
 class Direct:
-    """The grants, what was asked for, how long grants count, and the ways. Calls raise KernelError."""
+    """The grants, what was asked for, how long grants count, the ways, and how many each pod may make. Calls raise
+    KernelError."""
 
-    __slots__ = ("_asks", "_grants", "_lease", "_ways")
+    __slots__ = ("_asks", "_grants", "_lease", "_made", "_room", "_ways")
 
-    def __init__(self, grants: bpfsys.Map, asks: bpfsys.Map, lease: bpfsys.Map, ways: bpfsys.Map) -> None:
+    def __init__(
+        self,
+        grants: bpfsys.Map,
+        asks: bpfsys.Map,
+        lease: bpfsys.Map,
+        ways: bpfsys.Map,
+        made: bpfsys.Map,
+        room: bpfsys.Map,
+    ) -> None:
         self._grants = grants
         self._asks = asks
         self._lease = lease
         self._ways = ways
+        self._made = made
+        self._room = room
 
     def grant(self, call: Call, server: Endpoint) -> None:
         """Connections like this may go directly to the endpoint; also raises when the map is full."""
@@ -112,6 +125,25 @@ class Direct:
         """These are over."""
         for one in tuples:
             self._ways.delete(_key(one))
+
+    def made(self) -> dict[IpAddress, int]:
+        """How many connections each address began so far, of those that were ever given room."""
+        table = self._made
+        found = entries(table.descriptor, table.key_size, table.value_size, str(table.path))
+        return {_unpacked(key): _NUMBER.unpack(value)[0] for key, value in found}
+
+    def give_room(self, room: Mapping[IpAddress, int]) -> None:
+        """Each of these addresses may begin connections up to that one, counted as `made` counts them."""
+        for ip, until in room.items():
+            if self._made.get(_packed(ip)) is None:
+                self._made.put(_packed(ip), _NUMBER.pack(0))
+            self._room.put(_packed(ip), _NUMBER.pack(until))
+
+    def take_room(self, clients: Collection[IpAddress]) -> None:
+        """These may begin none any more."""
+        for ip in clients:
+            self._room.delete(_packed(ip))
+            self._made.delete(_packed(ip))
 
 
 @lru_cache(_ADDRESSES_KEPT)

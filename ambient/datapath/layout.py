@@ -141,6 +141,10 @@ class Counter(IntEnum):
     REFUSED_DIRECT_TAKEN = 37
     REFUSED_POLICY_UDP = 38
     REFUSED_POLICY_ICMP = 39
+    BEYOND_SHARE_DIRECT = 40
+    BEYOND_SHARE_FLOWS = 41
+    BEYOND_SHARE_TALKS = 42
+    LAPSED_POLICY = 43
 
 
 class address(ctypes.Structure):
@@ -220,6 +224,10 @@ class direct_way(ctypes.Structure):
     )
 
 
+class talk_share(ctypes.Structure):
+    _fields_ = (("since", ctypes.c_uint64), ("begun", ctypes.c_uint64))
+
+
 class pace(ctypes.Structure):
     _fields_ = (("since", ctypes.c_uint64), ("told", ctypes.c_uint64), ("last", event))
 
@@ -289,6 +297,7 @@ MIRRORS: Final[tuple[type[ctypes.Structure], ...]] = (
     direct_call,
     direct_grant,
     direct_way,
+    talk_share,
     pace,
     flow_event,
     flow_pace,

@@ -64,34 +64,48 @@ INLINE void turned(struct packet *packet, struct talk *talk)
 	talk->protocol = packet->protocol;
 }
 
-/* A packet passes a pod's interface. What goes on is asked for as an answer first, then as more of the same. */
+enum talk_part {
+	FIRST_WORD,
+	MORE_OF_IT,
+	ANSWER,
+};
+
+/* Which part of which talk is it? It is asked for as an answer first, then as more of the same. */
+INLINE enum talk_part part_of(struct packet *packet, int arriving, struct talk *talk, __u64 now)
+{
+	turned(packet, talk);
+	talk->arriving = !arriving;
+	if (goes_on_since(talk, now))
+		return ANSWER;
+	flow_of(packet, &talk->flow);
+	talk->arriving = arriving;
+	if (goes_on_since(talk, now) || goes_on_in_crowd(talk, now))
+		return MORE_OF_IT;
+	turned(packet, talk);
+	talk->arriving = !arriving;
+	if (goes_on_in_crowd(talk, now))
+		return ANSWER;
+	flow_of(packet, &talk->flow);
+	talk->arriving = arriving;
+	return FIRST_WORD;
+}
+
+/* A packet passes a pod's interface. */
 INLINE void datagram(struct __sk_buff *skb, struct packet *packet, int arriving)
 {
 	enum flow_path path = skb->mark == PROXY_MARK ? FLOW_PASSTHROUGH : FLOW_DIRECT;
-	int counted = !(options() & OPTION_NO_FLOWS);
 	__u32 size = skb->len - ETH_HLEN;
 	__u64 now = bpf_ktime_get_ns();
 	struct talk talk = {};
+	enum talk_part part = part_of(packet, arriving, &talk, now);
 
-	turned(packet, &talk);
-	talk.arriving = !arriving;
-	if (goes_on_since(&talk, now)) {
-		if (counted)
-			tally_talk(&talk, path, size, 1, 0);
+	if (part == FIRST_WORD)
+		begin_talk(&talk, arriving ? &packet->destination : &packet->source, now);
+	if (options() & OPTION_NO_FLOWS)
 		return;
-	}
-	flow_of(packet, &talk.flow);
-	talk.arriving = arriving;
-	if (goes_on_since(&talk, now)) {
-		if (counted)
-			tally_talk(&talk, path, size, 0, 0);
-		return;
-	}
-	begin_talk(&talk, now);
-	if (counted) {
-		tally_talk(&talk, path, size, 0, 1);
+	tally_talk(&talk, path, size, part == ANSWER, part == FIRST_WORD);
+	if (part == FIRST_WORD)
 		tell_talk(&talk, path, size, now);
-	}
 }
 
 /* At the node's end of the sender's veth. A pod that may write packets can make up in its own namespace what another one
@@ -106,22 +120,23 @@ INLINE void note_question(struct __sk_buff *skb, struct packet *packet)
 		return;
 	turned(packet, &talk);
 	talk.arriving = ARRIVING;
-	if (goes_on_since(&talk, now))
+	if (goes_on_since(&talk, now) || goes_on_in_crowd(&talk, now))
 		return;
 	flow_of(packet, &talk.flow);
 	talk.arriving = TALK_ASKED;
-	if (!goes_on_since(&talk, now))
-		begin_talk(&talk, now);
+	if (!goes_on_since(&talk, now) && !goes_on_in_crowd(&talk, now))
+		begin_talk(&talk, &packet->source, now);
 }
 
 /* Is it for a pod that spoke first? */
 INLINE int answers_the_pod(struct packet *packet)
 {
 	struct talk talk = {};
+	__u64 now = bpf_ktime_get_ns();
 
 	turned(packet, &talk);
 	talk.arriving = TALK_ASKED;
-	return goes_on_since(&talk, bpf_ktime_get_ns());
+	return goes_on_since(&talk, now) || goes_on_in_crowd(&talk, now);
 }
 
 #endif

@@ -59,6 +59,21 @@ INLINE int make_ways(struct flow *flow, struct pod_row *client, struct pod_row *
 	return 0;
 }
 
+/* Ways for one more connection of this client, if that is within its share. */
+INLINE int begin_directly(struct flow *flow, struct pod_row *client, struct pod_row *server, __u64 now)
+{
+	__u64 *made = made_by(&flow->source), *room = room_of(&flow->source);
+
+	if (!made || !room || *made >= *room) {
+		count(COUNT_BEYOND_SHARE_DIRECT);
+		return 0;
+	}
+	if (!make_ways(flow, client, server, now))
+		return 0;
+	__sync_fetch_and_add(made, 1);
+	return 1;
+}
+
 /* May this opening packet go directly? `row`: of the pod that sends it. */
 INLINE int opens_directly(struct packet *packet, struct pod_row *row)
 {
@@ -94,7 +109,7 @@ INLINE int opens_directly(struct packet *packet, struct pod_row *row)
 	server = pod_of(&grant->server);
 	if (!server || !server->host_ifindex || !(server->flags & POD_DIRECT) || !(server->flags & POD_CAPTURE_IN))
 		return 0;
-	return make_ways(&flow, row, server, now);
+	return begin_directly(&flow, row, server, now);
 }
 
 /* What this socket opens from now on takes another way. */

@@ -53,6 +53,10 @@ enum counter {
 	COUNT_REFUSED_DIRECT_TAKEN, /* the opening packet of one whose four-tuple ztunnel uses; repeated, it takes the tunnel */
 	COUNT_REFUSED_POLICY_UDP,  /* policy refuses it at the pod that it is for, and it is no answer */
 	COUNT_REFUSED_POLICY_ICMP,
+	COUNT_BEYOND_SHARE_DIRECT, /* had a grant, but its pod has as many ways as are its share: took the tunnel */
+	COUNT_BEYOND_SHARE_FLOWS,  /* added up with others of its pod: the pod's share of the sheet of tallies is used */
+	COUNT_BEYOND_SHARE_TALKS,  /* remembered among those of other busy pods: its pod began too many of late */
+	COUNT_LAPSED_POLICY,       /* rows were not asked: no agent had vouched for them for minutes, ztunnel judged alone */
 	COUNTERS_USED,
 };
 

@@ -6,10 +6,15 @@
  * direct_lease:  until when the grants count; the agent moves it on while it knows what policy says.
  * direct_ways:   each direction of each such connection, by the four-tuple of its packets. Writers: pod_egress makes
  *                them, host_ingress adds up what passes, the agent cuts and removes them.
+ * direct_made:   how many connections each pod address began on this path so far. Writer: pod_egress; the agent makes the
+ *                entries. A hair more than it may is possible: one for each CPU that counts at the same moment.
+ * direct_room:   up to which of these it may, so that no pod has more ways than are left for the others. Writer: the
+ *                agent, each time it has read the ways. Without an entry in both: none.
  * direct_sockets: whose connection goes directly. What such a socket sends with no way left is dropped.
  *                Writer and reader: pod_egress. They die with the socket.
  * Entries: a grant until policy, pods or services change; a way until the agent has told its end.
- * Full:    what has no grant or finds no room for its ways takes the tunnel; asks are LRU. */
+ * Full:    what has no grant, no room (COUNT_BEYOND_SHARE_DIRECT) or finds no place for its ways takes the tunnel; asks
+ *          are LRU. */
 #ifndef AMBIENT_MAPS_DIRECT_H
 #define AMBIENT_MAPS_DIRECT_H
 
@@ -53,6 +58,7 @@ struct direct_way {
 #define DIRECT_GRANTS_MAX 16384
 #define DIRECT_ASKS_MAX 1024
 #define DIRECT_WAYS_MAX 131072
+#define DIRECT_CLIENTS_MAX 16384
 
 #ifdef AMBIENT_BCC
 BPF_TABLE_PINNED7("hash", struct direct_call, struct direct_grant, direct_grants, DIRECT_GRANTS_MAX,
@@ -60,6 +66,10 @@ BPF_TABLE_PINNED7("hash", struct direct_call, struct direct_grant, direct_grants
 BPF_TABLE_PINNED("lru_hash", struct direct_call, __u64, direct_asks, DIRECT_ASKS_MAX, MAP_PIN("direct_asks"));
 BPF_TABLE_PINNED("array", __u32, __u64, direct_lease, 1, MAP_PIN("direct_lease"));
 BPF_TABLE_PINNED7("hash", struct flow, struct direct_way, direct_ways, DIRECT_WAYS_MAX, MAP_PIN("direct_ways"),
+		  BPF_F_NO_PREALLOC);
+BPF_TABLE_PINNED7("hash", struct address, __u64, direct_made, DIRECT_CLIENTS_MAX, MAP_PIN("direct_made"),
+		  BPF_F_NO_PREALLOC);
+BPF_TABLE_PINNED7("hash", struct address, __u64, direct_room, DIRECT_CLIENTS_MAX, MAP_PIN("direct_room"),
 		  BPF_F_NO_PREALLOC);
 BPF_TABLE_PINNED7("sk_storage", int, __u32, direct_sockets, 0, MAP_PIN("direct_sockets"), BPF_F_NO_PREALLOC);
 INLINE int is_direct_socket(struct bpf_sock *socket)
@@ -101,6 +111,14 @@ INLINE void drop_way(struct flow *flow)
 {
 	direct_ways.delete(flow);
 }
+INLINE __u64 *made_by(struct address *client)
+{
+	return direct_made.lookup(client);
+}
+INLINE __u64 *room_of(struct address *client)
+{
+	return direct_room.lookup(client);
+}
 #else
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
@@ -128,6 +146,20 @@ struct {
 	__type(key, struct flow);
 	__type(value, struct direct_way);
 } direct_ways SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, DIRECT_CLIENTS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct address);
+	__type(value, __u64);
+} direct_made SEC(".maps");
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, DIRECT_CLIENTS_MAX);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, struct address);
+	__type(value, __u64);
+} direct_room SEC(".maps");
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -172,6 +204,14 @@ INLINE int make_way(struct flow *flow, struct direct_way *way)
 INLINE void drop_way(struct flow *flow)
 {
 	bpf_map_delete_elem(&direct_ways, flow);
+}
+INLINE __u64 *made_by(struct address *client)
+{
+	return bpf_map_lookup_elem(&direct_made, client);
+}
+INLINE __u64 *room_of(struct address *client)
+{
+	return bpf_map_lookup_elem(&direct_room, client);
 }
 #endif
 

@@ -10,6 +10,8 @@
 #include "../include/flow.h"
 #include "tallies.h"
 
+#define TOLD_BY_THE_AGENT 0x80 /* on the kernel path: the agent tells of it singly */
+
 struct stream {
 	__u64 opened; /* CLOCK_MONOTONIC, ns */
 	__u64 tallied; /* when, likewise */
@@ -20,7 +22,7 @@ struct stream {
 	__u32 retransmitted;
 	__u8 arriving;
 	__u8 established;
-	__u8 path;
+	__u8 path; /* enum flow_path, and TOLD_BY_THE_AGENT */
 	__u8 cause; /* enum flow_end: what the programs saw that will end it; 0: nothing */
 	__u8 fin_received;
 	__u8 fin_sent; /* and acknowledged */

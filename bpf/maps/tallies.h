@@ -2,8 +2,11 @@
  * is written until the agent takes it away and leaves a clean one in its place; when that is done no program writes the
  * old one any more, so that reading it loses nothing. tallies_sheet is the shape of a sheet.
  * Writers: socket_flows, pod_egress, pod_ingress. The agent exchanges.
- * Entries: of a sheet, until the agent takes it away.
- * Full:    what finds no place is counted (COUNT_FLOW_UNCOUNTED) and missing in the totals; so it is without an agent. */
+ * Entries: of a sheet, until the agent takes it away. Lines of protocol 0, which no flow has, keep account of them: that
+ *          of nobody (all zero; the agent puts it) of how many were begun (`flows`) and may be (`bytes_sent`), that of a
+ *          pod's address of how many were begun for it. No pod has more lines than are left for the others.
+ * Full:    what is beyond a pod's share is added up without its other end and port (COUNT_BEYOND_SHARE_FLOWS). What
+ *          finds no place at all is counted (COUNT_FLOW_UNCOUNTED) and missing in the totals. */
 #ifndef AMBIENT_MAPS_TALLIES_H
 #define AMBIENT_MAPS_TALLIES_H
 
@@ -79,11 +82,56 @@ INLINE void *current_sheet(void)
 }
 #endif
 
-/* The line of the current sheet, made when it is not there; 0: there is no place, which was counted. */
+/* What is there already, or made; 0: no place. */
+INLINE struct tally *line_of(void *sheet, struct tally_key *key)
+{
+	struct tally *line = bpf_map_lookup_elem(sheet, key);
+	struct tally nothing = {};
+
+	if (line)
+		return line;
+	bpf_map_update_elem(sheet, key, &nothing, BPF_NOEXIST);
+	return bpf_map_lookup_elem(sheet, key);
+}
+
+/* May one more line be begun for the pod whose flow it is? Then it is counted. */
+INLINE int takes_share(void *sheet, struct tally_key *key)
+{
+	struct tally_key account = {};
+	struct tally *all = bpf_map_lookup_elem(sheet, &account);
+	struct tally *own;
+
+	if (!all)
+		return 1; /* an agent before this version laid it */
+	if (key->arriving)
+		account.source = key->destination;
+	else
+		account.source = key->source;
+	own = line_of(sheet, &account);
+	if (!own || all->flows + own->flows >= all->bytes_sent)
+		return 0;
+	__sync_fetch_and_add(&all->flows, 1);
+	__sync_fetch_and_add(&own->flows, 1);
+	return 1;
+}
+
+/* Only the pod itself, the protocol, the path and the end stay. */
+INLINE void fold(struct tally_key *key)
+{
+	struct address nobody = {};
+
+	if (key->arriving)
+		key->source = nobody;
+	else
+		key->destination = nobody;
+	key->port = 0;
+}
+
+/* The line of the current sheet, made when it is not there; 0: there is no place, which was counted. Beyond the pod's
+ * share it is the line that its others are added up in, and `key` that line's. */
 INLINE struct tally *tally_of(struct tally_key *key)
 {
 	void *sheet = current_sheet();
-	struct tally nothing = {};
 	struct tally *line;
 
 	if (!sheet) {
@@ -91,10 +139,13 @@ INLINE struct tally *tally_of(struct tally_key *key)
 		return 0;
 	}
 	line = bpf_map_lookup_elem(sheet, key);
-	if (!line) {
-		bpf_map_update_elem(sheet, key, &nothing, BPF_NOEXIST);
-		line = bpf_map_lookup_elem(sheet, key);
+	if (line)
+		return line;
+	if (!takes_share(sheet, key)) {
+		count(COUNT_BEYOND_SHARE_FLOWS);
+		fold(key);
 	}
+	line = line_of(sheet, key);
 	if (!line)
 		count(COUNT_FLOW_UNCOUNTED);
 	return line;

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from ambient.datapath.layout import End, Flag, Option, Path
+from ambient.datapath import bpfinfo, bpfsys, layout
+from ambient.datapath.layout import Counter, End, Flag, Option, Path
+from ambient.datapath.maps import MAPS
 from ambient.datapath.tallies import Line
 from ambient.model.address import Endpoint
 from tests.support.capture_bench import Bench
@@ -17,6 +19,8 @@ from tests.support.capture_world import Place
 from tests.support.stand_in import endpoint
 
 RELEASED = Flag(0)
+TALKS_OF_A_POD = 2048
+"""As in talks.h."""
 HEADERS = {4: 28, 6: 48}
 """Of an UDP packet and of an ICMP query."""
 QUERY, ANSWER = {4: 8, 6: 128}, {4: 0, 6: 129}
@@ -123,3 +127,43 @@ def test_nothing_is_added_up_where_the_node_is_set_so(bench: Bench, version: int
     client.sendto(b"question", server.getsockname()[:2])
     server.recv(100)
     assert tallied(bench, socket.IPPROTO_UDP, endpoint(client.getsockname())).flows == 0
+
+
+def table(bench: Bench, name: str) -> bpfsys.Map:
+    path = bench.bpffs / MAPS / name
+    sizes = bpfinfo.map_layout(path)
+    made = bpfsys.Map(path, sizes.key.size, sizes.value.size)
+    bench.stack.callback(made.close)
+    return made
+
+
+def test_a_pod_that_begins_too_many_talks_pushes_out_nobody_elses(bench: Bench, version: int) -> None:
+    bench.attach(bench.world.pod, RELEASED)
+    here, there = bench.world.pod.ip(version), bench.world.outside.ip(version)
+    shares, talks = table(bench, "talk_shares"), table(bench, "talks")
+    mine = layout.pack_address(here)
+
+    def known() -> int:
+        return sum(key.startswith(mine) for key in list(talks.walk()))
+
+    def begin_anew() -> None:
+        for key in list(shares.walk()):
+            shares.delete(key)
+
+    begin_anew()
+    bench.stack.callback(begin_anew)
+    before, beyond = known(), bench.count(Counter.BEYOND_SHARE_TALKS)
+    client, server = udp(bench, bench.world.pod, version), udp(bench, bench.world.outside, version)
+    for port in range(1, TALKS_OF_A_POD + 1):  # each is noted twice: at the pod's end and at the node's
+        client.sendto(b"anybody there?", (str(there), port))
+    assert bench.count(Counter.BEYOND_SHARE_TALKS) - beyond >= TALKS_OF_A_POD
+    assert known() - before <= TALKS_OF_A_POD
+    bench.maps.tallies.take()
+    client.sendto(b"question", server.getsockname()[:2])
+    _, back = server.recvfrom(100)
+    server.sendto(b"answer", back)
+    client.recv(100)
+    found = tallied(bench, socket.IPPROTO_UDP, endpoint(server.getsockname()))
+    port = endpoint(server.getsockname()).port
+    assert found.who == {(str(here), str(there), port, False)}  # its answer is known as one
+    assert (found.flows, found.sent[0], found.received[0]) == (1, 1, 1)

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from ambient.datapath import layout
+from ambient.datapath import layout, programs
 from ambient.datapath.direct import Call, Tuple
-from ambient.datapath.layout import Counter, Option, WayFlag
+from ambient.datapath.layout import Counter, End, Option, Path, WayFlag
+from ambient.datapath.tallies import Line
 from ambient.model.address import Endpoint
 from tests.support.capture_bench import FULL, Bench, echoed, greeting
 from tests.support.frames_tcp import syn
@@ -23,6 +24,7 @@ from tests.support.waiting import until
 
 DIRECT = FULL | layout.Flag.DIRECT
 LEASE_S = 600.0
+ROOM = 1_000
 
 
 @pytest.fixture(autouse=True)
@@ -34,6 +36,7 @@ def nothing_left(bench: Bench) -> Iterator[None]:
     direct.take_asks()
     direct.forget([*direct.ways()])
     direct.renew(0)
+    direct.take_room(direct.made())
     bench.maps.config.set(Option(0))
 
 
@@ -49,8 +52,9 @@ class Pair:
         bench.attach(bench.world.other, DIRECT)
         self.call = Call(bench.world.pod.ip(version), self.server.address)
 
-    def grant(self, lease_s: float = LEASE_S) -> None:
+    def grant(self, lease_s: float = LEASE_S, room: int = ROOM) -> None:
         self.bench.maps.direct.grant(self.call, self.server.address)
+        self.bench.maps.direct.give_room({self.call.source: room})
         self.bench.maps.direct.renew(lease_s)
 
     def connect(self, source_port: int = 0) -> socket.socket:
@@ -114,11 +118,56 @@ def test_a_grant_counts_only_while_somebody_renews_it(pair: Pair) -> None:
 def test_a_grant_is_for_one_source_one_address_and_one_port(pair: Pair) -> None:
     other = pair.bench.app(pair.bench.world.other, pair.server.address.ip.version)
     pair.bench.maps.direct.renew(LEASE_S)
+    pair.bench.maps.direct.give_room({pair.call.source: ROOM})
     pair.bench.maps.direct.grant(Call(pair.call.source, other.address), other.address)
     pair.bench.maps.direct.grant(
         Call(pair.bench.world.outside.ip(other.address.ip.version), pair.server.address), pair.server.address
     )
     assert pair.took_the_tunnel(pair.connect())
+
+
+def test_a_pod_that_has_its_share_takes_the_tunnel(pair: Pair) -> None:
+    pair.grant(room=2)
+    before = pair.bench.count(Counter.BEYOND_SHARE_DIRECT)
+    for _ in range(2):
+        client = pair.connect()
+        assert echoed(client, greeted(client))
+    assert pair.ztunnel.seen.empty()
+    assert pair.bench.maps.direct.made() == {pair.call.source: 2}
+    assert pair.took_the_tunnel(pair.connect())
+    assert pair.bench.count(Counter.BEYOND_SHARE_DIRECT) == before + 1
+    pair.bench.maps.direct.give_room({pair.call.source: 3})
+    client = pair.connect()
+    assert echoed(client, greeted(client))
+    assert len(pair.bench.maps.direct.ways()) == 2 * 3
+
+
+def test_who_was_never_given_room_has_none(pair: Pair) -> None:
+    pair.grant()
+    pair.bench.maps.direct.take_room([pair.call.source])
+    assert pair.took_the_tunnel(pair.connect())
+
+
+def test_the_agent_alone_tells_of_a_connection_on_this_path(pair: Pair) -> None:
+    programs.attach_node(pair.bench.bpffs, pair.bench.world.cgroup["node"])
+    pair.bench.stack.callback(programs.detach_node, pair.bench.bpffs)
+    pair.bench.maps.tallies.take()
+    pair.bench.maps.events.read()
+    pair.grant()
+    client = pair.connect()
+    one = tuple_of(client)
+    assert echoed(client, greeted(client))
+    client.close()
+    ended: list[Line] = []
+
+    def both() -> bool:
+        lines = [line for line in pair.bench.maps.tallies.take() if line.destination == one.destination.ip]
+        ended.extend(line for line in lines if line.end is not End.NONE)
+        return len(ended) == 2
+
+    until(both, "both ends are on the sheet")
+    assert {(line.path, line.arriving) for line in ended} == {(Path.DIRECT, True), (Path.DIRECT, False)}
+    assert all(flow.source != one.source for flow in pair.bench.maps.events.read().flows)
 
 
 @pytest.mark.parametrize("unwilling", ["pod", "other"])
@@ -222,6 +271,7 @@ def raw_pair(pair: Pair) -> tuple[socket.socket, socket.socket]:
     listener.listen()
     address: Endpoint = endpoint(listener.getsockname())
     pair.bench.maps.direct.grant(Call(pair.call.source, address), address)
+    pair.bench.maps.direct.give_room({pair.call.source: ROOM})
     pair.bench.maps.direct.renew(LEASE_S)
     client = pair.bench.connect(pair.bench.world.pod, address)
     listener.settimeout(5)

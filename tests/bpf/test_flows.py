@@ -197,9 +197,31 @@ def test_what_policy_refuses_is_tallied_as_denied_and_told_once(bench: Bench, ve
     assert all(one.destination != server.address for one in heard.flows)
 
 
+def test_what_is_beyond_a_pods_share_is_added_up_and_nobody_elses_is(bench: Bench, version: int) -> None:
+    for place in (bench.world.pod, bench.world.other):
+        bench.attach(place, RELEASED)
+    small = Tallies(bench.maps.tallies._slot, bench.maps.tallies._shape, most=8)
+    small.take()
+    before = bench.count(Counter.BEYOND_SHARE_FLOWS), bench.count(Counter.FLOW_UNCOUNTED)
+    servers = [bench.app(bench.world.outside, version) for _ in range(10)]
+    clients = [bench.connect(bench.world.pod, server.address) for server in servers]
+    clients.append(bench.connect(bench.world.other, servers[0].address))
+    for client in clients:
+        greeting(client)
+    lines = [line for line in small.take() if line.end is End.NONE and not line.arriving]
+    mine = [line for line in lines if line.source == bench.world.pod.ip(version)]
+    folded = [line for line in mine if line.destination.is_unspecified]
+    assert [(line.port, line.path, line.flows) for line in folded] == [(0, Path.DIRECT, 10 - len(mine) + 1)]
+    assert len(mine) - 1 <= 8 // 2
+    theirs = [line for line in lines if line.source == bench.world.other.ip(version)]
+    assert [(line.destination, line.port) for line in theirs] == [(servers[0].address.ip, servers[0].address.port)]
+    assert bench.count(Counter.BEYOND_SHARE_FLOWS) - before[0] >= 10 - len(mine) + 1
+    assert bench.count(Counter.FLOW_UNCOUNTED) == before[1]
+
+
 def test_a_full_sheet_is_counted(bench: Bench, version: int) -> None:
     bench.attach(bench.world.pod, RELEASED)
-    small = Tallies(bench.maps.tallies._slot, bench.maps.tallies._shape, most=1)
+    small = Tallies(bench.maps.tallies._slot, bench.maps.tallies._shape, most=1, spare=1)
     small.take()
     before = bench.count(Counter.FLOW_UNCOUNTED)
     servers = [bench.app(bench.world.outside, version) for _ in range(3)]

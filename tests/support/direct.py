@@ -36,6 +36,8 @@ class FakeDirect:
     lease_s: float = 0.0
     found: dict[Tuple, Way] = field(default_factory=dict)
     refuse_revoking: bool = False
+    began: dict[IpAddress, int] = field(default_factory=dict)
+    room: dict[IpAddress, int] = field(default_factory=dict)
 
     def grant(self, call: Call, server: Endpoint) -> None:
         self.granted[call] = server
@@ -66,6 +68,18 @@ class FakeDirect:
     def forget(self, tuples: Collection[Tuple]) -> None:
         for one in tuples:
             self.found.pop(one, None)
+
+    def made(self) -> Mapping[IpAddress, int]:
+        return dict(self.began)
+
+    def give_room(self, room: Mapping[IpAddress, int]) -> None:
+        for ip, until in room.items():
+            self.began.setdefault(ip, 0)
+            self.room[ip] = until
+
+    def take_room(self, clients: Collection[IpAddress]) -> None:
+        for ip in clients:
+            del self.began[ip], self.room[ip]
 
     def pass_by(self, one: Tuple = ONE, *, at: float, there: int = 0, back: int = 0, flags: int = 0) -> None:
         """The connection as the programs have it at some moment: so many bytes so far, these flags in both ways."""

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 import pytest
 
 from ambient.agent.direct_flows import DOUBT_S, IDLE_S, LINGER_S, UNANSWERED_S, DirectFlows
+from ambient.agent.direct_shares import DirectShares
 from ambient.agent.direct_telling import Telling
 from ambient.agent.same_node import Judged, Right
+from ambient.datapath.direct import MOST_CONNECTIONS
 from ambient.datapath.layout import WayFlag
 from ambient.flows.record import Event, Flow
 from ambient.model.outcome import PeerLabels
-from tests.support.direct import ONE, FakeDirect, FakeSockets
+from tests.support.direct import CLIENT, ONE, FakeDirect, FakeSockets
 
 YES = Judged(Right.YES, source=PeerLabels(pod="client", principal="spiffe://c"), destination=PeerLabels(pod="server"))
 NO = Judged(Right.NO, "denied-by", "shop/no")
@@ -30,7 +32,13 @@ class Scene:
     def __post_init__(self) -> None:
         self.telling = Telling("n1", self.flows_.extend, wall=lambda: 1000.0)
         self.flows = DirectFlows(
-            self.tables, lambda _: self.judged, lambda: self.current, self.sockets, self.telling, lambda: self.now
+            self.tables,
+            lambda _: self.judged,
+            lambda: self.current,
+            self.sockets,
+            self.telling,
+            DirectShares(self.tables, lambda: {CLIENT}),
+            lambda: self.now,
         )
 
     def look(self, after: float = 0.0) -> None:
@@ -61,6 +69,15 @@ def test_a_connection_is_told_from_both_sides_when_it_is_over() -> None:
     assert {(f.security, f.source_principal, f.duration_ms) for f in scene.flows_} == {("kernel", "spiffe://c", 1500)}
     assert (scene.metric("connections_closed"), scene.metric("received_bytes")) == (1, 15)
     assert scene.flows.open == 0
+
+
+def test_a_client_is_told_how_far_it_may_go_after_what_it_has() -> None:
+    scene = Scene()
+    scene.look()
+    scene.tables.began[CLIENT] = 7
+    scene.tables.pass_by(at=100.0)
+    scene.look()
+    assert scene.tables.room == {CLIENT: 7 + (MOST_CONNECTIONS - 1) // 2}
 
 
 def test_a_connection_that_came_and_went_between_two_looks_is_told() -> None:
@@ -142,7 +159,13 @@ def test_ends_wait_when_there_are_too_many_and_none_is_lost() -> None:
     scene = Scene()
     ticks = iter(range(10_000))
     scene.flows = DirectFlows(
-        scene.tables, lambda _: YES, lambda: True, scene.sockets, scene.telling, lambda: 200.0 + next(ticks) * 0.02
+        scene.tables,
+        lambda _: YES,
+        lambda: True,
+        scene.sockets,
+        scene.telling,
+        DirectShares(scene.tables, lambda: {CLIENT}),
+        lambda: 200.0 + next(ticks) * 0.02,
     )
     for port in range(10):
         one = ONE._replace(source=ONE.source.__class__(ONE.source.ip, 50_000 + port))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -46,3 +46,9 @@ def test_after_so_many_pairs_the_rest_is_added_up_as_others() -> None:
     found = samples(totals)
     assert {(key[1], key[2]) for key in found} == {("shop/web", "data/db"), ("other", "other")}
     assert found["ambient_flows_total", "other", "other", "none"] == 2
+
+
+def test_what_the_kernel_added_up_beyond_a_share_is_with_others() -> None:
+    totals = FlowTotals()
+    totals.add([line(destination=IPv6Address("::"), port=0)], WORKLOADS.get)
+    assert ("ambient_flows_total", "shop/web", "other", "none") in samples(totals)

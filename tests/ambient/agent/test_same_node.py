@@ -165,16 +165,17 @@ def test_an_agent_that_begins_cuts_nobody_before_it_knows_who_belongs_in_the_mes
     assert scene.same_node.judge(CALL).right is Right.NO
 
 
-def test_a_step_that_the_kernel_refuses_is_tried_again() -> None:
+@pytest.mark.parametrize("error", [OSError("no"), ValueError("not foreseen"), KernelError("no", "nowhere")])
+def test_whatever_fails_in_a_step_is_tried_again(error: Exception) -> None:
     async def run() -> None:
         woken, tries = asyncio.Event(), 0
 
         def step() -> None:
             nonlocal tries
             tries += 1
+            woken.set()
             if tries < 3:
-                woken.set()
-                raise KernelError("no", "here")
+                raise error
             raise KeyboardInterrupt
 
         with contextlib.suppress(KeyboardInterrupt):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from ipaddress import ip_address
 
 from ambient.agent.talks import QUIET_S, Talks
 from ambient.flows.record import Event
@@ -36,6 +37,16 @@ def test_what_several_sheets_say_of_it_is_told_at_its_end() -> None:
     assert (flow.time_unix, flow.duration_ms) == (1000.0 + QUIET_S - 1, int((QUIET_S - 1) * 1000))
     assert flow.source_principal == "spiffe://cluster.local/ns/shop/sa/web"
     assert talks.take([]) == []
+
+
+def test_what_was_added_up_beyond_a_share_is_told_as_such() -> None:
+    clock = Clock()
+    talks = Talks("n1", WORKLOADS.get, clock)
+    talks.take([line(destination=ip_address("::"), protocol=UDP, port=0)])
+    clock.now += QUIET_S
+    (flow,) = talks.take([])
+    assert (flow.source, flow.destination) == ("10.0.0.5:0", "[::]:0")
+    assert flow.detail == "all that was beyond this pod's share"
 
 
 def test_tcp_tells_its_end_itself() -> None:
