@@ -109,7 +109,8 @@ INLINE int leaving(struct __sk_buff *skb, struct packet *packet, struct pod_row 
 	if ((row->flags & POD_DNS) && packet->destination_port == bpf_htons(NAME_SERVICE_PORT) &&
 	    has_listener(skb, packet, DNS_PORT))
 		return capture(skb, COUNT_DNS_TCP);
-	if (is_denied(&packet->source, DENY_OUT, &packet->destination, packet->destination_port, &rule))
+	if (rows_count(skb, packet, OUTBOUND_PORT) &&
+	    is_denied(&packet->source, DENY_OUT, &packet->destination, packet->destination_port, &rule))
 		return denied_at_source(skb, packet, rule);
 	if ((row->flags & POD_DIRECT) && opens_directly(packet, row)) {
 		forget_looped(skb);

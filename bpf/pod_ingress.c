@@ -35,6 +35,13 @@ INLINE int denied(struct __sk_buff *skb, struct packet *packet, enum counter rea
 	return options() & OPTION_SILENT_IN ? TC_ACT_SHOT : reset(skb, packet, BACK_TO_THE_NETWORK);
 }
 
+INLINE int refuses_arriving(struct packet *packet, int hbone, __u32 *rule)
+{
+	if (hbone)
+		return tunnel_is_denied(&packet->destination, &packet->source, rule);
+	return is_denied(&packet->destination, DENY_IN, &packet->source, packet->destination_port, rule);
+}
+
 /* Directly to the application. */
 INLINE int let_in(struct packet *packet, enum counter reason)
 {
@@ -45,6 +52,7 @@ INLINE int let_in(struct packet *packet, enum counter reason)
 INLINE int arriving(struct __sk_buff *skb, struct packet *packet, struct pod_row *row)
 {
 	int hbone = (row->flags & POD_HBONE_IN) && packet->destination_port == bpf_htons(HBONE_PORT);
+	__u16 port = hbone ? HBONE_PORT : PLAINTEXT_PORT;
 	struct bpf_sock *socket;
 	__u32 rule = 0;
 
@@ -58,11 +66,9 @@ INLINE int arriving(struct __sk_buff *skb, struct packet *packet, struct pod_row
 	}
 	if (packet->oddity)
 		return refuse(packet->oddity);
-	if (hbone && tunnel_is_denied(&packet->destination, &packet->source, &rule))
-		return denied(skb, packet, COUNT_REFUSED_POLICY_TUNNEL, rule);
-	if (!hbone && is_denied(&packet->destination, DENY_IN, &packet->source, packet->destination_port, &rule))
-		return denied(skb, packet, COUNT_REFUSED_POLICY_IN, rule);
-	socket = find_listener(skb, packet, hbone ? HBONE_PORT : PLAINTEXT_PORT);
+	if (rows_count(skb, packet, port) && refuses_arriving(packet, hbone, &rule))
+		return denied(skb, packet, hbone ? COUNT_REFUSED_POLICY_TUNNEL : COUNT_REFUSED_POLICY_IN, rule);
+	socket = find_listener(skb, packet, port);
 	if (socket)
 		return assign_opening(skb, packet, socket, hbone ? COUNT_HBONE_IN : COUNT_REDIRECTED_IN);
 	if (row->fail_in == FAIL_OPEN && !hbone)

@@ -30,6 +30,8 @@ from ambient.model.identity import Identity
 from ambient.model.outcome import Denied, DryRun
 from ambient.model.workload import Workload
 
+LEASE_S: Final = 300.0
+"""So long after the agent's last word the kernel asks its rows still; then it leaves TCP to ztunnel."""
 _AT_ONCE: Final = 500
 """So many policies are made into rows between two other things that the agent does; more go to a thread."""
 _SHADOWS: Final = {Side.IN: Side.SHADOW_IN, Side.OUT: Side.SHADOW_OUT}
@@ -53,9 +55,17 @@ class Sets(Protocol):
     def items(self) -> Mapping[int, int]: ...
 
 
-class Knowledge(Protocol):
-    """What discovery knows, as `ambient.agent.discovery` has it."""
+class Lease(Protocol):
+    """policy_lease.h."""
 
+    def renew(self, seconds: float, /) -> None: ...
+
+
+class Knowledge(Protocol):
+    """What discovery knows, as `ambient.agent.discovery` has it. `current`: it is connected and lacks nothing."""
+
+    @property
+    def current(self) -> bool: ...
     def guarded(self, pod: PodTarget, /) -> tuple[Workload, Guarded] | None: ...
     def tunnels_to(self, source: Workload, address: IpAddress, /) -> bool: ...
 
@@ -125,9 +135,16 @@ class KernelPolicy:
     attempts that came to nothing."""
 
     def __init__(
-        self, tables: Tables, sets: Sets, knowledge: Knowledge, pods: Callable[[], Pods], threads: Executor
+        self,
+        tables: Tables,
+        sets: Sets,
+        lease: Lease,
+        knowledge: Knowledge,
+        pods: Callable[[], Pods],
+        threads: Executor,
     ) -> None:
         self._tables = tables
+        self._lease = lease
         self._sets = sets
         self._knowledge = knowledge
         self._pods = pods
@@ -168,6 +185,8 @@ class KernelPolicy:
         a change must not suffer from what the kernel says to it."""
         with self._unharmed():
             self._refresh()
+            if self._knowledge.current:
+                self._lease.renew(LEASE_S)
 
     @contextlib.contextmanager
     def _unharmed(self) -> Iterator[None]:

@@ -159,7 +159,7 @@ class Agent:
             self._kernel, self._journal, self._applier.open, self._policies.judge_of, self._tally, self._lookers
         )
         self._kernel_policy = KernelPolicy(
-            tables.deny, tables.shadow, self._policies, self._pods_for_rows, ThreadPoolExecutor(1, "rows")
+            tables.deny, tables.shadow, tables.lease, self._policies, self._pods_for_rows, ThreadPoolExecutor(1, "rows")
         )
         self._packets = Packets(
             settings.node,

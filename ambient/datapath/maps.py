@@ -15,6 +15,7 @@ from ambient.datapath import bpfsys, layout, tallies
 from ambient.datapath.cgroups import cgroup_id as cgroup_id
 from ambient.datapath.cgroups import cgroup_id_of as cgroup_id_of
 from ambient.datapath.deny import DenyTables as DenyTables
+from ambient.datapath.deny import PolicyLease as PolicyLease
 from ambient.datapath.deny import Shadow as Shadow
 from ambient.datapath.direct import CALL_SIZE, GRANT_SIZE, WAY_SIZE
 from ambient.datapath.direct import Direct as Direct
@@ -142,7 +143,8 @@ class Maps:
     """All maps of one node. Use as a context manager or call `close`."""
 
     __slots__ = (
-        *("_open", "clear", "config", "counters", "deny", "direct", "events", "owners", "pods", "shadow", "tallies"),
+        *("_open", "clear", "config", "counters", "deny", "direct", "events", "owners", "pods", "lease"),
+        *("shadow", "tallies"),
     )
 
     def __init__(self, bpffs: Path) -> None:
@@ -165,6 +167,7 @@ class Maps:
             self.counters = Counters(open_map("counters", 4, 8 * cpus), cpus)
             shape = open_map("deny_rows", layout.DENY_KEY_SIZE, layout.DENY_ROW_SIZE)
             self.deny = DenyTables(open_map("deny", ctypes.sizeof(layout.deny_table), 4), shape)
+            self.lease = PolicyLease(open_map("policy_lease", 4, 8))
             self.shadow = Shadow(open_map("shadow", 4, 8 * cpus), cpus)
             self.clear = Clear(open_map("clear", ctypes.sizeof(layout.flow), 8))
             self.tallies = Tallies(
@@ -175,6 +178,8 @@ class Maps:
                 open_map("direct_asks", CALL_SIZE, 8),
                 open_map("direct_lease", 4, 8),
                 open_map("direct_ways", ctypes.sizeof(layout.flow), WAY_SIZE),
+                open_map("direct_made", 16, 8),
+                open_map("direct_room", 16, 8),
             )
             self.events = Events(bpffs / MAPS / "events")
             stack.callback(self.events.close)

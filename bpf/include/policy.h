@@ -5,7 +5,9 @@
 
 #include "contract.h"
 #include "packet.h"
+#include "sockets.h"
 #include "../maps/deny.h"
+#include "../maps/policy_lease.h"
 #include "../maps/shadow.h"
 
 /* What the rows of any port and of this port say together. */
@@ -69,6 +71,19 @@ INLINE int judge_by(void *rows, struct address *peer, __u16 port, struct judgeme
 		judged->bits |= own->bits;
 	}
 	return 1;
+}
+
+/* Are the rows to be asked about this opening packet? When no agent has vouched for them for minutes they may refuse what
+ * policy allows by now. Then ztunnel judges alone, which knows; where it does not listen on `port` (host order), nobody
+ * would. */
+INLINE int rows_count(struct __sk_buff *skb, struct packet *packet, __u16 port)
+{
+	__u64 until = policy_leased_until();
+
+	if (!until || bpf_ktime_get_ns() < until || !has_listener(skb, packet, port))
+		return 1;
+	count(COUNT_LAPSED_POLICY);
+	return 0;
 }
 
 /* Is a connection of this pod, to or from this peer, known to be refused? `port`: the destination's, network order. If so

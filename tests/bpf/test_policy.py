@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from ambient.datapath.deny import DenyRow, DenyTables
-from ambient.datapath.layout import Bits, Counter, Option, Side
+from ambient.datapath.layout import Bits, Counter, FailMode, Option, Side
 from ambient.model.address import HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT, PROXY_MARK, Endpoint, IpAddress
 from ambient.model.deny import ANY_PORT, OTHER_PORT, TUNNEL, block_of
 from tests.support.capture_bench import Bench, greeting
@@ -17,6 +17,7 @@ from tests.support.frames_tcp import syn
 from tests.support.kernel_policy import Compared, compare, programs_of
 
 EVERYBODY = (0, 0)
+LEASE_S = 600.0
 
 
 @pytest.fixture(autouse=True)
@@ -24,6 +25,7 @@ def no_rows_left(bench: Bench) -> Iterator[None]:
     yield
     bench.maps.deny.delete(bench.maps.deny.tables())
     bench.maps.shadow.clear()
+    bench.maps.lease.end()
     bench.maps.config.set(Option(0))
 
 
@@ -63,6 +65,41 @@ def test_plain_text_that_policy_refuses_is_answered_by_a_reset(bench: Bench, ver
     assert bench.count(Counter.REFUSED_POLICY_IN) == before + 1
     assert greeting(bench.connect(bench.world.outside, free.address)).ip == bench.world.outside.ip(version)
     assert proxy.seen.get(timeout=30).port == PLAINTEXT_PORT
+
+
+def test_rows_that_nobody_vouches_for_leave_it_to_ztunnel(bench: Bench, version: int) -> None:
+    here, there = bench.app(bench.world.pod, version), bench.app(bench.world.outside, version)
+    proxy = bench.stand_in(bench.world.pod)
+    bench.attach(bench.world.pod)
+    pod = bench.world.pod.ip(version)
+    refuse(bench, pod, Side.IN, ANY_PORT)
+    refuse(bench, pod, Side.OUT, ANY_PORT)
+    calls = ((bench.world.outside, here.address, PLAINTEXT_PORT), (bench.world.pod, there.address, OUTBOUND_PORT))
+    bench.maps.lease.renew(LEASE_S)
+    for place, address, _ in calls:
+        with pytest.raises(ConnectionRefusedError):
+            bench.connect(place, address)
+    assert proxy.seen.empty()
+    bench.maps.lease.renew(-1)
+    before = bench.count(Counter.LAPSED_POLICY)
+    for place, address, port in calls:
+        greeting(bench.connect(place, address))
+        assert proxy.seen.get(timeout=30).port == port
+    assert bench.count(Counter.LAPSED_POLICY) >= before + len(calls)
+
+
+@pytest.mark.parametrize("mode", list(FailMode))
+def test_where_ztunnel_does_not_listen_rows_refuse_however_old_they_are(
+    bench: Bench, version: int, mode: FailMode
+) -> None:
+    server = bench.app(bench.world.outside, version)
+    bench.attach(bench.world.pod)
+    bench.enrol(bench.world.pod, fail_out=mode)
+    pod = bench.world.pod.ip(version)
+    refuse(bench, pod, Side.OUT, ANY_PORT)
+    bench.maps.lease.renew(-1)
+    with pytest.raises(ConnectionRefusedError):
+        bench.connect(bench.world.pod, server.address)
 
 
 def test_silence_instead_of_a_reset_where_the_node_is_set_so(bench: Bench, version: int) -> None:

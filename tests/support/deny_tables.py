@@ -29,6 +29,14 @@ class FakeSets:
 
 
 @dataclass
+class FakeLease:
+    renewed: list[float] = field(default_factory=list)
+
+    def renew(self, seconds: float, /) -> None:
+        self.renewed.append(seconds)
+
+
+@dataclass
 class FakeTables:
     kept: dict[tuple[IpAddress, Side], list[DenyRow]] = field(default_factory=dict)
     full: bool = False

@@ -12,7 +12,7 @@ import pytest
 
 from ambient.agent import kernel_policy
 from ambient.agent.enrol import PodTarget
-from ambient.agent.kernel_policy import KernelPolicy, Pods
+from ambient.agent.kernel_policy import LEASE_S, KernelPolicy, Pods
 from ambient.datapath.deny import Table
 from ambient.datapath.layout import Side
 from ambient.errors import KernelError
@@ -22,7 +22,7 @@ from ambient.model.outcome import Denied, DryRun, Effect, Reason
 from ambient.model.policy import Action, Authorization, Match, PolicyScope
 from ambient.model.workload import Workload
 from tests.support.agent_fakes import target, until
-from tests.support.deny_tables import FakeTables
+from tests.support.deny_tables import FakeLease, FakeTables
 
 WEB = target("web", addresses=(ip_address("10.0.0.5"),))
 TILL = target("till", addresses=(ip_address("10.0.0.6"),))
@@ -51,10 +51,12 @@ class Scene:
     policies: tuple[Authorization, ...] = ()
     unknown: set[str] = field(default_factory=set)
     tables: FakeTables = field(default_factory=FakeTables)
+    current: bool = True
 
     def __post_init__(self) -> None:
         pods = lambda: Pods(tuple(self.captured), tuple(self.others))  # noqa: E731
-        self.rows = KernelPolicy(self.tables, self.tables.sets, self, pods, self.threads)
+        self.lease = FakeLease()
+        self.rows = KernelPolicy(self.tables, self.tables.sets, self.lease, self, pods, self.threads)
 
     def guarded(self, pod: PodTarget, /) -> tuple[Workload, Guarded] | None:
         if pod.name in self.unknown:
@@ -75,6 +77,15 @@ class Scene:
 def scene() -> Iterator[Scene]:
     with ThreadPoolExecutor(1) as threads:
         yield Scene(threads)
+
+
+def test_rows_are_vouched_for_only_while_it_is_known_what_policy_says(scene: Scene) -> None:
+    scene.current = False
+    scene.rows.refresh()
+    assert scene.lease.renewed == []
+    scene.current = True
+    scene.rows.refresh()
+    assert scene.lease.renewed == [LEASE_S]
 
 
 def test_rows_follow_the_policies_in_both_directions(scene: Scene) -> None:

@@ -28,7 +28,7 @@ from ambient.datapath.strangers import Stranger
 from ambient.datapath.variant import Variant
 from ambient.errors import KernelError
 from tests.support.agent_fakes import Node, target, until
-from tests.support.deny_tables import FakeRing, FakeTables, told
+from tests.support.deny_tables import FakeLease, FakeRing, FakeTables, told
 
 
 class NoPath:
@@ -49,7 +49,7 @@ class Bench:
         older = OlderConnections(node.kernel, node.journal, node.applier.open, lambda pod: None, Tally(), node.threads)
         policies = Policies("n1", "Kubernetes", "ambient-system", lambda: None)
         tables = FakeTables()
-        rows = KernelPolicy(tables, tables.sets, policies, KernelPods, node.threads)
+        rows = KernelPolicy(tables, tables.sets, FakeLease(), policies, KernelPods, node.threads)
         self.ring = FakeRing()
         packets = Packets("n1", self.ring, dict, policies.workload_at, rows.denial, epoch=lambda: 1000.0)
         self.pages = Pages(
