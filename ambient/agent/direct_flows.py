@@ -57,6 +57,9 @@ class Sockets(Protocol):
     def gone(self, one: Tuple, /) -> bool:
         """There are none, as far as one has looked."""
 
+    def forget(self, one: Tuple, /) -> None:
+        """It is over: whatever was asked of it needs no answer."""
+
 
 @dataclass(slots=True)
 class _Followed:
@@ -122,7 +125,7 @@ class DirectFlows:
                 over += (one, one.reverse)
         self._tables.forget(over)
         for gone in self._followed.keys() - ways.keys():
-            del self._followed[gone]
+            self._forget(gone)
 
     def _follow(self, one: Tuple, way: Way, back: Way, judged: Judged, now: float) -> bool:
         """Bring one up to date; True when it is to be forgotten."""
@@ -182,8 +185,12 @@ class DirectFlows:
         self._telling.closed(
             one, followed.judged, followed.sent, followed.received, lasted, end, opened=followed.opened
         )
-        del self._followed[one]
+        self._forget(one)
         return True
+
+    def _forget(self, one: Tuple) -> None:
+        del self._followed[one]
+        self._sockets.forget(one)
 
 
 def _end_of(way: Way, back: Way) -> End | None:

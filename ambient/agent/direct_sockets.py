@@ -27,6 +27,7 @@ class PodSockets:
         self._kernel = kernel
         self._netns_of = netns_of
         self._threads = threads
+        self._awaited: set[Tuple] = set()
         self._to_end: set[Tuple] = set()
         self._to_see: set[Tuple] = set()
         self._none: set[Tuple] = set()
@@ -34,19 +35,23 @@ class PodSockets:
 
     def end(self, one: Tuple) -> bool:
         """True once there are none; until then they are being ended."""
-        if one in self._none:
-            self._none.discard(one)
-            return True
-        self._to_end.add(one)
-        self._begin()
-        return False
+        return self._asked(one, self._to_end)
 
     def gone(self, one: Tuple) -> bool:
         """True when a look since the last call found none."""
+        return self._asked(one, self._to_see)
+
+    def forget(self, one: Tuple) -> None:
+        """Its connection is over: what is still to be answered would be about another one of this four-tuple."""
+        for waiting in (self._awaited, self._to_end, self._to_see, self._none):
+            waiting.discard(one)
+
+    def _asked(self, one: Tuple, waiting: set[Tuple]) -> bool:
         if one in self._none:
             self._none.discard(one)
             return True
-        self._to_see.add(one)
+        self._awaited.add(one)
+        waiting.add(one)
         self._begin()
         return False
 
@@ -59,7 +64,9 @@ class PodSockets:
         while self._to_end or self._to_see:
             ending, seeing = self._to_end, self._to_see
             self._to_end, self._to_see = set(), set()
-            self._none |= await loop.run_in_executor(self._threads, self._visit, ending, ending | seeing)
+            none = await loop.run_in_executor(self._threads, self._visit, ending, ending | seeing)
+            self._none |= none & self._awaited
+            self._awaited &= self._to_end | self._to_see
 
     def _visit(self, ending: set[Tuple], all_of_them: set[Tuple]) -> set[Tuple]:
         """End those, and give the ones of all of them that have no socket left."""

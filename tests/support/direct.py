@@ -123,6 +123,7 @@ class FakeSockets:
 
     there: set[Tuple] = field(default_factory=set)
     ended: list[Tuple] = field(default_factory=list)
+    forgotten: list[Tuple] = field(default_factory=list)
 
     def end(self, one: Tuple) -> bool:
         self.ended.append(one)
@@ -130,3 +131,6 @@ class FakeSockets:
 
     def gone(self, one: Tuple) -> bool:
         return one not in self.there
+
+    def forget(self, one: Tuple) -> None:
+        self.forgotten.append(one)

@@ -62,6 +62,7 @@ def test_a_connection_is_told_from_both_sides_when_it_is_over() -> None:
     assert ONE in scene.tables.found
     scene.look(LINGER_S + 0.1)
     assert not scene.tables.found
+    assert scene.sockets.forgotten == [ONE]
     assert [(f.event, f.direction, f.bytes_sent, f.bytes_received) for f in scene.flows_] == [
         (Event.CLOSED, "outbound", 15, 27),
         (Event.CLOSED, "inbound", 15, 27),

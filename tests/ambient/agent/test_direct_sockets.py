@@ -83,6 +83,22 @@ def test_looking_ends_nothing() -> None:
     asyncio.run(run())
 
 
+def test_an_answer_about_a_connection_that_is_over_is_not_taken_for_the_next_one_of_its_four_tuple() -> None:
+    async def run() -> None:
+        kernel = Kernel()
+        there, kernel.tcp = kernel.tcp, {1: [], 2: []}
+        sockets = pod_sockets(kernel, NAMESPACES)
+        assert not sockets.gone(ONE)
+        await until(lambda: sockets._task is not None and sockets._task.done())
+        sockets.forget(ONE)
+        kernel.tcp = there
+        for _ in range(2):
+            assert not sockets.gone(ONE)
+            await until(lambda: sockets._task is not None and sockets._task.done())
+
+    asyncio.run(run())
+
+
 def test_a_pod_that_is_no_more_has_no_sockets() -> None:
     async def run() -> None:
         sockets = pod_sockets(Kernel(), {})
