@@ -5,7 +5,7 @@ Kept from snapshot to snapshot: which workloads are behind which service, and wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -58,8 +58,11 @@ class _Seen:
 class Fronts:
     """`update` with every snapshot and what was derived from it, then `view` of any waypoint."""
 
-    def __init__(self, trust_domains: tuple[str, ...], root_namespace: str) -> None:
-        """`trust_domains`: our own, then its aliases."""
+    def __init__(
+        self, trust_domains: tuple[str, ...], root_namespace: str, keys: Callable[[str], str] = lambda url: ""
+    ) -> None:
+        """`trust_domains`: our own, then its aliases. `keys(url)`: the key set there, "" when it is not had."""
+        self._keys = keys
         self._trust_domains = trust_domains
         self._root_namespace = root_namespace
         self._behind: dict[str, dict[str, Workload]] = {}
@@ -149,6 +152,20 @@ class Fronts:
             held.pop(uid, None)
             if not held:
                 del self._behind[key]
+
+    def renew(self) -> None:
+        """Keys are other ones."""
+        self._judged, self._asked = {}, {}
+        self._views, self._said = {}, None
+
+    @property
+    def key_urls(self) -> Mapping[str, Mapping[int, JwtRule]]:
+        """By the RequestAuthentication's key: the rules, by their number, whose keys are to be fetched."""
+        found = {
+            key: {number: rule for number, rule in enumerate(record.rules) if rule.keys_url}
+            for key, record in self._tokens.items()
+        }
+        return {key: rules for key, rules in found.items() if rules}
 
     def view(self, waypoint: Waypoint, gateway: Gateway) -> View:
         """What the waypoint is to be configured from. What has not changed is the same object as before."""
@@ -255,7 +272,8 @@ class Fronts:
     def _tokens_for(self, service: Service, waypoint: Waypoint) -> Iterable[JwtRule]:
         for _, record in sorted(self._tokens.items()):
             if any(self._means(ref, record.namespace, service, waypoint) for ref in record.target_refs):
-                yield from record.rules
+                for rule in record.rules:
+                    yield replace(rule, keys=self._keys(rule.keys_url)) if rule.keys_url else rule
 
     def _policies_for(self, service: Service, waypoint: Waypoint) -> Iterable[Policy]:
         for _, record in sorted(self._policies.items()):

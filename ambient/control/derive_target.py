@@ -32,12 +32,13 @@ def target_condition(record: AuthorizationPolicy | RequestAuthentication, world:
 
 
 def unfetched(record: AuthorizationPolicy | RequestAuthentication) -> Iterator[str]:
-    """Rules whose keys would have to be fetched, each with what comes of it."""
+    """Rules whose keys are neither written nor fetched, each with what comes of it."""
     for number, rule in enumerate(record.rules) if isinstance(record, RequestAuthentication) else ():
-        if not rule.keys:
-            field = f"spec.jwtRules[{number}].{'jwksUri' if rule.keys_url else 'jwks'}"
-            why = f"keys are not fetched, so every token of issuer {rule.issuer!r} is refused by this rule"
-            yield f"{field}: {why}; write the key set in jwks"
+        then = f"every token of issuer {rule.issuer!r} is refused by this rule"
+        if rule.keys_url and not rule.keys_url.startswith("https://"):
+            yield f"spec.jwtRules[{number}].jwksUri: keys are fetched by https only, so {then}"
+        elif not rule.keys and not rule.keys_url:
+            yield f"spec.jwtRules[{number}].jwks: there are no keys, so {then}; write the key set in jwks, or jwksUri"
 
 
 def has_targets(refused: RefusedObject) -> bool:

@@ -109,7 +109,7 @@ class Discovery:
                 client.behind_since = now
             client.wake.set()
 
-    def _wake_proxies(self) -> None:
+    def wake_proxies(self) -> None:
         """What waypoints are told has changed by itself."""
         for client in self._clients:
             if client.gateway:
@@ -154,7 +154,7 @@ class Discovery:
         finally:
             del self._clients[client]
             if self._waypoints.close(client.stream):
-                self._wake_proxies()
+                self.wake_proxies()
             self._metrics.streams.set(len(self._clients))
             _log.info("%s (%s) stream ended: %s", client.caller.name, peer, why)
 
@@ -217,7 +217,7 @@ class Discovery:
         client.asked = client.asked or not request.nonce or bool(request.subscribe) or request.error is not None
         client.stream.receive(request)
         if self._waypoints.heard(client.stream):
-            self._wake_proxies()
+            self.wake_proxies()
 
     def _note(self, client: Client, request: DeltaRequest) -> None:
         kind = request.type_url.rpartition(".")[2][:40]

@@ -32,6 +32,8 @@ from ambient.control.gatekeeper import Admission
 from ambient.control.join import Joins
 from ambient.control.join_rpc import JoinService
 from ambient.control.join_store import open_store
+from ambient.control.key_fetch import fetch_keys, trusting
+from ambient.control.key_sets import KeySets
 from ambient.control.kube_metrics import SourceCollector
 from ambient.control.log import set_up_logging
 from ambient.control.metrics import ControlMetrics
@@ -85,11 +87,15 @@ class ControlPlane:
             grace_s=settings.join_grace_s,
         )
         self.catalogue = Catalogue()
+        trusted = trusting(settings.keys_roots)
+        self.keys = KeySets(lambda url: fetch_keys(url, trusted), refresh_s=settings.keys_refresh_s)
         self.waypoints = Waypoints(
             (settings.trust_domain, *sorted(settings.trust_domain_aliases - {settings.trust_domain})),
             settings.root_namespace,
             settings.cluster_domain,
+            self.keys,
         )
+        self.keys.changed = self._keys_changed
         self.discovery = Discovery(
             self.catalogue,
             self.trust.gate,
@@ -207,6 +213,7 @@ class ControlPlane:
             if self.enforcement is not None:
                 group.create_task(self.enforcement.run())
             group.create_task(self._joins.run())
+            group.create_task(self.keys.run())
             if self.admission is not None:
                 group.create_task(self.admission.run())
 
@@ -220,6 +227,10 @@ class ControlPlane:
             await self._grpc.stop(GRACE_S)
         await self._store.close()
         await self.trust.stop()
+
+    def _keys_changed(self, urls: frozenset[str]) -> None:
+        if self.waypoints.renew(urls):
+            self.discovery.wake_proxies()
 
     def _ready(self) -> Page:
         if self._grpc is None:

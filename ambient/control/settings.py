@@ -105,6 +105,10 @@ class ControlSettings:
         "istiod.istio-system.svc,istiod.istio-system.svc.cluster.local,"
         "ambient-control.ambient-system.svc,ambient-control.ambient-system.svc.cluster.local,localhost",
     )
+    keys_refresh_s: float = setting("AMBIENT_JWKS_REFRESH", duration, "20m")
+    """How often key sets of RequestAuthentications (jwksUri) are fetched."""
+    keys_roots: Path | None = setting("AMBIENT_JWKS_ROOTS", optional_path, "none")
+    """PEM file of authorities that their servers may be certified by, beside the system's."""
     stream_age_s: float = setting("AMBIENT_STREAM_AGE", duration, "30m")
     patience_s: float = setting("AMBIENT_CLIENT_PATIENCE", duration, "20s")
     news_patience_s: float = setting("AMBIENT_NEWS_PATIENCE", duration, "1s")

@@ -7,7 +7,7 @@ change costs what it concerns.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
@@ -16,6 +16,7 @@ from ambient.ca.token import Caller
 from ambient.control.derive import Derived
 from ambient.control.derive_front import Fronts
 from ambient.control.derive_waypoint import Waypoint
+from ambient.control.key_sets import KeySets, fetched
 from ambient.control.waypoint_refusals import WaypointRefusals
 from ambient.errors import InvalidInput, Refused
 from ambient.kube.networking import Gateway
@@ -51,8 +52,12 @@ class _Served:
 class Waypoints:
     """`update` after each derivation. `say(key)`: something new is to be said of a Gateway."""
 
-    def __init__(self, trust_domains: tuple[str, ...], root_namespace: str, domain: str) -> None:
-        self._fronts = Fronts(trust_domains, root_namespace)
+    def __init__(
+        self, trust_domains: tuple[str, ...], root_namespace: str, domain: str, keys: KeySets | None = None
+    ) -> None:
+        """`keys`: those that are fetched; None: none are."""
+        self._keys = keys
+        self._fronts = Fronts(trust_domains, root_namespace, keys.keys if keys is not None else lambda url: "")
         self._domain = domain
         self._served: dict[str, _Served] = {}
         self._unfit: dict[str, str] = {}
@@ -69,6 +74,8 @@ class Waypoints:
             for served in self._served.values():
                 _keep(served, error)
             return False
+        if self._keys is not None:
+            self._keys.want(rule.keys_url for rules in self._fronts.key_urls.values() for rule in rules.values())
         gateways = [one for one in records.of(Gateway) if one.class_name == CLASS and not one.deleting]
         self._unfit = {one.key: why for one in gateways if (why := trouble(one))}
         ours = {one.key: one for one in gateways if one.key not in self._unfit}
@@ -82,6 +89,15 @@ class Waypoints:
             served.gateway = gateway
             served.waypoint = derived.waypoints.get(f"{gateway.namespace}/{gateway.name}")
             changed |= self._made(served, records.revision)
+        return changed
+
+    def renew(self, urls: Collection[str]) -> bool:
+        """Keys that were fetched are other ones, or cannot be had; whether any waypoint has to be told."""
+        self._fronts.renew()
+        changed = any([self._made(served, served.catalogue.revision) for served in self._served.values()])
+        for key, rules in self._fronts.key_urls.items():
+            if any(rule.keys_url in urls for rule in rules.values()):
+                self.say(key)
         return changed
 
     def _made(self, served: _Served, revision: int) -> bool:
@@ -164,7 +180,9 @@ class Waypoints:
         return MappingProxyType({**conditions, **more}) if more else conditions
 
     def conditions(self, key: str) -> tuple[Condition, ...]:
-        """What is known of a Gateway; () when it is no waypoint of ours."""
+        """What is known of a Gateway, or of the keys of a RequestAuthentication; () when it is none of ours."""
+        if self._keys is not None and (rules := self._fronts.key_urls.get(key)):
+            return (fetched(rules, self._keys),)
         if key in self._unfit:
             return (Condition(ACCEPTED, "False", "UnsupportedProtocol", self._unfit[key]),)
         served = self._served.get(key)

@@ -103,7 +103,7 @@ def _rule(field: Field) -> JwtRule:
     return JwtRule(
         issuer=issuer,
         audiences=entry.each("audiences", lambda f: f.checked(_named("audience"))),
-        keys=entry.read("jwks", lambda f: f.checked(_key_set), ""),
+        keys=entry.read("jwks", lambda f: f.checked(key_set_complaint), ""),
         keys_url=url,
         from_headers=entry.each("fromHeaders", _token_header),
         from_params=entry.each("fromParams", lambda f: f.checked(_named("parameter"))),
@@ -139,7 +139,8 @@ def _url(value: str) -> str:
     return "" if value.startswith(("https://", "http://")) else f"{value!r} is not an http or https URL"
 
 
-def _key_set(value: str) -> str:
+def key_set_complaint(value: str) -> str:
+    """Why a text is no key set (RFC 7517, section 5), "" when it is one."""
     try:
         decoded = json.loads(value, parse_constant=_no_number)
         json.dumps(decoded, ensure_ascii=False).encode()

@@ -79,7 +79,7 @@ BAD = {
     "of another issuer": OURS.token(iss="https://else.example.com"),
     "of the partner by our key": OURS.token(iss=PARTNER.name),
     "no token": "garbage",
-    "of an issuer whose keys are not fetched": FETCHED.token(),
+    "of an issuer whose keys cannot be fetched": FETCHED.token(),
 }
 NOT_FOR_US = {"for somebody else": OURS.token(aud="db"), "for nobody": OURS.token(aud=None)}
 
@@ -174,13 +174,13 @@ def test_a_rule_by_what_a_token_says(lab: LabUnderTest, case: str) -> None:
     assert answer(lab) == 403
 
 
-def test_what_is_not_fetched_is_said_of_the_rule(lab: LabUnderTest) -> None:
+def test_what_cannot_be_fetched_is_said_of_the_rule(lab: LabUnderTest) -> None:
     def said() -> str:
         record = lab.lab.records().find(RequestAuthentication, "shop", "tokens")
         assert record is not None
-        return json.dumps([one.message for one in record.conditions if one.type == "WaypointAccepted"])
+        return json.dumps([one.message for one in record.conditions if one.type == "ambient.mesh/KeysFetched"])
 
-    until("the condition", lambda: "spec.jwtRules[2].jwksUri: keys are not fetched" in said())
+    until("the condition", lambda: "tokens of https://fetched.example.com are refused" in said())
 
 
 def test_rules_for_the_whole_gateway_come_into_force_and_go_while_it_runs(lab: LabUnderTest) -> None:

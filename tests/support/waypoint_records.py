@@ -50,7 +50,8 @@ def policy(name: str, action: str, *targets: dict[str, Any], namespace: str = "s
 
 def tokens(name: str, *targets: dict[str, Any], namespace: str = "shop", **rule: Any) -> dict[str, Any]:
     """A RequestAuthentication for the tokens of one issuer."""
-    rules = [{"issuer": f"https://{name}.example.com", "jwks": KEYS, **rule}]
+    every = {"issuer": f"https://{name}.example.com", "jwks": KEYS, **rule}
+    rules = [{key: value for key, value in every.items() if value is not None}]
     spec = {"targetRefs": [{"group": "", **one} for one in targets], "jwtRules": rules}
     made = raw("RequestAuthentication", name, spec, namespace=namespace)
     return {**made, "apiVersion": "security.istio.io/v1"}

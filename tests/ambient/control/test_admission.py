@@ -202,8 +202,8 @@ WARNED = [
         "no pod in namespace shop",
     ),
     (
-        policy("{jwtRules: [{issuer: a, jwksUri: 'https://a/keys'}]}", kind="RequestAuthentication"),
-        "spec.jwtRules[0].jwksUri: keys are not fetched",
+        policy("{jwtRules: [{issuer: a, jwksUri: 'http://a/keys'}]}", kind="RequestAuthentication"),
+        "spec.jwtRules[0].jwksUri: keys are fetched by https only",
     ),
 ]
 
