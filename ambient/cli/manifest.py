@@ -20,6 +20,8 @@ SETTINGS: Final = "ambient"
 """The ConfigMap of settings that all parts read."""
 PART_OF: Final = "app.kubernetes.io/part-of=ambient"
 ROLLED: Final = frozenset({"Deployment", "DaemonSet"})
+WAYPOINT_IMAGE: Final = "AMBIENT_WAYPOINT_IMAGE"
+"""What tells the control plane of which image it makes waypoints."""
 _ADMISSION: Final = "admissionregistration.k8s.io/v1"
 RESOURCES: Final[Mapping[str, Resource]] = {
     "Namespace": Resource("v1", "namespaces", namespaced=False),
@@ -100,6 +102,9 @@ def pieces(text: str, *, image: str, namespace: str = NAMESPACE, settings: Itera
         if piece.kind in ROLLED:
             for container in content["spec"]["template"]["spec"]["containers"]:
                 container["image"] = image
+                for entry in container.get("env", ()):
+                    if entry["name"] == WAYPOINT_IMAGE:
+                        entry["value"] = image
         if (piece.kind, piece.name) == ("ConfigMap", SETTINGS):
             content["data"].update(changed)
         found.append(piece)

@@ -13,7 +13,7 @@ import os
 import signal
 import socket
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from http import HTTPStatus
@@ -29,6 +29,8 @@ from ambient.control.derive_world import DeriveSettings
 from ambient.control.discovery import Discovery
 from ambient.control.enforcement import Enforcement
 from ambient.control.gatekeeper import Admission
+from ambient.control.gateway_class import OwnClass
+from ambient.control.gateway_objects import objects_of
 from ambient.control.join import Joins
 from ambient.control.join_rpc import JoinService
 from ambient.control.join_store import open_store
@@ -42,6 +44,7 @@ from ambient.control.refusals import RefusalEvents
 from ambient.control.settings import ControlSettings, read_control_settings
 from ambient.control.sync import sync_page, syncz_page
 from ambient.control.trust import Trust
+from ambient.control.upkeep import Upkeep
 from ambient.control.waypoint_metrics import WaypointCollector
 from ambient.control.waypoints import Waypoints
 from ambient.errors import MeshError, Unavailable
@@ -129,6 +132,7 @@ class ControlPlane:
         self.metrics.add(WaypointCollector(self.waypoints))
         self.trust.leading = self._source.leading
         self.enforcement: Enforcement | None = None
+        self._beside: list[Callable[[], Coroutine[Any, Any, None]]] = [self.waypoints.proxies.run]
         if isinstance(self._source, ApiSource):
             self.metrics.add(SourceCollector(self._source))
             self.enforcement = self.reconciler.enforcement = Enforcement(
@@ -140,6 +144,7 @@ class ControlPlane:
                 port=lambda: self.http_port,
             )
             self.reconciler.listeners.append(self.enforcement.hear)
+            self._keep_gateways(self._source, self.enforcement)
             if self.trust.events is not None:
                 refusals = RefusalEvents(self.trust.events.say, self._source.leading)
                 self.reconciler.listeners.append(refusals.hear)
@@ -166,12 +171,25 @@ class ControlPlane:
                     )
                 ),
                 "/debug/acceptance": lambda: _json(self.enforcement.page() if self.enforcement is not None else {}),
+                "/debug/waypoints": lambda: _json(self.waypoints.proxies.page()),
                 "/debug/syncz": lambda: _json(syncz_page(settings.cluster, self.discovery.clients)),
             }
         )
         self._grpc: grpc.aio.Server | None = None
         self.xds_port = 0
         self.http_port = 0
+
+    def _keep_gateways(self, source: ApiSource, enforcement: Enforcement) -> None:
+        """What waypoints stand for, on a cluster."""
+        self.waypoints.proxies.leading = source.leading
+        self.waypoints.proxies.peers = lambda: enforcement.peers
+        if not self._settings.waypoint_image:
+            return
+        upkeep = Upkeep(source.client, objects_of(self._settings), source.leading, self.reconciler.say)
+        own_class = OwnClass(source.client, source.leading)
+        self.waypoints.obstacle = upkeep.trouble
+        self.reconciler.listeners += [upkeep.hear, own_class.hear]
+        self._beside += [upkeep.run, own_class.run]
 
     async def start(self) -> None:
         """Listen; raises Unavailable when an address cannot be had. The ports are in `xds_port` and `http_port`.
@@ -214,6 +232,8 @@ class ControlPlane:
                 group.create_task(self.enforcement.run())
             group.create_task(self._joins.run())
             group.create_task(self.keys.run())
+            for run in self._beside:
+                group.create_task(run())
             if self.admission is not None:
                 group.create_task(self.admission.run())
 

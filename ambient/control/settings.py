@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from ambient.kube.networking import LabelSelector
 from ambient.kube.selectors import parse_selectors
@@ -47,6 +48,14 @@ def _optional_words(given: str) -> frozenset[str]:
     return _words(given) if given else frozenset()
 
 
+def _resources(given: str) -> Mapping[str, Any]:
+    """Of a container, as JSON."""
+    found = json.loads(given)
+    if not isinstance(found, dict) or found.keys() - {"requests", "limits", "claims"}:
+        raise ValueError('expected {"requests": {...}, "limits": {...}}')
+    return found
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControlSettings:
     """What `python -m ambient.control` is told through its environment; times are seconds."""
@@ -82,6 +91,11 @@ class ControlSettings:
     webhook_listen: Endpoint | None = setting("AMBIENT_WEBHOOK_LISTEN", optional_endpoint, "none")
     """Where the API server asks whether objects may be written."""
     webhook_name: str = setting("AMBIENT_WEBHOOK_CONFIGURATION", text, "ambient-control")
+    waypoint_image: str = setting("AMBIENT_WAYPOINT_IMAGE", text, "")
+    """Of the pods that are made for waypoints (a cluster only); "": none are made."""
+    waypoint_pull_policy: str = setting("AMBIENT_WAYPOINT_PULL_POLICY", text, "IfNotPresent")
+    waypoint_pull_secrets: frozenset[str] = setting("AMBIENT_WAYPOINT_PULL_SECRETS", _optional_words, "")
+    waypoint_resources: Mapping[str, Any] = setting("AMBIENT_WAYPOINT_RESOURCES", _resources, "{}")
     cluster: str = setting("CLUSTER_ID", text, "Kubernetes")
     network: str = setting("NETWORK", text, "")
     trust_domain: str = setting("TRUST_DOMAIN", text, "cluster.local")

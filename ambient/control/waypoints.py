@@ -17,13 +17,15 @@ from ambient.control.derive import Derived
 from ambient.control.derive_front import Fronts
 from ambient.control.derive_waypoint import Waypoint
 from ambient.control.key_sets import KeySets, fetched
+from ambient.control.proxies import Proxies, Sight
 from ambient.control.waypoint_refusals import WaypointRefusals
 from ambient.errors import InvalidInput, Refused
-from ambient.kube.networking import Gateway
+from ambient.kube.networking import Gateway, GatewayClass
 from ambient.kube.objects import Condition, Records, Service, record_key
+from ambient.kube.routing import CONTROLLER
 from ambient.waypoint.deploy import CLASS, account_of, trouble
 from ambient.waypoint.resources import ENVOY_ORDER, ENVOY_TYPES
-from ambient.waypoint.typed import Message
+from ambient.waypoint.typed import LISTENER_TYPE, Message
 from ambient.waypoint.wire import encode
 from ambient.xds.catalogue import Catalogue
 from ambient.xds.codec import Resource
@@ -38,7 +40,8 @@ _log = logging.getLogger("ambient.control.waypoints")
 
 @dataclass(slots=True)
 class _Served:
-    """One waypoint. `made`: content and bytes of each resource by type and name. `failure`: what could not be made."""
+    """One waypoint. `made`: content and bytes of each resource by type and name. `failure`: what could not be made.
+    `streams`: of its proxies; true for one that has once had, and taken, all there was."""
 
     gateway: Gateway
     waypoint: Waypoint | None = None
@@ -46,11 +49,12 @@ class _Served:
     catalogue: Catalogue = field(default_factory=lambda: Catalogue(types=ENVOY_TYPES))
     made: dict[tuple[str, str], tuple[Message, Resource]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
-    streams: dict[DeltaStream, None] = field(default_factory=dict)
+    streams: dict[DeltaStream, bool] = field(default_factory=dict)
 
 
 class Waypoints:
-    """`update` after each derivation. `say(key)`: something new is to be said of a Gateway."""
+    """`update` after each derivation. `say(key)`: something new is to be said of a Gateway. `obstacle(key)`: why what
+    it stands for cannot be made, where that is known. `proxies` is to be run beside."""
 
     def __init__(
         self, trust_domains: tuple[str, ...], root_namespace: str, domain: str, keys: KeySets | None = None
@@ -61,7 +65,10 @@ class Waypoints:
         self._domain = domain
         self._served: dict[str, _Served] = {}
         self._unfit: dict[str, str] = {}
+        self._class = ""
         self.say: Callable[[str], None] = lambda key: None
+        self.obstacle: Callable[[str], Condition | None] = lambda key: None
+        self.proxies = Proxies(self._seen, lambda name: self.say(f"{Gateway.kind}/{name}"))
 
     def update(self, records: Records, derived: Derived) -> bool:
         """Take a snapshot and what was derived from it; whether any waypoint has something new to be told.
@@ -76,6 +83,8 @@ class Waypoints:
             return False
         if self._keys is not None:
             self._keys.want(rule.keys_url for rules in self._fronts.key_urls.values() for rule in rules.values())
+        of_class = records.find(GatewayClass, "", CLASS)
+        self._class = of_class.key if of_class is not None and of_class.controller == CONTROLLER else ""
         gateways = [one for one in records.of(Gateway) if one.class_name == CLASS and not one.deleting]
         self._unfit = {one.key: why for one in gateways if (why := trouble(one))}
         ours = {one.key: one for one in gateways if one.key not in self._unfit}
@@ -147,7 +156,7 @@ class Waypoints:
         if served is None or account_of(served.gateway) != caller.service_account:
             raise Refused("token", caller.account, f"is no waypoint of Gateway {caller.namespace}/{gateway[:100]}")
         stream = DeltaStream(served.catalogue, prefix=f"{gateway}.", order=ENVOY_ORDER)
-        served.streams[stream] = None
+        served.streams[stream] = False
         return stream
 
     def heard(self, stream: DeltaStream) -> bool:
@@ -174,8 +183,11 @@ class Waypoints:
         return changed
 
     def with_gateways(self, conditions: Mapping[str, tuple[Condition, ...]]) -> Mapping[str, tuple[Condition, ...]]:
-        """`conditions`, what is said of HTTPRoutes, and the keys of the Gateways that there is something to say of."""
+        """`conditions`, what is said of HTTPRoutes, and the keys of the class and of the Gateways that there is
+        something to say of."""
         more: dict[str, tuple[Condition, ...]] = {key: () for key in (*self._served, *self._unfit)}
+        if self._class:
+            more[self._class] = (Condition(ACCEPTED, "True", "Accepted", "Handled by the control plane"),)
         more.update(self._fronts.route_conditions())
         return MappingProxyType({**conditions, **more}) if more else conditions
 
@@ -189,17 +201,40 @@ class Waypoints:
         if served is None:
             return ()
         accepted = Condition(ACCEPTED, "True", "Accepted", "Resource accepted")
+        obstacle = self.obstacle(key)
         if not served.gateway.assigned:
-            return (accepted, Condition(PROGRAMMED, "False", "AddressNotAssigned", "its Service has no address yet"))
-        programmed = Condition(PROGRAMMED, "True", "Programmed", "Resource programmed, assigned to its Service")
-        return (accepted, programmed, self._configured(served))
+            nowhere = Condition(PROGRAMMED, "False", "AddressNotAssigned", "its Service has no address yet")
+            return (accepted, obstacle or nowhere)
+        return (accepted, obstacle or self._programmed(served), self._configured(served))
+
+    def _programmed(self, served: _Served) -> Condition:
+        gateway = served.gateway
+        serves = self.proxies.serves(f"{gateway.namespace}/{gateway.name}")
+        if serves is None:
+            # We have just begun, and what was said before holds until it is known better.
+            said = gateway.condition(PROGRAMMED)
+            serves = said is not None and said.status == "True"
+        if serves:
+            return Condition(PROGRAMMED, "True", "Programmed", "Resource programmed, assigned to its Service")
+        return Condition(PROGRAMMED, "False", "Pending", "none of its proxies is connected and configured")
+
+    def _seen(self) -> Mapping[str, Sight]:
+        found = {}
+        for one in self._served.values():
+            for stream, taken in one.streams.items():
+                one.streams[stream] = taken or (stream.settled and bool(stream.last_acked(LISTENER_TYPE)))
+            found[f"{one.gateway.namespace}/{one.gateway.name}"] = Sight(
+                len(one.streams), sum(one.streams.values()), MappingProxyType(_refused(one))
+            )
+        return found
 
     def _configured(self, served: _Served) -> Condition:
-        if refused := _refused(served):
-            told = "; ".join(f"{name}: {why}" for name, why in sorted(refused.items()))
+        sight = self.proxies.sight(f"{served.gateway.namespace}/{served.gateway.name}")
+        if sight.refused:
+            told = "; ".join(f"{name}: {why}" for name, why in sorted(sight.refused.items()))
             shut = f"; closed are {', '.join(closed)[:1000]}" if (closed := served.refusals.closed) else ""
             return Condition(CONFIGURED, "False", "Refused", f"{told[:1000]}{shut}; everything else is in force")
-        if not served.streams:
+        if not sight.connected:
             return Condition(CONFIGURED, "False", "NoProxy", "no proxy of it is connected: its services refuse")
         return Condition(CONFIGURED, "True", "Accepted", "its proxies have taken their configuration")
 

@@ -14,6 +14,7 @@ from ambient.kube.metadata import Shape, read_common
 from ambient.kube.networking import (
     Gateway,
     GatewayClass,
+    Infrastructure,
     LabelRequirement,
     LabelSelector,
     Listener,
@@ -58,6 +59,7 @@ def parse_gateway(top: Object, raw: Mapping[str, Any]) -> Gateway:
         listeners=listeners,
         wanted=spec.each("addresses", _address),
         assigned=status.each("addresses", _address) if status else (),
+        infrastructure=spec.read("infrastructure", _infrastructure, Infrastructure()),
     )
 
 
@@ -74,6 +76,16 @@ def label_selector(field: Field) -> LabelSelector:
     return LabelSelector(
         MappingProxyType(entry.text_map("matchLabels", syntax.label)),
         entry.each("matchExpressions", _requirement),
+    )
+
+
+def _infrastructure(field: Field) -> Infrastructure:
+    entry = field.object(("labels", "annotations", "parametersRef"))
+    wanted = entry.read("parametersRef", lambda f: f.object(("group", "kind", "name")), None)
+    return Infrastructure(
+        MappingProxyType(entry.text_map("labels", syntax.label)),
+        MappingProxyType(entry.text_map("annotations", syntax.annotation)),
+        f"{wanted.need('kind').text()}/{wanted.need('name').text()}" if wanted else "",
     )
 
 

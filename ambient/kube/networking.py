@@ -200,6 +200,15 @@ class TypedAddress:
     value: str
 
 
+@dataclass(frozen=True, slots=True)
+class Infrastructure:
+    """What the owner of a Gateway wants on all that is made for it. `parameters`: "Kind/name", "" when none."""
+
+    labels: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    annotations: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    parameters: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway(Record):
     """Gateway API's, not networking.istio.io's. `assigned` are status.addresses: with them it is ready."""
@@ -209,6 +218,7 @@ class Gateway(Record):
     listeners: tuple[Listener, ...] = ()
     wanted: tuple[TypedAddress, ...] = ()
     assigned: tuple[TypedAddress, ...] = ()
+    infrastructure: Infrastructure = Infrastructure()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

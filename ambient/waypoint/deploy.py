@@ -39,6 +39,12 @@ def account_of(gateway: Gateway) -> str:
     return gateway.annotations.get(ACCOUNT) or gateway.name
 
 
+def is_managed(gateway: Gateway) -> bool:
+    """Whether its objects are to be made: not where its owner names the Service that stands for it."""
+    wanted = gateway.wanted
+    return not wanted or (len(wanted) == 1 and wanted[0].type == "IPAddress")
+
+
 def trouble(gateway: Gateway) -> str:
     """Why a Gateway cannot be a waypoint, "" when it can."""
     good = len(gateway.listeners) == 1 and gateway.listeners[0].protocol == HBONE_PROTOCOL
@@ -50,6 +56,7 @@ def trouble(gateway: Gateway) -> str:
 def labels(gateway: Gateway) -> dict[str, str]:
     """Of everything that belongs to the waypoint."""
     return {
+        **gateway.infrastructure.labels,
         MANAGED: MANAGED_BY,
         GATEWAY_NAME: gateway.name,
         "gateway.networking.k8s.io/gateway-class-name": gateway.class_name,
@@ -57,19 +64,19 @@ def labels(gateway: Gateway) -> dict[str, str]:
 
 
 def service_account(gateway: Gateway) -> dict[str, Any]:
-    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": _metadata(gateway, account_of(gateway))}
+    return {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata(gateway, account_of(gateway))}
 
 
 def service(gateway: Gateway) -> dict[str, Any]:
     """What clients' ztunnels dial."""
-    metadata = _metadata(gateway, gateway.name)
-    metadata["annotations"] = {"networking.istio.io/traffic-distribution": "PreferClose"}
+    made = metadata(gateway, gateway.name)
+    made["annotations"] = {"networking.istio.io/traffic-distribution": "PreferClose", **made.get("annotations", {})}
     ports = [
         {"name": "status-port", "port": READY_PORT, "protocol": "TCP", "appProtocol": "tcp"},
         {"name": gateway.listeners[0].name, "port": HBONE_PORT, "protocol": "TCP", "appProtocol": "hbone"},
     ]
     spec = {"ports": ports, "selector": {GATEWAY_NAME: gateway.name}, "ipFamilyPolicy": "PreferDualStack"}
-    return {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": spec}
+    return {"apiVersion": "v1", "kind": "Service", "metadata": made, "spec": spec}
 
 
 def pod_template(gateway: Gateway, placement: Placement) -> dict[str, Any]:
@@ -112,13 +119,14 @@ def pod_template(gateway: Gateway, placement: Placement) -> dict[str, Any]:
         "service.istio.io/canonical-name": gateway.name,
         "service.istio.io/canonical-revision": "latest",
     }
-    scraped = {
+    told = {
         "prometheus.io/scrape": "true",
         "prometheus.io/port": str(METRICS_PORT),
         "prometheus.io/path": METRICS_PATH,
+        **gateway.infrastructure.annotations,
     }
     return {
-        "metadata": {"labels": marks, "annotations": scraped},
+        "metadata": {"labels": marks, "annotations": told},
         "spec": {
             "serviceAccountName": account_of(gateway),
             "terminationGracePeriodSeconds": 30,
@@ -143,8 +151,11 @@ def _field(name: str, path: str) -> dict[str, Any]:
     return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
 
 
-def _metadata(gateway: Gateway, name: str) -> dict[str, Any]:
+def metadata(gateway: Gateway, name: str) -> dict[str, Any]:
+    """Of an object that is made for the Gateway, and goes with it."""
     made: dict[str, Any] = {"name": name, "namespace": gateway.namespace, "labels": labels(gateway)}
+    if gateway.infrastructure.annotations:
+        made["annotations"] = dict(gateway.infrastructure.annotations)
     if gateway.uid:
         made["ownerReferences"] = [
             {

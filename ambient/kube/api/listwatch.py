@@ -86,11 +86,13 @@ class ListWatch:
         *,
         namespace: str = "",
         fields: str = "",
+        labels: str = "",
         pace: Pace,
         random: Callable[[], float],
         streaming: bool = True,
     ) -> None:
-        """`places`: versions to try, best first; `namespace`: only this one; `fields`: a selector; `random`: 0..1."""
+        """`places`: versions to try, best first; `namespace`: only this one; `fields`, `labels`: selectors; `random`:
+        0..1."""
         self.kind = kind
         self.synced = False
         self.absent = False
@@ -101,7 +103,7 @@ class ListWatch:
         self._places = places
         self._place = 0
         self._namespace = namespace
-        self._fields = fields
+        self._selectors = {"fieldSelector": fields, "labelSelector": labels}
         self._pace = pace
         self._random = random
         self._streaming = streaming
@@ -131,7 +133,7 @@ class ListWatch:
     def ask(self) -> Ask:
         """The next request. A list begins anew with each call."""
         delay, self._delay_s = self._delay_s, 0.0
-        path, query = self.place.path(self._namespace), {"fieldSelector": self._fields}
+        path, query = self.place.path(self._namespace), dict(self._selectors)
         match self._step:
             case Step.FIND:
                 return Ask(self._step, self.place.discovery, {}, delay)

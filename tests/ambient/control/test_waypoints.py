@@ -10,9 +10,11 @@ import pytest
 from ambient.ca.token import Caller
 from ambient.control.waypoints import Waypoints
 from ambient.errors import Refused, Unavailable
-from ambient.kube.objects import Records
-from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, ROUTE_TYPE
+from ambient.kube.objects import Condition, Records
+from ambient.kube.routing import CONTROLLER
+from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from ambient.xds.messages import DeltaRequest
+from ambient.xds.server import DeltaStream
 from tests.support.waypoint_records import TARGET, derived, gateway, pod, policy, scene, service
 
 OWN = Caller("n1", "shop", "waypoint", "u")
@@ -27,6 +29,17 @@ def waypoints(found: Records) -> Waypoints:
 
 def statuses(made: Waypoints, key: str = KEY) -> dict[str, tuple[str, str]]:
     return {one.type: (one.status, one.reason) for one in made.conditions(key)}
+
+
+def take_all(stream: DeltaStream) -> None:
+    """As a proxy that takes whatever it is told."""
+    for url in (CLUSTER_TYPE, LISTENER_TYPE):
+        stream.receive(DeltaRequest(type_url=url))
+    while (response := stream.pull()) is not None:
+        if response.type_url == CLUSTER_TYPE:
+            names = tuple(one.name for one in response.resources if one.name.startswith("inbound-vip"))
+            stream.receive(DeltaRequest(type_url=ENDPOINT_TYPE, subscribe=names))
+        stream.receive(DeltaRequest(type_url=response.type_url, nonce=response.nonce))
 
 
 @pytest.mark.parametrize(
@@ -106,10 +119,13 @@ def test_a_gateway_says_how_far_it_is() -> None:
     assert statuses(made) == {"Accepted": ("True", "Accepted"), "Programmed": ("False", "AddressNotAssigned")}
     found = scene()
     made.update(found, derived(found))
-    assert statuses(made)["Programmed"] == ("True", "Programmed")
+    assert statuses(made)["Programmed"] == ("False", "Pending")
     assert statuses(made)["ambient.mesh/Configured"] == ("False", "NoProxy")
     stream = made.open(OWN, "waypoint")
+    assert statuses(made)["Programmed"] == ("False", "Pending")
     assert statuses(made)["ambient.mesh/Configured"] == ("True", "Accepted")
+    take_all(made.open(OWN, "waypoint"))
+    assert statuses(made)["Programmed"] == ("True", "Programmed")
     stream.receive(DeltaRequest(type_url=CLUSTER_TYPE))
     response = stream.pull()
     assert response is not None
@@ -122,7 +138,29 @@ def test_a_gateway_says_how_far_it_is() -> None:
     assert statuses(made)["ambient.mesh/Configured"] == ("False", "Refused")
     assert "no such thing" in made.conditions(KEY)[-1].message
     made.close(stream)
-    assert statuses(made)["ambient.mesh/Configured"] == ("False", "NoProxy")
+    assert statuses(made)["ambient.mesh/Configured"] == ("True", "Accepted")
+
+
+def test_an_obstacle_to_what_a_gateway_stands_for_is_said_and_its_class_is_accepted() -> None:
+    own = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "istio-waypoint"}}
+    found = scene({**own, "spec": {"controllerName": CONTROLLER}})
+    made = waypoints(found)
+    take_all(made.open(OWN, "waypoint"))
+    made.obstacle = lambda key: Condition("Programmed", "False", "NoResources", "exceeded quota")
+    assert statuses(made)["Programmed"] == ("False", "NoResources")
+    (said,) = made.with_gateways({})["GatewayClass/_/istio-waypoint"]
+    assert (said.type, said.status) == ("Accepted", "True")
+    found = scene({**own, "spec": {"controllerName": "example.com/theirs"}})
+    made.update(found, derived(found))
+    assert "GatewayClass/_/istio-waypoint" not in made.with_gateways({})
+
+
+def test_what_was_said_of_a_gateway_holds_until_its_proxies_have_had_time_to_come_back() -> None:
+    before = gateway()
+    said = {"type": "Programmed", "status": "True", "reason": "Programmed", "message": "x"}
+    before["status"]["conditions"] = [said]
+    made = waypoints(scene(before, without=("waypoint",)))
+    assert statuses(made)["Programmed"] == ("True", "Programmed")
 
 
 def test_a_gateway_with_other_listeners_is_not_accepted_and_not_served() -> None:

@@ -1,0 +1,263 @@
+"""What Gateways stand for on a cluster: made, kept as it is wanted, and told where it cannot be made.
+
+One replica writes (the one that leads), by server-side apply: fields that are ours are put right whoever changed them,
+those of others (a number of replicas) stay. What goes with its Gateway is the garbage collector's to take away. An
+object of the same name that is somebody else's is left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ambient.errors import MeshError, Refused
+from ambient.kube.api.client import ApiClient
+from ambient.kube.api.failure import ApiInvalid, Conflict, Forbidden, NotThere
+from ambient.kube.api.follow import Follower
+from ambient.kube.api.listwatch import Change, ListWatch, Pace
+from ambient.kube.networking import Gateway
+from ambient.kube.objects import Condition, Records, record_key
+from ambient.kube.resource import Resource
+from ambient.waking import woken
+from ambient.waypoint.deploy import GATEWAY_NAME, MANAGED, MANAGED_BY
+
+MANAGER: Final = "ambient-gateways"
+"""The field manager of everything that is made here."""
+PLACES: Final[Mapping[str, Resource]] = {
+    "ServiceAccount": Resource("v1", "serviceaccounts"),
+    "Service": Resource("v1", "services"),
+    "Deployment": Resource("apps/v1", "deployments"),
+}
+PROGRAMMED: Final = "Programmed"
+PER_SECOND: Final = 20.0
+_LOOK_S: Final = 2.0
+_AGAIN_S: Final = 5.0
+
+Object = dict[str, Any]
+_log = logging.getLogger("ambient.control.upkeep")
+
+
+class NotOurs(Refused):
+    """An object of this name is there, and is somebody else's."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """One Gateway. `made`: what each of its objects was when we had last made it so, without status and version."""
+
+    gateway: Gateway
+    wanted: Sequence[Object] = ()
+    made: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    failure: Condition | None = None
+    not_before: float = 0.0
+
+
+class Upkeep:
+    """`hear` each snapshot, `run` beside the server. `wanted(gateway)`: the objects of a Gateway of ours, in the order
+    to make them, () for one that is none. `say(key)`: something new is to be said of a Gateway."""
+
+    def __init__(
+        self,
+        api: ApiClient,
+        wanted: Callable[[Gateway], Sequence[Object]],
+        leading: Callable[[], bool],
+        say: Callable[[str], None],
+        *,
+        pause_s: float = 1 / PER_SECOND,
+        again_s: float = _AGAIN_S,
+    ) -> None:
+        self._api = api
+        self._wanted = wanted
+        self._leading = leading
+        self._say = say
+        self._pause_s = pause_s
+        self._again_s = again_s
+        self._gateways: dict[str, _Kept] = {}
+        self._there: dict[str, Mapping[str, Any]] = {}
+        self._due: dict[str, None] = {}
+        self._wake = asyncio.Event()
+        self._led = False
+        self._followers = [
+            Follower(
+                api,
+                ListWatch(
+                    kind,
+                    (place,),
+                    labels=f"{MANAGED}={MANAGED_BY}",
+                    pace=Pace(),
+                    random=random.random,
+                ),
+                self._take,
+                self._wake.set,
+            )
+            for kind, place in PLACES.items()
+        ]
+        self.writes = 0
+
+    # --- what is known
+
+    def hear(self, records: Records) -> None:
+        """Every snapshot."""
+        changed = records.changed
+        if changed is not None and not any(key.startswith(f"{Gateway.kind}/") for key in changed):
+            return
+        before, self._gateways = self._gateways, {}
+        for gateway in records.of(Gateway):
+            wanted = () if gateway.deleting else self._wanted(gateway)
+            if not wanted:
+                continue
+            kept = before.get(gateway.key)
+            if kept is None or kept.gateway.uid != gateway.uid:
+                kept = _Kept(gateway)
+            self._gateways[gateway.key] = kept
+            kept.gateway = gateway
+            if kept.wanted != wanted:
+                kept.wanted = wanted
+                self._enqueue(gateway.key)
+
+    def trouble(self, key: str) -> Condition | None:
+        """Why a Gateway's objects are not as they should be, None when they are, or when they are not ours to make."""
+        kept = self._gateways.get(key)
+        if kept is None:
+            return None
+        return kept.failure or self._unable(kept.gateway)
+
+    def keeps(self, key: str) -> bool:
+        """Whether this Gateway's objects are ours to make."""
+        return key in self._gateways
+
+    def _unable(self, gateway: Gateway) -> Condition | None:
+        """Pods that cannot even be made, as the Deployment says."""
+        content = self._there.get(record_key("Deployment", gateway.namespace, gateway.name), {})
+        for one in (content.get("status") or {}).get("conditions") or ():
+            if (one.get("type"), one.get("status")) == ("ReplicaFailure", "True"):
+                return Condition(PROGRAMMED, "False", "NoResources", f"its pods: {one.get('message', '')}"[:1000])
+        return None
+
+    def _take(self, change: Change) -> None:
+        before = self._there.pop(change.key, None)
+        content = change.content
+        if content is not None:
+            self._there[change.key] = content
+        name = _gateway_of(content or {}) or _gateway_of(before or {})
+        owner = f"{Gateway.kind}/{change.key.split('/')[1]}/{name}"
+        kept = self._gateways.get(owner)
+        if kept is None:
+            return
+        if content is None or _shape(content) != kept.made.get(change.key):
+            self._enqueue(owner)
+        elif (content.get("status") or {}) != ((before or {}).get("status") or {}):
+            self._say(owner)
+
+    def _enqueue(self, key: str) -> None:
+        self._due[key] = None
+        self._wake.set()
+
+    # --- what is done
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for follower in self._followers:
+                group.create_task(follower.run())
+            group.create_task(self._work())
+
+    async def _work(self) -> None:
+        while True:
+            await woken(self._wake, _LOOK_S)
+            self._wake.clear()
+            leading, led = self._leading(), self._led
+            self._led = leading
+            if leading and not led:
+                # Whoever wrote before us may have wanted something else.
+                self._due.update(dict.fromkeys(self._gateways))
+            if leading and all(follower.core.synced for follower in self._followers):
+                await self._round()
+
+    async def _round(self) -> None:
+        now = asyncio.get_running_loop().time()
+        for key in list(self._due):
+            kept = self._gateways.get(key)
+            if kept is None:
+                self._due.pop(key, None)
+            elif kept.not_before <= now and self._leading():
+                self._due.pop(key, None)
+                await self._see_to(key, kept)
+
+    async def _see_to(self, key: str, kept: _Kept) -> None:
+        failure = None
+        for wanted in kept.wanted:
+            try:
+                await self._put(kept, wanted)
+            except MeshError as error:
+                failure = _told(wanted, error)
+                kept.not_before = asyncio.get_running_loop().time() + self._again_s
+                self._due[key] = None
+                break
+            await asyncio.sleep(self._pause_s)
+        if failure != kept.failure:
+            kept.failure = failure
+            if failure is not None:
+                _log.warning("%s: %s", key, failure.message)
+            self._say(key)
+
+    async def _put(self, kept: _Kept, wanted: Object) -> None:
+        """Make it so. Raises NotOurs, and what the API server says."""
+        metadata = wanted["metadata"]
+        kind, name, namespace = wanted["kind"], metadata["name"], metadata["namespace"]
+        place, key = PLACES[kind], record_key(kind, namespace, name)
+        there = self._there.get(key)
+        if there is None:
+            # It may be there without our label, which is all that the watch asks for.
+            try:
+                there = await self._api.get(place, name, namespace)
+            except NotThere:
+                there = None
+        if there is not None and not _ours(there, kept.gateway):
+            raise NotOurs(f"{kind} {namespace}/{name}", why="is there already, and was not made for this Gateway")
+        answer = await self._api.patch(place, name, wanted, namespace, form="apply", manager=MANAGER, force=True)
+        if there is None or _version(there) != _version(answer):
+            self.writes += 1
+            _log.info("%s %s/%s is as Gateway %s wants it", kind, namespace, name, kept.gateway.name)
+        kept.made[key] = _shape(answer)
+
+
+def _gateway_of(content: Mapping[str, Any]) -> str:
+    labels = (content.get("metadata") or {}).get("labels") or {}
+    return str(labels.get(GATEWAY_NAME, ""))
+
+
+def _version(content: Mapping[str, Any]) -> object:
+    return content["metadata"].get("resourceVersion")
+
+
+def _ours(content: Mapping[str, Any], gateway: Gateway) -> bool:
+    """Made for this Gateway, by us or by who kept it before: labels say so, or the API server's own notes."""
+    metadata = content["metadata"]
+    if any(one.get("manager") == MANAGER for one in metadata.get("managedFields") or ()):
+        return True
+    labels = metadata.get("labels") or {}
+    return labels.get(MANAGED) == MANAGED_BY and labels.get(GATEWAY_NAME) == gateway.name
+
+
+_PASSING: Final[Collection[str]] = frozenset({"resourceVersion", "managedFields", "generation"})
+
+
+def _shape(content: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What of an object is somebody's will: neither its status nor what counts its changes."""
+    metadata = {name: value for name, value in content["metadata"].items() if name not in _PASSING}
+    return {**{name: value for name, value in content.items() if name != "status"}, "metadata": metadata}
+
+
+def _told(wanted: Object, error: MeshError) -> Condition:
+    reason = "Pending"
+    if isinstance(error, Forbidden):
+        reason = "NoResources"
+    elif isinstance(error, ApiInvalid | NotOurs | Conflict):
+        reason = "Invalid"
+    name = f"{wanted['kind']} {wanted['metadata']['name']}"
+    return Condition(PROGRAMMED, "False", reason, f"{name}: {error}"[:1000])
