@@ -137,6 +137,24 @@ def pods(dump: Dump) -> Finding:
     return Finding(part, not pending, f"pending: {', '.join(pending)}" if pending else f"{len(dump.states)} up")
 
 
+def waypoints(syncs: Sequence[Json]) -> Iterator[Finding]:
+    """One for each waypoint: its proxies, over all replicas of the control plane, and what is wrong with them."""
+    names = sorted({name for sync in syncs for name in sync.get("waypoints", {})})
+    for name in names:
+        parts = [sync["waypoints"][name] for sync in syncs if name in sync.get("waypoints", {})]
+        proxies = sum(int(part["proxies"]) for part in parts)
+        refused = {resource: why for part in parts for resource, why in part["refused"].items()}
+        state = "up to date" if all(part["settled"] for part in parts) else "BEHIND"
+        if not proxies:
+            state = "NO PROXY: its services refuse"
+        if refused:
+            state += "; REFUSES " + "; ".join(f"{resource}: {why}" for resource, why in sorted(refused.items()))
+        if closed := sorted({name for part in parts for name in part.get("closed", ())}):
+            state += f"; CLOSED: {', '.join(closed)}"
+        detail = f"{proxies} prox{'y' if proxies == 1 else 'ies'}, {state}"
+        yield Finding(f"waypoint {name}", bool(proxies) and not refused, detail)
+
+
 def examine(reach: Reach) -> Iterator[Finding]:
     """Every part of the mesh."""
     syncs = None
@@ -145,6 +163,7 @@ def examine(reach: Reach) -> Iterator[Finding]:
         syncs = syncs_of(reach)
     except MeshError as error:
         yield Finding("control/sync", False, str(error))
+    yield from waypoints(syncs or ())
     for node in reach.nodes():
         yield agent(reach, node)
         programs = strangers(reach, node)

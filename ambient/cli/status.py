@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from ambient.cli import health
 from ambient.cli.connections import connections
@@ -32,8 +31,8 @@ def run(env: Env, args: argparse.Namespace) -> int:
         state = "ready" if control.healthy else f"NOT READY ({control.detail})"
         revision = f", revision {' '.join(str(sync.get('observed')) for sync in syncs)}" if syncs else ""
         env.line(f"{reach.label}: control plane {state}{revision}")
-        for line in waypoint_lines(syncs or ()):
-            env.line(line)
+        for one in health.waypoints(syncs or ()):
+            env.line(f"{one.part}: {one.detail}")
     rows = [{title: node[title.lower()] for title in TITLES} for node in nodes]
     document = {
         "mesh": reach.label,
@@ -42,23 +41,6 @@ def run(env: Env, args: argparse.Namespace) -> int:
     }
     show(env, args.output, TITLES, rows, document)
     return Exit.OK
-
-
-def waypoint_lines(syncs: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """One for each waypoint: its proxies, over all replicas of the control plane, and what is wrong with them."""
-    names = sorted({name for sync in syncs for name in sync.get("waypoints", {})})
-    for name in names:
-        parts = [sync["waypoints"][name] for sync in syncs if name in sync.get("waypoints", {})]
-        proxies = sum(int(part["proxies"]) for part in parts)
-        refused = {resource: why for part in parts for resource, why in part["refused"].items()}
-        state = "up to date" if all(part["settled"] for part in parts) else "BEHIND"
-        if not proxies:
-            state = "NO PROXY: its services refuse"
-        if refused:
-            state += "; REFUSES " + "; ".join(f"{resource}: {why}" for resource, why in sorted(refused.items()))
-        if closed := sorted({name for part in parts for name in part.get("closed", ())}):
-            state += f"; CLOSED: {', '.join(closed)}"
-        yield f"waypoint {name}: {proxies} prox{'y' if proxies == 1 else 'ies'}, {state}"
 
 
 def _node(reach: Reach, node: str, syncs: Sequence[Mapping[str, object]] | None) -> dict[str, object]:
