@@ -22,7 +22,6 @@ TESTED_ELSEWHERE: Mapping[str, str] = MappingProxyType(
         "ambient.cli.connections": "tests/ambient/cli/test_reads.py",
         "ambient.cli.demo.story": "tests/journeys/test_demo.py",
         "ambient.cli.gather": "tests/ambient/cli/test_main.py",
-        "ambient.cli.health": "tests/ambient/cli/test_reads.py",
         "ambient.cli.judgement": "tests/ambient/cli/test_explain.py",
         "ambient.cli.lab": "tests/lab/test_lab_apply.py",
         "ambient.cli.uninstall": "tests/cluster/test_uninstall.py",

@@ -20,7 +20,10 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).parents[2]
-DOCUMENTS: Final = ("README.md", "docs/quickstart.md", "docs/migration.md", "docs/outside.md", "VAGRANT.md")
+DOCUMENTS: Final = (
+    *("README.md", "docs/quickstart.md", "docs/migration.md", "docs/outside.md", "docs/waypoint.md"),
+    "VAGRANT.md",
+)
 _FENCE: Final = re.compile(r"^```(.*)$")
 _MARK: Final = "::block "
 _SHOWN: Final = 3000
