@@ -371,8 +371,8 @@ class FakeApi:
 
 def _selected(content: Object, query: Mapping[str, str]) -> bool:
     labels = content["metadata"].get("labels") or {}
-    label, _, value = query.get("labelSelector", "").partition("=")
-    if label and labels.get(label) != value:
+    label, equals, value = query.get("labelSelector", "").partition("=")
+    if equals and labels.get(label) != value:
         return False
     wanted = query.get("fieldSelector", "")
     if wanted.startswith("metadata.name="):

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Mapping
 from ipaddress import ip_address
 
-from ambient.control.http import HttpServer, Page
 from ambient.control.proxies import BEGIN_S, GONE_S, NOBODY, Proxies, Sight
+from ambient.http import HttpServer, Page
 from ambient.model.address import Endpoint
 from tests.support.waiting import eventually
 
