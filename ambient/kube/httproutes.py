@@ -9,6 +9,7 @@ from ambient.kube import syntax
 from ambient.kube.durations import gateway_duration
 from ambient.kube.gateways import VERSIONS
 from ambient.kube.metadata import Shape
+from ambient.kube.rate_limits import limited
 from ambient.kube.read import Field, Object
 from ambient.kube.route_parts import (
     METHODS,
@@ -58,6 +59,7 @@ def parse_http_route(top: Object, raw: Mapping[str, Any]) -> HTTPRoute:
     rules = few(spec, "rules", _rule) if spec.get("rules") is not None else (RouteRule(),)
     if sum(len(one.matches) for one in rules) > _MOST_MATCHES:
         raise spec.need("rules").refuse(f"at most {_MOST_MATCHES} matches in all rules together")
+    rules = limited(rules, common["annotations"], top.at.what)
     return HTTPRoute(**common, parents=parents, rules=rules)
 
 

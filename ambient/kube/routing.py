@@ -160,6 +160,15 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Limit:
+    """`count` requests in `period_s` seconds; `per_client`: of each identity by itself."""
+
+    count: int
+    period_s: int
+    per_client: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class RouteRule:
     """A request that one of `matches` fits is redirected, answered, or goes to one of `backends`. Timeouts are
     milliseconds, 0: none, None: not given."""
@@ -178,6 +187,7 @@ class RouteRule:
     fault: Fault | None = None
     session: Session | None = None
     answer: Answer | None = None
+    limits: tuple[Limit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from ambient.kube.routing import Cors, Fault, RouteRule, Session
+from ambient.waypoint.limits import limit_filter, limits_of_route
 from ambient.waypoint.route_match import string_match
 from ambient.waypoint.typed import Message, any_of, seconds, typed
 
@@ -23,6 +24,7 @@ _METHODS: Final = "GET,HEAD,POST,PUT,DELETE,CONNECT,OPTIONS,TRACE,PATCH"
 def route_filters() -> list[Message]:
     """For the chain, in the order in which requests pass them."""
     return [
+        limit_filter(),
         typed(FAULT_FILTER, "filters.http.fault.v3.HTTPFault"),
         typed(CORS_FILTER, "filters.http.cors.v3.Cors"),
         typed(SESSION_FILTER, _SESSION),
@@ -38,6 +40,7 @@ def of_route(rule: RouteRule) -> Message:
         made[CORS_FILTER] = _cors(rule.cors)
     if rule.session is not None:
         made[SESSION_FILTER] = _session(rule.session)
+    made.update(limits_of_route(rule.limits))
     return {"typed_per_filter_config": made} if made else {}
 
 

@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from ambient.kube.traffic_values import TrafficPolicy
 from ambient.waypoint.access import METADATA, http_log
 from ambient.waypoint.balance import balancing
 from ambient.waypoint.front import Backend, Front, FrontPort, Protocol, Subset
+from ambient.waypoint.resilience import http2_options, http_options, resilience
 from ambient.waypoint.route_filters import route_filters
 from ambient.waypoint.routes import cluster_name, routes
 from ambient.waypoint.streams import stream_chain, streams_of, tls_inspector
@@ -32,7 +34,6 @@ from ambient.waypoint.typed import ADS, Message, any_of, typed
 
 SNIFF: Final = "0.2s"
 """How long a connection to a port of unknown protocol may say nothing before it is taken for no HTTP."""
-_UNLIMITED: Final = 4294967295
 _MOST_WEIGHT: Final = 2**31
 _RAW: Final = typed("envoy.transport_sockets.raw_buffer", "transport_sockets.raw_buffer.v3.RawBuffer")
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -134,7 +135,7 @@ def inner_cluster(front: Front, port: int) -> Message:
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
         "transport_socket": _internal(()),
-        "circuit_breakers": _no_limits(),
+        **resilience(TrafficPolicy()),
     }
 
 
@@ -146,10 +147,8 @@ def cluster(front: Front, port: FrontPort, kind: str, subset: Subset | None = No
         "name": name,
         "type": "EDS",
         "eds_cluster_config": {"eds_config": dict(ADS), "service_name": name},
-        "connect_timeout": "10s",
         **balancing(traffic.balancer),
-        "common_lb_config": {"healthy_panic_threshold": {"value": 0}},
-        "circuit_breakers": _no_limits(),
+        **resilience(traffic),
         "metadata": {"filter_metadata": {"istio": {"host": front.hostname}}},
         "transport_socket_matches": [
             {"name": "plain", "match": {"tunnel": "none"}, "transport_socket": _RAW},
@@ -157,14 +156,15 @@ def cluster(front: Front, port: FrontPort, kind: str, subset: Subset | None = No
         ],
     }
     if kind == "http":
-        config: Message = {"http2_protocol_options": {}}
+        config: Message = {"http2_protocol_options": http2_options(traffic)}
         options = any_of(
             _HTTP_OPTIONS,
             **(
                 {"explicit_http_config": config}
-                if port.protocol is Protocol.HTTP2
+                if port.protocol is Protocol.HTTP2 or (traffic.pool is not None and traffic.pool.upgrade == "UPGRADE")
                 else {"use_downstream_protocol_config": {"http_protocol_options": {}, **config}}
             ),
+            **({"common_http_protocol_options": common} if (common := http_options(traffic)) else {}),
         )
         made["typed_extension_protocol_options"] = {_HTTP_OPTIONS: options}
     return made
@@ -203,9 +203,3 @@ def _internal(metadata: Iterable[str]) -> Message:
         transport_socket=_RAW,
         passthrough_metadata=[{"kind": {"host": {}}, "name": name} for name in metadata],
     )
-
-
-def _no_limits() -> Message:
-    """Envoy's own limits are for one application's sidecar; a waypoint carries everybody's requests."""
-    names = ("max_connections", "max_pending_requests", "max_requests", "max_retries")
-    return {"thresholds": [dict.fromkeys(names, _UNLIMITED)]}

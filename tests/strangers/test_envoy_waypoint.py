@@ -14,7 +14,7 @@ from ambient.waypoint.bootstrap import Identification, bootstrap
 from ambient.waypoint.front import View
 from ambient.waypoint.resources import resources
 from ambient.waypoint.typed import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, Message
-from tests.support.waypoint_views import EVERY_KIND, EVERY_TOKEN, view
+from tests.support.waypoint_views import EVERY_KIND, EVERY_LIMIT, EVERY_TOKEN, view
 
 
 def inline(value: Any, routes: dict[str, Message]) -> Any:
@@ -43,7 +43,10 @@ def validate(told: View, folder: Path, *, spoil: bool = False) -> subprocess.Com
     return subprocess.run(argv, capture_output=True, text=True, timeout=100, check=False)
 
 
-@pytest.mark.parametrize("told", [view(), EVERY_KIND, EVERY_TOKEN], ids=["nothing", "everything", "tokens"])
+TOLD = {"nothing": view(), "everything": EVERY_KIND, "tokens": EVERY_TOKEN, "limits": EVERY_LIMIT}
+
+
+@pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
 def test_envoy_takes_the_whole_configuration(told: View, tmp_path: Path) -> None:
     done = validate(told, tmp_path)
     assert done.returncode == 0, done.stderr

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address
 
 from ambient.kube.jwt_rules import JwtRule
 from ambient.kube.policies import Operation, PolicyRule, Source, When
-from ambient.waypoint.front import Backend, Front, FrontPort, Policy, Protocol, View
+from ambient.kube.routing import Limit, RouteMatch, RouteRule
+from ambient.kube.traffic_values import Keepalive, Outliers, Pool, RetryBudget, TrafficPolicy
+from ambient.waypoint.front import Backend, Destination, Front, FrontPort, Policy, Protocol, Route, View
 
 CLIENT = "cluster.local/ns/shop/sa/client"
 TUNNEL = Backend(ip_address("10.1.2.1"), 8080, "spiffe://cluster.local/ns/shop/sa/web", "web-1")
@@ -78,4 +81,18 @@ EVERY_TOKEN = view(
     front(tokens=BELIEVED),
     front(name="one", ports=(FrontPort(8001, Protocol.HTTP, (TUNNEL,)),), tokens=BELIEVED[:1]),
     front(name="lost", ports=(FrontPort(8002, Protocol.AUTO, (TUNNEL,)),), tokens=BELIEVED[3:]),
+)
+
+_LIMITED = RouteRule(limits=(Limit(100, 60), Limit(10, 1, per_client=True)))
+_TRAFFIC = TrafficPolicy(
+    pool=Pool(1, 250, Keepalive(3, 7000, 2000), 60_000, 5000, 2, 3, 4, 5, 6000, 7, upgrade="UPGRADE"),
+    outliers=Outliers(1, 2, 3, True, 4000, 5000, 60, 70),
+    retry_budget=RetryBudget(),
+)
+_HERE = Destination("web.shop.svc.cluster.local", 80)
+EVERY_LIMIT = view(
+    replace(
+        front(ports=(FrontPort(80, Protocol.HTTP, (TUNNEL,), _TRAFFIC), FrontPort(90, Protocol.TCP, (), _TRAFFIC))),
+        routes=(Route("shop/web/0", 80, RouteMatch(), _LIMITED, (_HERE,)),),
+    )
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from ambient.kube.routing import Cors, Fault, RouteRule, Session
+from ambient.kube.routing import Cors, Fault, Limit, RouteRule, Session
 from ambient.waypoint.route_filters import FAULT_FILTER, of_route, route_filters
 
 
 def test_a_route_configures_nothing_but_filters_that_stand_in_the_chain() -> None:
-    every = RouteRule(fault=Fault(), cors=Cors(), session=Session("s"))
+    every = RouteRule(fault=Fault(), cors=Cors(), session=Session("s"), limits=(Limit(1, 1),))
     assert of_route(every)["typed_per_filter_config"].keys() == {one["name"] for one in route_filters()}
     assert of_route(RouteRule()) == {}
 
