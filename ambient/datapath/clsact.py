@@ -1,7 +1,8 @@
 """Programs on an interface without TCX, as kernels before 6.6 have it: filters of a clsact queueing discipline.
 
 A filter is no object that can be pinned. In its place stands a symbolic link whose text is a `Place`: where the filter
-is; the filter's name is that of its program with the kernel's number of it. Ours is known by preference and handle.
+is; the filter's name is that of its program with the kernel's number of it and the uid of its pod. Ours is known by
+preference and handle; that it is still this pod's by the uid, as the kernel gives numbers of namespaces again.
 """
 
 from __future__ import annotations
@@ -32,11 +33,12 @@ _NOTHING_THERE: Final = frozenset({errno.ENOENT, errno.EINVAL, errno.ENODEV})
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`netns` is the inode of the network namespace."""
+    """`netns` is the inode of the network namespace, `pod` the uid of whose filter it is."""
 
     netns: int
     ifindex: int
     attach: Attach
+    pod: str
 
     def __str__(self) -> str:
         return f"clsact:{self.netns}:{self.ifindex}:{int(self.attach)}"
@@ -50,25 +52,26 @@ def place_of(pin: Path) -> Place | None:
     if word != "clsact" or len(numbers) != 3:
         raise KernelError("not a place of a filter", str(pin), os.readlink(pin))
     netns, ifindex, attach = map(int, numbers)
-    return Place(netns, ifindex, Attach(attach))
+    return Place(netns, ifindex, Attach(attach), pin.parent.name)
 
 
-def attach(ifindex: int, hook: Attach, program: Path, where: str) -> None:
-    """In the current network namespace. A filter of ours that is there is exchanged in one step. Raises KernelError."""
+def attach(place: Place, program: Path, where: str) -> None:
+    """In the current network namespace, which is the place's. A filter of ours that is there is exchanged in one step.
+    Raises KernelError."""
     with IPRoute() as route, bpfsys.opened(program) as descriptor:
         try:
             try:
-                route.tc("add", "clsact", ifindex)
+                route.tc("add", "clsact", place.ifindex)
             except NetlinkError as error:
                 if error.code != errno.EEXIST:
                     raise
             route.tc(
                 "replace-filter",
                 "bpf",
-                ifindex,
+                place.ifindex,
                 fd=descriptor,
-                name=f"{_OWN}{program.name}:{bpfsys.program_id(program)}",
-                parent=PARENTS[hook],
+                name=f"{_OWN}{program.name}:{bpfsys.program_id(program)}:{place.pod}",
+                parent=PARENTS[place.attach],
                 direct_action=True,
                 prio=_PREFERENCE,
                 handle=HANDLE,
@@ -96,21 +99,26 @@ def is_ours(handle: int, name: str) -> bool:
 def program_of(place: Place) -> int:
     """The number of the program that our filter there runs; 0 when it, its interface or its namespace is gone."""
     with _inside(place) as route:
-        if route is not None:
-            for handle, name in filters(route, place.ifindex, place.attach):
-                _, _, number = name.removeprefix(_OWN).partition(":")
-                if is_ours(handle, name) and number.isdigit():
-                    return int(number)
+        return 0 if route is None else _program_there(route, place)
+
+
+def _program_there(route: IPRoute, place: Place) -> int:
+    for handle, name in filters(route, place.ifindex, place.attach):
+        _, number, pod = (*name.removeprefix(_OWN).split(":", 2), "", "")[:3]
+        if (
+            is_ours(handle, name) and number.isdigit() and pod in ("", place.pod)
+        ):  # "": by a version before names had it
+            return int(number)
     return 0
 
 
 def put(place: Place, program: Path) -> None:
-    """Have our filter there run this program; fine when its namespace is gone. Raises KernelError."""
-    netns = _open(place.netns)
+    """Have our filter there run this program; fine when it or its namespace is gone. Raises KernelError."""
+    netns = _open(place.netns) if program_of(place) else None
     if netns is not None:
         try:
             with entered(netns):
-                attach(place.ifindex, place.attach, program, str(place))
+                attach(place, program, str(place))
         finally:
             os.close(netns)
 
@@ -118,7 +126,7 @@ def put(place: Place, program: Path) -> None:
 def detach(place: Place) -> None:
     """Take our filter off, and clsact when it was the last; fine when any of it is gone. Raises KernelError."""
     with _inside(place) as route:
-        if route is None or not any(is_ours(*one) for one in filters(route, place.ifindex, place.attach)):
+        if route is None or not _program_there(route, place):
             return
         parent = PARENTS[place.attach]
         try:

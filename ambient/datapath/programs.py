@@ -226,8 +226,8 @@ def _attach_one(programs: Path, pins: Path, hook: Hook, netns_fd: int, interface
         raise KernelError("no such interface", where, str(error)) from error
     if via == "tcx":
         return _attach_link(programs, pin, hook, ifindex, ifindex, where)
-    place = clsact.Place(netns, ifindex, hook.attach)
-    clsact.attach(ifindex, hook.attach, programs / hook.program, where)
+    place = clsact.Place(netns, ifindex, hook.attach, pins.name)
+    clsact.attach(place, programs / hook.program, where)
     with suppress(FileNotFoundError):
         if clsact.place_of(pin) == place:
             return pin

@@ -76,6 +76,21 @@ def test_a_filter_that_somebody_takes_off_or_replaces_is_seen_and_put_back(bench
 
 
 @CLSACT
+def test_what_is_left_of_a_pod_whose_namespace_has_a_new_owner_does_not_touch_its_filters(bench: Bench) -> None:
+    bench.attach(bench.world.pod)
+    there = bench.bpffs / "pods" / "pod" / "pod_egress"
+    gone = bench.bpffs / "pods" / "gone"
+    gone.mkdir()
+    (gone / "pod_egress").symlink_to(os.readlink(there))
+    assert [one.alive for one in programs.attached(bench.bpffs)["gone"]] == [False]
+    before = hooked.program(there)
+    hooked.put_program(gone / "pod_egress", next((bench.bpffs / "programs").iterdir()) / "host_egress")
+    programs.detach_pod(bench.bpffs, "gone")
+    assert hooked.program(there) == before
+    assert all(one.alive for one in programs.attached(bench.bpffs)["pod"])
+
+
+@CLSACT
 def test_filters_of_others_stay_and_are_named_with_their_place(bench: Bench) -> None:
     foreign = str(next((bench.bpffs / "programs").iterdir()) / "host_egress")
     tc(bench, "qdisc", "add", "dev", "eth0", "clsact")
