@@ -1,8 +1,8 @@
 """The supervisor: starts one director and N workers, starts again whoever dies, ends them all when told to.
 
 It holds no state worth losing and never touches sockets or certificates. It imports what workers run, runs none of it,
-and forks the others: their code is in memory once, and a new worker is there in milliseconds. As PID 1 it also reaps
-orphans.
+and forks the others: their code is in memory once, and a new worker is there in milliseconds. The director, which has
+most to import, is forked first, as soon as there is what both of them run. As PID 1 it also reaps orphans.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
-from typing import Final, NoReturn
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from setproctitle import getproctitle, setproctitle
 
 from ztunnel import openssl
+
+if TYPE_CHECKING:
+    from ztunnel.compiled import Form
 
 FIRST_DELAY: Final = 0.05
 LONGEST_DELAY: Final = 2.0
@@ -215,32 +219,53 @@ def children(env: dict[str, str], director_socket: str) -> list[Child]:
     return found
 
 
-def _preload(env: Mapping[str, str], lock: int) -> tuple[Run, Run]:
-    """What a forked director and a forked worker run, all imported that a worker needs. `env` is what its environment
-    has beside ours, `lock` what they must not hold when we are gone."""
-    ours = dict(os.environ)
-    os.environ.update(env)
-    from ztunnel.worker.__main__ import main, prepare
+def _director(env: Mapping[str, str], lock: int) -> tuple[Run, Form]:
+    """What a forked director runs, all imported that it has in common with workers, and in which form that is. `env`,
+    `lock`: as for `_worker`."""
+    with _added(env):
+        from ztunnel.shared import load
 
-    form = prepare()
-    for name in env.keys() - ours.keys():
-        del os.environ[name]
-    # Nothing of it is garbage, and a collector that looks at it would give every worker a copy of its own.
+        form = load()
+    # Nothing of it is garbage, and a collector that looks at it would give every child a copy of its own.
+    gc.freeze()
+
+    def direct(arguments: list[str]) -> int:
+        os.close(lock)
+        # What else it imports has no place in a worker.
+        from ztunnel.director.app import main as direct
+
+        return direct(arguments)
+
+    return direct, form
+
+
+def _worker(env: Mapping[str, str], lock: int, form: Form) -> Run:
+    """What a forked worker runs, all imported that it needs. `env` is what its environment has beside ours, `lock` what
+    it must not hold when we are gone."""
+    with _added(env):
+        from ztunnel.worker.__main__ import main, prepare
+
+        running = prepare(form)
     gc.collect()
     gc.freeze()
 
     def work(arguments: list[str]) -> int:
         os.close(lock)
-        return main(arguments, form)
+        return main(arguments, running)
 
-    def direct(arguments: list[str]) -> int:
-        os.close(lock)
-        # Half of what it imports is there already; the rest has no place in a worker.
-        from ztunnel.director.app import main as direct
+    return work
 
-        return direct(arguments)
 
-    return direct, work
+@contextmanager
+def _added(env: Mapping[str, str]) -> Iterator[None]:
+    """Our own environment has this as well meanwhile."""
+    ours = dict(os.environ)
+    os.environ.update(env)
+    try:
+        yield
+    finally:
+        for name in env.keys() - ours.keys():
+            del os.environ[name]
 
 
 def drain_deadline(env: dict[str, str]) -> float:
@@ -292,11 +317,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     # Has our arguments found in memory, where forked children write theirs: a changed environment lies elsewhere.
     getproctitle()
     os.environ["AMBIENT_DIRECTOR_SOCKET"] = director_socket
-    preload = functools.cache(functools.partial(_preload, family[1].env, lock))
     director, *workers = family
-    director.prepare = lambda: preload()[0]
+    first = functools.cache(functools.partial(_director, workers[0].env, lock))
+    then = functools.cache(lambda: _worker(workers[0].env, lock, first()[1]))
+    director.prepare = lambda: first()[0]
     for worker in workers:
-        worker.prepare = lambda: preload()[1]
+        worker.prepare = then
     return Supervisor(family, drain_deadline(env), _say).run()
 
 

@@ -2,14 +2,17 @@
 
 Debian's is years behind in speed: its AES does not use the wider vectors, and it searches for parameters by name at
 every turn. Releases of OpenSSL 3 are compatible with each other in their binary interface, so a newer one only has to
-be found first by the dynamic linker. Where there is none, or it does not work, the interpreter's own stays.
+be found first by the dynamic linker. Where there is none, or it does not work, the interpreter's own stays. What was
+found is remembered beside the links for as long as every file that it rests on is the same: a restart asks nobody.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -23,6 +26,7 @@ _RELEASES: Final = ".so.3"
 _SEARCH: Final = "LD_LIBRARY_PATH"
 _ASK: Final = "import _hashlib, ssl; print(*ssl.OPENSSL_VERSION_INFO)"
 _PATIENCE_S: Final = 30.0
+_VERDICT: Final = "verdict.json"
 
 
 def environment(env: Mapping[str, str], run_dir: str, path: list[str] | None = None) -> dict[str, str]:
@@ -45,12 +49,59 @@ def environment(env: Mapping[str, str], run_dir: str, path: list[str] | None = N
         raise ValueError(f"{SETTING}: {choice!r}: expected system or a folder with {' and '.join(_NAMES)}{_RELEASES}")
     if not libraries:
         return {}
-    _link(Path(links), libraries)
     wanted = {_SEARCH: f"{links}:{search}" if search else links}
-    # Not needed by a supervisor that has nothing to choose from.
-    import ssl
+    newer = _remembered(Path(links), libraries, search)
+    if newer is None:
+        _link(Path(links), libraries)
+        # Not needed by a supervisor that has nothing to choose from.
+        import ssl
 
-    return wanted if _release({**env, **wanted}) > ssl.OPENSSL_VERSION_INFO else {}
+        release = _release({**env, **wanted})
+        newer = release > ssl.OPENSSL_VERSION_INFO
+        if release:
+            _remember(Path(links), libraries, search, newer)
+    return wanted if newer else {}
+
+
+def _remembered(links: Path, libraries: list[Path], search: str) -> bool | None:
+    """Whether `libraries` are newer than the interpreter's own, as was found earlier; None: nobody knows."""
+    try:
+        known = json.loads((links / _VERDICT).read_bytes())
+        linked = all(
+            (links / f"{name}{_RELEASES}").readlink() == one for name, one in zip(_NAMES, libraries, strict=True)
+        )
+        same = known["rests_on"] == _rests_on(libraries, known["own"], search)
+        return bool(known["newer"]) if linked and same else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _remember(links: Path, libraries: list[Path], search: str, newer: bool) -> None:
+    own = _loaded()
+    fresh = links / f"{_VERDICT}.{os.getpid()}"
+    with suppress(OSError):
+        verdict = {"newer": newer, "own": own, "rests_on": _rests_on(libraries, own, search)}
+        fresh.write_text(json.dumps(verdict))
+        fresh.replace(links / _VERDICT)
+
+
+def _rests_on(libraries: Iterable[Path], own: Iterable[str], search: str) -> list[object]:
+    """What has to be the same for a verdict to hold, as JSON gives it back: who asked, each file. Raises OSError."""
+    rests: list[object] = [sys.version, search]
+    for path in (sys.executable, *map(str, libraries), *own):
+        found = os.stat(path)
+        rests.append([path, found.st_ino, found.st_size, found.st_mtime_ns])
+    return rests
+
+
+def _loaded() -> list[str]:
+    """The files of OpenSSL that this process runs on; [] where it is built in, or where nobody says."""
+    try:
+        lines = Path("/proc/self/maps").read_text().splitlines()
+    except OSError:
+        return []
+    paths = {line.split(maxsplit=5)[5] for line in lines if "/" in line}
+    return sorted(path for path in paths if os.path.basename(path).startswith(_NAMES))
 
 
 def _packaged(path: list[str]) -> Path | None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-import grpc
-import grpc.aio
-
 from ambient.xds.channel import ServerSettings, as_mesh_error, call_metadata, connected, open_channel
 from ambient.xds.wire import message
 
@@ -23,6 +20,8 @@ class CaClient:
 
     async def sign(self, identity: str, csr_pem: str) -> list[str]:
         """The chain for a CSR: leaf, intermediates, root bundle. Raises Refused or Unavailable."""
+        from grpc.aio import AioRpcError
+
         request = message("istio.v1.auth.IstioCertificateRequest")(csr=csr_pem, validity_duration=self._ttl_s)
         request.metadata.update({"ImpersonatedIdentity": identity})
         channel = open_channel(self._server)
@@ -30,7 +29,7 @@ class CaClient:
             await connected(channel, self._server.target)
             call: Any = channel.unary_unary(METHOD, request_serializer=_write, response_deserializer=_read)
             response = await call(request, metadata=tuple(call_metadata(self._server)), timeout=TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
+        except AioRpcError as error:
             raise as_mesh_error(error, "no certificate", self._server.target) from None
         finally:
             await channel.close(None)

@@ -2,7 +2,8 @@
 
 The root file and the token file are read for every channel and every call: both are replaced while we run, and
 `root_changed` tells when a channel that is open should be made anew. Failures come out as Unavailable (try again) or
-Refused (the server will not), with the server's own words.
+Refused (the server will not), with the server's own words. gRPC is imported with the first channel: ztunnel has better
+to do before.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import asyncio
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
-
-import grpc
-import grpc.aio
+from typing import TYPE_CHECKING, Final
 
 from ambient.errors import MeshError, Refused, Unavailable
+
+if TYPE_CHECKING:
+    import grpc.aio
 
 MOST_BYTES: Final = 200 << 20
 CONNECT_TIMEOUT_S: Final = 5.0
@@ -37,14 +38,7 @@ _OPTIONS: Final = (
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 50),
 )
-_REFUSALS: Final = frozenset(
-    {
-        grpc.StatusCode.UNAUTHENTICATED,
-        grpc.StatusCode.PERMISSION_DENIED,
-        grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.UNIMPLEMENTED,
-    }
-)
+_REFUSALS: Final = frozenset({"UNAUTHENTICATED", "PERMISSION_DENIED", "INVALID_ARGUMENT", "UNIMPLEMENTED"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +104,8 @@ def _content(file: Path) -> bytes:
 
 def open_channel(settings: ServerSettings) -> grpc.aio.Channel:
     """A channel that verifies the server with the root as it is now. Raises Unavailable when that cannot be read."""
+    import grpc.aio
+
     options = [*_OPTIONS]
     if settings.plaintext:
         return grpc.aio.insecure_channel(settings.target, options=options)
@@ -121,11 +117,13 @@ def open_channel(settings: ServerSettings) -> grpc.aio.Channel:
 
 async def connected(channel: grpc.aio.Channel, target: str, timeout_s: float = CONNECT_TIMEOUT_S) -> None:
     """Wait until the channel is up; raises Unavailable on the first failure instead of waiting for gRPC's retries."""
+    from grpc import ChannelConnectivity
+
     try:
         async with asyncio.timeout(timeout_s):
             state = channel.get_state(try_to_connect=True)
-            while state is not grpc.ChannelConnectivity.READY:
-                if state in (grpc.ChannelConnectivity.TRANSIENT_FAILURE, grpc.ChannelConnectivity.SHUTDOWN):
+            while state is not ChannelConnectivity.READY:
+                if state in (ChannelConnectivity.TRANSIENT_FAILURE, ChannelConnectivity.SHUTDOWN):
                     raise Unavailable("no connection", target, await _why_not(target))
                 await channel.wait_for_state_change(state)
                 state = channel.get_state(try_to_connect=True)
@@ -168,5 +166,5 @@ def _read_token(token: Path | str) -> str:
 
 def as_mesh_error(error: grpc.aio.AioRpcError, what: str, where: str) -> MeshError:
     """The error of a call in our terms."""
-    kind = Refused if error.code() in _REFUSALS else Unavailable
+    kind = Refused if error.code().name in _REFUSALS else Unavailable
     return kind(what, where, f"{error.code().name}: {error.details() or 'no details'}")

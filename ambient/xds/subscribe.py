@@ -13,9 +13,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-import grpc
-import grpc.aio
-
 from ambient.errors import MeshError
 from ambient.xds.channel import (
     ServerSettings,
@@ -38,7 +35,7 @@ RESTART_S: Final = 180.0
 """A control plane gone for less is being restarted, and pods that came meanwhile wait for it: pauses stay short."""
 HOLD_S: Final = 1.0
 """How long the good part of a refused response waits for the server to send something better."""
-_AT_ONCE: Final = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED, grpc.StatusCode.DEADLINE_EXCEEDED})
+_AT_ONCE: Final = frozenset({"UNKNOWN", "CANCELLED", "DEADLINE_EXCEEDED"})
 
 
 Reason = Literal["", "ConnectionError", "Error", "Reconnect", "Complete"]
@@ -101,6 +98,8 @@ async def subscribe(
     so that an answer means "acted on"; what it raises ends the subscription. `core` carries versions of an earlier
     process; read `core.versions()` in `on_batch` to keep them. `hold_s`: see HOLD_S.
     """
+    from grpc.aio import AioRpcError
+
     client = core or DeltaClient(node)
     backoff = Backoff(rng or random.Random())
     reason: Reason
@@ -109,9 +108,9 @@ async def subscribe(
         stream = _Stream(settings, client, on_batch, on_state, on_message, hold_s, backoff)
         try:
             why, pause, reason = await stream.run(), 0.0, "Complete"
-        except grpc.aio.AioRpcError as error:
+        except AioRpcError as error:
             reason = "Error"
-            if error.code() in _AT_ONCE or stream.answered:
+            if error.code().name in _AT_ONCE or stream.answered:
                 backoff.reset()
                 reason = "Reconnect"
             why, pause = str(as_mesh_error(error, "discovery", settings.target)), backoff.pause()

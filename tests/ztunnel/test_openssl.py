@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -100,3 +102,67 @@ def test_a_run_directory_that_is_made_for_the_links_is_nobody_elses(tmp_path: Pa
     folder = libraries(tmp_path / "own")
     environment({**plain(), SETTING: str(folder)}, str(tmp_path / "run"))
     assert [(tmp_path / one).stat().st_mode & 0o777 for one in ("run", "run/openssl")] == [0o700, 0o700]
+
+
+class Asked:
+    """`environment` in another process, which has a copy of the packaged libraries; and how often a third was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.libraries, self.run, self._asked = folder / "own", folder / "run", folder / "asked"
+        found = next(
+            (Path(one) / f"{PACKAGE}.libs" for one in sys.path if (Path(one) / f"{PACKAGE}.libs").is_dir()), None
+        )
+        if found is None:
+            pytest.skip("the package is not there")
+        shutil.copytree(found, self.libraries)
+        self._asked.touch()
+        self._python = folder / "python"
+        self._python.write_text(f'#!/bin/sh\necho >> {self._asked}\nexec {sys.executable} "$@"\n')
+        self._python.chmod(0o755)
+
+    def __call__(self) -> str:
+        code = (
+            f"import os, sys; sys.executable = {str(self._python)!r}; from ztunnel.openssl import environment;"
+            f"print(environment(os.environ, {str(self.run)!r}))"
+        )
+        env = {**plain(), SETTING: str(self.libraries)}
+        return subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True, text=True).stdout
+
+    @property
+    def times(self) -> int:
+        return len(self._asked.read_text())
+
+
+def test_a_restart_asks_nobody_again_while_every_file_is_what_it_was(tmp_path: Path) -> None:
+    asked = Asked(tmp_path)
+    first = asked()
+    assert asked.times == 1
+    assert asked() == first
+    assert asked.times == 1
+
+
+@pytest.mark.parametrize("change", ["library", "link", "interpreter", "own library", "garbage"])
+def test_what_was_found_is_not_believed_when_something_has_changed(tmp_path: Path, change: str) -> None:
+    asked = Asked(tmp_path)
+    first = asked()
+    verdict, link = asked.run / "openssl/verdict.json", asked.run / "openssl/libssl.so.3"
+    match change:
+        case "library":
+            os.utime(next(asked.libraries.glob("libcrypto*")), (1, 1))
+        case "link":
+            link.unlink()
+            link.symlink_to(tmp_path / "elsewhere")
+        case "interpreter":
+            os.utime(tmp_path / "python", (1, 1))
+        case "own library":
+            known = json.loads(verdict.read_text())
+            for one in known["rests_on"][2:]:
+                one[2] += one[0] in known["own"]
+            verdict.write_text(json.dumps(known))
+            if not known["own"]:
+                pytest.skip("the interpreter has its OpenSSL built in")
+        case "garbage":
+            verdict.write_text("{")
+    assert asked() == first
+    assert asked.times == 2
+    assert link.resolve().parent == asked.libraries

@@ -1,85 +1,36 @@
-"""What the stats port publishes: Istio's metrics by Istio's names, ours with the prefix `ambient_` (interop 7.6)."""
+"""The text of what the stats port publishes: Istio's metrics by Istio's names, ours with the prefix `ambient_` (interop
+7.6). Imported with the first scrape."""
 
 from __future__ import annotations
 
 import os
 import re
 import resource
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter
+from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.openmetrics.exposition import generate_latest
 from prometheus_client.registry import Collector
 
 from ztunnel import VERSION
-from ztunnel.admin.traffic import traffic_text
+from ztunnel.admin.stats import Count
 from ztunnel.director.tally import Tally
 
-_CREATED: Final = re.compile(rb"[a-z0-9_]+_created[ {]")
-"""Samples that prometheus-client adds and Istio's ztunnel does not have."""
-_END: Final = b"# EOF\n"
+END: Final = b"# EOF\n"
 _OURS: Final = ("istio_", "workload_manager_", "ambient_")
 _HISTOGRAM: Final = re.compile(r"(.+_seconds)_(bucket|micros)(\{.*\})?")
 """How workers write a histogram as counters: one `_bucket` per `le` (not cumulative), and the sum in microseconds."""
 
 
-class Stats:
-    """The director's own counters and the registry that joins them with the workers'."""
-
-    def __init__(self, tally: Tally, gauges: Callable[[], Mapping[str, float]]) -> None:
-        """`gauges()`: current values of the director by metric name (labels may follow in braces)."""
-        self._tally = tally
-        self.registry = CollectorRegistry()
-        self.registry.register(_Process())
-        self.registry.register(_Published(tally, gauges))
-        self.xds_terminations = self._counter(
-            "istio_xds_connection_terminations", "The total number of completed connections to xds server.", "reason"
-        )
-        self._xds_messages = self._counter("istio_xds_message", "Total number of messages received.", "url")
-        self._xds_octets = self._counter("istio_xds_message_bytes", "Total number of bytes received.", "url")
-        self.proxies_started = self._counter(
-            "workload_manager_proxies_started", "The total number of proxies that were started."
-        )
-        self.proxies_stopped = self._counter(
-            "workload_manager_proxies_stopped", "The total number of proxies that were stopped."
-        )
-        self.certificates = self._counter("ambient_certificate_requests", "Certificate requests.", "result")
-        self.snapshot_failures = self._counter(
-            "ambient_snapshot_failures", "Discovery snapshots that were not written."
-        )
-        self._spans_sent = self._counter("ambient_spans_sent", "Spans that a receiver has taken.")
-        self._spans_lost = self._counter("ambient_spans_lost", "Flow records that became no span.", "reason")
-        self.worker_starts = self._counter("ambient_worker_connections", "Connections of workers to the director.")
-
-    def _counter(self, name: str, help_: str, *labels: str) -> Counter:
-        return Counter(name, help_, labels, registry=self.registry)
-
-    def discovery_message(self, url: str, octets: int) -> None:
-        """A response of so many octets arrived from the control plane."""
-        self._xds_messages.labels(url=url).inc()
-        self._xds_octets.labels(url=url).inc(octets)
-
-    def spans_sent(self, count: int) -> None:
-        """A receiver has taken so many spans."""
-        self._spans_sent.inc(count)
-
-    def spans_lost(self, count: int, reason: str) -> None:
-        """So many flow records (or spans, where the receiver counted) are lost."""
-        self._spans_lost.labels(reason=reason).inc(count)
-
-    def render(self, *, exemplars: bool = False) -> bytes:
-        """The text of /metrics: OpenMetrics, which Prometheus' text parser reads as well as long as no exemplars are
-        in it."""
-        return self.snapshot(exemplars=exemplars)()
-
-    def snapshot(self, *, exemplars: bool) -> Callable[[], bytes]:
-        """What is known now; the large part is rendered when the result is called, which a thread may do."""
-        full: bytes = generate_latest(self.registry)  # type: ignore[no-untyped-call]
-        rest = b"\n".join(line for line in full.split(b"\n") if not _CREATED.match(line)).removesuffix(_END)
-        lines = self._tally.lines()
-        return lambda: rest + traffic_text(lines, exemplars=exemplars).encode() + _END
+def render(counts: Iterable[Count], tally: Tally, gauges: Mapping[str, float]) -> bytes:
+    """All but the workers' traffic, up to and without the end."""
+    registry = CollectorRegistry()
+    for collector in (_Process(), _Published(tally, gauges), _Counted(counts)):
+        registry.register(collector)
+    full: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
+    return full.removesuffix(END)
 
 
 class _Process(Collector):
@@ -98,7 +49,7 @@ class _Process(Collector):
 class _Published(Collector):
     """The workers' other counters, histograms and gauges, and the director's gauges."""
 
-    def __init__(self, tally: Tally, gauges: Callable[[], Mapping[str, float]]) -> None:
+    def __init__(self, tally: Tally, gauges: Mapping[str, float]) -> None:
         self._tally = tally
         self._gauges = gauges
 
@@ -111,7 +62,22 @@ class _Published(Collector):
                 plain.append((full, float(value)))
         yield from _families(plain, counter=True)
         yield from _histograms(histograms)
-        yield from _families([*self._tally.gauges().items(), *self._gauges().items()], counter=False)
+        yield from _families([*self._tally.gauges().items(), *self._gauges.items()], counter=False)
+
+
+class _Counted(Collector):
+    """The director's own counters."""
+
+    def __init__(self, counts: Iterable[Count]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        for count in self._counts:
+            labels = (count.label,) if count.label else ()
+            family = CounterMetricFamily(count.name, count.help, labels=labels)
+            for of, total in count.totals.items():
+                family.add_metric((of,) if labels else (), total)
+            yield family
 
 
 def _families(rows: Iterable[tuple[str, float]], *, counter: bool) -> Iterator[Metric]:

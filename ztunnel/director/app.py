@@ -10,7 +10,9 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from typing import Any, Final
 
 from ambient.errors import InvalidInput, MeshError
@@ -33,6 +35,10 @@ PORT_RETRY_S: Final = 0.1
 GATHER_S: Final = 0.5
 """How long a fresh director waits at most for living workers to report before it talks to the node agent."""
 GATHER_LOOK_S: Final = 0.01
+HEAD_START_S: Final = 1.0
+"""How long at most a director that has all it needs from disk and custody serves pods and does nothing else."""
+LATE: Final = ("grpc.aio", "ztunnel.admin.metrics")
+"""What is large to import and no pod waits for."""
 LOOK_S: Final = 0.02
 """How often a ztunnel that is to take over looks whether it could."""
 FLUSH_S: Final = 1.0
@@ -95,7 +101,7 @@ class App:
         await heir.written()
         await director.discovery.restore()
         director.crew.listen()
-        work = [director.certificates.run(), director.discovery.run(), self._pods(heir), self._rank()]
+        work = [self._control_plane(), self._pods(heir), self._rank()]
         work.append(self._watch_root())
         if director.custody is not None:
             work.append(director.custody.run())
@@ -106,8 +112,6 @@ class App:
         tasks = [asyncio.ensure_future(one) for one in (*work, *self._ports(self._pages()))]
         for task in tasks:
             task.add_done_callback(self._ended)
-        gc.collect()
-        gc.freeze()
         await self._stop.wait()
         await self._shut_down(tasks)
         return self._code
@@ -179,6 +183,26 @@ class App:
             if done():
                 return
             await asyncio.sleep(LOOK_S)
+
+    async def _control_plane(self) -> None:
+        """Discovery and certificates, for ever. What the pods can do with what disk and custody had comes first."""
+        director = self.director
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEAD_START_S):
+                await self._until(lambda: self._asking or not self._pending())
+        # Beside the loop: workers have questions meanwhile.
+        for module in LATE:
+            await asyncio.to_thread(import_module, module)
+        gc.collect()
+        gc.freeze()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(director.certificates.run())
+            group.create_task(director.discovery.run())
+
+    @property
+    def _asking(self) -> bool:
+        """There are pods that cannot be served without the control plane."""
+        return not self.director.discovery.settled or self.director.certificates.lacking
 
     def _prepared(self) -> bool:
         return self.director.discovery.settled and len(list(self.director.crew)) >= self._config.workers

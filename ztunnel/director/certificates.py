@@ -140,6 +140,12 @@ class Certificates:
                 found[one.fingerprint(hashes.SHA256())] = one
         return list(found.values())
 
+    @property
+    def lacking(self) -> bool:
+        """Some identity that is wanted has no valid certificate."""
+        now = self._clock()
+        return not all(self._schedule.valid(identity, now) for identity in self._schedule.identities)
+
     def failures(self) -> Mapping[str, str]:
         """Identities without a valid certificate whose last request failed, with the reason."""
         now = self._clock()

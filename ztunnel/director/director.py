@@ -17,7 +17,7 @@ from ambient.xds.renewal import Priority
 from ambient.xds.subscribe import StreamState
 from ambient.zds.codec import AddWorkload
 from ztunnel.admin.flows import FlowRing
-from ztunnel.admin.metrics import Stats
+from ztunnel.admin.stats import Stats
 from ztunnel.config import Config
 from ztunnel.director.answers import Answers
 from ztunnel.director.certificates import Certificates, Sign
@@ -28,7 +28,6 @@ from ztunnel.director.greeting import settings_for
 from ztunnel.director.handover import Estate, Heir
 from ztunnel.director.itself import OWN_NETNS, own_pod
 from ztunnel.director.local import local_records
-from ztunnel.director.otlp import Exporter
 from ztunnel.director.pods import Pods, Rules
 from ztunnel.director.policies import PodInfo, Site, identity_of, pod_policy, workload_of
 from ztunnel.director.questions import Question, Questions
@@ -63,7 +62,12 @@ class Director:
         self.tally = Tally(config.metrics_series)
         self.stats = Stats(self.tally, self._gauges)
         self.flows = FlowRing()
-        self.exporter = Exporter(tracing, self.stats) if tracing is not None else None
+        self.exporter = None
+        if tracing is not None:
+            # Few have it, and everybody waits for what is imported at the start.
+            from ztunnel.director.otlp import Exporter
+
+            self.exporter = Exporter(tracing, self.stats)
         self.crew = Crew(config.director_socket, self)
         self.reports = Reports(self.crew)
         self.shares = Shares(config.workers)
@@ -242,7 +246,7 @@ class Director:
     # --- certificates (ztunnel.director.certificates.Listener)
 
     def certificate_ready(self, identity: str, secret: Secret) -> None:
-        self.stats.certificates.labels(result="issued").inc()
+        self.stats.certificates.inc(of="issued")
         if self.revoked is not None:
             self.revoked.authorities_changed()
         for worker in self.crew.everyone():
@@ -250,7 +254,7 @@ class Director:
         self._custody_changed(identity)
 
     def certificate_failed(self, identity: str, why: str) -> None:
-        self.stats.certificates.labels(result="failed").inc()
+        self.stats.certificates.inc(of="failed")
         for worker in self.crew.everyone():
             worker.send(ipc.CertificateFailed(identity=identity, why=why))
 
@@ -310,7 +314,7 @@ class Director:
 
     def _discovery_state(self, state: StreamState) -> None:
         if state.state == "disconnected":
-            self.stats.xds_terminations.labels(reason=state.reason).inc()
+            self.stats.xds_terminations.inc(of=state.reason)
             level = logging.WARNING if state.retry_in_s > 0.1 else logging.DEBUG
             _log.log(level, "discovery: %s, again in %.2f s", state.why, state.retry_in_s)
         elif state.state == "synced":

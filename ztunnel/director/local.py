@@ -13,8 +13,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from ambient.errors import InvalidInput, Unavailable
 from ambient.model.dumped import SERVICE_KEYS, WORKLOAD_KEYS, check_keys, read_ports, read_service, read_workload
 from ambient.model.dumped_policies import read_policy
@@ -28,6 +26,9 @@ _POLICY_KEYS: Final = frozenset({"name", "namespace", "scope", "action", "rules"
 
 def read_local(text: str, where: str) -> tuple[Record, ...]:
     """The records of a local file; raises InvalidInput naming the place."""
+    # Few have such a file, and everybody waits for what is imported at the start.
+    import yaml
+
     try:
         raw = yaml.safe_load(text) or {}
     except yaml.YAMLError as error:

@@ -14,10 +14,10 @@ import uvloop
 from ztunnel import compiled
 
 
-def prepare() -> str:
+def prepare(form: compiled.Form | None = None) -> str:
     """Import everything that workers run, and have OpenSSL read its configuration: all that can be done before a fork.
-    Says what it is that runs."""
-    form = compiled.use()
+    Says what it is that runs. `form`: of what has been imported already."""
+    form = form or compiled.use()
     # Not before the compiled modules, if there are any, are the ones that are found.
     import ztunnel.worker.worker  # noqa: F401
 

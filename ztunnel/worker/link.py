@@ -9,8 +9,8 @@ from typing import Final
 
 from ztunnel.ipc.channel import Channel
 
-RETRY_S: Final = 0.05
-"""How soon to look for a restarted director again; a failed attempt costs one system call."""
+RETRY_S: Final = 0.01
+"""How soon to look for a restarted director again; a failed attempt costs two system calls."""
 
 
 class Link:

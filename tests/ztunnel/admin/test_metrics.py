@@ -8,7 +8,8 @@ from pathlib import Path
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from ambient.model.traffic import TRAFFIC
-from ztunnel.admin.metrics import Stats, split_name
+from ztunnel.admin.metrics import split_name
+from ztunnel.admin.stats import Stats
 from ztunnel.director.tally import Tally
 from ztunnel.ipc.messages import Counters, Series
 
@@ -70,7 +71,7 @@ def test_other_counters_keep_their_labels_and_get_our_prefix_where_they_have_non
 def test_the_rest_of_istios_metrics_is_there() -> None:
     one = stats()
     one.discovery_message("type.googleapis.com/istio.workload.Address", 4392)
-    one.xds_terminations.labels(reason="ConnectionError").inc()
+    one.xds_terminations.inc(of="ConnectionError")
     text = one.render()
     found = samples(text)
     for name in (
@@ -111,7 +112,7 @@ def test_histograms_of_workers_come_out_cumulative() -> None:
 def test_every_metric_of_a_real_ztunnel_has_its_name_and_type_here_but_for_those_of_its_runtime() -> None:
     one = stats({'istio_dns_requests{request_query_type="a"}': 1})
     one.discovery_message("u", 1)
-    one.xds_terminations.labels(reason="Complete").inc()
+    one.xds_terminations.inc(of="Complete")
     pattern = re.compile(r"# TYPE (\S+) (\S+)")
     theirs = {found for found in pattern.findall(GOLDEN.read_text()) if not found[0].startswith("tokio_")}
     assert theirs <= set(pattern.findall(one.render().decode()))

@@ -17,6 +17,7 @@ from tests.support.otlp_receiver import Receiver
 from tests.support.waiting import eventually
 from tests.ztunnel.director.test_spans import record
 from ztunnel.director import app
+from ztunnel.director.snapshot import SnapshotFile
 from ztunnel.ipc.flows import pack
 from ztunnel.ipc.messages import Drain, Flows, LogLevel, Settings
 
@@ -218,3 +219,19 @@ def test_a_director_whose_supervisor_died_ends(tmp_path: Path) -> None:
     asyncio.run(scenario())
     os.close(watch)
     parent.communicate()
+
+
+def test_with_all_on_disk_and_no_agent_the_control_plane_is_still_asked(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        SnapshotFile(str(tmp_path / "state"), "Kubernetes/n1").save((), {})
+        with socket.create_server(("127.0.0.1", 0)) as control:
+            control.setblocking(False)
+            address = f"http://127.0.0.1:{control.getsockname()[1]}"
+            environment = {"XDS_ADDRESS": address, "AMBIENT_STATE_DIR": str(tmp_path / "state")}
+            async with director(tmp_path, **environment) as one:
+                assert "state manager" not in (await one.get("READY", "/healthz/ready"))[1]
+                async with asyncio.timeout(20):
+                    peer, _ = await asyncio.get_running_loop().sock_accept(control)
+                peer.close()
+
+    asyncio.run(scenario())

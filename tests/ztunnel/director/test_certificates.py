@@ -87,6 +87,15 @@ async def test_a_wanted_identity_gets_a_certificate_once(bench: Bench) -> None:
 
 
 @scenario
+async def test_who_wants_one_and_has_none_is_lacking_it(bench: Bench) -> None:
+    assert not bench.certificates.lacking
+    bench.certificates.want(ALICE)
+    assert bench.certificates.lacking
+    await eventually(lambda: bench.heard.ready == [ALICE])
+    assert not bench.certificates.lacking
+
+
+@scenario
 async def test_half_of_a_short_life_is_counted_from_its_issue_not_from_the_date_it_bears(bench: Bench) -> None:
     bench.authority.life = timedelta(minutes=2)
     bench.authority.begin = timedelta(minutes=-1)

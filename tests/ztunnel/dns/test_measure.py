@@ -6,7 +6,8 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from ambient.model.outcome import PeerLabels
-from ztunnel.admin.metrics import Stats, split_name
+from ztunnel.admin.metrics import split_name
+from ztunnel.admin.stats import Stats
 from ztunnel.director.tally import Tally
 from ztunnel.dns.measure import asked, came_back, dns_labels, forwarded, looked_up
 from ztunnel.telemetry.counters import TrafficCounters

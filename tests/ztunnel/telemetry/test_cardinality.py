@@ -9,7 +9,7 @@ from types import FunctionType, ModuleType
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from ambient.model.traffic import TRAFFIC
-from ztunnel.admin.metrics import Stats
+from ztunnel.admin.stats import Stats
 from ztunnel.director.tally import Tally
 from ztunnel.ipc.codec import decode, encode
 from ztunnel.ipc.messages import Counters
