@@ -49,6 +49,8 @@ class Tally:
     repairs: dict[str, int] = field(default_factory=dict)
     cni: collections.Counter[str] = field(default_factory=collections.Counter)
 
+    talks_untold: int = 0
+
     def count_cut(self, why: str, number: int) -> None:
         self.cut[why] = self.cut.get(why, 0) + number
 
@@ -143,6 +145,12 @@ def render(reading: Reading) -> str:
             "Attempts to bring the kernel's rows of policy up to date that failed.",
             "counter",
             reading.policy_failures,
+        ),
+        (
+            "ambient_agent_talks_untold_total",
+            "Talks (UDP, ICMP) whose end is not told singly, as their pod had too many at once; the totals have them.",
+            "counter",
+            reading.tally.talks_untold,
         ),
         ("ztunnel_connected", "Number of connections to ztunnel.", "gauge", reading.proxies),
     ):

@@ -5,6 +5,7 @@ what they came to, after nothing of them was on a sheet for a while. That they b
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -16,7 +17,8 @@ from ambient.model.address import Endpoint, IpAddress
 
 QUIET_S: Final = 30.0
 MOST: Final = 4096
-"""So many are watched at once; of more it is not told that they end, the totals have them."""
+"""So many are watched at once, of one pod no more than are left for the others. Of more it is not told that they end;
+that is counted, and the totals have them."""
 
 _ALL: Final = "all of these two and this port"
 _BEYOND: Final = "all that was beyond this pod's share"
@@ -35,7 +37,7 @@ class _Talk:
 
 
 class Talks:
-    """`clock` gives Unix seconds."""
+    """`clock` gives Unix seconds; `untold` are talks so far of which the end is not told."""
 
     def __init__(self, node: str, workload: WorkloadAt, clock: Callable[[], float], most: int = MOST) -> None:
         self._node = node
@@ -43,6 +45,8 @@ class Talks:
         self._clock = clock
         self._most = most
         self._open: dict[_Key, _Talk] = {}
+        self._held: Counter[IpAddress] = Counter()
+        self.untold = 0
 
     def take(self, lines: Iterable[Line]) -> list[Flow]:
         """Take in one sheet; gives those that ended."""
@@ -51,14 +55,20 @@ class Talks:
             if line.protocol != socket.IPPROTO_TCP:
                 self._add(line, now)
         over = [key for key, talk in self._open.items() if now - talk.last >= QUIET_S]
+        for key in over:
+            self._held[_pod_of(key)] -= 1
+        self._held += Counter()  # without those that have none
         return [self._closed(key, self._open.pop(key)) for key in over]
 
     def _add(self, line: Line, now: float) -> None:
         key = (line.source, line.destination, line.port, line.protocol, line.arriving)
         talk = self._open.get(key)
         if talk is None:
-            if len(self._open) >= self._most:
+            pod = _pod_of(key)
+            if len(self._open) + self._held[pod] >= self._most:
+                self.untold += line.flows
                 return
+            self._held[pod] += 1
             talk = self._open[key] = _Talk(now, now)
         talk.last = now
         talk.bytes_sent += line.bytes_sent
@@ -84,3 +94,8 @@ class Talks:
             duration_ms=int((talk.last - talk.since) * 1000),
             protocol=protocol_name(protocol),
         )
+
+
+def _pod_of(key: _Key) -> IpAddress:
+    source, destination, _, _, arriving = key
+    return destination if arriving else source

@@ -73,6 +73,7 @@ class Flows:
         self._said = ""
         self.totals.add(lines, self._workload)
         self._tell(self._talks.take(lines))
+        self._tally.talks_untold = self._talks.untold
 
     def _take(self) -> list[Line]:
         lines = self._sheets.take()  # there is a sheet before there is somebody to write on it

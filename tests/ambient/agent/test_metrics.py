@@ -47,6 +47,7 @@ def test_the_text_is_what_prometheus_reads() -> None:
     tally.cni["ADD held"] = 3
     tally.count_repair("link")
     tally.count_repair("link")
+    tally.talks_untold = 7
     samples = {
         (sample.name, tuple(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(render(reading(tally)))
@@ -58,6 +59,7 @@ def test_the_text_is_what_prometheus_reads() -> None:
     assert samples[("ambient_agent_pods", (("state", "enrolled"),))] == 2
     assert samples[("ambient_agent_connections_cut_total", (("why", "policy"),))] == 2
     assert samples[("ambient_agent_repairs_total", (("what", "link"),))] == 2
+    assert samples[("ambient_agent_talks_untold_total", ())] == 7
     assert samples[("ambient_agent_cni_answers_total", (("answer", "ADD held"),))] == 3
     assert samples[("ztunnel_connected", ())] == 1
     assert samples[("ambient_agent_enrolment_failures_total", ())] == 5

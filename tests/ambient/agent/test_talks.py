@@ -7,7 +7,7 @@ from ipaddress import ip_address
 
 from ambient.agent.talks import QUIET_S, Talks
 from ambient.flows.record import Event
-from tests.support.told_flows import WORKLOADS, line
+from tests.support.told_flows import CLIENT, SERVER, WORKLOADS, line
 
 UDP = socket.IPPROTO_UDP
 
@@ -57,9 +57,15 @@ def test_tcp_tells_its_end_itself() -> None:
     assert talks.take([]) == []
 
 
-def test_no_more_are_watched_than_there_is_room_for() -> None:
+def test_no_pod_has_more_watched_than_are_left_for_the_others_and_what_is_not_told_is_counted() -> None:
     clock = Clock()
-    talks = Talks("n1", WORKLOADS.get, clock, most=2)
-    talks.take([line(protocol=UDP, port=port) for port in range(5)])
+    talks = Talks("n1", WORKLOADS.get, clock, most=6)
+    talks.take([line(protocol=UDP, port=port) for port in range(9)])
+    other = line(SERVER, CLIENT, protocol=UDP)
+    talks.take([other])
     clock.now += QUIET_S
-    assert len(talks.take([])) == 2
+    assert [flow.source for flow in talks.take([])] == ["10.0.0.5:0"] * 3 + ["10.0.0.6:0"]
+    assert talks.untold == 9 - 3
+    talks.take([line(protocol=UDP, port=port) for port in range(9)])
+    clock.now += QUIET_S
+    assert len(talks.take([])) == 3
