@@ -16,7 +16,7 @@ from ambient.waypoint.deploy import GATEWAY_NAME, Placement, metadata, pod_templ
 USER: Final = 1337
 LINGER_S: Final = 5
 """How long a pod that is to end goes on as before: until every ztunnel has heard that others are to be asked."""
-DRAIN_S: Final = 15
+DRAIN_S: Final = 10
 """For so long afterwards what is under way may end."""
 _SPARE_S: Final = 10
 

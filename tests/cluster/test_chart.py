@@ -31,6 +31,8 @@ def test_what_is_shipped_is_what_the_chart_renders() -> None:
         "control.env.LOG_LEVEL=debug",
         "control.istioAccounts=true",
         "agent.boundToNode=false",
+        "waypoint.enabled=false",
+        "waypoint.resources.limits.memory=2Gi",
     ],
 )
 def test_a_server_takes_the_chart_with(kube: Kube, setting: str) -> None:
@@ -67,6 +69,15 @@ def test_no_part_may_do_everything_and_secrets_are_named() -> None:
             if "secrets" in rule["resources"]:
                 assert role["kind"] == "Role"
                 assert rule.get("resourceNames") or rule["verbs"] == ["create"]
+
+
+def test_whoever_makes_no_waypoints_may_make_nothing() -> None:
+    def may_make(text: str) -> bool:
+        rules = [rule for one in yaml.safe_load_all(text) if one for rule in one.get("rules") or ()]
+        return any("deployments" in rule["resources"] and "create" in rule["verbs"] for rule in rules)
+
+    assert may_make(render(IMAGE))
+    assert not may_make(render(IMAGE, "waypoint.enabled=false"))
 
 
 def test_accounts_of_istio_are_trusted_only_where_somebody_asked_for_it() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from ambient.waypoint.deploy import GATEWAY_NAME
 from tests.support.kube import Kube, account, address, eventually, pod, pod_spec
 from tests.support.kube_apps import Load, client
 from tests.support.kube_waypoints import (
@@ -57,7 +58,7 @@ def shop(kube: Kube) -> Iterator[str]:
 
 
 def waypoints(kube: Kube) -> list[dict[str, object]]:
-    found = kube.all("pods", SPACE, labels="gateway.networking.k8s.io/gateway-name=waypoint")
+    found = kube.all("pods", SPACE, labels=f"{GATEWAY_NAME}=waypoint")
     return [one for one in found if "deletionTimestamp" not in one["metadata"]]
 
 
@@ -108,7 +109,7 @@ def test_a_rollout_of_the_waypoint_loses_no_request(kube: Kube, shop: str) -> No
     kube.rolled_out("deployment/waypoint", namespace=SPACE)
 
     def replaced() -> bool:
-        found = kube.all("pods", SPACE, labels="gateway.networking.k8s.io/gateway-name=waypoint")
+        found = kube.all("pods", SPACE, labels=f"{GATEWAY_NAME}=waypoint")
         return not before & {one["metadata"]["uid"] for one in found}
 
     eventually(replaced, "for the waypoint before to be gone")
@@ -121,6 +122,7 @@ def test_a_rollout_of_the_waypoint_loses_no_request(kube: Kube, shop: str) -> No
 def test_without_its_proxy_everything_is_refused_and_nothing_passes_beside_it(kube: Kube, shop: str) -> None:
     # As an autoscaler would: how many there are is not the control plane's to say.
     kube.run("-n", SPACE, "scale", "deployment/waypoint", "--replicas=0")
+    kube.run("-n", SPACE, "delete", "pods", "-l", f"{GATEWAY_NAME}=waypoint", "--force", "--grace-period=0")
     answers(kube, SPACE, "client", WEB, 0)
     eventually(lambda: not programmed(kube, SPACE), "for the Gateway to say so")
     assert status(kube, SPACE, "client", WEB) == 0
@@ -162,10 +164,10 @@ def test_with_its_gateway_everything_goes_and_connections_go_directly(kube: Kube
     kube.delete("gateway", "waypoint", SPACE)
 
     def left() -> set[str]:
-        listed = kube.run("-n", SPACE, "get", "serviceaccounts,services,deployments,pods", "-o", "name").split()
-        return {one for one in listed if one in MADE or one.startswith("pod/waypoint-")}
+        listed = kube.run("-n", SPACE, "get", "serviceaccounts,services,deployments", "-o", "name").split()
+        return set(listed) & set(MADE)
 
-    eventually(lambda: left() == set(), "for everything of it to be gone")
+    eventually(lambda: not left() and not waypoints(kube), "for everything of it to be gone, or going")
 
     def directly() -> bool:
         said = kube.fetch(SPACE, "client", WEB)
