@@ -33,6 +33,7 @@ from ambient.model.mesh import ServiceEndpoint
 from ambient.model.waypoints import waypoints_of
 from ambient.model.workload import AppProtocol, Health, HealthPolicy, Port, Service, TunnelProtocol, Workload
 from ambient.waypoint.deploy import CLASS, XFCC
+from ambient.waypoint.exports import read_exports
 from ambient.waypoint.front import Backend, Front, FrontPort, Policy, Protocol, View
 
 _PROTOCOLS: Final[Mapping[AppProtocol, Protocol]] = {
@@ -198,7 +199,8 @@ class Fronts:
         ]
         xfcc = gateway.annotations.get(XFCC, "") in _TRUE
         beyond = tuple(self._beyond(fronts, waypoint))
-        return View(waypoint.namespace, waypoint.name, self._trust_domains, tuple(fronts), xfcc, beyond)
+        exports, _ = read_exports(gateway.annotations)
+        return View(waypoint.namespace, waypoint.name, self._trust_domains, tuple(fronts), xfcc, beyond, exports)
 
     def _routed(self, key: str, service: Service, waypoint: Waypoint) -> Front:
         front = self._front(key, service, waypoint)

@@ -24,6 +24,7 @@ from ambient.kube.networking import Gateway, GatewayClass
 from ambient.kube.objects import Condition, Records, Service, record_key
 from ambient.kube.routing import CONTROLLER
 from ambient.waypoint.deploy import CLASS, account_of, trouble
+from ambient.waypoint.exports import read_exports
 from ambient.waypoint.resources import ENVOY_ORDER, ENVOY_TYPES
 from ambient.waypoint.typed import LISTENER_TYPE, Message
 from ambient.waypoint.wire import encode
@@ -120,7 +121,7 @@ class Waypoints:
 
     def _make(self, served: _Served, waypoint: Waypoint, revision: int) -> bool:
         made: dict[tuple[str, str], tuple[Message, Resource]] = {}
-        failures: dict[str, str] = {}
+        failures: dict[str, str] = dict(read_exports(served.gateway.annotations)[1])
         for url, name, content in served.refusals.told(self._fronts.view(waypoint, served.gateway)):
             before = served.made.get((url, name))
             if before is not None and (before[0] is content or before[0] == content):

@@ -10,6 +10,7 @@ from ambient.kube.policies import PolicyRule
 from ambient.kube.routing import HeaderEdit, RouteMatch, RouteRule
 from ambient.kube.traffic_values import HashBy, TrafficPolicy
 from ambient.model.address import IpAddress
+from ambient.waypoint.exports import NO_EXPORTS, Exports
 
 
 class Protocol(Enum):
@@ -153,6 +154,7 @@ class View:
     fronts: tuple[Front, ...] = ()
     xfcc: bool = False
     beyond: tuple[Front, ...] = ()
+    exports: Exports = NO_EXPORTS
 
 
 def authority(address: IpAddress, port: int) -> str:

@@ -8,6 +8,7 @@ from typing import Final
 
 from ambient.waypoint import tunnel
 from ambient.waypoint.closed import NOTHING, Closed, closed_table
+from ambient.waypoint.exports import collectors
 from ambient.waypoint.front import Destination, Front, FrontPort, Protocol, Subset, View
 from ambient.waypoint.rbac import http_filters, is_layer_4, tunnel_filters
 from ambient.waypoint.rivals import rightful
@@ -78,6 +79,7 @@ def resources(view: View, closed: Closed = NOTHING, made: Made | None = None) ->
     yield LISTENER_TYPE, tunnel.TERMINATE, tunnel.terminate(view)
     yield LISTENER_TYPE, tunnel.ORIGINATE, tunnel.originate()
     yield CLUSTER_TYPE, tunnel.ORIGINATE, tunnel.originate_cluster(view)
+    yield from ((CLUSTER_TYPE, one["name"], one) for one in collectors(view.exports))
     table: list[tuple[Front, int, Message | None]] = []
     fronts = rightful(view.fronts, view.beyond)
     for front in fronts:
@@ -96,7 +98,11 @@ def port_resources(view: View, front: Front, port: FrontPort, *, shut: bool = Fa
     inner = tunnel.inner(front, port.number)
     used = served(front, port)
     yield CLUSTER_TYPE, inner, inner_cluster(front, port.number)
-    yield LISTENER_TYPE, inner, listener(front.bare if shut else front, port, used, xfcc=view.xfcc)
+    yield (
+        LISTENER_TYPE,
+        inner,
+        listener(front.bare if shut else front, port, used, xfcc=view.xfcc, exports=view.exports),
+    )
     for kind in used:
         yield from _pool(front, port, kind)
     if "http" in used:

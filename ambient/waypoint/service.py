@@ -11,8 +11,9 @@ from collections.abc import Iterable
 from typing import Final
 
 from ambient.kube.traffic_values import TrafficPolicy
-from ambient.waypoint.access import METADATA, http_log
+from ambient.waypoint.access import METADATA, PEER, http_log
 from ambient.waypoint.balance import balancing
+from ambient.waypoint.exports import NO_EXPORTS, Exports, exported_log, tracing
 from ambient.waypoint.front import Backend, Front, FrontPort, Protocol, Subset
 from ambient.waypoint.resilience import http2_options, http_options, resilience
 from ambient.waypoint.route_filters import route_filters
@@ -45,12 +46,14 @@ def kinds(protocol: Protocol) -> tuple[str, ...]:
     return {Protocol.TCP: ("tcp",), Protocol.AUTO: ("http", "tcp")}.get(protocol, ("http",))
 
 
-def listener(front: Front, port: FrontPort, used: tuple[str, ...], *, xfcc: bool) -> Message:
+def listener(
+    front: Front, port: FrontPort, used: tuple[str, ...], *, xfcc: bool, exports: Exports = NO_EXPORTS
+) -> Message:
     """The internal listener that CONNECTs to the port lead to. `used`: which of `kinds` are served."""
     streams = streams_of(front, port.number) if "tcp" in used else []
     named = any(one.names for one in streams)
-    chains = [_http_chain(front, port.number, xfcc=xfcc)] if "http" in used else []
-    chains += [stream_chain(front, one, number) for number, one in enumerate(streams)]
+    chains = [_http_chain(front, port.number, exports, xfcc=xfcc)] if "http" in used else []
+    chains += [stream_chain(front, one, number, exports) for number, one in enumerate(streams)]
     made: Message = {
         "name": inner(front, port.number),
         "internal_listener": {},
@@ -67,7 +70,8 @@ def listener(front: Front, port: FrontPort, used: tuple[str, ...], *, xfcc: bool
     return made
 
 
-def _http_chain(front: Front, port: int, *, xfcc: bool) -> Message:
+def _http_chain(front: Front, port: int, exports: Exports, *, xfcc: bool) -> Message:
+    log = http_log(front)
     name = cluster_name(front.hostname, port, "http")
     told = {"header": {"key": "x-forwarded-client-cert", "value": _XFCC}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
     # What a client says of itself in this header is taken away in any case.
@@ -85,7 +89,8 @@ def _http_chain(front: Front, port: int, *, xfcc: bool) -> Message:
         common_http_protocol_options={"headers_with_underscores_action": "ALLOW"},
         upgrade_configs=[{"upgrade_type": "websocket"}],
         stream_idle_timeout="0s",
-        access_log=[http_log(front)],
+        access_log=[log, *exported_log(exports, log)],
+        **tracing(exports, front.hostname, f"%FILTER_STATE({PEER}:PLAIN)%"),
         rds={"route_config_name": inner(front, port), "config_source": dict(ADS)},
         http_filters=[
             typed(

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ambient.waypoint.access import tcp_log, tcp_log_options
+from ambient.waypoint.exports import NO_EXPORTS, Exports, exported_log
 from ambient.waypoint.front import Destination, Front, Stream
 from ambient.waypoint.routes import NOWHERE, cluster_name
 from ambient.waypoint.typed import Message, typed
@@ -20,12 +21,13 @@ def streams_of(front: Front, port: int) -> list[Stream]:
     return named + (rest or [Stream(port, (Destination(front.hostname, port),))])
 
 
-def stream_chain(front: Front, stream: Stream, number: int) -> Message:
+def stream_chain(front: Front, stream: Stream, number: int, exports: Exports = NO_EXPORTS) -> Message:
     """The chain of one of a port's streams; `number`: which of them."""
+    log = tcp_log(front)
     proxy: dict[str, Any] = {
         "stat_prefix": _cluster(stream.destinations[0]) if stream.destinations else NOWHERE,
         "idle_timeout": "3600s",
-        "access_log": [tcp_log(front)],
+        "access_log": [log, *exported_log(exports, log)],
         "access_log_options": tcp_log_options(),
         **_leads(stream),
     }

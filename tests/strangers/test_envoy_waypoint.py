@@ -14,7 +14,7 @@ from ambient.waypoint.bootstrap import Identification, bootstrap
 from ambient.waypoint.front import View
 from ambient.waypoint.resources import resources
 from ambient.waypoint.typed import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, Message
-from tests.support.waypoint_views import EVERY_KIND, EVERY_LIMIT, EVERY_TOKEN, view
+from tests.support.waypoint_views import EVERY_EXPORT, EVERY_KIND, EVERY_LIMIT, EVERY_TOKEN, OTLP_SPANS, view
 
 
 def inline(value: Any, routes: dict[str, Message]) -> Any:
@@ -44,6 +44,7 @@ def validate(told: View, folder: Path, *, spoil: bool = False) -> subprocess.Com
 
 
 TOLD = {"nothing": view(), "everything": EVERY_KIND, "tokens": EVERY_TOKEN, "limits": EVERY_LIMIT}
+TOLD |= {"exports": EVERY_EXPORT, "spans": OTLP_SPANS}
 
 
 @pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)

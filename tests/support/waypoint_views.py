@@ -9,6 +9,7 @@ from ambient.kube.jwt_rules import JwtRule
 from ambient.kube.policies import Operation, PolicyRule, Source, When
 from ambient.kube.routing import Limit, RouteMatch, RouteRule
 from ambient.kube.traffic_values import Keepalive, Outliers, Pool, RetryBudget, TrafficPolicy
+from ambient.waypoint.exports import Collector, Exports
 from ambient.waypoint.front import Backend, Destination, Front, FrontPort, Policy, Protocol, Route, View
 
 CLIENT = "cluster.local/ns/shop/sa/client"
@@ -96,3 +97,8 @@ EVERY_LIMIT = view(
         routes=(Route("shop/web/0", 80, RouteMatch(), _LIMITED, (_HERE,)),),
     )
 )
+
+EVERY_EXPORT = replace(
+    EVERY_KIND, exports=Exports(Collector("zipkin", "10.1.1.9", 9411, 50.0), Collector("otlp", "collector.obs", 4317))
+)
+OTLP_SPANS = replace(view(front()), exports=Exports(Collector("otlp", "fd00::9", 4317)))
