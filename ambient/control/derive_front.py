@@ -12,11 +12,13 @@ from typing import Final
 from ambient.control.derive import Changes, Derived
 from ambient.control.derive_closed import DRY_RUN, TRUE
 from ambient.control.derive_moves import moved
+from ambient.control.derive_provider import Providers
 from ambient.control.derive_routes import Asked, Judged, Routing
 from ambient.control.derive_target import has_targets
 from ambient.control.derive_traffic_policy import Rules, policy_of
 from ambient.control.derive_waypoint import Waypoint
 from ambient.kube.jwt_rules import JwtRule
+from ambient.kube.mesh_config import MeshConfig
 from ambient.kube.networking import DestinationRule, Gateway
 from ambient.kube.objects import (
     AuthorizationPolicy,
@@ -64,6 +66,7 @@ class Fronts:
     ) -> None:
         """`trust_domains`: our own, then its aliases. `keys(url)`: the key set there, "" when it is not had."""
         self._keys = keys
+        self._providers = Providers(MeshConfig())
         self._trust_domains = trust_domains
         self._root_namespace = root_namespace
         self._behind: dict[str, dict[str, Workload]] = {}
@@ -154,6 +157,17 @@ class Fronts:
             if not held:
                 del self._behind[key]
 
+    def configure(self, mesh: MeshConfig) -> Iterable[str]:
+        """Keys of the policies that it is for."""
+        self._providers = Providers(mesh)
+        self.renew()
+        return [key for key, record in self._policies.items() if record.provider]
+
+    def unasked(self, key: str) -> str:
+        """Why the provider of a CUSTOM policy is not asked, "" when it is, or when there is no such policy."""
+        record = self._policies.get(key)
+        return self._providers.trouble(record.provider, self._services) if record is not None else ""
+
     def renew(self) -> None:
         """Keys are other ones."""
         self._judged, self._asked = {}, {}
@@ -189,7 +203,8 @@ class Fronts:
             return replace(front, ports=tuple(port for port in ports if port.number in numbers))
 
         view = seen.view
-        return replace(view, fronts=tuple(map(now, view.fronts)), beyond=tuple(map(now, view.beyond)))
+        fronts, beyond, asked = (tuple(map(now, part)) for part in (view.fronts, view.beyond, view.asked))
+        return replace(view, fronts=fronts, beyond=beyond, asked=asked)
 
     def _whole(self, waypoint: Waypoint, gateway: Gateway) -> View:
         fronts = [
@@ -200,7 +215,10 @@ class Fronts:
         xfcc = gateway.annotations.get(XFCC, "") in _TRUE
         beyond = tuple(self._beyond(fronts, waypoint))
         exports, _ = read_exports(gateway.annotations)
-        return View(waypoint.namespace, waypoint.name, self._trust_domains, tuple(fronts), xfcc, beyond, exports)
+        named = self._providers.services((one for front in fronts for one in front.providers), self._services)
+        asked = tuple(replace(self._front(one.key, one, waypoint), policies=(), providers=()) for one in named)
+        names = (waypoint.namespace, waypoint.name, self._trust_domains)
+        return View(*names, tuple(fronts), xfcc, beyond, exports, asked)
 
     def _routed(self, key: str, service: Service, waypoint: Waypoint) -> Front:
         front = self._front(key, service, waypoint)
@@ -237,6 +255,7 @@ class Fronts:
             self._ports_of(key, service, waypoint),
             judged.policies,
             tokens=judged.tokens,
+            providers=tuple(self._providers.of(judged.policies, self._services)),
             rank=self._rank(service, waypoint),
         )
 
@@ -281,7 +300,7 @@ class Fronts:
         for _, record in sorted(self._policies.items()):
             if any(self._means(ref, record.namespace, service, waypoint) for ref in record.target_refs):
                 dry = record.annotations.get(DRY_RUN) in TRUE
-                yield Policy(record.namespace, record.name, record.action, record.rules, dry)
+                yield Policy(record.namespace, record.name, record.action, record.rules, dry, record.provider)
         for one in self._refused:
             if self._refused_for(one, service, waypoint):
                 # An ALLOW without rules: nothing is let through until it can be read.

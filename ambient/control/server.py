@@ -38,6 +38,7 @@ from ambient.control.key_fetch import fetch_keys, trusting
 from ambient.control.key_sets import KeySets
 from ambient.control.kube_metrics import SourceCollector
 from ambient.control.log import set_up_logging
+from ambient.control.mesh_file import MeshFile
 from ambient.control.metrics import ControlMetrics
 from ambient.control.reconcile import WRITER, Reconciler
 from ambient.control.refusals import RefusalEvents
@@ -51,6 +52,7 @@ from ambient.errors import MeshError, Unavailable
 from ambient.http import HttpServer, Page
 from ambient.kube.api.lease import Seat
 from ambient.kube.api.source import ApiSource
+from ambient.kube.mesh_config import MeshConfig
 from ambient.kube.objects import Records
 from ambient.kube.source import open_source
 from ambient.xds.catalogue import Catalogue
@@ -99,6 +101,9 @@ class ControlPlane:
             self.keys,
         )
         self.keys.changed = self._keys_changed
+        self._mesh = MeshFile(settings.mesh_config) if settings.mesh_config is not None else None
+        if self._mesh is not None:
+            self._mesh.changed = self._mesh_changed
         self.discovery = Discovery(
             self.catalogue,
             self.trust.gate,
@@ -232,6 +237,8 @@ class ControlPlane:
                 group.create_task(self.enforcement.run())
             group.create_task(self._joins.run())
             group.create_task(self.keys.run())
+            if self._mesh is not None:
+                group.create_task(self._mesh.run())
             for run in self._beside:
                 group.create_task(run())
             if self.admission is not None:
@@ -250,6 +257,10 @@ class ControlPlane:
 
     def _keys_changed(self, urls: frozenset[str]) -> None:
         if self.waypoints.renew(urls):
+            self.discovery.wake_proxies()
+
+    def _mesh_changed(self, mesh: MeshConfig) -> None:
+        if self.waypoints.configure(mesh):
             self.discovery.wake_proxies()
 
     def _ready(self) -> Page:

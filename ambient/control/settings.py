@@ -123,6 +123,8 @@ class ControlSettings:
     """How often key sets of RequestAuthentications (jwksUri) are fetched."""
     keys_roots: Path | None = setting("AMBIENT_JWKS_ROOTS", optional_path, "none")
     """PEM file of authorities that their servers may be certified by, beside the system's."""
+    mesh_config: Path | None = setting("AMBIENT_MESH_CONFIG", optional_path, "none")
+    """File with Istio's MeshConfig; its extensionProviders are who CUSTOM policies may ask."""
     stream_age_s: float = setting("AMBIENT_STREAM_AGE", duration, "30m")
     patience_s: float = setting("AMBIENT_CLIENT_PATIENCE", duration, "20s")
     news_patience_s: float = setting("AMBIENT_NEWS_PATIENCE", duration, "1s")

@@ -20,6 +20,7 @@ from ambient.control.key_sets import KeySets, fetched
 from ambient.control.proxies import Proxies, Sight
 from ambient.control.waypoint_refusals import WaypointRefusals
 from ambient.errors import InvalidInput, Refused
+from ambient.kube.mesh_config import MeshConfig
 from ambient.kube.networking import Gateway, GatewayClass
 from ambient.kube.objects import Condition, Records, Service, record_key
 from ambient.kube.routing import CONTROLLER
@@ -34,6 +35,7 @@ from ambient.xds.server import DeltaStream
 
 ACCEPTED: Final = "Accepted"
 PROGRAMMED: Final = "Programmed"
+PROVIDER: Final = "ambient.mesh/ProviderFound"
 CONFIGURED: Final = "ambient.mesh/Configured"
 
 _log = logging.getLogger("ambient.control.waypoints")
@@ -108,6 +110,14 @@ class Waypoints:
         for key, rules in self._fronts.key_urls.items():
             if any(rule.keys_url in urls for rule in rules.values()):
                 self.say(key)
+        return changed
+
+    def configure(self, mesh: MeshConfig) -> bool:
+        """Other providers may be asked; whether any waypoint has to be told."""
+        concerned = self._fronts.configure(mesh)
+        changed = self.renew(())
+        for key in concerned:
+            self.say(key)
         return changed
 
     def _made(self, served: _Served, revision: int) -> bool:
@@ -198,6 +208,10 @@ class Waypoints:
             return (fetched(rules, self._keys),)
         if key in self._unfit:
             return (Condition(ACCEPTED, "False", "UnsupportedProtocol", self._unfit[key]),)
+        if why := self._fronts.unasked(key):
+            return (
+                Condition(PROVIDER, "False", "NotFound", f"spec.provider: {why}: what the policy matches is refused"),
+            )
         served = self._served.get(key)
         if served is None:
             return ()

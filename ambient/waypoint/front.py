@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from ambient.kube.jwt_rules import JwtRule
+from ambient.kube.mesh_config import Provider
 from ambient.kube.policies import PolicyRule
 from ambient.kube.routing import HeaderEdit, RouteMatch, RouteRule
 from ambient.kube.traffic_values import HashBy, TrafficPolicy
@@ -51,13 +52,15 @@ class Backend:
 @dataclass(frozen=True, slots=True)
 class Policy:
     """An AuthorizationPolicy that is attached to a service through a targetRef. `action` is ALLOW, DENY, AUDIT or
-    CUSTOM; `dry_run`: its verdict is only told. `namespace` is where names of service accounts without one belong."""
+    CUSTOM; `dry_run`: its verdict is only told. `namespace` is where names of service accounts without one belong.
+    `provider`: of a CUSTOM one, who is asked."""
 
     namespace: str
     name: str
     action: str
     rules: tuple[PolicyRule, ...] = ()
     dry_run: bool = False
+    provider: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +125,8 @@ class Stream:
 class Front:
     """A service behind the waypoint. `routes` in the order in which they are tried; where a port has any, a request
     that none of them fits finds nothing. `rank`: of several that claim one name the lowest has it. `tokens`: whose
-    tokens are believed. `streams`: at most one per port and name."""
+    tokens are believed. `streams`: at most one per port and name. `providers`: who its CUSTOM policies ask, as far as
+    they are known."""
 
     namespace: str
     hostname: str
@@ -133,6 +137,7 @@ class Front:
     rank: int = 0
     tokens: tuple[JwtRule, ...] = ()
     streams: tuple[Stream, ...] = ()
+    providers: tuple[Provider, ...] = ()
 
     @property
     def bare(self) -> Front:
@@ -145,7 +150,8 @@ class View:
     """Everything that one waypoint is configured from.
 
     `trust_domains`: whose peers it takes, its own first. `xfcc`: the application is told who called, in
-    x-forwarded-client-cert. `beyond`: services that routes lead to, with the ports that are wanted.
+    x-forwarded-client-cert. `beyond`: services that routes lead to, with the ports that are wanted. `asked`: those that
+    providers are.
     """
 
     namespace: str
@@ -155,6 +161,7 @@ class View:
     xfcc: bool = False
     beyond: tuple[Front, ...] = ()
     exports: Exports = NO_EXPORTS
+    asked: tuple[Front, ...] = ()
 
 
 def authority(address: IpAddress, port: int) -> str:

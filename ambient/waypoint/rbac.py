@@ -9,21 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from ambient.kube.mesh_config import Provider
 from ambient.kube.policies import PolicyRule
+from ambient.waypoint.asking import asked, match_filter, match_prefix, not_noted
 from ambient.waypoint.front import Front, FrontPort, Policy, Protocol, View
 from ambient.waypoint.rbac_rule import Context, translate
 from ambient.waypoint.tunnel import ALLOW_FILTER, AUDIT_FILTER, DENY_FILTER
 from ambient.waypoint.typed import Message, any_of
 
 DRY_RUN_PREFIX: Final = "dry_run_"
+_PER_ROUTE: Final = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute"
 _FILTERS: Final = {"DENY": DENY_FILTER, "ALLOW": ALLOW_FILTER, "LOG": AUDIT_FILTER}
 _ACTIONS: Final = {"ALLOW": "ALLOW", "DENY": "DENY", "AUDIT": "LOG", "CUSTOM": "DENY"}
-"""CUSTOM has nobody to ask here, so what it matches is refused."""
+"""A CUSTOM one that has nobody to ask refuses what it matches."""
 
 
 def is_layer_4(policy: Policy) -> bool:
-    """It asks for nothing that only HTTP has."""
-    return all(_plain(rule) for rule in policy.rules)
+    """It asks for nothing that only HTTP has. Whoever a CUSTOM one asks is asked about requests."""
+    return policy.action != "CUSTOM" and all(_plain(rule) for rule in policy.rules)
 
 
 def _plain(rule: PolicyRule) -> bool:
@@ -55,27 +58,55 @@ def tunnel_filters(view: View, front: Front, port: FrontPort) -> Message:
 
 def _filters(view: View, front: Front, port: FrontPort, *, http: bool) -> Message:
     made: Message = {}
+    asking = [(policy, one) for policy in front.policies if http and (one := asked(front, policy)) is not None]
+    others = [policy for policy in front.policies if policy not in {one for one, _ in asking}]
+    for provider in dict.fromkeys(one for _, one in asking):
+        theirs = [policy for policy, one in asking if one == provider]
+        fields: Message = {
+            "shadow_rules": _rules(view, front, port, "DENY", theirs, http=True, tokens=False),
+            "shadow_rules_stat_prefix": match_prefix(provider),
+        }
+        made[match_filter(provider)] = any_of(_PER_ROUTE, rbac=fields)
     for action, name in _FILTERS.items():
-        chosen = [policy for policy in front.policies if _ACTIONS[policy.action] == action]
+        chosen = [policy for policy in others if _ACTIONS[policy.action] == action]
         enforced = [policy for policy in chosen if not policy.dry_run]
         tried = [policy for policy in chosen if policy.dry_run]
-        fields: Message = {}
-        if enforced:
-            fields["rules"] = _rules(view, front, port, action, enforced, http=http)
+        fields = {}
+        if enforced or (action == "DENY" and asking):
+            rules = _rules(view, front, port, action, enforced, http=http)
+            unasked = _unasked(view, front, port, asking) if action == "DENY" else {}
+            fields["rules"] = {**rules, "policies": {**rules["policies"], **unasked}}
         if tried:
             fields["shadow_rules"] = _rules(view, front, port, action, tried, http=http)
             fields["shadow_rules_stat_prefix"] = DRY_RUN_PREFIX
         if fields:
-            made[name] = any_of("envoy.extensions.filters.http.rbac.v3.RBACPerRoute", rbac=fields)
+            made[name] = any_of(_PER_ROUTE, rbac=fields)
+    return made
+
+
+def _unasked(view: View, front: Front, port: FrontPort, asking: Iterable[tuple[Policy, Provider]]) -> Message:
+    """Rules for what should have been asked for, and was not."""
+    made: Message = {}
+    for policy, provider in asking:
+        for name, rule in _rules(view, front, port, "DENY", [policy], http=True, tokens=False)["policies"].items():
+            principals = [{"and_ids": {"ids": [one, not_noted(provider)]}} for one in rule["principals"]]
+            made[f"{name}-unasked"] = {**rule, "principals": principals}
     return made
 
 
 def _rules(
-    view: View, front: Front, port: FrontPort, action: str, policies: Iterable[Policy], *, http: bool
+    view: View,
+    front: Front,
+    port: FrontPort,
+    action: str,
+    policies: Iterable[Policy],
+    *,
+    http: bool,
+    tokens: bool = True,
 ) -> Message:
     found: Message = {}
     for policy in policies:
-        context = Context(policy.namespace, view.trust_domains, front.addresses, port.number, http)
+        context = Context(policy.namespace, view.trust_domains, front.addresses, port.number, http, tokens)
         for number, rule in enumerate(policy.rules):
             translated = translate(rule, context, allow=action == "ALLOW")
             if translated is not None:

@@ -15,7 +15,7 @@ from typing import Final
 from ambient.kube.policies import Operation, PolicyRule, Source, When
 from ambient.model.address import IpAddress
 from ambient.waypoint.access import PEER
-from ambient.waypoint.rbac_claims import CannotSay, claim, request_principal
+from ambient.waypoint.rbac_claims import CannotSay, claim
 from ambient.waypoint.typed import Message
 
 ANY: Final[Message] = {"any": True}
@@ -25,13 +25,15 @@ _HEADER: Final = re.compile(r"request\.headers\[([^\[\]]+)\]")
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a rule is read for. `http` False: only a connection is known, no request."""
+    """What a rule is read for. `http` False: only a connection is known, no request. `tokens` False: nobody has looked
+    at tokens yet."""
 
     namespace: str
     trust_domains: tuple[str, ...]
     addresses: tuple[IpAddress, ...]
     port: int
     http: bool
+    tokens: bool = True
 
 
 def translate(rule: PolicyRule, context: Context, *, allow: bool) -> Message | None:
@@ -98,7 +100,7 @@ class _Reader:
             *self._principal(one.trust_domains, one.not_trust_domains, _trust_domain),
             *self._principal(one.ip_blocks, one.not_ip_blocks, _remote),
             *self._principal(one.remote_ip_blocks, one.not_remote_ip_blocks, _remote),
-            *self._principal(one.request_principals, one.not_request_principals, request_principal, http=True),
+            *self._principal(one.request_principals, one.not_request_principals, self._holder, http=True),
         ]
         return _all_ids(parts)
 
@@ -123,7 +125,7 @@ class _Reader:
         if header := _HEADER.fullmatch(one.key):
             name = header[1].lower()
             return _all(self._permission(*values, lambda value: _header(name, value), http=True)), None
-        return None, _all_ids(self._principal(*values, lambda value: claim(one.key, value), http=True))
+        return None, _all_ids(self._principal(*values, lambda value: self._claim(one.key, value), http=True))
 
     def _permission(
         self,
@@ -159,6 +161,14 @@ class _Reader:
             if self._allow:
                 raise
             return [], []
+
+    def _holder(self, value: str) -> Message:
+        return self._claim("request.auth.principal", value)
+
+    def _claim(self, key: str, value: str) -> Message:
+        if key.startswith("request.auth.") and not self._context.tokens:
+            raise CannotSay
+        return claim(key, value)
 
     def _port(self, value: int) -> Message:
         return ANY if value == self._context.port else {"not_rule": ANY}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ambient.waypoint import tunnel
+from ambient.waypoint.asking import pools
 from ambient.waypoint.closed import NOTHING, Closed, closed_table
 from ambient.waypoint.exports import collectors
 from ambient.waypoint.front import Destination, Front, FrontPort, Protocol, Subset, View
@@ -46,7 +47,7 @@ class Made:
 
     def start(self, view: View) -> None:
         """Before the ports of a view are asked for."""
-        general = replace(view, fronts=(), beyond=())
+        general = replace(view, fronts=(), beyond=(), asked=())
         if general != self._of:
             self._of, self._ports = general, {}
         self._ports = {key: self._ports[key] for key in self._used & self._ports.keys()}
@@ -90,6 +91,8 @@ def resources(view: View, closed: Closed = NOTHING, made: Made | None = None) ->
             yield from one.resources
             table.append((front, port.number, one.filters))
     yield from _led_to(view, fronts)
+    for asked, pool_port, kind in pools(view.asked, fronts):
+        yield from _pool(asked, pool_port, kind)
     yield ROUTE_TYPE, tunnel.CONNECT_ROUTES, tunnel.connect_routes(table, closed.unlisted)
 
 

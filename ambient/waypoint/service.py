@@ -12,6 +12,7 @@ from typing import Final
 
 from ambient.kube.traffic_values import TrafficPolicy
 from ambient.waypoint.access import METADATA, PEER, http_log
+from ambient.waypoint.asking import ask_filters, without_answers
 from ambient.waypoint.balance import balancing
 from ambient.waypoint.exports import NO_EXPORTS, Exports, exported_log, tracing
 from ambient.waypoint.front import Backend, Front, FrontPort, Protocol, Subset
@@ -76,6 +77,7 @@ def _http_chain(front: Front, port: int, exports: Exports, *, xfcc: bool) -> Mes
     told = {"header": {"key": "x-forwarded-client-cert", "value": _XFCC}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
     # What a client says of itself in this header is taken away in any case.
     mutation = {"append": told} if xfcc else {"remove": "x-forwarded-client-cert"}
+    early = [*without_claims(front.tokens), *without_answers(front.providers)]
     connections = manager(
         stat_prefix=name,
         server_name="istio-envoy",
@@ -85,7 +87,7 @@ def _http_chain(front: Front, port: int, exports: Exports, *, xfcc: bool) -> Mes
         normalize_path=True,
         merge_slashes=True,
         path_with_escaped_slashes_action="UNESCAPE_AND_FORWARD",
-        **({"early_header_mutation_extensions": early} if (early := without_claims(front.tokens)) else {}),
+        **({"early_header_mutation_extensions": early} if early else {}),
         common_http_protocol_options={"headers_with_underscores_action": "ALLOW"},
         upgrade_configs=[{"upgrade_type": "websocket"}],
         stream_idle_timeout="0s",
@@ -98,6 +100,7 @@ def _http_chain(front: Front, port: int, exports: Exports, *, xfcc: bool) -> Mes
                 "filters.http.header_mutation.v3.HeaderMutation",
                 mutations={"request_mutations": [mutation]},
             ),
+            *ask_filters(front.providers),
             *token_filters(front.tokens),
             *rbac_filters(),
             *route_filters(),
@@ -160,7 +163,10 @@ def cluster(front: Front, port: FrontPort, kind: str, subset: Subset | None = No
             {"name": "tunnel", "match": {}, "transport_socket": _internal((ORIGINAL_DST, METADATA))},
         ],
     }
-    if kind == "http":
+    if kind == "ask-http":
+        options = any_of(_HTTP_OPTIONS, explicit_http_config={"http_protocol_options": {}})
+        made["typed_extension_protocol_options"] = {_HTTP_OPTIONS: options}
+    elif kind != "tcp":
         config: Message = {"http2_protocol_options": http2_options(traffic)}
         options = any_of(
             _HTTP_OPTIONS,

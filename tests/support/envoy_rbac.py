@@ -12,7 +12,8 @@ from ambient.waypoint.access import PEER
 
 @dataclass(frozen=True)
 class Request:
-    """`claims`: of an accepted token. `method` "": a connection of which nothing else is known."""
+    """`claims`: of an accepted token. `method` "": a connection of which nothing else is known. `noted`: providers that
+    were asked."""
 
     peer: str
     ip: str = "10.1.0.1"
@@ -20,6 +21,7 @@ class Request:
     path: str = "/"
     headers: dict[str, str] = field(default_factory=dict)
     claims: dict[str, Any] = field(default_factory=dict)
+    noted: frozenset[str] = frozenset()
 
 
 def allowed(filters: dict[str, Any], request: Request) -> bool:
@@ -52,6 +54,9 @@ def _holds(rule: dict[str, Any], request: Request) -> bool:
         case "not_rule" | "not_id":
             return not _holds(value, request)
         case "filter_state":
+            if value["key"].startswith("ambient.asked."):
+                assert value["string_match"] == {"exact": "1"}
+                return value["key"].removeprefix("ambient.asked.") in request.noted
             assert value["key"] == PEER
             return _text(value["string_match"], request.peer)
         case "remote_ip":

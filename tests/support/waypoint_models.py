@@ -17,6 +17,7 @@ from ambient.control.derive import derive
 from ambient.control.derive_front import Fronts
 from ambient.control.derive_world import DeriveSettings
 from ambient.errors import InvalidInput
+from ambient.kube.mesh_config import read_mesh_config
 from ambient.kube.networking import Gateway
 from ambient.kube.objects import Record, parse_object
 from ambient.kube.routing import PathMatch, RouteMatch, RouteRule
@@ -41,6 +42,28 @@ _EXPRESSIONS: Final = (
     "a{1000}", "(?:ab?){500}", ".{0,1000}", r"\S+\.\w{2,}", "(a|b|(c|d)*)*", "x" * 1024, "[\u4e00-\u9fff]{100}",
 )  # fmt: skip
 _CLAIMS: Final = ("sub", "scope", "org][team", "groups", "a b", "\u00e9", "x.y")
+
+
+PROVIDERS: Final = """
+extensionProviders:
+- name: by-grpc
+  envoyExtAuthzGrpc:
+    service: authz.shop.svc.cluster.local
+    port: 9000
+    timeout: 0.5s
+    includeRequestBodyInCheck: {maxRequestBytes: 1000, allowPartialMessage: true, packAsBytes: true}
+- name: by-http
+  envoyExtAuthzHttp:
+    service: shop/authz.shop.svc.cluster.local
+    port: 8000
+    pathPrefix: /check
+    statusOnError: "503"
+    includeRequestHeadersInCheck: [x-a, "x-b*"]
+    includeAdditionalHeadersInCheck: {x-from: waypoint}
+    headersToUpstreamOnAllow: [x-user, "x-u-*"]
+    headersToDownstreamOnDeny: [x-why, "*"]
+    headersToDownstreamOnAllow: [x-ok]
+"""
 
 
 class Model:
@@ -86,9 +109,11 @@ class Model:
 
     def _policy(self, number: int) -> dict[str, Any]:
         rng = self._rng
-        action = rng.choice(("ALLOW", "ALLOW", "DENY", "DENY", "AUDIT"))
-        rules = [self._rule() for _ in range(rng.choice((0, 1, 2, 5)))]
-        made = policy(f"{self._name}-p{number}", action, {"kind": "Service", "name": self._name}, rules=rules)
+        action = rng.choice(("ALLOW", "ALLOW", "DENY", "DENY", "AUDIT", "CUSTOM"))
+        spec: dict[str, Any] = {"rules": [self._rule() for _ in range(rng.choice((0, 1, 2, 5)))]}
+        if action == "CUSTOM":
+            spec["provider"] = {"name": rng.choice(("by-grpc", "by-http", "nobody"))}
+        made = policy(f"{self._name}-p{number}", action, {"kind": "Service", "name": self._name}, **spec)
         if rng.random() < 0.2:
             made["metadata"]["annotations"] = {"istio.io/dry-run": "true"}
         return made
@@ -309,10 +334,12 @@ def models(seed: int, count: int) -> Models:
     door = gateway()
     if rng.random() < 0.5:
         door["metadata"]["annotations"] = {XFCC: "true"}
-    found = records(NAMESPACE, door, *(one for model in made for one in model.objects()))
+    authz = service("authz", {"name": "grpc", "port": 9000}, {"name": "http", "port": 8000}, ip="10.96.255.1")
+    found = records(NAMESPACE, door, authz, *(one for model in made for one in model.objects()))
     derived = derive(found, DeriveSettings())
     aliases = [f"td{number}.example" for number in range(rng.choice((0, 0, 3)))]
     fronts = Fronts(("cluster.local", *aliases), "istio-system")
+    fronts.configure(read_mesh_config(PROVIDERS, "test"))
     fronts.update(found, derived)
     record = found.find(Gateway, "shop", "waypoint")
     assert record is not None
