@@ -11,9 +11,9 @@ import sys
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from heapq import nlargest
 from typing import Final
 
+from ambient.model.busiest import Busiest
 from ambient.model.traffic import is_overflow, overflow
 from ztunnel.ipc.messages import Counters, Exemplar, Series
 from ztunnel.telemetry.counters import SERIES_LIMIT
@@ -27,19 +27,14 @@ _DEAD_KEPT: Final = 4
 """Processes that hung up whose totals are remembered, should they come back (a broken connection, not a death)."""
 _OCTETS_PER_CONNECTION: Final = 65_536
 """How many octets weigh as much as one connection when the busiest label sets are chosen."""
-_TIMES_BUSIER: Final = 2.0
-"""A set takes another's line only when it is this much busier, so that two of about the same do not take turns."""
-_DECAY: Final = 0.5
-_WAITING_PER_LINE: Final = 4
 
 
 @dataclass(slots=True)
 class Line:
-    """One published label set; `weight` is its recent business."""
+    """One published label set."""
 
     amounts: Amounts = _ZERO
     exemplar: Exemplar | None = None
-    weight: float = 0.0
 
 
 @dataclass(slots=True)
@@ -55,13 +50,9 @@ class Tally:
     """What all workers of this director, living or dead, have counted. `limit`: label sets with a line of their own."""
 
     def __init__(self, limit: int = SERIES_LIMIT) -> None:
-        self._limit = limit
         self._workers: dict[int, _Reported] = {}
         self._dead: OrderedDict[int, _Reported] = OrderedDict()
-        self._lines: dict[Labels, Line] = {}
-        self._rest: dict[Labels, Line] = {}
-        self._waiting: dict[Labels, float] = {}
-        """Weights of label sets without a line; only the heaviest, and begun anew with every ranking."""
+        self._lines = Busiest(limit, lambda labels: Line(), overflow)
         self._other: dict[str, int] = {}
 
     def hello(self, pid: int) -> None:
@@ -95,20 +86,11 @@ class Tally:
 
     def rank(self) -> None:
         """Give the lines of quiet label sets to busier ones that have none (from time to time)."""
-        quiet = sorted((line.weight, labels) for labels, line in self._lines.items())
-        busy = sorted(((weight, labels) for labels, weight in self._waiting.items()), reverse=True)
-        for (weight, labels), (least, loser) in zip(busy, quiet, strict=False):
-            if weight <= least * _TIMES_BUSIER:
-                break
-            del self._lines[loser]
-            self._lines[labels] = Line(weight=weight)
-        self._waiting.clear()
-        for line in self._lines.values():
-            line.weight *= _DECAY
+        self._lines.rank()
 
     def lines(self) -> Mapping[Labels, Line]:
         """Every published label set."""
-        return {**self._lines, **self._rest}
+        return self._lines.items()
 
     def series(self) -> Mapping[Labels, Amounts]:
         """The amounts of every published label set."""
@@ -135,28 +117,9 @@ class Tally:
         reported.series[labels] = amounts
         grown = _less(amounts, before)
         weight = grown[0] + grown[2] + (grown[3] + grown[4]) / _OCTETS_PER_CONNECTION
-        if is_overflow(labels):
-            self._add(self._rest, labels, grown, one.exemplar)
-            return
-        line = self._lines.get(labels)
-        if line is None and len(self._lines) < self._limit:
-            line = self._lines[labels] = Line()
-        if line is not None:
-            line.weight += weight
-            self._add(self._lines, labels, grown, one.exemplar)
-            return
-        self._add(self._rest, overflow(labels), grown, one.exemplar)
-        self._waiting[labels] = self._waiting.get(labels, 0.0) + weight
-        if len(self._waiting) > _WAITING_PER_LINE * self._limit:
-            self._waiting = dict(nlargest(2 * self._limit, self._waiting.items(), key=lambda item: item[1]))
-
-    @staticmethod
-    def _add(lines: dict[Labels, Line], labels: Labels, grown: Amounts, exemplar: Exemplar | None) -> None:
-        line = lines.get(labels)
-        if line is None:
-            line = lines[labels] = Line()
+        line = self._lines.rest(labels) if is_overflow(labels) else self._lines.at(labels, weight)
         line.amounts = _sum(line.amounts, grown)
-        line.exemplar = exemplar or line.exemplar
+        line.exemplar = one.exemplar or line.exemplar
 
 
 def _amounts(one: Series) -> Amounts:

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ambient.model.baggage import LONGEST, baggage_labels
+from ambient.model.busiest import Busiest, Key
 from ambient.model.outcome import PeerLabels, ServiceLabels
 from ambient.model.traffic import MUTUAL_TLS, OVERFLOW, TRAFFIC, traffic_labels
-from ambient.waypoint.agent.busiest import Busiest, Key
 from ambient.waypoint.agent.lines import Line
 
 LIMIT: Final = 1000

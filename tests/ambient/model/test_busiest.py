@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ambient.waypoint.agent.busiest import Busiest
+from ambient.model.busiest import Busiest
 
 
 @dataclass

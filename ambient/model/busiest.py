@@ -1,4 +1,4 @@
-"""A mapping that holds what is most used, and one value per kind for all the rest together.
+"""A mapping that holds what is most used, and one value per kind for all the rest together. Pure.
 
 What a key counted before it got a line of its own stays with the rest, and a line that is given up ends: nothing is
 counted twice.
@@ -6,7 +6,7 @@ counted twice.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from heapq import nlargest
 from typing import Final, Generic, TypeVar
 
@@ -33,24 +33,27 @@ class Busiest(Generic[Value]):
         self.overflowed = 0
         """Uses that had to go to the rest."""
 
-    def at(self, key: Key) -> Value:
-        """The line of a key, or that of the rest; this counts as a use."""
+    def at(self, key: Key, weight: float = 1) -> Value:
+        """The line of a key, or that of the rest; this counts as a use, or as so many."""
         line = self._lines.get(key)
         if line is not None:
-            self._weights[key] += 1
+            self._weights[key] += weight
             return line
         if len(self._lines) < self._limit:
             line = self._lines[key] = self._make(key)
-            self._weights[key] = 1
+            self._weights[key] = weight
             return line
         self.overflowed += 1
-        self._waiting[key] = self._waiting.get(key, 0) + 1
+        self._waiting[key] = self._waiting.get(key, 0) + weight
         if len(self._waiting) > _WAITING_PER_LINE * self._limit:
             self._waiting = dict(nlargest(2 * self._limit, self._waiting.items(), key=lambda item: item[1]))
-        rest = self._rest_of(key)
-        if rest not in self._rest:
-            self._rest[rest] = self._make(rest)
-        return self._rest[rest]
+        return self.rest(self._rest_of(key))
+
+    def rest(self, key: Key) -> Value:
+        """The line of all those of this kind that have none."""
+        if key not in self._rest:
+            self._rest[key] = self._make(key)
+        return self._rest[key]
 
     def rank(self) -> None:
         """Give the lines of quiet keys to busier ones that have none; from time to time."""
@@ -65,6 +68,10 @@ class Busiest(Generic[Value]):
         self._waiting.clear()
         for key in self._weights:
             self._weights[key] *= _DECAY
+
+    def items(self) -> Mapping[Key, Value]:
+        """Every line, those of the rest behind the others."""
+        return {**self._lines, **self._rest}
 
     def values(self) -> Iterator[Value]:
         yield from self._lines.values()
