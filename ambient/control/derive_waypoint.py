@@ -28,6 +28,9 @@ USE: Final = "istio.io/use-waypoint"
 CANARY: Final = "istio.io/use-waypoint-canary"
 CANARY_WEIGHT: Final = "istio.io/use-waypoint-canary-weight"
 FOR: Final = "istio.io/waypoint-for"
+WITHOUT: Final = "ambient.mesh/without-waypoint"
+"""Annotation of a Service or a namespace: what becomes of a service whose waypoint cannot be had. "deny": nobody reaches
+it; "l4", which is also what holds without it: it is called directly, by ztunnels' policies alone."""
 BINDING: Final = "ambient.istio.io/waypoint-inbound-binding"
 GATEWAY_NAME: Final = "gateway.networking.k8s.io/gateway-name"
 MANAGED: Final = "gateway.istio.io/managed"
@@ -103,12 +106,24 @@ def bind(world: World, record: Record, labels: Mapping[str, str], traffic: str) 
         return _NONE
     found = _attached(world, wanted, record.namespace, traffic)
     if isinstance(found, Condition):
-        return Binding(conditions=(found,))
+        return _without(world, record, wanted, found) if traffic == "service" else Binding(conditions=(found,))
     bound = Condition(BOUND, "True", "WaypointAccepted", f"Successfully attached to waypoint {found}")
     canary = _wanted(source, CANARY, record.namespace)
     if canary is None or traffic != "service":
         return Binding(found.address, (), (bound,), str(found))
     return _with_canary(world, record, found, canary, annotations.get(CANARY_WEIGHT, ""), bound)
+
+
+def _without(world: World, record: Record, wanted: tuple[str, str], why: Condition) -> Binding:
+    """A waypoint that nobody knows lets nobody pass: no client finds it, and no peer of the endpoints is it."""
+    namespace = world.namespace(record.namespace)
+    asked = record.annotations.get(WITHOUT) or (namespace.annotations.get(WITHOUT, "") if namespace is not None else "")
+    if asked in ("", "l4"):
+        return Binding(conditions=(why,))
+    # A word that nobody knows was meant to close something.
+    said = f"{why.message}; until then nobody reaches it ({WITHOUT}: {asked})"
+    nowhere = NamespacedHostname(wanted[0], f"{wanted[1]}.{wanted[0]}.svc.{world.settings.domain}")
+    return Binding(GatewayAddress(nowhere), conditions=(Condition(BOUND, "False", why.reason, said),))
 
 
 def _with_canary(

@@ -115,6 +115,11 @@ class ControlMetrics:
         self.refused_objects = Gauge(
             "ambient_control_refused_objects", "Stored objects that are invalid.", registry=registry
         )
+        self.without_waypoint = Gauge(
+            "ambient_control_without_waypoint",
+            "Services that ask for a waypoint and have none: called directly, or closed, as their owner says.",
+            registry=registry,
+        )
 
     def authority(self, ends: datetime, roots: int) -> None:
         """What signs now: the end of the signing certificate, and how many roots are trusted."""

@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 from ambient.control.certificates import Certificates
 from ambient.control.derive import Derived, Value
+from ambient.control.derive_waypoint import BOUND
 from ambient.control.discovery import Discovery
 from ambient.control.enforcement import Enforcement
 from ambient.control.metrics import ControlMetrics
@@ -138,11 +139,14 @@ class Reconciler:
     def _write_status(self, records: Records, conditions: Mapping[str, Sequence[Condition]]) -> None:
         before, changed = self._wanted, records.changed
         self._served, self._wanted = records, conditions
+        without_waypoint = 0
         for key, wanted in conditions.items():
+            without_waypoint += any((one.type, one.status) == (BOUND, "False") for one in wanted)
             if changed is not None and key not in changed and before.get(key) is wanted:
                 continue
             if self.enforcement is None or not self.enforcement.waits(key):
                 self.say(key)
+        self._metrics.without_waypoint.set(without_waypoint)
         for key in self._said.keys() - conditions.keys():
             del self._said[key]
             self._say(key, ())

@@ -161,6 +161,7 @@ def test_what_cannot_be_made_is_told_on_its_gateway(kube: Kube, shop: str) -> No
 
 
 def test_with_its_gateway_everything_goes_and_connections_go_directly(kube: Kube, shop: str) -> None:
+    kube.run("annotate", "namespace", SPACE, "ambient.mesh/without-waypoint=deny")
     kube.delete("gateway", "waypoint", SPACE)
 
     def left() -> set[str]:
@@ -168,6 +169,10 @@ def test_with_its_gateway_everything_goes_and_connections_go_directly(kube: Kube
         return set(listed) & set(MADE)
 
     eventually(lambda: not left() and not waypoints(kube), "for everything of it to be gone, or going")
+
+    # Closed, as their owner has chosen; without a choice they are open, as everywhere.
+    answers(kube, SPACE, "client", WEB, 0)
+    kube.run("annotate", "namespace", SPACE, "ambient.mesh/without-waypoint-")
 
     def directly() -> bool:
         said = kube.fetch(SPACE, "client", WEB)

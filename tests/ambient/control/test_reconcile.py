@@ -116,6 +116,22 @@ def test_an_object_that_cannot_be_read_is_counted_and_the_others_are_served(tmp_
     asyncio.run(scenario())
 
 
+def test_services_without_the_waypoint_that_they_ask_for_are_counted(tmp_path: Path) -> None:
+    service = """
+apiVersion: v1
+kind: Service
+metadata: {name: %s, namespace: shop, labels: {istio.io/use-waypoint: %s}}
+spec: {clusterIP: 10.96.0.%d, ports: [{port: 80}]}
+"""
+
+    async def scenario() -> None:
+        async with ControlBench(tmp_path) as bench:
+            bench.apply("---".join((service % ("one", "gone", 1), service % ("two", "none", 2))))
+            await until(lambda: metric(bench, "ambient_control_without_waypoint") == 1.0)
+
+    asyncio.run(scenario())
+
+
 def test_a_folder_that_is_gone_takes_nothing_out_of_the_mesh(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with ControlBench(tmp_path) as bench:
