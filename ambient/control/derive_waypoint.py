@@ -29,8 +29,8 @@ CANARY: Final = "istio.io/use-waypoint-canary"
 CANARY_WEIGHT: Final = "istio.io/use-waypoint-canary-weight"
 FOR: Final = "istio.io/waypoint-for"
 WITHOUT: Final = "ambient.mesh/without-waypoint"
-"""Annotation of a Service or a namespace: what becomes of a service whose waypoint cannot be had. "deny": nobody reaches
-it; "l4", which is also what holds without it: it is called directly, by ztunnels' policies alone."""
+"""Annotation of a Service or a namespace: what becomes of a service whose waypoint cannot be had. "deny": nobody
+reaches it; "l4", which is also what holds without it: it is called directly, by ztunnels' policies alone."""
 BINDING: Final = "ambient.istio.io/waypoint-inbound-binding"
 GATEWAY_NAME: Final = "gateway.networking.k8s.io/gateway-name"
 MANAGED: Final = "gateway.istio.io/managed"
