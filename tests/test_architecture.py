@@ -15,7 +15,10 @@ ROOT = Path(__file__).parent.parent
 
 TESTED_ELSEWHERE: Mapping[str, str] = MappingProxyType(
     {
+        "ambient.agent.captures": "tests/lab/test_agent_by_rules.py",
         "ambient.agent.kernel": "tests/lab/test_agent.py",
+        "ambient.agent.no_programs": "tests/lab/test_agent_by_rules.py",
+        "ambient.agent.rule_kernel": "tests/lab/test_agent_by_rules.py",
         "ambient.agent.uninstall": "tests/lab/test_agent.py",
         "ambient.cli.check": "tests/ambient/cli/test_reads.py",
         "ambient.cli.cluster_objects": "tests/cluster/test_uninstall.py",
@@ -45,6 +48,9 @@ TESTED_ELSEWHERE: Mapping[str, str] = MappingProxyType(
         "ambient.datapath.load_bcc": "tests/bpf/conftest.py",
         "ambient.datapath.load_object": "tests/bpf/conftest.py",
         "ambient.datapath.maps": "tests/bpf/test_lifecycle.py",
+        "ambient.datapath.namespaces": "tests/lab/test_agent_by_rules.py",
+        "ambient.datapath.nft": "tests/lab/test_agent_by_rules.py",
+        "ambient.datapath.rule_tables": "tests/lab/test_agent_by_rules.py",
         "ambient.datapath.pod_net": "tests/bpf/test_enrolment.py",
         "ambient.datapath.programs": "tests/bpf/test_lifecycle.py",
         "ambient.lab.lab": "tests/lab/test_lab_apply.py",

@@ -206,10 +206,9 @@ class Applier:
             case Step.ROWS:
                 passing = PodRow(Flag(0), FailMode.CLOSED, FailMode.CLOSED, entry.epoch)
                 first = row_of(pod.capture, entry.epoch, entry.host_ifindex) if lost else passing
-                for ip in pod.addresses:
-                    row = self._kernel.row(ip)
-                    if row is None or row.epoch != entry.epoch:
-                        self._kernel.put_row(ip, first)
+                rows = {ip: self._kernel.row(ip) for ip in pod.addresses}
+                new = {ip: first for ip, row in rows.items() if row is None or row.epoch != entry.epoch}
+                self._kernel.put_rows(pod.uid, new)
             case Step.ROUTES:
                 if entry.undo is None:
                     self._journal.change(pod.uid, undo=await self._thread(self._kernel.observe, netns))
@@ -278,10 +277,9 @@ class Applier:
         netns = self._open.get(uid)
         if entry.since_unix and netns is not None:
             self._checkpoint(uid, "before release ROW")
-            for ip in entry.pod.addresses:
-                row = self._kernel.row(ip)
-                if row is not None and row.epoch == entry.epoch:
-                    self._kernel.put_row(ip, replace(row, flags=Flag.HBONE_IN))
+            rows = {ip: self._kernel.row(ip) for ip in entry.pod.addresses}
+            ours = {ip: row for ip, row in rows.items() if row is not None and row.epoch == entry.epoch}
+            self._kernel.put_rows(uid, {ip: replace(row, flags=Flag.HBONE_IN) for ip, row in ours.items()})
             self._checkpoint(uid, "after release ROW")
             log.info("pod %s: released, letting its proxied connections end", entry.pod)
             let_go()
@@ -336,8 +334,7 @@ class Applier:
 
     def _put_rows(self, entry: Entry) -> None:
         row = row_of(entry.pod.capture, entry.epoch, entry.host_ifindex)
-        for ip in entry.pod.addresses:
-            self._kernel.put_row(ip, row)
+        self._kernel.put_rows(entry.pod.uid, dict.fromkeys(entry.pod.addresses, row))
 
     def _drop_rows(self, entry: Entry, keep: tuple[object, ...] = ()) -> None:
         """Delete the rows that are this entry's doing; an address that another pod has by now keeps that pod's row."""

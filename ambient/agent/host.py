@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 from ambient.agent.cni_conf import Entry
 from ambient.agent.cni_install import Installation, Places
@@ -14,10 +14,6 @@ from ambient.agent.owners import Owners, cgroup_of
 from ambient.agent.processes import PodProcesses, find_kubelet, held, pids
 from ambient.agent.sandboxes import Sandboxes
 from ambient.agent.settings import AgentSettings
-from ambient.datapath import bpfsys, programs
-from ambient.datapath.exchange import schema
-from ambient.datapath.hooks import Attach
-from ambient.datapath.variant import Variant, Wanted, choose
 from ambient.errors import MeshError, Unavailable
 
 FIND: Final = Path("auto")
@@ -135,12 +131,3 @@ def pods_in(directory: Path, mount: Path, proc: Path = Path("/proc")) -> int | N
             if process.pod_uid() is not None and cgroup_of(pid, mount, proc) == directory:
                 return pid
     return None
-
-
-def load_datapath(settings: AgentSettings) -> Variant:
-    """Have the programs loaded, and the way chosen by which they come onto interfaces. Raises MeshError."""
-    via, why = choose(cast(Wanted, settings.capture), has_tcx=bpfsys.has_tcx(Attach.TCX_INGRESS))
-    loaded = programs.load(settings.bpffs, cast(programs.Loader, settings.loader))
-    log.info("datapath %s by %s%s", loaded.version, loaded.loader, ", was there" if loaded.reused else "")
-    log.info("programs come onto interfaces by %s: %s", via, why)
-    return Variant(via, why, loaded.loader, loaded.version, schema(settings.bpffs))

@@ -11,8 +11,9 @@ import os
 import socket
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from ambient.agent import podns
 from ambient.agent.enrol import PodTarget
@@ -35,6 +36,9 @@ POD_INTERFACE: Final = "eth0"
 
 
 class Kernel(Protocol):
+    captures_by: Literal["link", "rules"]
+    """What of a pod's somebody may take off, in the word that repairs are counted by."""
+
     def open_netns(self, pod: PodTarget) -> podns.PodNetns: ...
     def absent_addresses(self, netns: podns.PodNetns, addresses: Iterable[IpAddress]) -> list[IpAddress]: ...
     def record_older(self, netns: podns.PodNetns, addresses: Iterable[IpAddress]) -> tuple[OlderConnection, ...]: ...
@@ -45,7 +49,7 @@ class Kernel(Protocol):
     def host_ifindex(self, netns: podns.PodNetns, pod: PodTarget) -> int: ...
     def rows(self) -> Mapping[IpAddress, PodRow]: ...
     def row(self, ip: IpAddress) -> PodRow | None: ...
-    def put_row(self, ip: IpAddress, row: PodRow) -> None: ...
+    def put_rows(self, uid: str, rows: Mapping[IpAddress, PodRow]) -> None: ...
     def delete_row(self, ip: IpAddress) -> None: ...
     def observe(self, netns: podns.PodNetns) -> Mapping[str, Any]: ...
     def prepare(self, netns: podns.PodNetns) -> None: ...
@@ -55,41 +59,30 @@ class Kernel(Protocol):
     def attached(self) -> Mapping[str, bool]: ...
     def detach(self, uid: str) -> None: ...
     def strangers(self, netns: podns.PodNetns) -> tuple[Stranger, ...]: ...
+    def attach_node(self) -> bool: ...
+    def mend(self) -> Mended | None: ...
+    def close(self) -> None: ...
 
 
-class NodeKernel:
-    """The real one. `veth` is "auto" (found through the pod's eth0) or a template of the host-side name; `group` the
-    control group of everything on the node (None: the whole machine is the node); `via`: how programs come onto
-    interfaces."""
+@dataclass(frozen=True, slots=True)
+class Mended:
+    """What of the node's, not of a pod's, was put back: in a word for the count, and in words."""
 
-    def __init__(
-        self,
-        bpffs: Path,
-        tables: Maps,
-        locator: Locator,
-        veth: str,
-        group: Path | None = None,
-        via: programs.Via = "tcx",
-    ) -> None:
-        self._group = group
-        self._bpffs = bpffs
-        self._tables = tables
+    what: str
+    words: str
+
+
+class PodSpaces:
+    """Pods' network namespaces, however they are captured. `veth` is "auto" (found through the pod's eth0) or a
+    template of the host-side name."""
+
+    def __init__(self, locator: Locator, veth: str) -> None:
         self._locator = locator
         self._veth = veth
-        self._via = via
         self._host = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
-        self._holding = Holding(bpffs)
 
     def close(self) -> None:
-        """What was unpinned meanwhile is pinned again first: without us the pins alone keep the pods captured."""
         os.close(self._host)
-        with suppress(MeshError, OSError):
-            self._holding.restore()
-        self._holding.close()
-
-    def repin(self) -> int:
-        """Pin again what somebody unpinned; how much that was."""
-        return len(self._holding.restore())
 
     def open_netns(self, pod: PodTarget) -> podns.PodNetns:
         return self._locator.open(pod.uid, pod.namespace, pod.name)
@@ -99,11 +92,6 @@ class NodeKernel:
 
     def record_older(self, netns: podns.PodNetns, addresses: Iterable[IpAddress]) -> tuple[OlderConnection, ...]:
         return podns.record_older(netns.fd, addresses)
-
-    def admit_clear(self, connections: Iterable[OlderConnection]) -> None:
-        """These may go past ztunnel; otherwise their data would raise the alarm."""
-        for one in connections:
-            self._tables.clear.admit(parse_endpoint(one.local), parse_endpoint(one.remote))
 
     def sockets(self, netns: podns.PodNetns) -> list[TcpSocket]:
         return podns.sockets(netns.fd)
@@ -124,18 +112,6 @@ class NodeKernel:
             except OSError as error:
                 raise Unavailable("host side of the pod's veth", name, error.strerror or str(error)) from None
 
-    def rows(self) -> Mapping[IpAddress, PodRow]:
-        return self._tables.pods.items()
-
-    def row(self, ip: IpAddress) -> PodRow | None:
-        return self._tables.pods.get(ip)
-
-    def put_row(self, ip: IpAddress, row: PodRow) -> None:
-        self._tables.pods.put(ip, row)
-
-    def delete_row(self, ip: IpAddress) -> None:
-        self._tables.pods.delete(ip)
-
     def observe(self, netns: podns.PodNetns) -> Mapping[str, Any]:
         return pod_net.observe(netns.fd).as_json()
 
@@ -144,6 +120,61 @@ class NodeKernel:
 
     def restore(self, netns: podns.PodNetns, undo: Mapping[str, Any]) -> None:
         pod_net.restore(netns.fd, pod_net.PodNet.from_json(undo))
+
+
+class NodeKernel(PodSpaces):
+    """With programs. `group` is the control group of everything on the node (None: the whole machine is the node);
+    `via`: how programs come onto interfaces."""
+
+    captures_by: Literal["link", "rules"] = "link"
+
+    def __init__(
+        self,
+        bpffs: Path,
+        tables: Maps,
+        locator: Locator,
+        veth: str,
+        group: Path | None = None,
+        via: programs.Via = "tcx",
+    ) -> None:
+        super().__init__(locator, veth)
+        self._group = group
+        self._bpffs = bpffs
+        self._tables = tables
+        self._via = via
+        self._holding = Holding(bpffs)
+
+    def close(self) -> None:
+        """What was unpinned meanwhile is pinned again first: without us the pins alone keep the pods captured."""
+        super().close()
+        with suppress(MeshError, OSError):
+            self._holding.restore()
+        self._holding.close()
+
+    def mend(self) -> Mended | None:
+        """Pin again what somebody unpinned."""
+        count = len(self._holding.restore())
+        return (
+            Mended("pin", f"somebody unpinned {count} of our maps, programs and links: pinned again") if count else None
+        )
+
+    def admit_clear(self, connections: Iterable[OlderConnection]) -> None:
+        """These may go past ztunnel; otherwise their data would raise the alarm."""
+        for one in connections:
+            self._tables.clear.admit(parse_endpoint(one.local), parse_endpoint(one.remote))
+
+    def rows(self) -> Mapping[IpAddress, PodRow]:
+        return self._tables.pods.items()
+
+    def row(self, ip: IpAddress) -> PodRow | None:
+        return self._tables.pods.get(ip)
+
+    def put_rows(self, uid: str, rows: Mapping[IpAddress, PodRow]) -> None:
+        for ip, row in rows.items():
+            self._tables.pods.put(ip, row)
+
+    def delete_row(self, ip: IpAddress) -> None:
+        self._tables.pods.delete(ip)
 
     def attach_pod(self, netns: podns.PodNetns, uid: str) -> None:
         self._holding.restore()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
+from typing import Protocol
 
+from ambient.agent import direct_flows, same_node
 from ambient.agent.converge import Tracked
 from ambient.agent.direct_flows import LOOK_S, DirectFlows
 from ambient.agent.direct_shares import DirectShares
@@ -14,9 +16,32 @@ from ambient.agent.direct_telling import Telling
 from ambient.agent.kernel import Kernel
 from ambient.agent.podns import PodNetns
 from ambient.agent.same_node import Knowledge, SameNode, every
-from ambient.datapath.maps import Maps, Option
+from ambient.datapath.direct import Tuple, Way
+from ambient.datapath.layout import Option
 from ambient.flows.record import Flow
 from ambient.model.address import IpAddress
+
+
+class Config(Protocol):
+    """config.h."""
+
+    def options(self) -> Option: ...
+    def set(self, option: Option, /) -> None: ...
+
+
+class Direct(same_node.Tables, direct_flows.Tables, Protocol):
+    """direct.h."""
+
+    def ways(self) -> Mapping[Tuple, Way]: ...
+
+
+class Tables(Protocol):
+    """As `ambient.datapath.maps` has them."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def direct(self) -> Direct: ...
 
 
 class KernelPath:
@@ -26,7 +51,7 @@ class KernelPath:
     def __init__(
         self,
         node: str,
-        tables: Maps,
+        tables: Tables,
         kernel: Kernel,
         knowledge: Knowledge,
         tracked: Callable[[], Mapping[str, Tracked]],

@@ -78,14 +78,14 @@ class Reading:
 
 
 def datapath_series(counters: Mapping[Counter, int]) -> dict[str, dict[str, int]]:
-    """Family ("refused", ...) -> reason -> count, of every counter the kernel has."""
+    """Family ("refused", ...) -> reason -> count, of every counter there is: none where no programs run."""
     series: dict[str, dict[str, int]] = {_CAPTURED[0]: {}, **{family: {} for _, family, _ in _FAMILIES}}
-    for counter in Counter:
+    for counter in counters:
         family, reason = _CAPTURED[0], counter.name
         for prefix, name, _ in _FAMILIES:
             if counter.name.startswith(prefix):
                 family, reason = name, counter.name.removeprefix(prefix)
-        series[family][reason.lower()] = counters.get(counter, 0)
+        series[family][reason.lower()] = counters[counter]
     return series
 
 

@@ -56,7 +56,7 @@ class Owners:
         known = {i: role for i, role in self._table.items().items() if role is Role.ZTUNNEL}
         if not known:
             return
-        found = {} if self._mount is None else _directories(self._mount, set(known))
+        found = {} if self._mount is None else directories(self._mount, set(known))
         self._ztunnels.update(found)
         for cgroup_id in known.keys() - found.keys():
             self._bury(cgroup_id)
@@ -109,7 +109,8 @@ def _populated(directory: Path, cgroup_id: int) -> bool:
         return False
 
 
-def _directories(mount: Path, ids: set[int]) -> dict[int, Path]:
+def directories(mount: Path, ids: set[int]) -> dict[int, Path]:
+    """Where the control groups of these ids are, as far as they are."""
     found = {}
     for directory, _, _ in os.walk(mount):
         inode = os.stat(directory).st_ino

@@ -20,16 +20,16 @@ from typing import Final
 from ambient.agent import cni
 from ambient.agent import custody as custody_server
 from ambient.agent.apply import Applier
+from ambient.agent.captures import Captures, opened
 from ambient.agent.cni import PodStarts
 from ambient.agent.converge import Convergence
 from ambient.agent.custody import Custody
 from ambient.agent.discovery import Policies
 from ambient.agent.enrol import REDIRECTION_ANNOTATION, Enrol, Gone, NotEnrolled, Rules, plan
 from ambient.agent.fresh import FromApi, FromFolder
-from ambient.agent.host import Kubelet, installation, load_datapath, locator, node_root
+from ambient.agent.host import Kubelet, installation, locator, node_root
 from ambient.agent.http import listen
 from ambient.agent.journal import Journal
-from ambient.agent.kernel import NodeKernel
 from ambient.agent.kernel_path import KernelPath
 from ambient.agent.kernel_policy import KernelPolicy, Pods, pods_of
 from ambient.agent.metrics import Tally
@@ -46,8 +46,7 @@ from ambient.agent.watch_older import OlderConnections
 from ambient.agent.watch_packets import Packets
 from ambient.agent.ztunnels import Ztunnels
 from ambient.datapath import cgroups
-from ambient.datapath.maps import Maps
-from ambient.datapath.variant import Variant
+from ambient.datapath.variant import RULES
 from ambient.errors import KernelError, MeshError, Unavailable
 from ambient.kube.api.client import ApiClient
 from ambient.kube.records import Namespace, Pod, Records
@@ -79,9 +78,9 @@ def only_one(state: Path) -> Iterator[None]:
 class Agent:
     """One node's agent. `run` until cancelled; `checkpoint` is for tests that end it in the middle of a step."""
 
-    def __init__(self, settings: AgentSettings, tables: Maps, variant: Variant, *, checkpoint: object = None) -> None:
+    def __init__(self, settings: AgentSettings, captures: Captures, *, checkpoint: object = None) -> None:
         self._settings = settings
-        self._tables = tables
+        tables, programs = captures.tables, captures.variant.via != RULES
         self._source = open_source(settings.objects, os.environ, node=settings.node)
         self._status = self._source.status(f"agent-{settings.node}")
         self._rules = Rules(
@@ -91,6 +90,7 @@ class Agent:
             dns_capture=settings.dns_capture,
             same_node=settings.same_node,
         )
+        self._judges, self._counts = programs and settings.kernel_policy, programs and settings.flows
         self._records = Records()
         self._pods: dict[str, Pod] = {}
         self._out: dict[str, NotEnrolled] = {}
@@ -102,16 +102,9 @@ class Agent:
         self._lookers = ThreadPoolExecutor(1, "sockets")
         self._journal = Journal(settings.state / "pods")
         self._sandboxes = Sandboxes(settings.state / "sandboxes")
-        self._kernel = NodeKernel(
-            settings.bpffs,
-            tables,
-            locator(settings, self._sandboxes),
-            settings.pod_veth,
-            settings.node_cgroup,
-            variant.via,
-        )
+        self._kernel = captures.kernel(locator(settings, self._sandboxes))
         mount = cgroups.mount_point()
-        self._owners = Owners(tables.owners, mount)
+        self._owners = Owners(captures.owners, mount)
         self._kubelet = Kubelet(settings.kubelet_cgroup, self._owners, mount)
         self._ztunnels = Ztunnels(self._ztunnel_came, self._ztunnel_went)
         self._custody = Custody(time.time, came=lambda: self._starting.note_moved())
@@ -182,7 +175,7 @@ class Agent:
             tables,
             self._kernel,
             self._policies,
-            lambda: self._convergence.tracked,
+            (lambda: self._convergence.tracked) if programs else dict,
             self._applier.open,
             self._lookers,
             self._packets.add,
@@ -205,7 +198,7 @@ class Agent:
             counters=tables.counters.read,
             readiness=self._unready,
             out=self._not_enrolled,
-            variant=variant,
+            variant=captures.variant,
         )
 
     async def run(self) -> None:
@@ -237,7 +230,7 @@ class Agent:
                 tasks.create_task(self._kernel_policy.run())
                 tasks.create_task(self._packets.follow())
                 tasks.create_task(self._kernel_path.run())
-                if settings.flows:
+                if self._counts:
                     tasks.create_task(self._flows.follow())
                 if settings.custody_socket is not None:
                     tasks.create_task(custody_server.serve(self._custody, settings.custody_socket))
@@ -285,7 +278,7 @@ class Agent:
         self._look.set()
 
     def _pods_for_rows(self) -> Pods:
-        return pods_of(self._convergence.tracked.values()) if self._settings.kernel_policy else Pods()
+        return pods_of(self._convergence.tracked.values()) if self._judges else Pods()
 
     def _ztunnel_came(self, peer: Peer) -> None:
         self._owners.admit_ztunnel(peer.pid)
@@ -388,11 +381,9 @@ class Agent:
 
 async def serve(settings: AgentSettings, *, checkpoint: object = None) -> None:
     """Load the datapath and run the agent until cancelled; raises MeshError when it cannot start."""
-    with only_one(settings.state):
-        variant = await asyncio.to_thread(load_datapath, settings)
-        with Maps.open(settings.bpffs) as tables:
-            tables.config.set(settings.options(tables.config.options()))
-            try:
-                await Agent(settings, tables, variant, checkpoint=checkpoint).run()
-            except* MeshError as group:
-                raise KernelError("agent", settings.node, "; ".join(map(str, group.exceptions))) from group
+    with only_one(settings.state), contextlib.ExitStack() as stack:
+        captures = await asyncio.to_thread(stack.enter_context, opened(settings))
+        try:
+            await Agent(settings, captures, checkpoint=checkpoint).run()
+        except* MeshError as group:
+            raise KernelError("agent", settings.node, "; ".join(map(str, group.exceptions))) from group

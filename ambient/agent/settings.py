@@ -47,7 +47,8 @@ class AgentSettings:
     everything; `refuse_inbound`: what plain text that policy refuses hears; `clear_text`: what becomes of data that
     passes a captured pod in the clear without leave. `flows` False: the kernel neither counts nor tells of flows.
     `same_node`: how pods of this node reach each other where neither they nor their namespaces say.
-    `capture`: how programs come onto interfaces, "auto": as this kernel can. `waypoints`: as the node's ztunnel has it.
+    `capture`: how programs come onto interfaces, or that rules capture instead; "auto": as this kernel can.
+    `waypoints`: as the node's ztunnel has it.
     """
 
     node: str = setting("NODE_NAME", text)
@@ -56,7 +57,7 @@ class AgentSettings:
     objects: Path = setting("AMBIENT_OBJECTS", path)
     bpffs: Path = setting("AMBIENT_BPFFS", path, "/sys/fs/bpf/ambient/node")
     loader: str = setting("AMBIENT_LOADER", choice("auto", "bcc", "object"), "auto")
-    capture: str = setting("AMBIENT_CAPTURE", choice("auto", "tcx", "clsact"), "auto")
+    capture: str = setting("AMBIENT_CAPTURE", choice("auto", "tcx", "clsact", "nftables"), "auto")
     state: Path = setting("AMBIENT_STATE_DIR", path, "/run/ambient-agent")
     pod_netns: str = setting("AMBIENT_POD_NETNS", _template)
     pod_veth: str = setting("AMBIENT_POD_VETH", _template, "auto")

@@ -12,14 +12,17 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from ambient.agent.captures import OWNERS_FILE
 from ambient.agent.farewell import what_was_said
 from ambient.agent.host import installation, locator
 from ambient.agent.journal import Journal
 from ambient.agent.podns import PodNetns
 from ambient.agent.sandboxes import Sandboxes
 from ambient.agent.settings import AgentSettings
-from ambient.datapath import pod_net, programs
+from ambient.datapath import pod_net, programs, rule_tables
 from ambient.datapath.exchange import PODS
+from ambient.datapath.rule_tables import owner_name
+from ambient.datapath.rules import NODE
 from ambient.errors import KernelError, MeshError, Unavailable
 from ambient.kube.objects import Pod
 
@@ -56,6 +59,7 @@ def uninstall(settings: AgentSettings) -> None:
     _take_off(settings, journal, names, attempt)
     if not failures:
         attempt("state directory", lambda: shutil.rmtree(settings.state / "pods"))
+        attempt("owners", partial((settings.state / OWNERS_FILE).unlink, missing_ok=True))
         attempt("sandboxes", lambda: shutil.rmtree(settings.state / "sandboxes"))
         for path in (settings.zds_socket, settings.custody_socket, settings.cni_socket):
             if path is not None:
@@ -83,10 +87,14 @@ def _take_off(
     entries = {entry.pod.uid: entry for entry in journal}
     pins = settings.bpffs / PODS
     linked = {path.name for path in pins.iterdir()} if pins.is_dir() else set()
+    owner = owner_name(settings.node, settings.state)
+    ruled: set[str] = set()
+    attempt("nftables", lambda: ruled.update(rule_tables.remove_all(owner)))
     for uid in sorted(linked):
         # Whole directories: an agent of another version may have pinned links that this one does not know.
         attempt(f"links of pod {uid}", partial(shutil.rmtree, pins / uid))
     attempt("programs and maps", lambda: programs.unload(settings.bpffs))
+    linked |= ruled - {NODE}
     unknown = {uid: ("", uid) for uid in linked - names.keys()} if settings.on_kubernetes else {}
     for uid, (namespace, name) in sorted(({**names, **unknown}).items(), key=lambda item: item[1]):
         entry = entries.get(uid)

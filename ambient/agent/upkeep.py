@@ -13,12 +13,13 @@ from typing import Final
 from ambient.agent.converge import Convergence, State
 from ambient.agent.enrol import Enrol
 from ambient.agent.journal import Journal
-from ambient.agent.kernel import NodeKernel
+from ambient.agent.kernel import Kernel
 from ambient.agent.metrics import Tally
 from ambient.agent.sweep import compare
 
 _SAID: Final = {
     "link": "somebody detached or replaced a program of the mesh on its interface; put back",
+    "rules": "somebody changed or deleted the mesh's rules in its network namespace; put back",
     "row": "somebody changed or deleted what the kernel knows of it; put back",
 }
 _MOST_UNTOLD: Final = 1000
@@ -30,7 +31,7 @@ class Upkeep:
     """`threads` is that of the steps: nothing is looked at in the middle of one."""
 
     def __init__(
-        self, kernel: NodeKernel, journal: Journal, convergence: Convergence, tally: Tally, threads: Executor
+        self, kernel: Kernel, journal: Journal, convergence: Convergence, tally: Tally, threads: Executor
     ) -> None:
         self._kernel = kernel
         self._journal = journal
@@ -49,22 +50,22 @@ class Upkeep:
         loop = asyncio.get_running_loop()
         tracked = self._convergence.tracked
         before = {uid for uid, t in tracked.items() if t.state is State.ENROLLED}
-        unpinned = await loop.run_in_executor(self._threads, self._kernel.repin)
-        if unpinned:
-            log.error("sweep: somebody unpinned %d of our maps, programs and links: pinned again", unpinned)
-            self._tally.count_repair("pin")
+        mended = await loop.run_in_executor(self._threads, self._kernel.mend)
+        if mended is not None:
+            log.error("sweep: %s", mended.words)
+            self._tally.count_repair(mended.what)
         attached = await loop.run_in_executor(self._threads, self._kernel.attached)
         enrolled = [uid for uid in before if uid in tracked and tracked[uid].state is State.ENROLLED]
         pods = [t.pod for t in tracked.values()]
         found = compare(self._journal, pods, enrolled, attached, self._kernel.rows())
         for uid in found.orphans:
-            log.warning("sweep: pod %s has links and is not ours to keep: taken away", uid)
+            log.warning("sweep: pod %s is captured and not ours to keep: taken away", uid)
             await loop.run_in_executor(self._threads, self._kernel.detach, uid)
         for ip in found.stray_rows:
             log.warning("sweep: row of %s belongs to no pod: taken away", ip)
             self._kernel.delete_row(ip)
         for uid in {*found.loose, *found.wrong_rows}:
-            what = "link" if uid in found.loose else "row"
+            what = self._kernel.captures_by if uid in found.loose else "row"
             log.error("sweep: pod %s: %s", tracked[uid].pod, _SAID[what])
             self._tally.count_repair(what)
             self._untold = [*self._untold, (uid, _SAID[what])][-_MOST_UNTOLD:]

@@ -84,7 +84,10 @@ def datapath(reach: Reach, node: str) -> Finding | None:
         return None
     if told is None:
         return None
-    return Finding(f"{node}/datapath", True, f"{told['via']}: {told['why']}; {told['version']} by {told['loader']}")
+    programs = f"{told['version']} by {told['loader']}" if told["loader"] else told.get("lacks", "")
+    return Finding(
+        f"{node}/datapath", True, "; ".join(one for one in (f"{told['via']}: {told['why']}", programs) if one)
+    )
 
 
 def _why(answer: Answer) -> str:

@@ -20,6 +20,7 @@ from pyroute2.netlink.exceptions import NetlinkError  # type: ignore[import-unty
 
 from ambient.datapath import bpfsys
 from ambient.datapath.hooks import Attach
+from ambient.datapath.namespaces import open_namespace
 from ambient.errors import KernelError
 from ambient.netns import entered
 
@@ -114,7 +115,7 @@ def _program_there(route: IPRoute, place: Place) -> int:
 
 def put(place: Place, program: Path) -> None:
     """Have our filter there run this program; fine when it or its namespace is gone. Raises KernelError."""
-    netns = _open(place.netns) if program_of(place) else None
+    netns = open_namespace(place.netns) if program_of(place) else None
     if netns is not None:
         try:
             with entered(netns):
@@ -141,7 +142,7 @@ def detach(place: Place) -> None:
 @contextmanager
 def _inside(place: Place) -> Iterator[IPRoute | None]:
     """Netlink of the namespace of that place; None when it is gone."""
-    netns = _open(place.netns)
+    netns = open_namespace(place.netns)
     if netns is None:
         yield None
         return
@@ -152,15 +153,3 @@ def _inside(place: Place) -> Iterator[IPRoute | None]:
             yield route
     finally:
         os.close(netns)
-
-
-def _open(inode: int) -> int | None:
-    """The namespace of that inode, found by what holds it: a name or a process."""
-    for directory, pattern in ((Path("/run/netns"), "*"), (Path("/proc"), "[0-9]*/ns/net")):
-        for path in directory.glob(pattern):
-            try:
-                if path.stat().st_ino == inode:
-                    return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-            except OSError:
-                continue  # a process that ended meanwhile
-    return None

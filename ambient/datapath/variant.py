@@ -1,32 +1,46 @@
-"""Which way programs come onto interfaces on a node: by what its kernel can, or as the node is set."""
+"""How pods are captured on a node: by what its kernel can, or as the node is set."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Final, Literal, Self
 
 from ambient.datapath.programs import Via
 from ambient.errors import Unavailable
 
-Wanted = Literal["auto", "tcx", "clsact"]
+Wanted = Literal["auto", "tcx", "clsact", "nftables"]
+RULES: Final = "nftables"
 
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """`why` this way; `schema`: of the maps (`exchange.schema`)."""
+    """`why` this way; `schema`: of the maps (`exchange.schema`). Of nftables, which needs no programs, the last three
+    are empty, and `lacks` says what it cannot do."""
 
-    via: Via
+    via: Literal["tcx", "clsact", "nftables"]
     why: str
     loader: str
     version: str
     schema: str
+    lacks: str = ""
+
+    @classmethod
+    def by_rules(cls, why: str) -> Self:
+        return cls(
+            RULES,
+            why,
+            "",
+            "",
+            "",
+            "no policy, flows, plaintext alarm or same-node path in the kernel: ztunnel alone judges and tells",
+        )
 
     def as_json(self) -> dict[str, str]:
         return asdict(self)
 
 
 def choose(wanted: Wanted, *, has_tcx: bool) -> tuple[Via, str]:
-    """The way and the reason for it. Raises Unavailable when what is set cannot be had."""
+    """The way for programs and the reason for it. Raises Unavailable when what is set cannot be had."""
     if wanted == "clsact":
         return "clsact", "it is set so"
     if wanted == "tcx" and not has_tcx:

@@ -11,11 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ambient.agent.apply import Applier
 from ambient.agent.enrol import PodTarget
 from ambient.agent.journal import Journal, OlderConnection
+from ambient.agent.kernel import Mended
 from ambient.agent.podns import PodNetns
 from ambient.datapath.layout import Flag, PodRow
 from ambient.datapath.sockets import TcpSocket
@@ -112,9 +113,20 @@ class FakeKernel:
     def row(self, ip: IpAddress) -> PodRow | None:
         return self.table.get(ip)
 
-    def put_row(self, ip: IpAddress, row: PodRow) -> None:
-        self._call("put_row")
-        self.table[ip] = row
+    def put_rows(self, uid: str, rows: Mapping[IpAddress, PodRow]) -> None:
+        self._call("put_rows")
+        self.table |= rows
+
+    captures_by: Literal["link", "rules"] = "link"
+
+    def attach_node(self) -> bool:
+        return False
+
+    def mend(self) -> Mended | None:
+        return None
+
+    def close(self) -> None:
+        self._call("close")
 
     def delete_row(self, ip: IpAddress) -> None:
         self._call("delete_row")

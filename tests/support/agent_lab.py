@@ -21,7 +21,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-from ambient.datapath import pod_net, programs
+from ambient.datapath import nft, pod_net, programs
 from ambient.kube.folder import ObjectFolder
 from ambient.kube.objects import parse_object
 from ambient.kube.records import Pod, record_key
@@ -250,6 +250,7 @@ def agent_lab(made: World, **settings: str) -> Iterator[AgentLab]:
             process.end(signal.SIGKILL)
         programs.unload(bpffs)
         for place in made.places.values():
+            nft.remove(place.netns)
             pod_net.restore(place.netns, pod_net.PodNet("0"))
         shutil.rmtree(root)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -58,8 +58,8 @@ def kill_at(where: str) -> object:
 def test_a_pod_is_captured_only_when_everything_else_stands(node: Node) -> None:
     asyncio.run(node.applier.enrol(target()))
     fully_in(node)
-    order = [name for name in node.kernel.calls if name in ("prepare", "attach_pod", "attach_host", "put_row")]
-    assert order == ["put_row", "put_row", "prepare", "attach_pod", "attach_host", "put_row", "put_row"]
+    order = [name for name in node.kernel.calls if name in ("prepare", "attach_pod", "attach_host", "put_rows")]
+    assert order == ["put_rows", "prepare", "attach_pod", "attach_host", "put_rows"]
 
 
 def test_a_pod_that_no_ztunnel_serves_is_pending_and_passes_everything(node: Node) -> None:
@@ -79,7 +79,7 @@ def test_a_pod_that_no_ztunnel_serves_is_pending_and_passes_everything(node: Nod
 
 @pytest.mark.parametrize(
     "call",
-    ["absent_addresses", "record_older", "put_row", "observe", "prepare", "attach_pod", "host_ifindex", "attach_host"],
+    ["absent_addresses", "record_older", "put_rows", "observe", "prepare", "attach_pod", "host_ifindex", "attach_host"],
 )
 def test_a_step_that_fails_is_undone_with_all_before_it(node: Node, call: str) -> None:
     node.kernel.fail[call] = KernelError("no", call)
@@ -369,13 +369,13 @@ def test_a_captured_pod_whose_journal_is_lost_is_not_let_out_meanwhile(node: Nod
     node.proxies.silent = True
     rows = node.kernel.table
     seen: list[Flag] = []
-    put = node.kernel.put_row
+    put = node.kernel.put_rows
 
-    def watched(ip: IpAddress, row: PodRow) -> None:
-        seen.append(row.flags)
-        put(ip, row)
+    def watched(uid: str, rows: Mapping[IpAddress, PodRow]) -> None:
+        seen.extend(row.flags for row in rows.values())
+        put(uid, rows)
 
-    node.kernel.put_row = watched  # type: ignore[method-assign]
+    node.kernel.put_rows = watched  # type: ignore[method-assign]
 
     async def wait() -> None:
         task = asyncio.create_task(node.applier.enrol(target()))

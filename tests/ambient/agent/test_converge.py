@@ -160,7 +160,7 @@ def test_a_changed_row_of_an_enrolled_pod_is_written_without_enrolling_again(nod
         node.kernel.calls.clear()
         moves.convergence.act([UpdateRow(target(capture=Capture(dns=False)))])
         await until(lambda: moves.state() is State.ENROLLED)
-        assert set(node.kernel.calls) == {"put_row"}
+        assert set(node.kernel.calls) == {"put_rows"}
 
     asyncio.run(body())
 

@@ -94,6 +94,7 @@ def test_how_pods_are_captured_is_shown(bench: Bench) -> None:
             "loader": "bcc",
             "version": "0123456789ab",
             "schema": "ba9876543210",
+            "lacks": "",
         }
 
     asyncio.run(body())

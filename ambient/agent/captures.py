@@ -1,0 +1,136 @@
+"""How this node captures pods, chosen and opened: by programs (TCX, or filters of clsact), or by nftables where eBPF is
+refused. What the agent is built on is the same either way: a kernel, a table of owners, and what the kernel tells.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol, cast
+
+from ambient.agent import kernel_path, kernel_policy, watch_flows, watch_packets
+from ambient.agent.kernel import Kernel, NodeKernel
+from ambient.agent.locate import Locator
+from ambient.agent.no_programs import NoTables
+from ambient.agent.owners import OwnerTable
+from ambient.agent.rule_kernel import RuleKernel
+from ambient.agent.rule_owners import RuleOwners
+from ambient.agent.settings import AgentSettings
+from ambient.datapath import bpfsys, cgroups, nft, programs
+from ambient.datapath.exchange import PODS, schema
+from ambient.datapath.hooks import Attach
+from ambient.datapath.layout import Counter
+from ambient.datapath.maps import Maps
+from ambient.datapath.rule_tables import owner_name
+from ambient.datapath.rules import Group, node_rules, pod_rules
+from ambient.datapath.variant import RULES, Variant, Wanted, choose
+from ambient.errors import KernelError, MeshError
+
+OWNERS_FILE: Final = "rule-owners.json"
+"""In the agent's state directory, where rules capture."""
+
+log = logging.getLogger("ambient.agent.captures")
+
+
+class Counters(Protocol):
+    def read(self) -> Mapping[Counter, int]: ...
+
+
+class Tables(kernel_path.Tables, Protocol):
+    """What the kernel is told and tells besides rows and owners, as `ambient.datapath.maps` has it."""
+
+    @property
+    def deny(self) -> kernel_policy.Tables: ...
+    @property
+    def shadow(self) -> kernel_policy.Sets: ...
+    @property
+    def events(self) -> watch_packets.Ring: ...
+    @property
+    def counters(self) -> Counters: ...
+    @property
+    def tallies(self) -> watch_flows.Sheets: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Captures:
+    """`kernel` is made once, with what finds pods' namespaces."""
+
+    variant: Variant
+    tables: Tables
+    owners: OwnerTable
+    kernel: Callable[[Locator], Kernel]
+
+
+@contextmanager
+def opened(settings: AgentSettings) -> Iterator[Captures]:
+    """Have what captures loaded, and open. Raises MeshError when neither way is to be had, or not the one that is
+    set."""
+    variant = _load(settings)
+    log.info("pods are captured by %s: %s", variant.via, variant.why)
+    if variant.via == RULES:
+        yield _by_rules(settings, variant)
+        return
+    via: programs.Via = variant.via
+    with Maps.open(settings.bpffs) as tables:
+        tables.config.set(settings.options(tables.config.options()))
+
+        def kernel(locator: Locator) -> NodeKernel:
+            return NodeKernel(settings.bpffs, tables, locator, settings.pod_veth, settings.node_cgroup, via)
+
+        yield Captures(variant, tables, tables.owners, kernel)
+
+
+def _by_rules(settings: AgentSettings, variant: Variant) -> Captures:
+    mount = cgroups.mount_point()
+    if mount is not None and not _tells_groups():
+        log.error("nftables here cannot tell control groups (Linux 5.13): the mark alone says who is ztunnel")
+        mount = None
+    owners = RuleOwners(settings.state / OWNERS_FILE, mount)
+    name = owner_name(settings.node, settings.state)
+    return Captures(variant, NoTables(), owners, lambda locator: RuleKernel(locator, settings.pod_veth, name, owners))
+
+
+def _tells_groups() -> bool:
+    try:
+        nft.check(pod_rules("check", "check", {}, [Group(1, "..")]))
+    except KernelError:
+        return False
+    return True
+
+
+def _load(settings: AgentSettings) -> Variant:
+    """Raises MeshError."""
+    wanted = cast(Wanted, settings.capture)
+    if wanted == RULES:
+        _check_rules()
+        return Variant.by_rules("it is set so")
+    try:
+        via, why = choose(wanted, has_tcx=bpfsys.has_tcx(Attach.TCX_INGRESS))
+        loaded = programs.load(settings.bpffs, cast(programs.Loader, settings.loader))
+    except MeshError as error:
+        if wanted != "auto" or _captured_by_programs(settings.bpffs):
+            raise
+        try:
+            _check_rules()
+        except MeshError as other:
+            raise KernelError("nothing can capture pods here", "AMBIENT_CAPTURE=auto", f"{error}; {other}") from error
+        log.warning("eBPF cannot be had here, nftables captures: %s", error)
+        return Variant.by_rules(f"eBPF cannot be had: {error}")
+    log.info("datapath %s by %s%s", loaded.version, loaded.loader, ", was there" if loaded.reused else "")
+    return Variant(via, why, loaded.loader, loaded.version, schema(settings.bpffs))
+
+
+def _check_rules() -> None:
+    """Raises MeshError where nftables would not take what captures a pod."""
+    nft.check(pod_rules("check", "check", {}, None) + node_rules("check", (), None))
+
+
+def _captured_by_programs(bpffs: Path) -> bool:
+    """An agent before us has pods in the mesh by programs: they are not given up because ours could not be loaded."""
+    try:
+        return any((bpffs / PODS).iterdir())
+    except OSError:
+        return False
