@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
 from typing import Protocol
 
-from ambient.agent import direct_flows, same_node
+from ambient.agent import direct_flows, direct_shares, same_node
 from ambient.agent.converge import Tracked
 from ambient.agent.direct_flows import LOOK_S, DirectFlows
 from ambient.agent.direct_shares import DirectShares
@@ -29,7 +29,7 @@ class Config(Protocol):
     def set(self, option: Option, /) -> None: ...
 
 
-class Direct(same_node.Tables, direct_flows.Tables, Protocol):
+class Direct(same_node.Tables, direct_flows.Tables, direct_shares.Tables, Protocol):
     """direct.h."""
 
     def ways(self) -> Mapping[Tuple, Way]: ...

@@ -13,7 +13,7 @@ from ambient.datapath.events import Heard
 from ambient.datapath.layout import Counter, Option
 from ambient.datapath.tallies import Line
 from ambient.errors import KernelError
-from ambient.model.address import Endpoint
+from ambient.model.address import Endpoint, IpAddress
 
 
 class NoDeny:
@@ -33,6 +33,10 @@ class NoShadow:
 
     def items(self) -> Mapping[int, int]:
         return {}
+
+
+class NoLease:
+    def renew(self, seconds: float) -> None: ...
 
 
 class NoEvents:
@@ -77,6 +81,13 @@ class NoDirect:
 
     def forget(self, tuples: Collection[Tuple]) -> None: ...
 
+    def made(self) -> Mapping[IpAddress, int]:
+        return {}
+
+    def give_room(self, room: Mapping[IpAddress, int]) -> None: ...
+
+    def take_room(self, clients: Collection[IpAddress]) -> None: ...
+
 
 class NoTables:
     """In place of `ambient.datapath.maps.Maps`, as far as the agent reads and writes besides rows and owners."""
@@ -84,6 +95,7 @@ class NoTables:
     def __init__(self) -> None:
         self.deny = NoDeny()
         self.shadow = NoShadow()
+        self.lease = NoLease()
         self.events = NoEvents()
         self.counters = NoCounters()
         self.tallies = NoTallies()

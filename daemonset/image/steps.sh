@@ -13,8 +13,8 @@ set -eu
 
 python=${PYTHON:-python3}
 home=opt/ambient
-# bcc compiles the eBPF programs on the node, with the headers of linux-libc-dev.
-system="python3-minimal python3 python3-bpfcc linux-libc-dev ca-certificates iproute2"
+# bcc compiles the eBPF programs on the node, with the headers of linux-libc-dev; nftables is for nodes that refuse them.
+system="python3-minimal python3 python3-bpfcc linux-libc-dev ca-certificates iproute2 nftables"
 
 system() {
     export DEBIAN_FRONTEND=noninteractive

@@ -9,6 +9,7 @@ Servers run the demo's program: HTTP on 8080, lines on 7000 (speaks first), byte
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -105,9 +106,11 @@ class Journey:
 
 @contextmanager
 def journey(hint: str, *, join: bool = True, env: Mapping[str, str] | None = None) -> Iterator[Journey]:
-    """The mesh of the journeys, up and ready; with `join` namespace shop is in it. `env`: [PART:]KEY -> VALUE."""
+    """The mesh of the journeys, up and ready; with `join` namespace shop is in it. `env`: [PART:]KEY -> VALUE.
+    AMBIENT_TEST_CAPTURE in our own environment has the same journeys go another way (as AMBIENT_CAPTURE)."""
+    way = os.environ.get("AMBIENT_TEST_CAPTURE")
     with lab_under_test(hint) as lab:
-        lab.up(OBJECTS, mesh=True, env=env)
+        lab.up(OBJECTS, mesh=True, env={**({"agent:AMBIENT_CAPTURE": way} if way else {}), **(env or {})})
         lab.wait_ready()
         if join:
             lab.label("shop", JOIN)
