@@ -47,7 +47,7 @@ def has_table(mesh: Journey, pod: str) -> bool:
 
 
 def test_status_tells_how_pods_are_captured(mesh: Journey) -> None:
-    said = mesh.stage.command("status", "--lab", mesh.lab.names.lab).out
+    said = mesh.stage.must("status", "--name", mesh.lab.name)
     assert "nftables" in said, said
     assert has_table(mesh, WEB)
     assert not has_table(mesh, LEGACY)
