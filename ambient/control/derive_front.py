@@ -10,12 +10,16 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ambient.control.derive import Changes, Derived
+from ambient.control.derive_backends import Asked, Backends, Judged
 from ambient.control.derive_closed import DRY_RUN, TRUE
+from ambient.control.derive_endpoints import Labels, backends_of, by_number
+from ambient.control.derive_kept import Kept
 from ambient.control.derive_moves import moved
 from ambient.control.derive_provider import Providers
-from ambient.control.derive_routes import Asked, Judged, Routing
+from ambient.control.derive_routes import Routing
 from ambient.control.derive_target import has_targets
 from ambient.control.derive_traffic_policy import Rules, policy_of
+from ambient.control.derive_virtual import Virtuals
 from ambient.control.derive_waypoint import Waypoint
 from ambient.kube.jwt_rules import JwtRule
 from ambient.kube.mesh_config import MeshConfig
@@ -23,20 +27,20 @@ from ambient.kube.networking import DestinationRule, Gateway
 from ambient.kube.objects import (
     AuthorizationPolicy,
     Condition,
-    HTTPRoute,
     Records,
+    ReferenceGrant,
     RefusedObject,
     RequestAuthentication,
+    VirtualService,
 )
 from ambient.kube.objects import Service as KubeService
 from ambient.kube.policies import TargetRef
-from ambient.model.balance import port_of
-from ambient.model.mesh import ServiceEndpoint
+from ambient.kube.routing import AttachedRoute
 from ambient.model.waypoints import waypoints_of
-from ambient.model.workload import AppProtocol, Health, HealthPolicy, Port, Service, TunnelProtocol, Workload
+from ambient.model.workload import AppProtocol, Service, Workload
 from ambient.waypoint.deploy import CLASS, XFCC
 from ambient.waypoint.exports import read_exports
-from ambient.waypoint.front import Backend, Front, FrontPort, Policy, Protocol, View
+from ambient.waypoint.front import Front, FrontPort, Policy, Protocol, Subset, View
 
 _PROTOCOLS: Final[Mapping[AppProtocol, Protocol]] = {
     AppProtocol.HTTP11: Protocol.HTTP,
@@ -73,14 +77,13 @@ class Fronts:
         self._services_of: dict[str, tuple[str, ...]] = {}
         self._services: Mapping[str, Service] = {}
         self._records = Records()
+        self._labels = Labels(self._records)
         self._judged: dict[tuple[str, str], Judged] = {}
-        self._policies: dict[str, AuthorizationPolicy] = {}
-        self._tokens: dict[str, RequestAuthentication] = {}
+        self._kept = Kept()
         self._refused: tuple[RefusedObject, ...] = ()
-        self._routes: dict[str, HTTPRoute] = {}
-        self._rules: dict[str, DestinationRule] = {}
         self._traffic = Rules((), root_namespace)
-        self._routing = Routing((), {}, self._judged_for)
+        backends = Backends({}, {}, (), self._traffic, self._judged_for)
+        self._routing, self._virtuals = Routing((), backends), Virtuals((), backends)
         self._asked: dict[str, Asked] = {}
         self._said: dict[str, tuple[Condition, ...]] | None = None
         self._told: dict[str, tuple[Condition, ...]] = {}
@@ -88,11 +91,26 @@ class Fronts:
         self._views: dict[str, _Seen] = {}
 
     def update(self, records: Records, derived: Derived) -> None:
-        if moved(records, self._records, derived, self._services_of):
+        before, self._labels = self._records, Labels(records)
+        if moved(records, before, derived, self._services_of):
             self._services, self._records = derived.services, records
+            self._relabel(before)
             self._move(derived.changes)
         else:
             self._start(records, derived)
+
+    def _relabel(self, before: Records) -> None:
+        """Endpoints with other labels may be in other subsets, though nothing else of them has changed."""
+        if not any(rule.subsets for rule in self._kept.of(DestinationRule)):
+            return
+        for key in self._records.changed or ():
+            old, new = before.by_key.get(key), self._records.by_key.get(key)
+            if old is None or new is None or old.labels == new.labels:
+                continue
+            for uid, services in self._services_of.items():
+                if uid.endswith(f"/{key}"):
+                    for one in services:
+                        self._touch(one)
 
     def _move(self, news: Changes | None) -> None:
         """Endpoints alone: all else stays as it was made, routes and policies and what is said of them."""
@@ -111,30 +129,23 @@ class Fronts:
         self._move(news)
         keys: Iterable[str] = records.by_key if records.changed is None or news is None else records.changed
         if records.changed is None or news is None:
-            self._policies, self._tokens, self._routes, self._rules = {}, {}, {}, {}
-        for key in keys:
-            record = records.by_key.get(key)
-            if isinstance(record, AuthorizationPolicy) and record.target_refs:
-                self._policies[key] = record
-            else:
-                self._policies.pop(key, None)
-            if isinstance(record, RequestAuthentication) and record.target_refs:
-                self._tokens[key] = record
-            else:
-                self._tokens.pop(key, None)
-            if isinstance(record, HTTPRoute):
-                self._routes[key] = record
-            else:
-                self._routes.pop(key, None)
-            if isinstance(record, DestinationRule):
-                self._rules[key] = record
-            else:
-                self._rules.pop(key, None)
+            self._kept = Kept()
+        self._kept.update(records, keys)
         self._refused = tuple(one for one in records.refused if _closes(one))
-        services = {(one.namespace, one.name): one for one in self._services.values() if one.canonical}
-        self._routing = Routing(self._routes.values(), services if self._routes else {}, self._judged_for)
-        self._traffic = Rules(self._rules.values(), self._root_namespace)
+        self._traffic = Rules(self._kept.of(DestinationRule), self._root_namespace)
+        if any(rule.subsets for rule in self._kept.of(DestinationRule)):
+            self._ports = {}
+        routes, virtuals = self._kept.of(AttachedRoute), self._kept.of(VirtualService)
+        backends = self._backends() if routes or virtuals else Backends({}, {}, (), self._traffic, self._judged_for)
+        self._routing, self._virtuals = Routing(routes, backends), Virtuals(virtuals, backends)
         self._asked = {}
+
+    def _backends(self) -> Backends:
+        by_host: dict[str, tuple[Service, ...]] = {}
+        for one in self._services.values():
+            by_host[one.hostname] = (*by_host.get(one.hostname, ()), one)
+        by_name = {(one.namespace, one.name): one for one in self._services.values() if one.canonical}
+        return Backends(by_name, by_host, self._kept.of(ReferenceGrant), self._traffic, self._judged_for)
 
     def _place(self, workloads: Iterable[Workload]) -> None:
         for workload in workloads:
@@ -161,11 +172,11 @@ class Fronts:
         """Keys of the policies that it is for."""
         self._providers = Providers(mesh)
         self.renew()
-        return [key for key, record in self._policies.items() if record.provider]
+        return [one.key for one in self._kept.of(AuthorizationPolicy) if one.provider]
 
     def unasked(self, key: str) -> str:
         """Why the provider of a CUSTOM policy is not asked, "" when it is, or when there is no such policy."""
-        record = self._policies.get(key)
+        record = self._kept.find(AuthorizationPolicy, key)
         return self._providers.trouble(record.provider, self._services) if record is not None else ""
 
     def renew(self) -> None:
@@ -177,8 +188,8 @@ class Fronts:
     def key_urls(self) -> Mapping[str, Mapping[int, JwtRule]]:
         """By the RequestAuthentication's key: the rules, by their number, whose keys are to be fetched."""
         found = {
-            key: {number: rule for number, rule in enumerate(record.rules) if rule.keys_url}
-            for key, record in self._tokens.items()
+            one.key: {number: rule for number, rule in enumerate(one.rules) if rule.keys_url}
+            for one in self._kept.of(RequestAuthentication)
         }
         return {key: rules for key, rules in found.items() if rules}
 
@@ -223,24 +234,29 @@ class Fronts:
     def _routed(self, key: str, service: Service, waypoint: Waypoint) -> Front:
         front = self._front(key, service, waypoint)
         asked = self._asked[key] = Asked(service, waypoint, Judged(front.policies, front.tokens))
-        return replace(front, routes=self._routing.of(asked))
+        requests, streams = self._routing.requests(asked), self._routing.streams(asked)
+        more, carried = self._virtuals.look(asked, {one.port for one in requests})
+        taken = {one.port for one in streams}
+        streams += tuple(one for one in carried if one.port not in taken)
+        return replace(front, routes=requests + more, streams=streams)
 
     def _beyond(self, fronts: Iterable[Front], waypoint: Waypoint) -> Iterable[Front]:
         """The services and ports that routes lead to."""
         wanted: dict[str, set[int]] = {}
         for front in fronts:
-            for route in front.routes:
-                for one in (*route.destinations, *route.mirrors):
-                    if one.hostname:
-                        wanted.setdefault(f"{front.namespace}/{one.hostname}", set()).add(one.port)
+            leads = [one for route in front.routes for one in (*route.destinations, *route.mirrors)]
+            for one in (*leads, *(one for stream in front.streams for one in stream.destinations)):
+                if one.hostname:
+                    wanted.setdefault(f"{one.namespace or front.namespace}/{one.hostname}", set()).add(one.port)
         for key, ports in sorted(wanted.items()):
             front = self._front(key, self._services[key], waypoint)
             yield replace(front, ports=tuple(port for port in front.ports if port.number in ports), policies=())
 
     def route_conditions(self) -> Mapping[str, tuple[Condition, ...]]:
-        """Of every HTTPRoute, once the waypoints have been looked at; equal ones are the same object as before."""
+        """Of every route, once the waypoints have been looked at; equal ones are the same object as before."""
         if self._said is None:
-            found = {key: self._routing.conditions(route, self._asked) for key, route in self._routes.items()}
+            found = {one.key: self._routing.conditions(one, self._asked) for one in self._kept.of(AttachedRoute)}
+            found |= self._virtuals.conditions()
             before = self._told
             self._said = {key: before[key] if before.get(key) == one else one for key, one in found.items() if one}
             self._told = self._said
@@ -266,10 +282,19 @@ class Fronts:
             return found[2]
         behind = [one for _, one in sorted(self._behind.get(key, {}).items())]
         ports = []
-        for port in _by_number(service.ports):
+        for port in by_number(service.ports):
             protocol = _PROTOCOLS.get(port.app_protocol, Protocol.AUTO)
-            backends = tuple(_backends(service, behind, port.service_port))
-            ports.append(FrontPort(port.service_port, protocol, backends, policy_of(rule, port.service_port)))
+            number = port.service_port
+            subsets = tuple(
+                Subset(
+                    one.name,
+                    tuple(backends_of(service, self._labels.fitting(behind, one.labels), number)),
+                    policy_of(rule, number, one),
+                )
+                for one in (rule.subsets if rule is not None else ())
+            )
+            backends = tuple(backends_of(service, behind, number))
+            ports.append(FrontPort(number, protocol, backends, policy_of(rule, number), subsets))
         self._ports[key] = (service, rule, tuple(ports))
         return self._ports[key][2]
 
@@ -291,13 +316,13 @@ class Fronts:
         return found
 
     def _tokens_for(self, service: Service, waypoint: Waypoint) -> Iterable[JwtRule]:
-        for _, record in sorted(self._tokens.items()):
+        for record in self._kept.of(RequestAuthentication):
             if any(self._means(ref, record.namespace, service, waypoint) for ref in record.target_refs):
                 for rule in record.rules:
                     yield replace(rule, keys=self._keys(rule.keys_url)) if rule.keys_url else rule
 
     def _policies_for(self, service: Service, waypoint: Waypoint) -> Iterable[Policy]:
-        for _, record in sorted(self._policies.items()):
+        for record in self._kept.of(AuthorizationPolicy):
             if any(self._means(ref, record.namespace, service, waypoint) for ref in record.target_refs):
                 dry = record.annotations.get(DRY_RUN) in TRUE
                 yield Policy(record.namespace, record.name, record.action, record.rules, dry, record.provider)
@@ -358,35 +383,3 @@ def _readable_refs(refused: RefusedObject) -> tuple[TargetRef, ...] | None:
             return None
         found.append(TargetRef(str(entry.get("group") or ""), str(entry.get("kind")), entry["name"]))
     return tuple(found)
-
-
-def _by_number(ports: Iterable[Port]) -> list[Port]:
-    """Each number once: one that is there for TCP and for UDP is the port that somebody gave a protocol."""
-    found: dict[int, Port] = {}
-    for port in ports:
-        if port.service_port not in found or found[port.service_port].app_protocol is AppProtocol.UNKNOWN:
-            found[port.service_port] = port
-    return list(found.values())
-
-
-def _backends(service: Service, behind: Iterable[Workload], port: int) -> Iterable[Backend]:
-    everyone = service.load_balancing.health_policy is HealthPolicy.ALLOW_ALL
-    for workload in behind:
-        target = port_of(service, ServiceEndpoint(workload, workload.services[service.key]), port)
-        # What stands for another network, or has no address but a name, is nothing a waypoint can dial yet.
-        if not target or not workload.addresses or workload.network_gateway is not None:
-            continue
-        if workload.status is not Health.HEALTHY and not everyone:
-            continue
-        tunnelled = workload.tunnel_protocol is not TunnelProtocol.NONE
-        yield Backend(
-            workload.addresses[0],
-            target,
-            str(workload.identity) if tunnelled else "",
-            workload.workload_name or workload.name,
-            workload.capacity,
-            workload.namespace,
-            workload.canonical_name,
-            workload.canonical_revision,
-            workload.cluster_id,
-        )

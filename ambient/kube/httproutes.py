@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from ambient.kube import syntax
@@ -18,12 +18,14 @@ from ambient.kube.route_parts import (
     header_edit,
     hostname,
     mirror,
+    named,
     read_route,
     retry,
+    rule_filters,
     session,
     weighted,
 )
-from ambient.kube.route_syntax import header_name, header_value, parameter, plain_path, regular_expression
+from ambient.kube.route_syntax import header_name, parameter, plain_path, regular_expression
 from ambient.kube.routing import (
     HTTPRoute,
     PathEdit,
@@ -32,7 +34,6 @@ from ambient.kube.routing import (
     Rewrite,
     RouteMatch,
     RouteRule,
-    TextMatch,
 )
 
 SHAPE: Final = Shape(VERSIONS, True, syntax.dns_subdomain, ("spec",), strict=True)
@@ -46,7 +47,6 @@ _FILTERS: Final[Mapping[str, str]] = {
     "RequestMirror": "requestMirror",
     "CORS": "cors",
 }
-_OTHERS: Final = ("extensionRef", "externalAuth")
 _RULE: Final = syntax.words("name matches filters backendRefs timeouts retry sessionPersistence")
 _STATUSES: Final = (301, 302, 303, 307, 308)
 _MOST_MATCHES: Final = 128
@@ -95,8 +95,8 @@ def _match(field: Field) -> RouteMatch:
     entry = field.object(("path", "headers", "queryParams", "method"))
     return RouteMatch(
         entry.read("path", _path, PathMatch()),
-        _named(entry, "headers", header_name),
-        _named(entry, "queryParams", parameter),
+        named(entry, "headers", header_name),
+        named(entry, "queryParams", parameter),
         entry.read("method", lambda f: f.one_of(METHODS), ""),
     )
 
@@ -108,35 +108,10 @@ def _path(field: Field) -> PathMatch:
     return PathMatch(kind, entry.read("value", lambda f: f.checked(check), "/"))
 
 
-def _named(entry: Object, key: str, check: Callable[[str], str]) -> tuple[TextMatch, ...]:
-    def one(field: Field) -> TextMatch:
-        each = field.object(("type", "name", "value"))
-        how = each.read("type", lambda f: f.one_of(("Exact", "RegularExpression")), "Exact")
-        value = each.need("value").checked(regular_expression if how != "Exact" else header_value)
-        return TextMatch(each.need("name").checked(check), value, how)
-
-    found: dict[str, TextMatch] = {}
-    for match in few(entry, key, one):
-        # Of a header that is named twice, in whatever case, the first counts.
-        found.setdefault(match.name.lower() if key == "headers" else match.name, match)
-    return tuple(found.values())
-
-
 def _filters(entry: Object) -> dict[str, Any]:
     """What the filters of a rule say, as keyword arguments of it."""
     made: dict[str, Any] = {"redirect": None, "rewrite": None, "mirrors": (), "cors": None}
-    given: set[str] = set()
-    listed = entry.get("filters")
-    for field in listed.items() if listed is not None else ():
-        one = field.object(("type", *_FILTERS.values(), *_OTHERS))
-        kind = one.need("type").one_of(tuple(_FILTERS))
-        for other in one.present(*_FILTERS.values(), *_OTHERS):
-            if other != _FILTERS[kind]:
-                raise one.need(other).refuse(f"may not stand in a filter of type {kind}")
-        if kind in given and kind != "RequestMirror":
-            raise field.refuse(f"a second {kind}")
-        given.add(kind)
-        value = one.need(_FILTERS[kind])
+    for kind, value in rule_filters(entry, _FILTERS):
         match kind:
             case "RequestHeaderModifier":
                 made["request"] = header_edit(value)
@@ -150,7 +125,7 @@ def _filters(entry: Object) -> dict[str, Any]:
                 made["cors"] = cors(value)
             case _:
                 made["mirrors"] = (*made["mirrors"], mirror(value))
-    if {"RequestRedirect", "URLRewrite"} <= given:
+    if made["redirect"] is not None and made["rewrite"] is not None:
         raise entry.need("filters").refuse("URLRewrite may not stand beside RequestRedirect")
     return made
 

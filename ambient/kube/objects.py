@@ -10,7 +10,20 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
-from ambient.kube import entries, gateways, httproutes, pods, security, services, slices, syntax, traffic
+from ambient.kube import (
+    entries,
+    gateways,
+    grpc_routes,
+    httproutes,
+    pods,
+    security,
+    services,
+    slices,
+    stream_routes,
+    syntax,
+    traffic,
+    virtual_services,
+)
 from ambient.kube.metadata import Shape, read_common
 from ambient.kube.networking import (
     DestinationRule,
@@ -47,7 +60,7 @@ from ambient.kube.records import (
     record_key,
 )
 from ambient.kube.resource import Resource
-from ambient.kube.routing import HTTPRoute
+from ambient.kube.routing import GRPCRoute, HTTPRoute, ReferenceGrant, TCPRoute, TLSRoute, VirtualService
 from ambient.model.address import parse_ip
 
 __all__ = [
@@ -60,6 +73,7 @@ __all__ = [
     "DestinationRule",
     "EndpointSlice",
     "EnvVar",
+    "GRPCRoute",
     "Gateway",
     "GatewayClass",
     "HTTPRoute",
@@ -71,13 +85,17 @@ __all__ = [
     "Probe",
     "Record",
     "Records",
+    "ReferenceGrant",
     "RefusedObject",
     "RequestAuthentication",
     "Service",
     "ServiceAccount",
     "ServiceEntry",
     "ServicePort",
+    "TCPRoute",
+    "TLSRoute",
     "TcpSocket",
+    "VirtualService",
     "WorkloadEntry",
     "WorkloadGroup",
     "WriterState",
@@ -144,6 +162,11 @@ _PARSERS: Final[Mapping[str, tuple[Shape, Callable[[Object, Mapping[str, Any]], 
         "Gateway": (gateways.SHAPE, gateways.parse_gateway, "gateways"),
         "GatewayClass": (gateways.CLASS_SHAPE, gateways.parse_gateway_class, "gatewayclasses"),
         "HTTPRoute": (httproutes.SHAPE, httproutes.parse_http_route, "httproutes"),
+        "GRPCRoute": (grpc_routes.SHAPE, grpc_routes.parse_grpc_route, "grpcroutes"),
+        "TCPRoute": (stream_routes.TCP_SHAPE, stream_routes.parse_tcp_route, "tcproutes"),
+        "TLSRoute": (stream_routes.TLS_SHAPE, stream_routes.parse_tls_route, "tlsroutes"),
+        "ReferenceGrant": (stream_routes.GRANT_SHAPE, stream_routes.parse_reference_grant, "referencegrants"),
+        "VirtualService": (entries.SHAPE, virtual_services.parse_virtual_service, "virtualservices"),
     }
 )
 """Of each kind its shape, its parser and its plural, the name it has in the API's paths."""

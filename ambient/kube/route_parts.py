@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
@@ -11,7 +11,7 @@ from ambient.kube.durations import gateway_duration
 from ambient.kube.metadata import Common, Shape, condition, read_common
 from ambient.kube.read import Field, Object
 from ambient.kube.records import Condition
-from ambient.kube.route_syntax import editable, header_value
+from ambient.kube.route_syntax import editable, header_value, regular_expression
 from ambient.kube.routing import (
     CONTROLLER,
     BackendRef,
@@ -30,6 +30,7 @@ GROUP: Final = "gateway.networking.k8s.io"
 MOST: Final = 16
 METHODS: Final = syntax.words("GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH")
 _MOST_ATTEMPTS: Final = 100
+_NO_FILTERS: Final = ("extensionRef", "externalAuth")
 
 
 def few(entry: Object, key: str, reader: Callable[[Field], T], most: int = MOST) -> tuple[T, ...]:
@@ -115,6 +116,43 @@ def weighted(field: Field) -> BackendRef:
         edits[side] = header_edit(each.need(f"{side}HeaderModifier"))
     nothing = HeaderEdit()
     return replace(_backend(entry), request=edits.get("request", nothing), response=edits.get("response", nothing))
+
+
+def unedited(field: Field) -> BackendRef:
+    """One of the backends of a route that reads nothing."""
+    return _backend(field.object(("group", "kind", "name", "namespace", "port", "weight")))
+
+
+def named(entry: Object, key: str, check: Callable[[str], str]) -> tuple[TextMatch, ...]:
+    """The matches of headers, or of parameters, by name."""
+
+    def one(field: Field) -> TextMatch:
+        each = field.object(("type", "name", "value"))
+        how = each.read("type", lambda f: f.one_of(("Exact", "RegularExpression")), "Exact")
+        value = each.need("value").checked(regular_expression if how != "Exact" else header_value)
+        return TextMatch(each.need("name").checked(check), value, how)
+
+    found: dict[str, TextMatch] = {}
+    for match in few(entry, key, one):
+        # Of a header that is named twice, in whatever case, the first counts.
+        found.setdefault(match.name.lower() if key == "headers" else match.name, match)
+    return tuple(found.values())
+
+
+def rule_filters(entry: Object, known: Mapping[str, str]) -> Iterator[tuple[str, Field]]:
+    """Type and content of each filter of a rule; each type at most once, but for mirrors. `known`: type -> field."""
+    given: set[str] = set()
+    listed = entry.get("filters")
+    for field in listed.items() if listed is not None else ():
+        one = field.object(("type", *known.values(), *_NO_FILTERS))
+        kind = one.need("type").one_of(tuple(known))
+        for other in one.present(*known.values(), *_NO_FILTERS):
+            if other != known[kind]:
+                raise one.need(other).refuse(f"may not stand in a filter of type {kind}")
+        if kind in given and kind != "RequestMirror":
+            raise field.refuse(f"a second {kind}")
+        given.add(kind)
+        yield kind, one.need(known[kind])
 
 
 def _backend(entry: Object) -> BackendRef:

@@ -49,7 +49,7 @@ RULES: list[tuple[str, Mapping[str, Any], Bad]] = [
 ]
 META = [
     ("no kind", {"kind": REMOVE}, "kind: is required"),
-    ("an unknown kind", {"kind": "VirtualService"}, "'VirtualService' is not supported"),
+    ("an unknown kind", {"kind": "EnvoyFilter"}, "'EnvoyFilter' is not supported"),
     ("an unknown version", {"apiVersion": "v2"}, "'v2' does not have Pod"),
     ("no metadata", {"metadata": REMOVE}, "metadata: is required"),
     ("no name", {"metadata.name": REMOVE}, "metadata.name: is required"),

@@ -16,30 +16,45 @@ import http.server, json, os, socketserver, threading
 class Echo(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
+        paths.append(self.path)
+        if self.path.startswith("/hang"):
+            threading.Event().wait()
+        if self.path.startswith("/fail-once/") and paths.count(self.path) == 1:
+            self.send_response(503)
+            self.send_header("content-length", "0")
+            return self.end_headers()
         heard = {k.lower(): v for k, v in self.headers.items()}
         body = json.dumps(dict(pod=os.environ["HOSTNAME"], path=self.path, method=self.command, headers=heard,
-                               peer=self.client_address[0])).encode()
+                               peer=self.client_address[0],
+                               heard=paths[-50:] if self.path == "/heard" else [])).encode()
         self.send_response(200)
         self.send_header("content-length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
-    do_POST = do_DELETE = do_GET
+    do_POST = do_DELETE = do_OPTIONS = do_GET
     def log_message(self, *args): pass
 class Banner(socketserver.BaseRequestHandler):
     def handle(self):
         self.request.sendall(b"banner\n")
         self.request.recv(1)
+class Named(socketserver.BaseRequestHandler):
+    def handle(self):
+        self.request.recv(1)
+        self.request.sendall(os.environ["HOSTNAME"].encode() + b"\n")
 class Http(http.server.ThreadingHTTPServer):
     request_queue_size = 128
 class Tcp(socketserver.ThreadingTCPServer):
     allow_reuse_address, request_queue_size = True, 128
-threading.Thread(target=Tcp(("0.0.0.0", 9000), Banner).serve_forever, daemon=True).start()
+paths = []
+for port, handler in ((9000, Banner), (9001, Named)):
+    threading.Thread(target=Tcp(("0.0.0.0", port), handler).serve_forever, daemon=True).start()
 Http(("0.0.0.0", 8080), Echo).serve_forever()
 """
 NAMESPACE = namespace_yaml("shop", **{"istio.io/dataplane-mode": "ambient", "istio.io/use-waypoint": "waypoint"})
 GATEWAY_VERSION = "gateway.networking.k8s.io/v1"
 POLICY_VERSION = "security.istio.io/v1"
 WEB = "http://web.shop/"
+WEB_PORTS = ({"name": "http", "port": 80, "targetPort": 8080}, {"name": "tcp-named", "port": 9001})
 
 
 def gateway_yaml(name: str = "waypoint", *, node: str = "", **annotations: str) -> str:
@@ -73,7 +88,7 @@ def policy_yaml(name: str, action: str, *rules: dict[str, Any], service: str = "
 SCENE = (
     NAMESPACE
     + "".join(map(account_yaml, ("web", "client", "other")))
-    + service_yaml("web", {"name": "http", "port": 80, "targetPort": 8080}, app="web")
+    + service_yaml("web", *WEB_PORTS, app="web")
     + service_yaml("banner", {"name": "tcp", "port": 9000}, app="web")
     + server_yaml("web-1")
     + pod_yaml("shop/client", SLEEP, node="n1", account="client")

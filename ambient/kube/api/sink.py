@@ -21,7 +21,7 @@ from ambient.kube.api.failure import ApiUnavailable, Conflict, NotThere
 from ambient.kube.networking import Gateway, ServiceEntry
 from ambient.kube.records import Condition, Record
 from ambient.kube.resource import Resource
-from ambient.kube.routing import CONTROLLER, HTTPRoute
+from ambient.kube.routing import CONTROLLER, GRPCRoute, HTTPRoute, TCPRoute, TLSRoute
 
 OWN_TYPES: Final = frozenset(
     {
@@ -34,6 +34,7 @@ OWN_TYPES: Final = frozenset(
 nothing is ever changed."""
 RATE: Final = 50.0
 """Writes a second."""
+_ROUTES: Final = frozenset(one.kind for one in (HTTPRoute, GRPCRoute, TCPRoute, TLSRoute))
 _ATTEMPTS: Final = 6
 _LONGEST_S: Final = 30.0
 
@@ -232,7 +233,7 @@ class ApiSink:
         if not wanted and not _ours(metadata):
             return
         now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-        if content.get("kind") == HTTPRoute.kind:
+        if content.get("kind") in _ROUTES:
             parents = told_parents(content, wanted, words.generation, now)
             if parents != (status.get("parents") or []):
                 bound = {"resourceVersion": metadata.get("resourceVersion")}

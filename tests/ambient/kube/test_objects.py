@@ -178,7 +178,8 @@ def test_the_supported_kinds() -> None:
         *("Namespace", "ServiceAccount", "ConfigMap", "Node", "Pod", "Service"),
         *("AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"),
         *("EndpointSlice", "ServiceEntry", "WorkloadEntry", "WorkloadGroup", "DestinationRule"),
-        *("Gateway", "GatewayClass", "HTTPRoute"),
+        *("Gateway", "GatewayClass", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "ReferenceGrant"),
+        "VirtualService",
     }
 
 
