@@ -35,14 +35,21 @@ from bench.report import case_json, case_lines, machine, markdown
 from bench.same_node import lines as same_node_lines
 from bench.same_node import same_node
 from bench.scale import knowing
+from bench.waypoint import lines as waypoint_lines
+from bench.waypoint import waypoint
+from bench.waypoint_scale import lines as waypoint_scale_lines
+from bench.waypoint_scale import waypoint_scale
 from bench.world import World, world
 
 FEWEST_ROUNDS: Final = 7
-EXTRA: Final = ("memory", "judging", "mesh", "scale", "workloads", "fair", "refuse", "flows", "same-node")
+EXTRA: Final = (
+    *("memory", "judging", "mesh", "scale", "workloads", "fair", "refuse", "flows", "same-node"),
+    *("waypoint-scale", "waypoint"),
+)
 """Measured once and not in rounds: PSS of every process, judging many policies, a director and every process that
 knows many workloads, a control plane with a large cluster before it; and what a pod that floods its node costs the
 others; what it costs that the kernel refuses what policy denies, and that it tells of flows; the kernel path between
-pods of one node, beside no mesh."""
+pods of one node, beside no mesh; and what a waypoint costs, and a large configuration of one."""
 ON_A_CLUSTER: Final = ("enforced",)
 """Measured only when named, on the cluster of KUBECONFIG with the mesh in it: how soon a policy holds on real nodes."""
 ENFORCED_ROUNDS: Final = 50
@@ -143,12 +150,18 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
         found["scale"] = asdict(large)
         lines += scale_lines(large)
         say("\n".join(scale_lines(large)))
+    if "waypoint-scale" in wanted:
+        (folder / "waypoint").mkdir()
+        told = waypoint_scale(folder / "waypoint")
+        found["waypoint_scale"] = asdict(told)
+        lines += waypoint_scale_lines(told)
+        say("\n".join(waypoint_scale_lines(told)))
     if "enforced" in wanted:
         held = enforced(ENFORCED_ROUNDS)
         found["enforced"] = asdict(held)
         lines += enforced_lines(held)
         say("\n".join(enforced_lines(held)))
-    if set(wanted) <= {"judging", "mesh", "scale", *ON_A_CLUSTER}:
+    if set(wanted) <= {"judging", "mesh", "scale", "waypoint-scale", *ON_A_CLUSTER}:
         return found, lines
     with ExitStack() as stack:
         lab = stack.enter_context(world(options.workers, folder, options.env))
@@ -192,6 +205,11 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
             found["same_node"] = [asdict(one) for one in beside]
             lines += same_node_lines(beside)
             say("\n".join(same_node_lines(beside)))
+        if "waypoint" in wanted:
+            hops = waypoint(lab, options.rounds, options.seconds)
+            found["waypoint"] = [asdict(one) for one in hops]
+            lines += waypoint_lines(hops)
+            say("\n".join(waypoint_lines(hops)))
         if "flows" in wanted:
             telling = flows(lab, options.rounds, options.seconds)
             found["flows"] = asdict(telling)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -44,6 +44,8 @@ class Made:
         self._of = View("", "", ())
         self._ports: dict[tuple[str, int, bool], _MadePort] = {}
         self._used: set[tuple[str, int, bool]] = set()
+        self._asked: list[object] = []
+        self._table: Message = {}
 
     def start(self, view: View) -> None:
         """Before the ports of a view are asked for."""
@@ -62,6 +64,14 @@ class Made:
             found = _MadePort(front, tuple(port_resources(view, front, port, shut=shut)), filters)
             self._ports[key] = found
         return found
+
+    def table(self, rows: list[tuple[Front, int, Message | None]], unlisted: Collection[str]) -> Message:
+        """The table of CONNECT routes."""
+        names = ((one.namespace, one.hostname, one.addresses, one.rank, port, filters) for one, port, filters in rows)
+        asked: list[object] = [sorted(unlisted), *names]
+        if asked != self._asked:
+            self._asked, self._table = asked, tunnel.connect_routes(rows, frozenset(unlisted))
+        return self._table
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +103,7 @@ def resources(view: View, closed: Closed = NOTHING, made: Made | None = None) ->
     yield from _led_to(view, fronts)
     for asked, pool_port, kind in pools(view.asked, fronts):
         yield from _pool(asked, pool_port, kind)
-    yield ROUTE_TYPE, tunnel.CONNECT_ROUTES, tunnel.connect_routes(table, closed.unlisted)
+    yield ROUTE_TYPE, tunnel.CONNECT_ROUTES, made.table(table, closed.unlisted)
 
 
 def port_resources(view: View, front: Front, port: FrontPort, *, shut: bool = False) -> Iterator[Named]:

@@ -29,13 +29,22 @@ def version_of(content: Message) -> str:
 def encode(type_url: str, name: str, content: Message) -> Resource:
     """The resource that carries `content`; raises InvalidInput when it is no message of that type."""
     try:
-        for url in {type_url, *_types(content)}:
-            _load(url.removeprefix(PREFIX).rpartition(".")[0])
-        wire = _class(type_url.removeprefix(PREFIX))()
-        json_format.ParseDict(content, wire)
-    except (json_format.ParseError, KeyError, ImportError) as error:
-        raise InvalidInput("Envoy resource", name, str(error)) from None
+        wire = _parsed(type_url, content)
+    except (json_format.ParseError, KeyError, TypeError):
+        # Once everything that it may need is imported, it is what it is.
+        try:
+            for url in {type_url, *_types(content)}:
+                _load(url.removeprefix(PREFIX).rpartition(".")[0])
+            wire = _parsed(type_url, content)
+        except (json_format.ParseError, KeyError, ImportError) as error:
+            raise InvalidInput("Envoy resource", name, str(error)) from None
     return Resource(type_url, name, version_of(content), wire.SerializeToString())
+
+
+def _parsed(type_url: str, content: Message) -> Any:
+    wire = _class(type_url.removeprefix(PREFIX))()
+    json_format.ParseDict(content, wire)
+    return wire
 
 
 def _types(value: Any) -> Iterator[str]:
