@@ -16,12 +16,9 @@ import resource
 import signal
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, NoReturn
-
-from setproctitle import getproctitle, setproctitle
 
 from ztunnel import openssl
 
@@ -166,11 +163,15 @@ def _become(run: Run, argv: list[str], env: dict[str, str]) -> NoReturn:
     """What a forked child does with the rest of its life; it is listed like a spawned one."""
     code = 1
     try:
+        from setproctitle import setproctitle
+
         signal.pthread_sigmask(signal.SIG_SETMASK, ())
         os.environ.update(env)
         setproctitle(" ".join(argv))
         code = run(argv[argv.index("-m") + 2 :])
     except BaseException:
+        import traceback
+
         traceback.print_exc()
     finally:
         try:
@@ -314,6 +315,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (OSError, ValueError) as error:
         sys.stderr.write(f"ztunnel: {error}\n")
         return EXIT_CONFIG if isinstance(error, ValueError) else 1
+    # Not needed by a process that is about to be replaced.
+    from setproctitle import getproctitle
+
     # Has our arguments found in memory, where forked children write theirs: a changed environment lies elsewhere.
     getproctitle()
     os.environ["AMBIENT_DIRECTOR_SOCKET"] = director_socket
