@@ -154,10 +154,11 @@ def _in_lab(env: Env, args: argparse.Namespace, lab: Lab) -> int:
         raise Refused(f'namespaces "{args.namespace}" not found')
     if not _outcomes(env, lab.apply([record])):
         return Exit.FAILURE
-    if args.enroll_namespace:
-        env.line(str(lab.label("Namespace", args.namespace, [f"{USE}={args.name}"], overwrite=args.overwrite)))
+    # Who is enrolled before it serves is refused until it does.
     if args.wait:
         _wait(env, args, lambda: lab.records().find(Gateway, args.namespace, args.name))
+    if args.enroll_namespace:
+        env.line(str(lab.label("Namespace", args.namespace, [f"{USE}={args.name}"], overwrite=args.overwrite)))
     return Exit.OK
 
 
@@ -203,12 +204,6 @@ async def in_cluster(env: Env, args: argparse.Namespace, client: ApiClient) -> i
     body = manifest(args.namespace, args.name, args.traffic or "")
     await client.patch(place, args.name, body, args.namespace, form="apply", force=True)
     env.line(f"waypoint {args.namespace}/{args.name} applied")
-    if args.enroll_namespace:
-        used = (space["metadata"].get("labels") or {}).get(USE, args.name)
-        if used != args.name and not args.overwrite:
-            raise Refused(f"namespace {args.namespace}", f"{USE}={used}", "it uses another one: give --overwrite")
-        await client.patch(spaces, args.namespace, {"metadata": {"labels": {USE: args.name}}})
-        env.line(f"namespace {args.namespace} labeled with {USE}={args.name}")
     end = env.now() + args.timeout
     while args.wait:
         seen = _read(await client.get(place, args.name, args.namespace))
@@ -218,6 +213,12 @@ async def in_cluster(env: Env, args: argparse.Namespace, client: ApiClient) -> i
         if env.now() >= end:
             raise Unavailable("not programmed", f"waypoint {args.namespace}/{args.name}", why)
         await asyncio.sleep(_STEP_S)
+    if args.enroll_namespace:
+        used = (space["metadata"].get("labels") or {}).get(USE, args.name)
+        if used != args.name and not args.overwrite:
+            raise Refused(f"namespace {args.namespace}", f"{USE}={used}", "it uses another one: give --overwrite")
+        await client.patch(spaces, args.namespace, {"metadata": {"labels": {USE: args.name}}})
+        env.line(f"namespace {args.namespace} labeled with {USE}={args.name}")
     return Exit.OK
 
 

@@ -222,14 +222,16 @@ class Waypoints:
             return (accepted, obstacle or nowhere)
         return (accepted, obstacle or self._programmed(served), self._configured(served))
 
-    def _programmed(self, served: _Served) -> Condition:
-        gateway = served.gateway
+    def _serves(self, gateway: Gateway) -> bool:
         serves = self.proxies.serves(f"{gateway.namespace}/{gateway.name}")
         if serves is None:
             # We have just begun, and what was said before holds until it is known better.
             said = gateway.condition(PROGRAMMED)
             serves = said is not None and said.status == "True"
-        if serves:
+        return serves
+
+    def _programmed(self, served: _Served) -> Condition:
+        if self._serves(served.gateway):
             return Condition(PROGRAMMED, "True", "Programmed", "Resource programmed, assigned to its Service")
         return Condition(PROGRAMMED, "False", "Pending", "none of its proxies is connected and configured")
 
@@ -249,7 +251,7 @@ class Waypoints:
             told = "; ".join(f"{name}: {why}" for name, why in sorted(sight.refused.items()))
             shut = f"; closed are {', '.join(closed)[:1000]}" if (closed := served.refusals.closed) else ""
             return Condition(CONFIGURED, "False", "Refused", f"{told[:1000]}{shut}; everything else is in force")
-        if not sight.connected:
+        if not sight.connected and not self._serves(served.gateway):
             return Condition(CONFIGURED, "False", "NoProxy", "no proxy of it is connected: its services refuse")
         return Condition(CONFIGURED, "True", "Accepted", "its proxies have taken their configuration")
 

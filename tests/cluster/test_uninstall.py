@@ -79,6 +79,7 @@ def test_uninstalling_leaves_no_trace(kube: Kube, space: str, lab: Plan) -> None
     for kind in ("clusterroles", "clusterrolebindings", "validatingwebhookconfigurations"):
         assert kube.all(kind, labels="app.kubernetes.io/part-of=ambient") == []
     assert [one for one in kube.all("crd") if "istio.io" in one["metadata"]["name"]] == []
+    eventually(lambda: kube.all("gatewayclasses") == [], "for the class of waypoints to be gone")
     eventually(lambda: SYSTEM not in kube.run("get", "namespaces", "-o", "name"), "for the namespace to be gone")
     assert kube.all("configmaps", fields="metadata.name=istio-ca-root-cert") == []
     assert {redirection(one) for one in kube.all("pods")} == {""}

@@ -101,6 +101,25 @@ def test_apply_makes_it_and_enrols_the_namespace_unless_that_uses_another() -> N
     _against(scenario)
 
 
+def test_a_namespace_is_enrolled_once_its_waypoint_serves_when_that_is_waited_for() -> None:
+    async def scenario(run: Cluster) -> None:
+        words = ("apply", "-n", "shop", "--enroll-namespace", "--wait", "--timeout", "3")
+        with pytest.raises(Unavailable, match="not programmed"):
+            await run(*words)
+        space = run.api.stored("Namespace", "shop")
+        assert space is not None
+        assert "istio.io/use-waypoint" not in space["metadata"].get("labels", {})
+        made = run.api.stored("Gateway", "waypoint", "shop")
+        assert made is not None
+        run.api.put({**made, "status": READY})
+        assert (await run(*words))[0] == Exit.OK
+        space = run.api.stored("Namespace", "shop")
+        assert space is not None
+        assert space["metadata"]["labels"]["istio.io/use-waypoint"] == "waypoint"
+
+    _against(scenario)
+
+
 def test_status_says_no_until_it_is_programmed_and_delete_takes_only_waypoints() -> None:
     async def scenario(run: Cluster) -> None:
         other = {"gatewayClassName": "istio", "listeners": [{"name": "a", "port": 80, "protocol": "HTTP"}]}

@@ -161,6 +161,7 @@ def test_what_was_said_of_a_gateway_holds_until_its_proxies_have_had_time_to_com
     before["status"]["conditions"] = [said]
     made = waypoints(scene(before, without=("waypoint",)))
     assert statuses(made)["Programmed"] == ("True", "Programmed")
+    assert statuses(made)["ambient.mesh/Configured"] == ("True", "Accepted")
 
 
 def test_a_gateway_with_other_listeners_is_not_accepted_and_not_served() -> None:
