@@ -19,6 +19,7 @@ TESTED_ELSEWHERE: Mapping[str, str] = MappingProxyType(
         "ambient.agent.kernel": "tests/lab/test_agent.py",
         "ambient.agent.no_programs": "tests/lab/test_agent_by_rules.py",
         "ambient.agent.rule_kernel": "tests/lab/test_agent_by_rules.py",
+        "ambient.control.derive_judged": "tests/ambient/control/test_derive_front.py",
         "ambient.agent.uninstall": "tests/lab/test_agent.py",
         "ambient.cli.check": "tests/ambient/cli/test_reads.py",
         "ambient.cli.cluster_objects": "tests/cluster/test_uninstall.py",
@@ -56,7 +57,6 @@ TESTED_ELSEWHERE: Mapping[str, str] = MappingProxyType(
         "ambient.lab.lab": "tests/lab/test_lab_apply.py",
         "ambient.waypoint.agent.server": "tests/lab/test_waypoint.py",
         "ambient.waypoint.service": "tests/ambient/waypoint/test_resources.py",
-        "ambient.waypoint.tls": "tests/ambient/waypoint/test_resources.py",
         "ambient.lab.sync": "tests/lab/test_lab_apply.py",
     }
 )

@@ -75,7 +75,7 @@ class Backends:
         waypoint = asked.waypoint
         if waypoint is not None and (service.key, wanted) != (asked.service.key, port):
             self._may_lead(asked, service, waypoint)
-        rule = self.rules.of(service, waypoint) if waypoint is not None else None
+        rule = self.rules.of(service, waypoint.namespace) if waypoint is not None else None
         subset = next((one for one in rule.subsets if one.name == ref.subset), None) if rule is not None else None
         if ref.subset and subset is None and waypoint is not None:
             raise Unresolved("BackendNotFound", f"{ref.name} has no subset {ref.subset}: no DestinationRule has it")
@@ -97,7 +97,7 @@ class Backends:
         if ref.group not in CORE or ref.kind != "Service":
             raise Unresolved("InvalidKind", f"{ref.kind} {ref.name}: only a Service can be sent to")
         home = ref.namespace or route.namespace
-        if home != route.namespace and not self._granted(route, home, ref.name):
+        if home != route.namespace and not self.granted(route, home, ref.name):
             raise Unresolved("RefNotPermitted", f"no ReferenceGrant in {home} lets this route send to {ref.name}")
         return self.by_name.get((home, ref.name))
 
@@ -110,7 +110,8 @@ class Backends:
         own = [one for one in found if one.namespace == namespace]
         return next(iter(own or [one for one in found if one.canonical]), None)
 
-    def _granted(self, route: Record, namespace: str, name: str) -> bool:
+    def granted(self, route: Record, namespace: str, name: str) -> bool:
+        """A route may send to the Service of that name in another namespace."""
         group = GROUP if isinstance(route, AttachedRoute) else ""
         return any(
             (one.group, one.kind, one.namespace) == (group, route.kind, route.namespace)

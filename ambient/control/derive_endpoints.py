@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
-from ambient.kube.networking import ServiceEntry, WorkloadEntry
+from ambient.control.derive_traffic_policy import policy_of
+from ambient.kube.networking import DestinationRule, ServiceEntry, WorkloadEntry
 from ambient.kube.objects import Pod, Records
 from ambient.model.balance import port_of
 from ambient.model.mesh import ServiceEndpoint
 from ambient.model.workload import AppProtocol, Health, HealthPolicy, Port, Service, TunnelProtocol, Workload
-from ambient.waypoint.front import Backend
+from ambient.waypoint.front import Backend, FrontPort, Protocol, Subset
+
+_PROTOCOLS: Final[Mapping[AppProtocol, Protocol]] = {
+    AppProtocol.HTTP11: Protocol.HTTP,
+    AppProtocol.HTTP2: Protocol.HTTP2,
+    AppProtocol.GRPC: Protocol.HTTP2,
+    AppProtocol.TCP: Protocol.TCP,
+    AppProtocol.TLS: Protocol.TCP,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +52,27 @@ class Labels:
         own = {str(address) for address in workload.addresses} | {workload.hostname}
         listed = entry.endpoints if entry is not None else ()
         return next((one.labels for one in listed if one.address in own), {})
+
+
+def ports_of(
+    service: Service, behind: Iterable[Workload], rule: DestinationRule | None, labels: Labels
+) -> tuple[FrontPort, ...]:
+    """`behind`: the workloads of the service; `rule`: what is in force for it."""
+    workloads, ports = list(behind), []
+    for port in by_number(service.ports):
+        protocol = _PROTOCOLS.get(port.app_protocol, Protocol.AUTO)
+        number = port.service_port
+        subsets = tuple(
+            Subset(
+                one.name,
+                tuple(backends_of(service, labels.fitting(workloads, one.labels), number)),
+                policy_of(rule, number, one),
+            )
+            for one in (rule.subsets if rule is not None else ())
+        )
+        backends = tuple(backends_of(service, workloads, number))
+        ports.append(FrontPort(number, protocol, backends, policy_of(rule, number), subsets))
+    return tuple(ports)
 
 
 def by_number(ports: Iterable[Port]) -> list[Port]:

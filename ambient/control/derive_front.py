@@ -11,16 +11,17 @@ from typing import Final
 
 from ambient.control.derive import Changes, Derived
 from ambient.control.derive_backends import Asked, Backends, Judged
-from ambient.control.derive_closed import DRY_RUN, TRUE
-from ambient.control.derive_endpoints import Labels, backends_of, by_number
+from ambient.control.derive_endpoints import Labels, ports_of
+from ambient.control.derive_gateway import Gateways, Told, targeting
+from ambient.control.derive_judged import closes, judged
 from ambient.control.derive_kept import Kept
 from ambient.control.derive_moves import moved
 from ambient.control.derive_provider import Providers
 from ambient.control.derive_routes import Routing
-from ambient.control.derive_target import has_targets
-from ambient.control.derive_traffic_policy import Rules, policy_of
+from ambient.control.derive_traffic_policy import Rules
 from ambient.control.derive_virtual import Virtuals
 from ambient.control.derive_waypoint import Waypoint
+from ambient.control.gateway_pools import Pools
 from ambient.kube.jwt_rules import JwtRule
 from ambient.kube.mesh_config import MeshConfig
 from ambient.kube.networking import DestinationRule, Gateway
@@ -35,20 +36,13 @@ from ambient.kube.objects import (
 )
 from ambient.kube.objects import Service as KubeService
 from ambient.kube.policies import TargetRef
-from ambient.kube.routing import AttachedRoute
+from ambient.kube.routing import AttachedRoute, HTTPRoute
 from ambient.model.waypoints import waypoints_of
-from ambient.model.workload import AppProtocol, Service, Workload
+from ambient.model.workload import Service, Workload
 from ambient.waypoint.deploy import CLASS, XFCC
 from ambient.waypoint.exports import read_exports
-from ambient.waypoint.front import Front, FrontPort, Policy, Protocol, Subset, View
+from ambient.waypoint.front import Front, FrontPort, View
 
-_PROTOCOLS: Final[Mapping[AppProtocol, Protocol]] = {
-    AppProtocol.HTTP11: Protocol.HTTP,
-    AppProtocol.HTTP2: Protocol.HTTP2,
-    AppProtocol.GRPC: Protocol.HTTP2,
-    AppProtocol.TCP: Protocol.TCP,
-    AppProtocol.TLS: Protocol.TCP,
-}
 _TRUE: Final = frozenset({"true", "1"})
 
 
@@ -89,8 +83,10 @@ class Fronts:
         self._told: dict[str, tuple[Condition, ...]] = {}
         self._ports: dict[str, tuple[Service, DestinationRule | None, tuple[FrontPort, ...]]] = {}
         self._views: dict[str, _Seen] = {}
+        self._gateways = Gateways(trust_domains)
 
     def update(self, records: Records, derived: Derived) -> None:
+        self._gateways.update(records)
         before, self._labels = self._records, Labels(records)
         if moved(records, before, derived, self._services_of):
             self._services, self._records = derived.services, records
@@ -131,7 +127,7 @@ class Fronts:
         if records.changed is None or news is None:
             self._kept = Kept()
         self._kept.update(records, keys)
-        self._refused = tuple(one for one in records.refused if _closes(one))
+        self._refused = tuple(one for one in records.refused if closes(one))
         self._traffic = Rules(self._kept.of(DestinationRule), self._root_namespace)
         if any(rule.subsets for rule in self._kept.of(DestinationRule)):
             self._ports = {}
@@ -210,7 +206,7 @@ class Fronts:
             if key not in seen.touched:
                 return front
             numbers = {port.number for port in front.ports}
-            ports = self._ports_of(key, self._services[key], seen.waypoint)
+            ports = self._ports_of(self._services[key], seen.waypoint.namespace)
             return replace(front, ports=tuple(port for port in ports if port.number in numbers))
 
         view = seen.view
@@ -263,40 +259,41 @@ class Fronts:
         return self._said
 
     def _front(self, key: str, service: Service, waypoint: Waypoint) -> Front:
-        judged = self._judged_for(service, waypoint)
-        return Front(
-            service.namespace,
-            service.hostname,
-            tuple(address.ip for address in service.addresses),
-            self._ports_of(key, service, waypoint),
-            judged.policies,
-            tokens=judged.tokens,
-            providers=tuple(self._providers.of(judged.policies, self._services)),
+        passed = self._judged_for(service, waypoint)
+        return replace(
+            self.pool(service, waypoint.namespace),
+            policies=passed.policies,
+            tokens=passed.tokens,
+            providers=tuple(self._providers.of(passed.policies, self._services)),
             rank=self._rank(service, waypoint),
         )
 
-    def _ports_of(self, key: str, service: Service, waypoint: Waypoint) -> tuple[FrontPort, ...]:
-        rule = self._traffic.of(service, waypoint)
+    def pool(self, service: Service, home: str) -> Front:
+        """A service with its ports and endpoints, as a proxy in namespace `home` is to use them, and nothing that is
+        judged."""
+        addresses = tuple(address.ip for address in service.addresses)
+        return Front(service.namespace, service.hostname, addresses, self._ports_of(service, home))
+
+    def behind(self, key: str) -> list[Workload]:
+        """The workloads of a service."""
+        return [one for _, one in sorted(self._behind.get(key, {}).items())]
+
+    def told(self, gateway: Gateway) -> Told:
+        """What an ingress gateway is to be configured from, and what is said of it."""
+        means, spaces = targeting(gateway, self._root_namespace), (gateway.namespace, self._root_namespace)
+        passed = judged(self._kept, self._refused, self._keys, means, spaces)
+        backends = self._backends()
+        pools = Pools(backends.by_name, backends.granted, self.pool, self.behind)
+        routes = [one for one in self._kept.of(AttachedRoute) if isinstance(one, HTTPRoute)]
+        return self._gateways.told(gateway, routes, pools, passed)
+
+    def _ports_of(self, service: Service, home: str) -> tuple[FrontPort, ...]:
+        key, rule = service.key, self._traffic.of(service, home)
         found = self._ports.get(key)
-        if found is not None and found[0] is service and found[1] is rule:
-            return found[2]
-        behind = [one for _, one in sorted(self._behind.get(key, {}).items())]
-        ports = []
-        for port in by_number(service.ports):
-            protocol = _PROTOCOLS.get(port.app_protocol, Protocol.AUTO)
-            number = port.service_port
-            subsets = tuple(
-                Subset(
-                    one.name,
-                    tuple(backends_of(service, self._labels.fitting(behind, one.labels), number)),
-                    policy_of(rule, number, one),
-                )
-                for one in (rule.subsets if rule is not None else ())
-            )
-            backends = tuple(backends_of(service, behind, number))
-            ports.append(FrontPort(number, protocol, backends, policy_of(rule, number), subsets))
-        self._ports[key] = (service, rule, tuple(ports))
-        return self._ports[key][2]
+        if found is None or found[0] is not service or found[1] is not rule:
+            ports = ports_of(service, self.behind(key), rule, self._labels)
+            found = self._ports[key] = (service, rule, ports)
+        return found[2]
 
     def _rank(self, service: Service, waypoint: Waypoint) -> int:
         """What Kubernetes gave its address to goes before what the waypoint's own namespace says, that before what
@@ -311,25 +308,13 @@ class Fronts:
         asked = (service.key, str(waypoint))
         found = self._judged.get(asked)
         if found is None:
-            policies, tokens = self._policies_for(service, waypoint), self._tokens_for(service, waypoint)
-            found = self._judged[asked] = Judged(tuple(policies), tuple(dict.fromkeys(tokens)))
+
+            def means(ref: TargetRef, namespace: str) -> bool:
+                return self._means(ref, namespace, service, waypoint)
+
+            spaces = (service.namespace, waypoint.namespace, self._root_namespace)
+            found = self._judged[asked] = judged(self._kept, self._refused, self._keys, means, spaces)
         return found
-
-    def _tokens_for(self, service: Service, waypoint: Waypoint) -> Iterable[JwtRule]:
-        for record in self._kept.of(RequestAuthentication):
-            if any(self._means(ref, record.namespace, service, waypoint) for ref in record.target_refs):
-                for rule in record.rules:
-                    yield replace(rule, keys=self._keys(rule.keys_url)) if rule.keys_url else rule
-
-    def _policies_for(self, service: Service, waypoint: Waypoint) -> Iterable[Policy]:
-        for record in self._kept.of(AuthorizationPolicy):
-            if any(self._means(ref, record.namespace, service, waypoint) for ref in record.target_refs):
-                dry = record.annotations.get(DRY_RUN) in TRUE
-                yield Policy(record.namespace, record.name, record.action, record.rules, dry, record.provider)
-        for one in self._refused:
-            if self._refused_for(one, service, waypoint):
-                # An ALLOW without rules: nothing is let through until it can be read.
-                yield Policy(one.namespace, one.name, "ALLOW")
 
     def _means(self, ref: TargetRef, namespace: str, service: Service, waypoint: Waypoint) -> bool:
         if ref.namespace not in ("", namespace):
@@ -344,42 +329,3 @@ class Fronts:
             case "gateway.networking.k8s.io", "GatewayClass":
                 return ref.name == CLASS and namespace == self._root_namespace
         return False
-
-    def _refused_for(self, refused: RefusedObject, service: Service, waypoint: Waypoint) -> bool:
-        """Where the real one would have applied; where even that cannot be read, in all of its namespace (or mesh)."""
-        refs = _readable_refs(refused)
-        if refs is None:
-            return refused.namespace in (service.namespace, waypoint.namespace, self._root_namespace)
-        return any(self._means(ref, refused.namespace, service, waypoint) for ref in refs)
-
-
-def _closes(refused: RefusedObject) -> bool:
-    """An unreadable policy with targetRefs, without a good version, that would have decided something."""
-    if refused.stands:
-        return False
-    if refused.kind == RequestAuthentication.kind:
-        return has_targets(refused)
-    if refused.kind != AuthorizationPolicy.kind:
-        return False
-    metadata, spec = refused.raw.get("metadata"), refused.raw.get("spec")
-    annotations = metadata.get("annotations") if isinstance(metadata, Mapping) else None
-    if isinstance(annotations, Mapping) and str(annotations.get(DRY_RUN)) in TRUE:
-        return False
-    if not isinstance(spec, Mapping) or spec.get("action") == "AUDIT":
-        return False
-    return has_targets(refused)
-
-
-def _readable_refs(refused: RefusedObject) -> tuple[TargetRef, ...] | None:
-    spec = refused.raw.get("spec")
-    spec = spec if isinstance(spec, Mapping) else {}
-    single = spec.get("targetRef")
-    listed = [single] if single is not None else spec.get("targetRefs")
-    if not isinstance(listed, list) or not listed:
-        return None
-    found = []
-    for entry in listed:
-        if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
-            return None
-        found.append(TargetRef(str(entry.get("group") or ""), str(entry.get("kind")), entry["name"]))
-    return tuple(found)

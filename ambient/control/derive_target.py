@@ -11,6 +11,7 @@ from ambient.control.derive_world import World
 from ambient.kube.networking import Gateway, GatewayClass, ServiceEntry
 from ambient.kube.objects import AuthorizationPolicy, Condition, RefusedObject, RequestAuthentication, Service
 from ambient.kube.policies import TargetRef
+from ambient.waypoint.deploy import is_ingress
 
 ATTACHED: Final = "WaypointAccepted"
 
@@ -60,8 +61,11 @@ def _one(record: AuthorizationPolicy | RequestAuthentication, ref: TargetRef, wo
         case "networking.istio.io", "ServiceEntry":
             return _behind(world.find(ServiceEntry, namespace, ref.name), title, world)
         case "gateway.networking.k8s.io", "Gateway":
-            if world.find(Gateway, namespace, ref.name) is None:
+            gateway = world.find(Gateway, namespace, ref.name)
+            if gateway is None:
                 return "TargetNotFound", f"{title} was not found"
+            if is_ingress(gateway):
+                return "Accepted", f"{namespace}/{ref.name}"
             found = waypoint(world, namespace, ref.name)
             return ("Accepted", str(found)) if found else ("AncestorNotBound", f"{title} is not ready")
         case "gateway.networking.k8s.io", "GatewayClass":

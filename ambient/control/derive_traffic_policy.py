@@ -10,7 +10,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from ambient.control.derive_hosts import exactness, exported_to
-from ambient.control.derive_waypoint import Waypoint
 from ambient.kube.networking import DestinationRule
 from ambient.kube.networking import Subset as RuleSubset
 from ambient.kube.traffic_values import TrafficPolicy
@@ -27,18 +26,18 @@ class Rules:
             if rule.selector is None:
                 self._by_namespace.setdefault(rule.namespace, []).append(rule)
 
-    def of(self, service: Service, waypoint: Waypoint) -> DestinationRule | None:
-        """The one that is in force, None where there is none."""
-        for namespace in dict.fromkeys((waypoint.namespace, service.namespace, self._root_namespace)):
-            fitting = list(self._fitting(namespace, service, waypoint))
+    def of(self, service: Service, home: str) -> DestinationRule | None:
+        """The one that is in force at a proxy in namespace `home`, None where there is none."""
+        for namespace in dict.fromkeys((home, service.namespace, self._root_namespace)):
+            fitting = list(self._fitting(namespace, service, home))
             if fitting:
                 return max(fitting, key=lambda one: one[0])[1]
         return None
 
-    def _fitting(self, namespace: str, service: Service, waypoint: Waypoint) -> Iterator[tuple[int, DestinationRule]]:
+    def _fitting(self, namespace: str, service: Service, home: str) -> Iterator[tuple[int, DestinationRule]]:
         for rule in self._by_namespace.get(namespace, ()):
             exact = exactness(rule.host, rule.namespace, service)
-            if exact and exported_to(rule.export_to, rule.namespace, waypoint.namespace):
+            if exact and exported_to(rule.export_to, rule.namespace, home):
                 yield exact, rule
 
 

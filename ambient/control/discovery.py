@@ -24,7 +24,7 @@ from ambient.control.metrics import ControlMetrics
 from ambient.control.waypoints import Waypoints
 from ambient.errors import MeshError, ProtocolError, Refused, Unavailable
 from ambient.waypoint.bootstrap import GATEWAY_HEADER
-from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
+from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE
 from ambient.xds.catalogue import Catalogue
 from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE
 from ambient.xds.messages import METHOD, DeltaRequest, decode_request, encode_response
@@ -45,6 +45,7 @@ _SHORT: Final = {
     ENDPOINT_TYPE: "eds",
     LISTENER_TYPE: "lds",
     ROUTE_TYPE: "rds",
+    SECRET_TYPE: "sds",
 }
 """istiod's names of the types in metrics."""
 

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from types import MappingProxyType
+from typing import Any
 
 from ambient.control.certificates import Certificates
 from ambient.control.derive import Derived, Value
@@ -65,6 +66,7 @@ class Reconciler:
         self.listeners: list[Callable[[Records], None]] = []
         self.enforcement: Enforcement | None = None
         self._served = Records()
+        self._on_gateways: frozenset[str] = frozenset()
         self._wanted: Mapping[str, Sequence[Condition]] = MappingProxyType({})
 
     async def run(self, source: ObjectSource) -> None:
@@ -117,6 +119,7 @@ class Reconciler:
             told = with_refusals(records.refused, told, self.enforcement.policies)
         self._write_status(records, told)
         self._give_addresses(records, derived)
+        self._say_of_gateways(records)
 
     async def _serve(self, derived: Derived, revision: int) -> int:
         """Into the catalogue; gives how many resources changed. Of very many at once each is encoded between others."""
@@ -172,6 +175,25 @@ class Reconciler:
                 self._status.forget(target)
         except OSError as error:
             _log.error("cannot write the status of %s: %s", getattr(target, "key", target), error)
+
+    def _say_of_gateways(self, records: Records) -> None:
+        """Of their listeners, and of the routes on them."""
+        parents = self._waypoints.parents()
+        for key in self._on_gateways | parents.keys():
+            route = records.by_key.get(key)
+            if route is not None:
+                self._quietly(self._status.route_parents, route, parents.get(key, ()))
+        self._on_gateways = frozenset(parents)
+        for key, listeners in self._waypoints.listeners():
+            gateway = records.by_key.get(key)
+            if gateway is not None:
+                self._quietly(self._status.gateway_listeners, gateway, listeners)
+
+    def _quietly(self, say: Callable[[Record, Sequence[Any]], None], record: Record, what: Sequence[Any]) -> None:
+        try:
+            say(record, what)
+        except OSError as error:
+            _log.error("cannot write the status of %s: %s", record.key, error)
 
     def _give_addresses(self, records: Records, derived: Derived) -> None:
         for gateway, name in self._waypoints.wanted_addresses(records):

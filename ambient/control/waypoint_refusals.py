@@ -6,7 +6,7 @@ port of the service that it is for is closed, until the resource is another one 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -94,6 +94,17 @@ class WaypointRefusals:
             kept |= refused
             self._closed = replace(self._closed, unlisted=self._closed.unlisted | suspects)
             found = list(resources(view, self._closed, self._made))
+        kept |= self._refused(found)
+        self._refusals = {key: refusal for key, refusal in self._refusals.items() if key in kept}
+        return found
+
+    def told_by(self, make: Callable[[frozenset[str]], Iterable[Named]]) -> list[Named]:
+        """The same of a gateway: `make(names)` gives every resource, what depends on refused names closed."""
+        found = list(make(frozenset()))
+        if not self._refusals:
+            return found
+        kept = self._refused(found)
+        found = list(make(frozenset(name for _, name, _ in kept)))
         kept |= self._refused(found)
         self._refusals = {key: refusal for key, refusal in self._refusals.items() if key in kept}
         return found

@@ -7,7 +7,7 @@ change costs what it concerns.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
@@ -15,6 +15,7 @@ from typing import Any, Final
 from ambient.ca.token import Caller
 from ambient.control.derive import Derived
 from ambient.control.derive_front import Fronts
+from ambient.control.derive_gateway import Told
 from ambient.control.derive_waypoint import Waypoint
 from ambient.control.key_sets import KeySets, fetched
 from ambient.control.proxies import Proxies, Sight
@@ -24,9 +25,11 @@ from ambient.kube.mesh_config import MeshConfig
 from ambient.kube.networking import Gateway, GatewayClass
 from ambient.kube.objects import Condition, Records, Service, record_key
 from ambient.kube.routing import CONTROLLER
-from ambient.waypoint.deploy import CLASS, account_of, trouble
+from ambient.kube.status_values import ListenerStatus, ParentStatus
+from ambient.waypoint.deploy import CLASS, CLASSES, account_of, is_ingress, name_of, trouble
 from ambient.waypoint.exports import read_exports
-from ambient.waypoint.resources import ENVOY_ORDER, ENVOY_TYPES
+from ambient.waypoint.ingress import gateway_resources
+from ambient.waypoint.resources import ENVOY_ORDER, ENVOY_TYPES, Named
 from ambient.waypoint.typed import LISTENER_TYPE, Message
 from ambient.waypoint.wire import encode
 from ambient.xds.catalogue import Catalogue
@@ -43,12 +46,14 @@ _log = logging.getLogger("ambient.control.waypoints")
 
 @dataclass(slots=True)
 class _Served:
-    """One waypoint. `made`: content and bytes of each resource by type and name. `failure`: what could not be made.
-    `streams`: of its proxies; true for one that has once had, and taken, all there was."""
+    """One waypoint or gateway. `made`: content and bytes of each resource by type and name. `failure`: what could not
+    be made. `streams`: of its proxies; true for one that has once had, and taken, all there was. `told`: of a gateway
+    what it was made of."""
 
     gateway: Gateway
     waypoint: Waypoint | None = None
     refusals: WaypointRefusals = field(default_factory=WaypointRefusals)
+    told: Told | None = None
     catalogue: Catalogue = field(default_factory=lambda: Catalogue(types=ENVOY_TYPES))
     made: dict[tuple[str, str], tuple[Message, Resource]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
@@ -88,7 +93,7 @@ class Waypoints:
             self._keys.want(rule.keys_url for rules in self._fronts.key_urls.values() for rule in rules.values())
         of_class = records.find(GatewayClass, "", CLASS)
         self._class = of_class.key if of_class is not None and of_class.controller == CONTROLLER else ""
-        gateways = [one for one in records.of(Gateway) if one.class_name == CLASS and not one.deleting]
+        gateways = [one for one in records.of(Gateway) if one.class_name in CLASSES and not one.deleting]
         self._unfit = {one.key: why for one in gateways if (why := trouble(one))}
         ours = {one.key: one for one in gateways if one.key not in self._unfit}
         for key in self._served.keys() - ours.keys():
@@ -121,18 +126,24 @@ class Waypoints:
         return changed
 
     def _made(self, served: _Served, revision: int) -> bool:
-        if served.waypoint is None:
-            return False
         try:
-            return self._make(served, served.waypoint, revision)
+            if is_ingress(served.gateway):
+                served.told = told = self._fronts.told(served.gateway)
+                found = served.refusals.told_by(lambda refused: gateway_resources(told.view, refused))
+                return self._make(served, found, revision)
+            if served.waypoint is None:
+                return False
+            return self._make(
+                served, served.refusals.told(self._fronts.view(served.waypoint, served.gateway)), revision
+            )
         except Exception as error:
             _keep(served, error)
             return False
 
-    def _make(self, served: _Served, waypoint: Waypoint, revision: int) -> bool:
+    def _make(self, served: _Served, found: Iterable[Named], revision: int) -> bool:
         made: dict[tuple[str, str], tuple[Message, Resource]] = {}
         failures: dict[str, str] = dict(read_exports(served.gateway.annotations)[1])
-        for url, name, content in served.refusals.told(self._fronts.view(waypoint, served.gateway)):
+        for url, name, content in found:
             before = served.made.get((url, name))
             if before is not None and (before[0] is content or before[0] == content):
                 made[url, name] = before
@@ -141,7 +152,7 @@ class Waypoints:
                 made[url, name] = (content, encode(url, name, content))
             except InvalidInput as error:
                 # A defect of ours. What was there stays, where it was.
-                _log.error("%s: %s", waypoint, error)
+                _log.error("Gateway %s/%s: %s", served.gateway.namespace, served.gateway.name, error)
                 failures[name] = str(error)
                 if before is not None:
                     made[url, name] = before
@@ -152,11 +163,25 @@ class Waypoints:
         """Gateways that have a Service and not yet its name as their address."""
         for served in self._served.values():
             gateway = served.gateway
-            found = records.by_key.get(record_key(Service.kind, gateway.namespace, gateway.name))
-            name = f"{gateway.name}.{gateway.namespace}.svc.{self._domain}"
+            found = records.by_key.get(record_key(Service.kind, gateway.namespace, name_of(gateway)))
+            name = f"{name_of(gateway)}.{gateway.namespace}.svc.{self._domain}"
             given = any((one.type, one.value) == ("Hostname", name) for one in gateway.assigned)
             if isinstance(found, Service) and found.cluster_ips and not given:
                 yield gateway, name
+
+    def listeners(self) -> Iterator[tuple[str, tuple[ListenerStatus, ...]]]:
+        """Of each gateway, by key, what is to be said of its listeners."""
+        for key, served in self._served.items():
+            if served.told is not None:
+                yield key, served.told.listeners
+
+    def parents(self) -> Mapping[str, tuple[ParentStatus, ...]]:
+        """Of each route that is on gateways, by key, what is to be said of each."""
+        found: dict[str, tuple[ParentStatus, ...]] = {}
+        for served in self._served.values():
+            for key, said in served.told.parents.items() if served.told is not None else ():
+                found[key] = found.get(key, ()) + said
+        return found
 
     # --- clients
 
@@ -216,6 +241,8 @@ class Waypoints:
         if served is None:
             return ()
         accepted = Condition(ACCEPTED, "True", "Accepted", "Resource accepted")
+        if served.told is not None:
+            accepted = served.told.accepted
         obstacle = self.obstacle(key)
         if not served.gateway.assigned:
             nowhere = Condition(PROGRAMMED, "False", "AddressNotAssigned", "its Service has no address yet")

@@ -6,18 +6,21 @@ Fields that only an HTTP proxy looks at are known and passed over; any other is 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Final
 
 from ambient.kube import syntax
 from ambient.kube.metadata import Shape, read_common
 from ambient.kube.networking import (
+    ClientCheck,
     Gateway,
     GatewayClass,
     Infrastructure,
     LabelRequirement,
     LabelSelector,
     Listener,
+    ObjectRef,
     TypedAddress,
 )
 from ambient.kube.read import Field, Object
@@ -30,8 +33,11 @@ _SPEC: Final = syntax.words("gatewayClassName listeners addresses infrastructure
 _LISTENER: Final = syntax.words("name hostname port protocol tls allowedRoutes")
 _TLS: Final = syntax.words("mode certificateRefs options frontendValidation")
 _FROM: Final = ("Same", "All", "Selector", "None")
+_MODES: Final = ("AllowValidOnly", "AllowInsecureFallback")
+_GROUP: Final = "gateway.networking.k8s.io"
 _OPERATORS: Final = ("In", "NotIn", "Exists", "DoesNotExist")
 _MOST_LISTENERS: Final = 64
+_MOST_REFS: Final = 64
 
 
 def parse_gateway(top: Object, raw: Mapping[str, Any]) -> Gateway:
@@ -56,7 +62,7 @@ def parse_gateway(top: Object, raw: Mapping[str, Any]) -> Gateway:
     return Gateway(
         **common,
         class_name=spec.need("gatewayClassName").checked(syntax.dns_subdomain),
-        listeners=listeners,
+        listeners=_checked_clients(spec, listeners),
         wanted=spec.each("addresses", _address),
         assigned=status.each("addresses", _address) if status else (),
         infrastructure=spec.read("infrastructure", _infrastructure, Infrastructure()),
@@ -105,10 +111,54 @@ def _requirement(field: Field) -> LabelRequirement:
     return LabelRequirement(entry.need("key").checked(syntax.qualified_name), operator, values)
 
 
+def _checked_clients(spec: Object, listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
+    """`listeners`, those that end TLS with what the Gateway says of all of them, or of their ports, about clients."""
+    tls = spec.read("tls", lambda f: f.object(("backend", "frontend")), None)
+    frontend = tls.read("frontend", lambda f: f.object(("default", "perPort")), None) if tls else None
+    if frontend is None:
+        return listeners
+    every = frontend.read("default", _clients, None)
+    ports = {
+        entry.need("port").port(): entry.need("tls").object(("validation",)).read("validation", _client_check, None)
+        for entry in frontend.each("perPort", lambda f: f.object(("port", "tls")))
+    }
+    return tuple(
+        replace(one, clients=ports.get(one.port, every)) if one.protocol == "HTTPS" and one.clients is None else one
+        for one in listeners
+    )
+
+
+def _clients(field: Field) -> ClientCheck | None:
+    return field.object(("validation",)).read("validation", _client_check, None)
+
+
+def _client_check(field: Field) -> ClientCheck:
+    entry = field.object(("caCertificateRefs", "mode"))
+    refs = entry.need("caCertificateRefs")
+    found = tuple(_ref(one, "ConfigMap") for one in refs.items())
+    if not 1 <= len(found) <= _MOST_REFS:
+        raise refs.refuse(f"1..{_MOST_REFS} entries")
+    mode = entry.read("mode", lambda f: f.one_of(_MODES), "AllowValidOnly")
+    return ClientCheck(found, mode == "AllowInsecureFallback")
+
+
+def _ref(field: Field, kind: str) -> ObjectRef:
+    entry = field.object(("group", "kind", "name", "namespace"))
+    return ObjectRef(
+        entry.text("group"),
+        entry.text("kind", kind),
+        entry.need("name").checked(syntax.dns_subdomain),
+        entry.read("namespace", lambda f: f.checked(syntax.dns_label), ""),
+    )
+
+
 def _listener(field: Field) -> Listener:
     entry = field.object(_LISTENER)
     tls = entry.read("tls", lambda f: f.object(_TLS), None)
     allowed, namespaces = entry.read("allowedRoutes", _allowed, ("Same", LabelSelector()))
+    certificates = tls.each("certificateRefs", lambda f: _ref(f, "Secret")) if tls else ()
+    if tls is not None and len(certificates) > _MOST_REFS:
+        raise tls.need("certificateRefs").refuse(f"at most {_MOST_REFS} entries")
     return Listener(
         name=entry.need("name").checked(syntax.dns_subdomain),
         port=entry.need("port").port(),
@@ -117,6 +167,9 @@ def _listener(field: Field) -> Listener:
         tls_mode=tls.read("mode", lambda f: f.one_of(("Terminate", "Passthrough")), "Terminate") if tls else "",
         allowed=allowed,
         namespaces=namespaces,
+        certificates=certificates,
+        clients=tls.read("frontendValidation", _client_check, None) if tls else None,
+        kinds=entry.read("allowedRoutes", _kinds, None),
     )
 
 
@@ -137,6 +190,14 @@ def _allowed(field: Field) -> tuple[str, LabelSelector]:
     if choice == "Selector":
         return choice, label_selector(namespaces.need("selector"))
     return choice, LabelSelector()
+
+
+def _kinds(field: Field) -> tuple[tuple[str, str], ...] | None:
+    listed = field.object(("namespaces", "kinds")).get("kinds")
+    if listed is None:
+        return None
+    entries = [one.object(("group", "kind")) for one in listed.items()]
+    return tuple((one.text("group", _GROUP), one.need("kind").text()) for one in entries) or None
 
 
 def _address(field: Field) -> TypedAddress:

@@ -55,12 +55,12 @@ _MOST_MATCHES: Final = 128
 def parse_http_route(top: Object, raw: Mapping[str, Any]) -> HTTPRoute:
     """Raises InvalidInput; every rule has its row in the tests."""
     common, spec, parents = read_route(top, raw, SHAPE)
-    spec.each("hostnames", lambda field: field.checked(hostname))
+    hostnames = few(spec, "hostnames", lambda field: field.checked(hostname))
     rules = few(spec, "rules", _rule) if spec.get("rules") is not None else (RouteRule(),)
     if sum(len(one.matches) for one in rules) > _MOST_MATCHES:
         raise spec.need("rules").refuse(f"at most {_MOST_MATCHES} matches in all rules together")
     rules = limited(rules, common["annotations"], top.at.what)
-    return HTTPRoute(**common, parents=parents, rules=rules)
+    return HTTPRoute(**common, parents=parents, hostnames=hostnames, rules=rules)
 
 
 def _rule(field: Field) -> RouteRule:

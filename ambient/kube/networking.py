@@ -180,8 +180,30 @@ class LabelSelector:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectRef:
+    """What a Gateway refers to. `namespace` "": its own."""
+
+    group: str
+    kind: str
+    name: str
+    namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClientCheck:
+    """Who may connect over TLS: whom one of the authorities in `authorities` vouches for. `insecure`: others, too."""
+
+    authorities: tuple[ObjectRef, ...]
+    insecure: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Listener:
-    """`allowed`: whose routes may attach: Same, All, None or Selector (then `namespaces`). `tls_mode` "": no TLS."""
+    """`allowed`: whose routes may attach: Same, All, None or Selector (then `namespaces`). `tls_mode` "": no TLS.
+
+    `certificates`: its own. `clients`: whose certificates it asks for, None: nobody's. `kinds`: (group, kind) of routes
+    that may attach, None: all that fit the protocol.
+    """
 
     name: str
     port: int
@@ -190,6 +212,9 @@ class Listener:
     tls_mode: str = ""
     allowed: str = "Same"
     namespaces: LabelSelector = LabelSelector()
+    certificates: tuple[ObjectRef, ...] = ()
+    clients: ClientCheck | None = None
+    kinds: tuple[tuple[str, str], ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from ambient.kube import (
     grpc_routes,
     httproutes,
     pods,
+    secrets,
     security,
     services,
     slices,
@@ -61,6 +62,7 @@ from ambient.kube.records import (
 )
 from ambient.kube.resource import Resource
 from ambient.kube.routing import GRPCRoute, HTTPRoute, ReferenceGrant, TCPRoute, TLSRoute, VirtualService
+from ambient.kube.secrets import Secret
 from ambient.model.address import parse_ip
 
 __all__ = [
@@ -88,6 +90,7 @@ __all__ = [
     "ReferenceGrant",
     "RefusedObject",
     "RequestAuthentication",
+    "Secret",
     "Service",
     "ServiceAccount",
     "ServiceEntry",
@@ -148,6 +151,7 @@ _PARSERS: Final[Mapping[str, tuple[Shape, Callable[[Object, Mapping[str, Any]], 
         "Namespace": (_NAMESPACE, _namespace, "namespaces"),
         "ServiceAccount": (_ACCOUNT, _account, "serviceaccounts"),
         "ConfigMap": (_CONFIG_MAP, _config_map, "configmaps"),
+        "Secret": (secrets.SHAPE, secrets.parse_secret, "secrets"),
         "Node": (_NODE, _node, "nodes"),
         "Pod": (pods.SHAPE, pods.parse_pod, "pods"),
         "Service": (services.SHAPE, services.parse_service, "services"),

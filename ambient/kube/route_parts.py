@@ -73,6 +73,7 @@ def _parent(field: Field) -> ParentRef:
         entry.need("name").checked(syntax.dns_subdomain),
         entry.read("namespace", lambda f: f.checked(syntax.dns_label), ""),
         entry.read("port", Field.port, 0),
+        entry.read("sectionName", lambda f: f.checked(syntax.dns_subdomain), ""),
     )
 
 

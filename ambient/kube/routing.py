@@ -10,6 +10,8 @@ from ambient.kube.records import Record
 
 CONTROLLER: Final = "istio.io/mesh-controller"
 """Who speaks for the mesh in the status of a route."""
+GATEWAY_CONTROLLER: Final = "istio.io/gateway-controller"
+"""Who speaks for gateways there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,13 +194,14 @@ class RouteRule:
 
 @dataclass(frozen=True, slots=True)
 class ParentRef:
-    """`port` 0: all of the parent's. `namespace` "": the route's own."""
+    """`port` 0: all of the parent's. `namespace` "": the route's own. `section`: a listener of a Gateway, "": any."""
 
     group: str
     kind: str
     name: str
     namespace: str = ""
     port: int = 0
+    section: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,8 +223,9 @@ class AttachedRoute(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestRoute(AttachedRoute):
-    """About requests."""
+    """About requests. `hostnames` mean something at a Gateway only; (): any."""
 
+    hostnames: tuple[str, ...] = ()
     rules: tuple[RouteRule, ...] = field(default=(RouteRule(),))
 
 

@@ -15,11 +15,14 @@ from ambient.kube.api.lease import Seat
 from ambient.kube.api.source import ApiSource
 from ambient.kube.folder import ObjectFolder
 from ambient.kube.objects import KINDS, Condition, Record, Records
+from ambient.kube.status_values import ListenerStatus, ParentStatus
 
 KUBERNETES: Final = Path("kubernetes")
 """The value of AMBIENT_OBJECTS that means the API server (a folder of this name is `./kubernetes`)."""
-MESH_KINDS: Final = tuple(kind for kind in KINDS if kind != "ConfigMap")
-"""What the control plane reads. The mesh derives nothing from ConfigMaps, and there may be very many."""
+GATEWAY_KINDS: Final = ("ConfigMap", "Secret")
+"""What gateways need beside: read only where that was asked for, for there may be very many, and they hold keys."""
+MESH_KINDS: Final = tuple(kind for kind in KINDS if kind not in GATEWAY_KINDS)
+"""What the control plane reads."""
 NODE_KINDS: Final = ("Namespace", "Pod")
 """What an agent reads."""
 
@@ -38,6 +41,12 @@ class StatusSink(Protocol):
 
     def gateway_address(self, target: Record, hostname: str) -> None:
         """Give a Gateway this host name as its one address."""
+
+    def gateway_listeners(self, target: Record, listeners: Sequence[ListenerStatus]) -> None:
+        """Say this of a Gateway's listeners, in the place of what was said of any."""
+
+    def route_parents(self, target: Record, parents: Sequence[ParentStatus]) -> None:
+        """Say this of the gateways that a route is on, in the place of what was said of any."""
 
     def forget(self, target: Record | str) -> None:
         """Take back everything said about the object."""

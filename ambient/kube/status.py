@@ -14,6 +14,7 @@ from typing import Any
 from ambient.errors import InvalidInput
 from ambient.kube.files import read_json, replace_json
 from ambient.kube.records import Condition, Record, WriterState
+from ambient.kube.status_values import ListenerStatus, ParentStatus, listeners_written, parents_written
 
 
 def file_name(key: str) -> str:
@@ -35,6 +36,10 @@ def revision_state(path: Path) -> WriterState:
         return WriterState(0, 0)
     observed, status = state.get("observed", 0), state.get("status", 0)
     return WriterState(observed if isinstance(observed, int) else 0, status if isinstance(status, int) else 0)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 class StatusWriter:
@@ -61,7 +66,7 @@ class StatusWriter:
         """Replace all conditions this writer gives the object. The time of transition is kept while status stays."""
         content = self._read(target)
         known = {entry["type"]: entry for entry in content.get("conditions", [])}
-        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        now = _now()
         entries = []
         for condition in conditions:
             before = known.get(condition.type, {})
@@ -89,6 +94,16 @@ class StatusWriter:
     def gateway_address(self, target: Record, hostname: str) -> None:
         """status.addresses of a Gateway: its one host name."""
         self.set(target, addresses=[{"type": "Hostname", "value": hostname}])
+
+    def gateway_listeners(self, target: Record, listeners: Sequence[ListenerStatus]) -> None:
+        """status.listeners of a Gateway."""
+        before = self._read(target).get("listeners", [])
+        self.set(target, listeners=listeners_written(listeners, before, target.generation, _now()))
+
+    def route_parents(self, target: Record, parents: Sequence[ParentStatus]) -> None:
+        """status.parents of a route, as far as they are gateways."""
+        before = self._read(target).get("parents", [])
+        self.set(target, parents=parents_written(parents, before, target.generation, _now()))
 
     def forget(self, target: Record | str) -> None:
         """Take back everything said about the object."""

@@ -1,6 +1,6 @@
-"""The lab's own hand for waypoints: what a cluster's controllers make of a Gateway is made here of the same template.
+"""The lab's own hand for waypoints and gateways: what a cluster's controllers make of a Gateway, of the same template.
 
-A waypoint is one pod, a process of Envoy and its agent, in the place that the lab gives it.
+Each is one pod, a process of Envoy and its agent, in the place that the lab gives it.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _ROOT: Final = "/mnt"
 
 
 def with_their_objects(records: Iterable[Record], settings: LabSettings) -> list[Record]:
-    """`records`, and behind each Gateway that is a waypoint what it stands for."""
+    """`records`, and behind each Gateway of ours what it stands for."""
     found: list[Record] = []
     for record in records:
         found.append(record)
-        if isinstance(record, Gateway) and record.class_name == deploy.CLASS and not deploy.trouble(record):
+        if isinstance(record, Gateway) and record.class_name in deploy.CLASSES and not deploy.trouble(record):
             found += _objects(record, settings)
     return found
 
@@ -52,7 +52,7 @@ def _pod(gateway: Gateway, settings: LabSettings) -> dict[str, Any]:
         root=_ROOT,
     )
     template = deploy.pod_template(gateway, placement)
-    metadata = {**template["metadata"], "name": gateway.name, "namespace": gateway.namespace}
+    metadata = {**template["metadata"], "name": deploy.name_of(gateway), "namespace": gateway.namespace}
     spec = dict(template["spec"])
     spec["terminationGracePeriodSeconds"] = 8
     if NODE in gateway.annotations:

@@ -1,4 +1,4 @@
-"""The objects that a waypoint's Gateway stands for: service account, Service, and the template of its pods. Pure.
+"""The objects that a Gateway of ours stands for: service account, Service, and the template of its pods. Pure.
 
 Names and labels are Istio's, so that its tools find them. A cluster makes a Deployment of the template, the lab a pod.
 """
@@ -14,9 +14,15 @@ from ambient.model.address import HBONE_PORT
 from ambient.waypoint.bootstrap import METRICS_PATH, METRICS_PORT, READY_PORT, STATS_PORT
 
 CLASS: Final = "istio-waypoint"
+INGRESS_CLASS: Final = "istio"
+CLASSES: Final = frozenset({CLASS, INGRESS_CLASS})
+"""GatewayClasses whose Gateways are proxies of ours: waypoints, and gateways for clients outside of the mesh."""
 GATEWAY_NAME: Final = "gateway.networking.k8s.io/gateway-name"
 MANAGED: Final = "gateway.istio.io/managed"
 MANAGED_BY: Final = "istio.io-mesh-controller"
+INGRESS_MANAGED_BY: Final = "istio.io-gateway-controller"
+NAME: Final = "gateway.istio.io/name-override"
+SERVICE_TYPE: Final = "networking.istio.io/service-type"
 ACCOUNT: Final = "gateway.istio.io/service-account"
 XFCC: Final = "ambient.istio.io/xfcc-include-client-identity"
 HBONE_PROTOCOL: Final = "HBONE"
@@ -34,9 +40,20 @@ class Placement:
     image: str = ""
 
 
+def is_ingress(gateway: Gateway) -> bool:
+    """It is for clients outside of the mesh, and no waypoint."""
+    return gateway.class_name == INGRESS_CLASS
+
+
+def name_of(gateway: Gateway) -> str:
+    """Of everything that is made of the Gateway."""
+    usual = f"{gateway.name}-{gateway.class_name}" if is_ingress(gateway) else gateway.name
+    return gateway.annotations.get(NAME) or usual
+
+
 def account_of(gateway: Gateway) -> str:
-    """The service account of a waypoint's pods."""
-    return gateway.annotations.get(ACCOUNT) or gateway.name
+    """The service account of its pods."""
+    return gateway.annotations.get(ACCOUNT) or name_of(gateway)
 
 
 def is_managed(gateway: Gateway) -> bool:
@@ -46,7 +63,10 @@ def is_managed(gateway: Gateway) -> bool:
 
 
 def trouble(gateway: Gateway) -> str:
-    """Why a Gateway cannot be a waypoint, "" when it can."""
+    """Why a Gateway of one of `CLASSES` cannot be served at all, "" when it can. What is wrong with a single listener
+    of an ingress is said of that."""
+    if is_ingress(gateway):
+        return ""
     good = len(gateway.listeners) == 1 and gateway.listeners[0].protocol == HBONE_PROTOCOL
     if good and gateway.listeners[0].port == HBONE_PORT:
         return ""
@@ -54,10 +74,10 @@ def trouble(gateway: Gateway) -> str:
 
 
 def labels(gateway: Gateway) -> dict[str, str]:
-    """Of everything that belongs to the waypoint."""
+    """Of everything that belongs to it."""
     return {
         **gateway.infrastructure.labels,
-        MANAGED: MANAGED_BY,
+        MANAGED: INGRESS_MANAGED_BY if is_ingress(gateway) else MANAGED_BY,
         GATEWAY_NAME: gateway.name,
         "gateway.networking.k8s.io/gateway-class-name": gateway.class_name,
     }
@@ -68,14 +88,21 @@ def service_account(gateway: Gateway) -> dict[str, Any]:
 
 
 def service(gateway: Gateway) -> dict[str, Any]:
-    """What clients' ztunnels dial."""
-    made = metadata(gateway, gateway.name)
-    made["annotations"] = {"networking.istio.io/traffic-distribution": "PreferClose", **made.get("annotations", {})}
-    ports = [
-        {"name": "status-port", "port": READY_PORT, "protocol": "TCP", "appProtocol": "tcp"},
-        {"name": gateway.listeners[0].name, "port": HBONE_PORT, "protocol": "TCP", "appProtocol": "hbone"},
-    ]
-    spec = {"ports": ports, "selector": {GATEWAY_NAME: gateway.name}, "ipFamilyPolicy": "PreferDualStack"}
+    """What clients dial: ztunnels a waypoint, everybody an ingress."""
+    made = metadata(gateway, name_of(gateway))
+    ports = [{"name": "status-port", "port": READY_PORT, "protocol": "TCP", "appProtocol": "tcp"}]
+    spec: dict[str, Any] = {"selector": {GATEWAY_NAME: gateway.name}, "ipFamilyPolicy": "PreferDualStack"}
+    if is_ingress(gateway):
+        spec["type"] = gateway.annotations.get(SERVICE_TYPE) or "LoadBalancer"
+        for number, listener in sorted({one.port: one for one in reversed(gateway.listeners)}.items()):
+            protocol = "http" if listener.protocol == "HTTP" else "tls"
+            ports.append({"name": f"{protocol}-{number}", "port": number, "protocol": "TCP", "appProtocol": protocol})
+    else:
+        told = made.get("annotations", {})
+        made["annotations"] = {"networking.istio.io/traffic-distribution": "PreferClose", **told}
+        mesh = {"name": gateway.listeners[0].name, "port": HBONE_PORT, "protocol": "TCP", "appProtocol": "hbone"}
+        ports.append(mesh)
+    spec["ports"] = ports
     return {"apiVersion": "v1", "kind": "Service", "metadata": made, "spec": spec}
 
 
@@ -96,7 +123,7 @@ def pod_template(gateway: Gateway, placement: Placement) -> dict[str, Any]:
             {"containerPort": METRICS_PORT, "name": "metrics", "protocol": "TCP"},
             {"containerPort": STATS_PORT, "name": "http-envoy-prom", "protocol": "TCP"},
             {"containerPort": READY_PORT, "name": "status-port", "protocol": "TCP"},
-            {"containerPort": HBONE_PORT, "name": "mesh", "protocol": "TCP"},
+            *([] if is_ingress(gateway) else [{"containerPort": HBONE_PORT, "name": "mesh", "protocol": "TCP"}]),
         ],
         "readinessProbe": {
             "httpGet": {"path": "/healthz/ready", "port": READY_PORT},
@@ -116,7 +143,7 @@ def pod_template(gateway: Gateway, placement: Placement) -> dict[str, Any]:
         **labels(gateway),
         "sidecar.istio.io/inject": "false",
         "istio.io/dataplane-mode": "none",
-        "service.istio.io/canonical-name": gateway.name,
+        "service.istio.io/canonical-name": name_of(gateway),
         "service.istio.io/canonical-revision": "latest",
     }
     told = {

@@ -27,7 +27,7 @@ class Protocol(Enum):
 class Backend:
     """One endpoint of a port. `address` and `port` are where the application listens; `identity` is the SPIFFE URI
     that the far end of the tunnel has to prove, "" where there is no tunnel: plain TCP to an endpoint outside of the
-    mesh."""
+    mesh. `through`: the waypoint ("namespace/name") that it is reached through; then the address is the service's."""
 
     address: IpAddress
     port: int
@@ -38,6 +38,7 @@ class Backend:
     canonical: str = ""
     revision: str = ""
     cluster: str = ""
+    through: str = ""
 
     @property
     def authority(self) -> str:
@@ -151,7 +152,7 @@ class View:
 
     `trust_domains`: whose peers it takes, its own first. `xfcc`: the application is told who called, in
     x-forwarded-client-cert. `beyond`: services that routes lead to, with the ports that are wanted. `asked`: those that
-    providers are.
+    providers are. `outside`: clients are connected to us themselves, and nobody of the mesh.
     """
 
     namespace: str
@@ -162,6 +163,7 @@ class View:
     beyond: tuple[Front, ...] = ()
     exports: Exports = NO_EXPORTS
     asked: tuple[Front, ...] = ()
+    outside: bool = False
 
 
 def authority(address: IpAddress, port: int) -> str:

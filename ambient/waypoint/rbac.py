@@ -106,7 +106,9 @@ def _rules(
 ) -> Message:
     found: Message = {}
     for policy in policies:
-        context = Context(policy.namespace, view.trust_domains, front.addresses, port.number, http, tokens)
+        context = Context(
+            policy.namespace, view.trust_domains, front.addresses, port.number, http, tokens, view.outside
+        )
         for number, rule in enumerate(policy.rules):
             translated = translate(rule, context, allow=action == "ALLOW")
             if translated is not None:

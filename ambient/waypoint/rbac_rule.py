@@ -26,7 +26,8 @@ _HEADER: Final = re.compile(r"request\.headers\[([^\[\]]+)\]")
 @dataclass(frozen=True, slots=True)
 class Context:
     """What a rule is read for. `http` False: only a connection is known, no request. `tokens` False: nobody has looked
-    at tokens yet."""
+    at tokens yet. `outside`: the client itself is connected to us, so its address and the one that others report of it
+    are two, and no identity is known."""
 
     namespace: str
     trust_domains: tuple[str, ...]
@@ -34,6 +35,7 @@ class Context:
     port: int
     http: bool
     tokens: bool = True
+    outside: bool = False
 
 
 def translate(rule: PolicyRule, context: Context, *, allow: bool) -> Message | None:
@@ -98,7 +100,7 @@ class _Reader:
             *self._principal(one.namespaces, one.not_namespaces, _namespace),
             *self._principal(one.service_accounts, one.not_service_accounts, self._account),
             *self._principal(one.trust_domains, one.not_trust_domains, _trust_domain),
-            *self._principal(one.ip_blocks, one.not_ip_blocks, _remote),
+            *self._principal(one.ip_blocks, one.not_ip_blocks, self._direct),
             *self._principal(one.remote_ip_blocks, one.not_remote_ip_blocks, _remote),
             *self._principal(one.request_principals, one.not_request_principals, self._holder, http=True),
         ]
@@ -108,7 +110,7 @@ class _Reader:
         """A permission, or a principal."""
         values = (one.values, one.not_values)
         principals: dict[str, Callable[[str], Message]] = {
-            "source.ip": _remote,
+            "source.ip": self._direct,
             "remote.ip": _remote,
             "source.principal": self._peer,
             "source.namespace": _namespace,
@@ -173,7 +175,12 @@ class _Reader:
     def _port(self, value: int) -> Message:
         return ANY if value == self._context.port else {"not_rule": ANY}
 
+    def _direct(self, value: str) -> Message:
+        return {"direct_remote_ip": _remote(value)["remote_ip"]} if self._context.outside else _remote(value)
+
     def _address(self, value: str) -> Message:
+        if self._context.outside:
+            return {"destination_ip": _remote(value)["remote_ip"]}
         network = ip_network(value, strict=False)
         return ANY if any(address in network for address in self._context.addresses) else {"not_rule": ANY}
 

@@ -14,16 +14,17 @@ from ambient.waypoint.front import Destination, Front, FrontPort, Protocol, Subs
 from ambient.waypoint.rbac import http_filters, is_layer_4, tunnel_filters
 from ambient.waypoint.rivals import rightful
 from ambient.waypoint.service import cluster, endpoints, inner_cluster, kinds, listener, route_table
-from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, Message
+from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE, Message
 from ambient.xds.server import Order
 
-ENVOY_TYPES: Final = (CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE)
+ENVOY_TYPES: Final = (CLUSTER_TYPE, ENDPOINT_TYPE, SECRET_TYPE, LISTENER_TYPE, ROUTE_TYPE)
 ENVOY_ORDER: Final = Order(
     ENVOY_TYPES,
     put_after={LISTENER_TYPE: (CLUSTER_TYPE, ENDPOINT_TYPE), ROUTE_TYPE: (CLUSTER_TYPE, ENDPOINT_TYPE)},
     removed_after={
         CLUSTER_TYPE: (LISTENER_TYPE, ROUTE_TYPE),
         ENDPOINT_TYPE: (CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE),
+        SECRET_TYPE: (CLUSTER_TYPE, LISTENER_TYPE),
         LISTENER_TYPE: (ROUTE_TYPE,),
     },
     last=frozenset({tunnel.CONNECT_ROUTES}),

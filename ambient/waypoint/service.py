@@ -20,6 +20,7 @@ from ambient.waypoint.resilience import http2_options, http_options, resilience
 from ambient.waypoint.route_filters import route_filters
 from ambient.waypoint.routes import cluster_name, routes
 from ambient.waypoint.streams import stream_chain, streams_of, tls_inspector
+from ambient.waypoint.through import listener_name
 from ambient.waypoint.tokens import token_filters, without_claims
 from ambient.waypoint.tunnel import (
     NOBODY_INTERNAL,
@@ -192,14 +193,16 @@ def endpoints(front: Front, port: FrontPort, kind: str, subset: Subset | None = 
 
 def _endpoint(backend: Backend, weight: int) -> Message:
     socket: Message
-    if not backend.identity:
+    if not backend.identity and not backend.through:
         socket = {"socket_address": {"address": str(backend.address), "port_value": backend.port}}
         metadata: Message = {"envoy.transport_socket_match": {"tunnel": "none"}}
     else:
         # The id keeps endpoints apart that share the one internal listener.
-        tunnel = {"server_listener_name": ORIGINATE, "endpoint_id": backend.authority}
-        socket = {"envoy_internal_address": tunnel}
-        metadata = {ORIGINAL_DST: {"local": backend.authority}, METADATA: {"san": backend.identity}}
+        where = listener_name(backend.through) if backend.through else ORIGINATE
+        socket = {"envoy_internal_address": {"server_listener_name": where, "endpoint_id": backend.authority}}
+        metadata = {ORIGINAL_DST: {"local": backend.authority}}
+        if backend.identity:
+            metadata[METADATA] = {"san": backend.identity}
     return {
         "endpoint": {"address": socket},
         "load_balancing_weight": weight,

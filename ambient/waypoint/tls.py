@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from ambient.waypoint.typed import Message, typed
+from ambient.waypoint.door import Clients
+from ambient.waypoint.typed import ADS, Message, typed
 
 AGENT_CLUSTER: Final = "agent"
 """The static cluster of the bootstrap: the agent beside Envoy, over a Unix socket."""
 OWN_SECRET: Final = "default"
 ROOT_SECRET: Final = "ROOTCA"
+NOBODY: Final = "spiffe:///nobody"
+"""What no certificate of the mesh names."""
 
 
 def downstream(prefixes: Iterable[str]) -> Message:
@@ -32,8 +35,40 @@ def upstream(prefixes: Iterable[str]) -> Message:
     )
 
 
+def upstream_exact(identities: Iterable[str]) -> Message:
+    """For a peer that has to prove one of these SPIFFE ids; without any nobody can."""
+    names = [{"san_type": "URI", "matcher": {"exact": one}} for one in (*identities, NOBODY)]
+    return typed(
+        "envoy.transport_sockets.tls",
+        "transport_sockets.tls.v3.UpstreamTlsContext",
+        common_tls_context=_mesh(names),
+    )
+
+
+def served(certificates: Iterable[str], clients: Clients | None) -> Message:
+    """For clients from outside: our certificates by name, and who of theirs is let in."""
+    common: Message = {
+        "alpn_protocols": ["h2", "http/1.1"],
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2", "tls_maximum_protocol_version": "TLSv1_3"},
+        "tls_certificate_sds_secret_configs": [_discovered(name) for name in certificates],
+    }
+    fields: Message = {"common_tls_context": common}
+    if clients is not None:
+        common["validation_context_sds_secret_config"] = _discovered(clients.authority)
+        fields["require_client_certificate"] = not clients.insecure
+    return typed("envoy.transport_sockets.tls", "transport_sockets.tls.v3.DownstreamTlsContext", **fields)
+
+
+def _discovered(name: str) -> Message:
+    """A secret that comes with everything else from the control plane."""
+    return {"name": name, "sds_config": dict(ADS)}
+
+
 def _common(prefixes: Iterable[str]) -> Message:
-    names = [{"san_type": "URI", "matcher": {"prefix": prefix}} for prefix in prefixes]
+    return _mesh([{"san_type": "URI", "matcher": {"prefix": prefix}} for prefix in prefixes])
+
+
+def _mesh(names: list[Message]) -> Message:
     return {
         "alpn_protocols": ["h2"],
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_3", "tls_maximum_protocol_version": "TLSv1_3"},

@@ -144,19 +144,20 @@ def _connect_to(cluster: str) -> Message:
     }
 
 
-def originate() -> Message:
-    """The internal listener that opens a tunnel to the endpoint it is dialled for, as whom the endpoint has to be."""
+def originate(name: str = ORIGINATE) -> Message:
+    """The internal listener that opens a tunnel to the endpoint it is dialled for, as whom the endpoint has to be.
+    `name`: also that of the cluster of tunnels."""
     exact = filter_state("envoy.network.upstream_subject_alt_names", f"%DYNAMIC_METADATA({METADATA}:san)%", shared="")
     proxy = typed(
         "envoy.filters.network.tcp_proxy",
         "filters.network.tcp_proxy.v3.TcpProxy",
-        stat_prefix=ORIGINATE,
-        cluster=ORIGINATE,
+        stat_prefix=name,
+        cluster=name,
         tunneling_config={"hostname": "%DOWNSTREAM_LOCAL_ADDRESS%"},
         access_log=[failed_tunnel_log()],
     )
     return {
-        "name": ORIGINATE,
+        "name": name,
         "internal_listener": {},
         "listener_filters": [original_dst_filter()],
         "filter_chains": [

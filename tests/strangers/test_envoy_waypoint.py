@@ -12,8 +12,10 @@ import pytest
 
 from ambient.waypoint.bootstrap import Identification, bootstrap
 from ambient.waypoint.front import View
-from ambient.waypoint.resources import resources
-from ambient.waypoint.typed import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, Message
+from ambient.waypoint.ingress import gateway_resources
+from ambient.waypoint.resources import Named, resources
+from ambient.waypoint.typed import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE, Message
+from tests.support.gateway_views import EVERY_DOOR
 from tests.support.waypoint_views import EVERY_EXPORT, EVERY_KIND, EVERY_LIMIT, EVERY_TOKEN, OTLP_SPANS, view
 
 
@@ -27,13 +29,13 @@ def inline(value: Any, routes: dict[str, Message]) -> Any:
     return {**made, "route_config": routes[value["rds"]["route_config_name"]]} if "rds" in value else made
 
 
-def validate(told: View, folder: Path, *, spoil: bool = False) -> subprocess.CompletedProcess[str]:
+def validate(found: list[Named], folder: Path, *, spoil: bool = False) -> subprocess.CompletedProcess[str]:
     who = Identification("shop", "waypoint", "waypoint-1", "10.1.1.1")
     file = bootstrap(who, agent_socket=str(folder / "a"), admin_socket=str(folder / "b"))
-    found = list(resources(told))
     routes = {name: content for url, name, content in found if url == ROUTE_TYPE}
     static = file["static_resources"]
     static["clusters"] += [content for url, _, content in found if url == CLUSTER_TYPE]
+    static["secrets"] = [content for url, _, content in found if url == SECRET_TYPE]
     static["listeners"] += [inline(content, routes) for url, _, content in found if url == LISTENER_TYPE]
     if spoil:
         static["listeners"][-1]["filter_chains"][0]["filters"].append({"name": "no.such.filter"})
@@ -49,9 +51,14 @@ TOLD |= {"exports": EVERY_EXPORT, "spans": OTLP_SPANS}
 
 @pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)
 def test_envoy_takes_the_whole_configuration(told: View, tmp_path: Path) -> None:
-    done = validate(told, tmp_path)
+    done = validate(list(resources(told)), tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_envoy_takes_what_a_gateway_is_told(tmp_path: Path) -> None:
+    done = validate(list(gateway_resources(EVERY_DOOR)), tmp_path)
     assert done.returncode == 0, done.stderr
 
 
 def test_what_envoy_does_not_take_is_seen_here(tmp_path: Path) -> None:
-    assert validate(EVERY_KIND, tmp_path, spoil=True).returncode != 0
+    assert validate(list(resources(EVERY_KIND)), tmp_path, spoil=True).returncode != 0

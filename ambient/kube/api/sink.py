@@ -22,6 +22,7 @@ from ambient.kube.networking import Gateway, ServiceEntry
 from ambient.kube.records import Condition, Record
 from ambient.kube.resource import Resource
 from ambient.kube.routing import CONTROLLER, GRPCRoute, HTTPRoute, TCPRoute, TLSRoute
+from ambient.kube.status_values import ListenerStatus, ParentStatus, listeners_written, parents_written, timed
 
 OWN_TYPES: Final = frozenset(
     {
@@ -43,7 +44,7 @@ _log = logging.getLogger("ambient.kube.api.status")
 
 @dataclass(slots=True)
 class _Words:
-    """What is to be said of one object. `conditions`, `addresses` None: nothing was ever said of them."""
+    """What is to be said of one object. None: nothing was ever said of that."""
 
     uid: str
     generation: int = 0
@@ -51,6 +52,8 @@ class _Words:
     conditions: tuple[Condition, ...] | None = None
     addresses: tuple[tuple[str, str], ...] | None = None
     hostname: str = ""
+    listeners: tuple[ListenerStatus, ...] | None = None
+    parents: tuple[ParentStatus, ...] | None = None
     attempts: int = 0
 
 
@@ -104,10 +107,23 @@ class ApiSink:
         words.hostname = hostname
         self._enqueue(key)
 
+    def gateway_listeners(self, target: Record, listeners: Sequence[ListenerStatus]) -> None:
+        key, words = self._about(target)
+        if words.listeners != tuple(listeners):
+            words.listeners = tuple(listeners)
+            self._enqueue(key)
+
+    def route_parents(self, target: Record, parents: Sequence[ParentStatus]) -> None:
+        key, words = self._about(target)
+        if words.parents != tuple(parents):
+            words.parents = tuple(parents)
+            self._enqueue(key)
+
     def forget(self, target: Record | str) -> None:
         key, words = self._about(target)
         words.annotations = dict.fromkeys(words.annotations)
         words.conditions = ()
+        words.parents = () if words.parents else None
         self._enqueue(key)
 
     def observed(self, revision: int) -> None:
@@ -220,8 +236,31 @@ class ApiSink:
             body = {"metadata": {"uid": words.uid} if words.uid else {}, "status": {"addresses": address}}
             await self._client.patch(place, name, body, where, subresource="status")
             wrote = True
+        if words.listeners is not None or words.parents is not None:
+            wrote |= await self._write_lists(place, name, where, words)
         self.written += wrote
         return wrote
+
+    async def _write_lists(self, place: Resource, name: str, namespace: str, words: _Words) -> bool:
+        """What is said of listeners and gateways, where that is not there yet."""
+        content = await self._client.get(place, name, namespace)
+        metadata = content.get("metadata") or {}
+        if words.uid and metadata.get("uid") != words.uid:
+            return True
+        status = content.get("status") or {}
+        now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        news: dict[str, Any] = {}
+        if words.listeners is not None:
+            before = status.get("listeners") or []
+            news["listeners"] = listeners_written(words.listeners, before, words.generation, now)
+        if words.parents is not None:
+            before = status.get("parents") or []
+            news["parents"] = parents_written(words.parents, before, words.generation, now)
+        news = {field: value for field, value in news.items() if value != (status.get(field) or [])}
+        if news:
+            body = {"metadata": {"resourceVersion": metadata.get("resourceVersion")}, "status": news}
+            await self._client.patch(place, name, body, namespace, subresource="status")
+        return True
 
     async def _write_conditions(self, place: Resource, name: str, namespace: str, words: _Words) -> None:
         content = await self._client.get(place, name, namespace)
@@ -273,22 +312,7 @@ def merged_conditions(
 
     `generation`: that of the object we speak about, 0 when it has none.
     """
-    known = {entry.get("type"): entry for entry in listed}
-    ours = []
-    for condition in wanted:
-        before = known.get(condition.type, {})
-        entry: dict[str, Any] = {
-            "type": condition.type,
-            "status": condition.status,
-            "reason": condition.reason or "Unknown",
-            "message": condition.message,
-            "lastTransitionTime": before.get("lastTransitionTime", now)
-            if before.get("status") == condition.status
-            else now,
-        }
-        if generation:
-            entry["observedGeneration"] = generation
-        ours.append(entry)
+    ours = timed(wanted, listed, generation, now)
     return [entry for entry in listed if entry.get("type") not in OWN_TYPES] + ours
 
 

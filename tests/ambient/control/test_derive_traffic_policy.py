@@ -26,7 +26,7 @@ def rule(name: str, host: str, namespace: str = "shop", created: str = "", **spe
 
 
 def chosen(*rules: DestinationRule) -> str:
-    found = Rules(rules, "istio-system").of(WEB, WAYPOINT)
+    found = Rules(rules, "istio-system").of(WEB, WAYPOINT.namespace)
     return found.name if found is not None else ""
 
 

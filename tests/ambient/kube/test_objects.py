@@ -175,7 +175,7 @@ def test_a_snapshot_gives_records_by_kind_in_order_of_key() -> None:
 
 def test_the_supported_kinds() -> None:
     assert set(KINDS) == {
-        *("Namespace", "ServiceAccount", "ConfigMap", "Node", "Pod", "Service"),
+        *("Namespace", "ServiceAccount", "ConfigMap", "Secret", "Node", "Pod", "Service"),
         *("AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"),
         *("EndpointSlice", "ServiceEntry", "WorkloadEntry", "WorkloadGroup", "DestinationRule"),
         *("Gateway", "GatewayClass", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "ReferenceGrant"),

@@ -35,5 +35,5 @@ def test_its_pod_is_where_the_annotation_says() -> None:
 def test_a_gateway_of_another_class_brings_nothing() -> None:
     record = parse_object(gateway(), "x")
     assert isinstance(record, Gateway)
-    other = replace(record, class_name="istio")
+    other = replace(record, class_name="somebody-elses")
     assert with_their_objects([other], SETTINGS) == [other]

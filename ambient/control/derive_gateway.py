@@ -1,0 +1,292 @@
+"""What each ingress gateway serves, and what is said of its listeners and of the routes on it. Pure, but that good
+certificates are remembered.
+
+What cannot be served as it is written is not served, and said where it is written; everything else is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from ambient.control.derive_attached import ANY, GROUP, SERVED, Attached, Face, attach, covers, exactness, faces, holder
+from ambient.control.derive_backends import Judged, Unresolved
+from ambient.control.derive_evidence import EvidenceStore, Missing
+from ambient.control.gateway_pools import Pools
+from ambient.kube.networking import Gateway, Listener, ObjectRef
+from ambient.kube.objects import Condition, HTTPRoute, Namespace, Records, ReferenceGrant
+from ambient.kube.policies import TargetRef
+from ambient.kube.routing import BackendRef, ParentRef
+from ambient.kube.status_values import ListenerStatus, ParentStatus
+from ambient.waypoint.door import Clients, Door, Evidence, GatewayView, Site, Topology
+from ambient.waypoint.front import Destination, Route
+from ambient.waypoint.route_match import ordered
+
+HOPS: Final = "ambient.mesh/trusted-proxies"
+PROXY_PROTOCOL: Final = "ambient.mesh/proxy-protocol"
+_CORE: Final = ("", "core")
+_MOST_HOPS: Final = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A gateway, derived. `parents`: by key of the route, of each of its parents that is this Gateway."""
+
+    view: GatewayView
+    listeners: tuple[ListenerStatus, ...]
+    parents: Mapping[str, tuple[ParentStatus, ...]]
+    accepted: Condition
+    programmed: bool
+
+
+@dataclass(slots=True)
+class _Build:
+    """What comes together while the listeners of one Gateway are looked at."""
+
+    evidence: dict[str, Evidence] = field(default_factory=dict)
+    wanted: set[tuple[str, int]] = field(default_factory=set)
+    doors: list[Door] = field(default_factory=list)
+    listeners: list[ListenerStatus] = field(default_factory=list)
+
+
+class Gateways:
+    """`update` with every snapshot, then `told` of any Gateway."""
+
+    def __init__(self, trust_domains: tuple[str, ...]) -> None:
+        self._trust_domains = trust_domains
+        self._records = Records()
+        self._evidence = EvidenceStore()
+
+    def update(self, records: Records) -> None:
+        self._records = records
+        self._evidence.update(records)
+
+    def told(self, gateway: Gateway, routes: Collection[HTTPRoute], pools: Pools, judged: Judged) -> Told:
+        """`routes`: all there are; `pools`: the services that they may lead to; `judged`: what has to be passed."""
+        found = faces(gateway)
+        parents: dict[str, list[ParentStatus]] = {}
+        for route in routes:
+            said = list(attach(route, gateway, found, self._lets))
+            if said:
+                resolved = _resolved(route, pools)
+                parents[route.key] = [ParentStatus(_written(route, one), (ok, resolved)) for one, ok in said]
+        build = _Build()
+        for face in found:
+            self._listener(gateway, face, found, pools, build)
+        usable = [one for one in found if one.usable]
+        view = GatewayView(
+            gateway.namespace,
+            gateway.name,
+            self._trust_domains,
+            tuple(build.doors),
+            *pools.wanted(build.wanted, gateway.namespace),
+            evidence=tuple(one for _, one in sorted(build.evidence.items())),
+            policies=judged.policies,
+            tokens=judged.tokens,
+            topology=topology(gateway),
+        )
+        accepted = Condition("Accepted", "True", "Accepted", "Resource accepted")
+        if len(usable) < len(found):
+            which = ", ".join(one.listener.name for one in found if not one.usable)
+            status = "True" if usable else "False"
+            accepted = Condition("Accepted", status, "ListenersNotValid", f"not served: {which}")
+        fixed = {key: tuple(one) for key, one in parents.items()}
+        return Told(view, tuple(build.listeners), fixed, accepted, bool(build.doors))
+
+    def _lets(self, gateway: Gateway, listener: Listener, namespace: str) -> bool:
+        match listener.allowed:
+            case "All":
+                return True
+            case "Same":
+                return namespace == gateway.namespace
+            case "Selector":
+                asking = self._records.find(Namespace, "", namespace)
+                labels = dict(asking.labels) if asking is not None else {}
+                return listener.namespaces.fits({"kubernetes.io/metadata.name": namespace, **labels})
+        return False
+
+    def _granted(self, gateway: Gateway, ref: ObjectRef) -> bool:
+        """A Gateway may refer to what is in another namespace."""
+        return any(
+            (one.group, one.kind, one.namespace) == (GROUP, gateway.kind, gateway.namespace)
+            and one.to_group in ("", "core")
+            and (one.to_kind, one.name or ref.name) == (ref.kind, ref.name)
+            for grant in self._records.of(ReferenceGrant)
+            if grant.namespace == ref.namespace
+            for one in grant.grants
+        )
+
+    def _listener(self, gateway: Gateway, face: Face, found: list[Face], pools: Pools, build: _Build) -> None:
+        listener = face.listener
+        wrong: list[Missing] = []
+        door = Door(listener.name, listener.port, listener.protocol, listener.hostname)
+        if listener.protocol == "HTTPS":
+            door, wrong = self._proved(gateway, listener, door, build)
+        served = face.usable and (listener.protocol != "HTTPS" or bool(door.certificates))
+        if served and listener.clients is not None and door.clients is None and listener.protocol == "HTTPS":
+            served = False  # nobody could be told from anybody
+        if served:
+            peers = [one for one in found if one.usable and one.listener.port == listener.port]
+            door = replace(door, sites=tuple(_sites(face, peers, pools)), elsewhere=tuple(_elsewhere(face, peers)))
+            build.doors.append(door)
+            build.wanted |= {
+                (one.hostname, one.port)
+                for site in door.sites
+                for route in site.routes
+                for one in (*route.destinations, *route.mirrors)
+                if one.hostname
+            }
+        build.listeners.append(_said(face, wrong, served))
+
+    def _proved(self, gateway: Gateway, listener: Listener, door: Door, build: _Build) -> tuple[Door, list[Missing]]:
+        """The door with what it proves itself with, and what of that is wrong."""
+        wrong, names = [], []
+
+        def granted(ref: ObjectRef) -> bool:
+            return self._granted(gateway, ref)
+
+        for ref in listener.certificates:
+            evidence, trouble = self._evidence.certificate(gateway, ref, granted)
+            wrong += [trouble] if trouble is not None else []
+            if evidence is not None:
+                build.evidence[evidence.name] = evidence
+                names.append(evidence.name)
+        if not listener.certificates:
+            wrong.append(Missing("InvalidCertificateRef", "needs tls.certificateRefs"))
+        clients = None
+        if listener.clients is not None:
+            vouching, trouble = self._evidence.authority(gateway, listener.clients, granted)
+            wrong += [trouble] if trouble is not None else []
+            if vouching is not None:
+                build.evidence[vouching.name] = vouching
+                clients = Clients(vouching.name, listener.clients.insecure)
+        return replace(door, certificates=tuple(dict.fromkeys(names)), clients=clients), wrong
+
+
+def targeting(gateway: Gateway, root_namespace: str) -> Callable[[TargetRef, str], bool]:
+    """Whether a target of a policy of some namespace is this gateway, or its class."""
+
+    def means(ref: TargetRef, namespace: str) -> bool:
+        if ref.group != GROUP or ref.namespace not in ("", namespace):
+            return False
+        if ref.kind == "Gateway":
+            return (gateway.namespace, gateway.name) == (namespace, ref.name)
+        return (ref.kind, ref.name, namespace) == ("GatewayClass", gateway.class_name, root_namespace)
+
+    return means
+
+
+def topology(gateway: Gateway) -> Topology:
+    """What its owner says of what stands before it; a number that is none counts as 0."""
+    marks = {**gateway.annotations, **gateway.infrastructure.annotations}
+    hops = marks.get(HOPS, "0")
+    number = int(hops) if hops.isascii() and hops.isdigit() and len(hops) < 3 else 0
+    return Topology(min(number, _MOST_HOPS), marks.get(PROXY_PROTOCOL, "") == "true")
+
+
+def _sites(face: Face, peers: list[Face], pools: Pools) -> Iterator[Site]:
+    """For each host name that belongs to this listener its routes: of the more exact name first, then as the API orders
+    them."""
+    own = face.listener.hostname or ANY
+    names = {name for one in face.attached for name in one.hostnames} | {own}
+    for name in sorted(names, key=exactness, reverse=True):
+        if holder(peers, name) is not face:
+            continue
+        found: list[Route] = []
+        hosts = sorted({host for one in face.attached for host in one.hostnames}, key=exactness, reverse=True)
+        for host in hosts:
+            if covers(host, name):
+                found += _ordered((one for one in face.attached if host in one.hostnames), face.listener.port, pools)
+        yield Site(name, tuple(dict.fromkeys(found)))
+
+
+def _ordered(attached: Iterable[Attached], port: int, pools: Pools) -> list[Route]:
+    made: list[Route] = []
+    age: dict[str, tuple[str, str]] = {}
+    for one in attached:
+        route = one.route
+        for each in routes_of(route, port, pools):
+            made.append(each)
+            age[each.name] = (route.created or "~", f"{route.namespace}/{route.name}")
+    return ordered(made, age)
+
+
+def routes_of(route: HTTPRoute, port: int, pools: Pools) -> Iterator[Route]:
+    """Each match of each rule, with where its backends lead."""
+    for number, rule in enumerate(route.rules):
+        destinations = tuple(_destination(route, ref, pools) for ref in rule.backends)
+        mirrors = (replace(_destination(route, one.backend, pools), weight=one.share) for one in rule.mirrors)
+        sent = tuple(one for one in mirrors if one.hostname and one.weight)
+        for match in rule.matches:
+            yield Route(f"{route.namespace}/{route.name}/{number}", port, match, rule, destinations, sent)
+
+
+def _destination(route: HTTPRoute, ref: BackendRef, pools: Pools) -> Destination:
+    try:
+        return Destination(pools.resolve(route, ref).hostname, ref.port, ref.weight)
+    except Unresolved:
+        return Destination("", 0, ref.weight)
+
+
+def _elsewhere(face: Face, peers: list[Face]) -> Iterator[str]:
+    """Host names of the port's other listeners: only over TLS do connections belong to one of them."""
+    if face.listener.protocol != "HTTPS":
+        return
+    own = face.listener.hostname or ANY
+    for name in dict.fromkeys(one.listener.hostname or ANY for one in peers if one is not face):
+        if name != own and covers(own, name):
+            yield name
+
+
+def _resolved(route: HTTPRoute, pools: Pools) -> Condition:
+    wrong = []
+    for rule in route.rules:
+        for ref in (*rule.backends, *(one.backend for one in rule.mirrors)):
+            try:
+                pools.resolve(route, ref)
+            except Unresolved as error:
+                wrong.append(error)
+    if not wrong:
+        return Condition("ResolvedRefs", "True", "ResolvedRefs", "All references resolved")
+    told = "; ".join(dict.fromkeys(one.why for one in wrong))[:900]
+    return Condition("ResolvedRefs", "False", wrong[0].reason, f"{told}: such requests get a 500")
+
+
+def _said(face: Face, wrong: list[Missing], served: bool) -> ListenerStatus:
+    """The four conditions of a listener."""
+    listener = face.listener
+    reason, why = face.unserved
+    accepted = Condition("Accepted", "True", "Accepted", "No errors found")
+    if reason:
+        accepted = Condition("Accepted", "False", reason, why)
+    elif face.conflict[0]:
+        accepted = Condition("Accepted", "False", *face.conflict)
+    conflicted = Condition("Conflicted", "False", "NoConflicts", "No errors found")
+    if face.conflict[0]:
+        conflicted = Condition("Conflicted", "True", *face.conflict)
+    resolved = Condition("ResolvedRefs", "True", "ResolvedRefs", "No errors found")
+    if face.wrong:
+        resolved = Condition(
+            "ResolvedRefs", "False", "InvalidRouteKinds", f"cannot have routes of kind {', '.join(face.wrong)}"
+        )
+    elif wrong:
+        resolved = Condition("ResolvedRefs", "False", wrong[0].reason, "; ".join(one.why for one in wrong)[:900])
+    programmed = Condition("Programmed", "True", "Programmed", "No errors found")
+    if not served:
+        programmed = Condition("Programmed", "False", "Invalid", "it is not served")
+    kinds = face.kinds or (SERVED.get(listener.protocol, ()) if listener.kinds is None else ())
+    conditions = (accepted, programmed, resolved, conflicted)
+    return ListenerStatus(listener.name, kinds, len(face.attached), conditions)
+
+
+def _written(route: HTTPRoute, parent: ParentRef) -> Mapping[str, object]:
+    """The parentRef as its author wrote it."""
+    found: dict[str, object] = {"group": parent.group, "kind": parent.kind, "name": parent.name}
+    if parent.namespace:
+        found["namespace"] = parent.namespace
+    if parent.section:
+        found["sectionName"] = parent.section
+    if parent.port:
+        found["port"] = parent.port
+    return found

@@ -1,0 +1,238 @@
+"""Everything that one ingress gateway is told: from its view to Envoy's resources. Pure.
+
+Listeners of one port are one listener of Envoy, told apart by the server name that a client asks for. Routes and
+policies are in route configurations, certificates are secrets of their own: a change of these ends no connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Final
+
+from ambient.waypoint import tls, tunnel
+from ambient.waypoint.access import METADATA
+from ambient.waypoint.closed import closed_table
+from ambient.waypoint.door import Door, Evidence, GatewayView, Site
+from ambient.waypoint.front import Destination, Front, FrontPort, Protocol, View
+from ambient.waypoint.rbac import http_filters
+from ambient.waypoint.route_filters import route_filters
+from ambient.waypoint.routes import cluster_name, routes
+from ambient.waypoint.service import cluster, endpoints
+from ambient.waypoint.streams import tls_inspector
+from ambient.waypoint.through import through_resources
+from ambient.waypoint.tokens import token_filters, without_claims
+from ambient.waypoint.tunnel import NOBODY_INTERNAL, manager, rbac_filters, router
+from ambient.waypoint.typed import (
+    ADS,
+    CLUSTER_TYPE,
+    ENDPOINT_TYPE,
+    LISTENER_TYPE,
+    ROUTE_TYPE,
+    SECRET_TYPE,
+    Message,
+    any_of,
+    file_log,
+    typed,
+)
+
+Named = tuple[str, str, Message]
+STATISTICS: Final = "ingress"
+_HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+_NO_SITE: Final[Message] = {"match": {"prefix": "/"}, "direct_response": {"status": 421}}
+"""RFC 9110, section 15.5.20: asked for over a connection that another listener should have had."""
+
+
+def gateway_resources(view: GatewayView, refused: frozenset[str] = frozenset()) -> Iterator[Named]:
+    """All of them; each name once per type. `refused`: names of those that Envoy did not take; requests that they are
+    for are answered 503, and a port is closed whose connections are judged by its listener alone."""
+    yield LISTENER_TYPE, tunnel.ORIGINATE, tunnel.originate()
+    inner = View(view.namespace, view.name, view.trust_domains)
+    yield CLUSTER_TYPE, tunnel.ORIGINATE, tunnel.originate_cluster(inner)
+    for one in view.through:
+        yield from through_resources(one, inner)
+    for front in view.pools:
+        for port in front.ports:
+            yield from _pools(front, port)
+    for evidence in view.evidence:
+        yield SECRET_TYPE, evidence.name, _secret(evidence)
+    for number, doors in groupby(sorted(view.doors, key=lambda one: one.port), key=lambda one: one.port):
+        shared = list(doors)
+        for url, name, content in _port(view, number, shared):
+            if url == ROUTE_TYPE and {name, _listener_name(number)} & refused:
+                yield url, name, closed_table(name)
+            elif not (url == LISTENER_TYPE and name in refused and any(one.protocol == "TLS" for one in shared)):
+                yield url, name, content
+
+
+def _pools(front: Front, port: FrontPort) -> Iterator[Named]:
+    for kind in ("http", "tcp"):
+        made = cluster(front, port, kind)
+        if kind == "http" and port.protocol is not Protocol.HTTP2:
+            # What a client speaks with us says nothing of what the application speaks.
+            options = any_of(_HTTP_OPTIONS, explicit_http_config={"http_protocol_options": {}})
+            made["typed_extension_protocol_options"] = {_HTTP_OPTIONS: options}
+        yield CLUSTER_TYPE, made["name"], made
+        yield ENDPOINT_TYPE, made["name"], endpoints(front, port, kind)
+
+
+def _secret(evidence: Evidence) -> Message:
+    chain = {"inline_string": evidence.chain}
+    if not evidence.key:
+        return {"name": evidence.name, "validation_context": {"trusted_ca": chain}}
+    own = {"certificate_chain": chain, "private_key": {"inline_string": evidence.key}}
+    return {"name": evidence.name, "tls_certificate": own}
+
+
+def _listener_name(number: int) -> str:
+    return f"{STATISTICS}|{number}"
+
+
+def _port(view: GatewayView, number: int, doors: list[Door]) -> Iterator[Named]:
+    name = _listener_name(number)
+    chains = []
+    for door in doors:
+        if door.protocol == "TLS":
+            chains += list(_passed(view, door))
+        elif door.protocol == "HTTPS":
+            table = f"{name}|{door.name}"
+            chains.append(_ended(view, door, table))
+            yield ROUTE_TYPE, table, _table(view, table, number, door.sites, door.elsewhere)
+    plain = [door for door in doors if door.protocol == "HTTP"]
+    if plain:
+        chains.append({"name": "http", "filters": [_requests(view, name, plain)]})
+        sites = [site for door in plain for site in door.sites]
+        yield ROUTE_TYPE, name, _table(view, name, number, sites, ())
+    yield LISTENER_TYPE, name, _listener(view, name, number, chains, tls=len(plain) != len(doors))
+
+
+def _listener(view: GatewayView, name: str, number: int, chains: list[Message], *, tls: bool) -> Message:
+    filters = []
+    if view.topology.proxy_protocol:
+        filters.append(
+            typed("envoy.filters.listener.proxy_protocol", "filters.listener.proxy_protocol.v3.ProxyProtocol")
+        )
+    if tls:
+        filters.append(tls_inspector())
+    made: Message = {
+        "name": name,
+        "address": {"socket_address": {"address": "::", "port_value": number, "ipv4_compat": True}},
+        "filter_chains": chains,
+    }
+    return {**made, "listener_filters": filters} if filters else made
+
+
+def _ended(view: GatewayView, door: Door, table: str) -> Message:
+    """Where TLS ends here."""
+    chain: Message = {"name": door.name, "filters": [_requests(view, table, [door])]}
+    if door.hostname:
+        chain["filter_chain_match"] = {"server_names": [door.hostname]}
+    return {**chain, "transport_socket": tls.served(door.certificates, door.clients)}
+
+
+def _passed(view: GatewayView, door: Door) -> Iterator[Message]:
+    """TLS that is carried to where it ends, by the server name that the client asks for."""
+    for hostname, destinations in door.destinations:
+        chosen = [one for one in destinations if one.weight and one.hostname]
+        if not chosen:
+            continue
+        proxy: Message = {"stat_prefix": f"{STATISTICS}|{door.port}|{door.name}", "idle_timeout": "3600s"}
+        if len(chosen) == 1:
+            proxy["cluster"] = _tcp(chosen[0])
+        else:
+            weights = [{"name": _tcp(one), "weight": one.weight} for one in chosen]
+            proxy["weighted_clusters"] = {"clusters": weights}
+        proxy["access_log"] = [_log(view, [door], log="gateway-tls", server_name="%REQUESTED_SERVER_NAME%")]
+        filters = [typed("envoy.filters.network.tcp_proxy", "filters.network.tcp_proxy.v3.TcpProxy", **proxy)]
+        chain: Message = {"name": f"{door.name}|{hostname or '*'}", "filters": filters}
+        if hostname and hostname != "*":
+            chain["filter_chain_match"] = {"server_names": [hostname]}
+        yield chain
+
+
+def _tcp(destination: Destination) -> str:
+    return cluster_name(destination.hostname, destination.port, "tcp")
+
+
+def _requests(view: GatewayView, table: str, doors: list[Door]) -> Message:
+    """Everything between a connection and its requests' routes."""
+    told: Message = {"forward_client_cert_details": "SANITIZE"}
+    if doors[0].clients is not None:
+        told = {
+            "forward_client_cert_details": "SANITIZE_SET",
+            "set_current_client_cert_details": {"subject": True, "uri": True, "dns": True},
+        }
+    early = without_claims(view.tokens)
+    return manager(
+        stat_prefix=f"{STATISTICS}.{table}",
+        server_name="istio-envoy",
+        use_remote_address=True,
+        **({"xff_num_trusted_hops": view.topology.hops} if view.topology.hops else {}),
+        internal_address_config=dict(NOBODY_INTERNAL),
+        **told,
+        normalize_path=True,
+        merge_slashes=True,
+        path_with_escaped_slashes_action="UNESCAPE_AND_FORWARD",
+        **({"early_header_mutation_extensions": early} if early else {}),
+        common_http_protocol_options={"headers_with_underscores_action": "ALLOW"},
+        http2_protocol_options={"max_concurrent_streams": 100},
+        upgrade_configs=[{"upgrade_type": "websocket"}],
+        request_headers_timeout="30s",
+        stream_idle_timeout="300s",
+        access_log=[
+            _log(
+                view,
+                doors,
+                log="gateway",
+                method="%REQ(:METHOD)%",
+                path="%PATH(NQ:ORIG_OR_PATH)%",
+                authority="%REQ(:AUTHORITY)%",
+                protocol="%PROTOCOL%",
+                status="%RESPONSE_CODE%",
+                details="%RESPONSE_CODE_DETAILS%",
+                server_name="%REQUESTED_SERVER_NAME%",
+                client_subject="%DOWNSTREAM_PEER_SUBJECT%",
+                upstream_peer=f"%UPSTREAM_METADATA({METADATA}:san)%",
+                dry_run="%DYNAMIC_METADATA(envoy.filters.http.rbac:dry_run_shadow_engine_result)%",
+            )
+        ],
+        rds={"route_config_name": table, "config_source": dict(ADS)},
+        http_filters=[*token_filters(view.tokens), *rbac_filters(), *route_filters(), router()],
+    )
+
+
+def _log(view: GatewayView, doors: Iterable[Door], **more: str) -> Message:
+    return file_log(
+        time="%START_TIME%",
+        client="%DOWNSTREAM_REMOTE_ADDRESS%",
+        peer="%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
+        gateway=f"{view.namespace}/{view.name}",
+        listener=",".join(one.name for one in doors),
+        upstream="%UPSTREAM_HOST%",
+        backend="%UPSTREAM_CLUSTER%",
+        flags="%RESPONSE_FLAGS%",
+        received="%BYTES_RECEIVED%",
+        sent="%BYTES_SENT%",
+        duration_ms="%DURATION%",
+        **more,
+    )
+
+
+def _table(view: GatewayView, name: str, number: int, sites: Iterable[Site], elsewhere: Iterable[str]) -> Message:
+    """Where requests of a port go. What each has to pass stands on the virtual hosts: no route has filters that would
+    take its place."""
+    front = Front(view.namespace, "", (), (), view.policies, tokens=view.tokens)
+    port = FrontPort(number, Protocol.HTTP)
+    filters = http_filters(View(view.namespace, view.name, view.trust_domains, outside=True), front, port)
+    judged: Message = {"typed_per_filter_config": filters} if filters else {}
+    hosts = [
+        {
+            "name": site.hostname,
+            "domains": [site.hostname],
+            "routes": routes(Front("", "", (), (), routes=site.routes), number) if site.routes else [],
+            **judged,
+        }
+        for site in sites
+    ]
+    hosts += [{"name": one, "domains": [one], "routes": [_NO_SITE]} for one in elsewhere]
+    return {"name": name, "validate_clusters": False, "ignore_port_in_host_matching": True, "virtual_hosts": hosts}
