@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from ambient.waypoint.overload import USUAL, Bearable, overload
 from ambient.waypoint.tls import AGENT_CLUSTER
 from ambient.waypoint.tunnel import manager, router
 from ambient.waypoint.typed import ADS, Message, any_of, typed
@@ -36,8 +37,9 @@ class Identification:
     cluster: str = "Kubernetes"
 
 
-def bootstrap(who: Identification, *, agent_socket: str, admin_socket: str) -> Message:
-    """The whole file. Both sockets are paths of Unix sockets; the admin interface listens on one of them."""
+def bootstrap(who: Identification, *, agent_socket: str, admin_socket: str, most: Bearable = USUAL) -> Message:
+    """The whole file. Both sockets are paths of Unix sockets; the admin interface listens on one of them. `most`: what
+    it is given to bear."""
     name = f"waypoint~{who.ip}~{who.pod}.{who.namespace}~{who.namespace}.svc.cluster.local"
     discovery = {
         "api_type": "DELTA_GRPC",
@@ -66,15 +68,7 @@ def bootstrap(who: Identification, *, agent_socket: str, admin_socket: str) -> M
                 {"name": "limits", "static_layer": {"re2.max_program_size.error_level": 32768}},
             ]
         },
-        "overload_manager": {
-            "resource_monitors": [
-                typed(
-                    "envoy.resource_monitors.global_downstream_max_connections",
-                    "resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig",
-                    max_active_downstream_connections=200000,
-                )
-            ]
-        },
+        "overload_manager": overload(most),
         "stats_config": {
             "stats_matcher": {
                 "inclusion_list": {

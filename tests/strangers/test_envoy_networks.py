@@ -3,27 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from pathlib import Path
 
 import pytest
 
 from ambient.model.outcome import Forward, Hop
 from ambient.model.workload import ApplicationTunnel, TunnelPreamble
-from tests.support.envoy_here import behind_proxy_protocol, envoy_here, gateway
+from tests.support.envoy_here import behind_proxy_protocol, envoy_here, free, gateway
 from tests.support.h2_peer import CLIENT, Peer
 from tests.support.tunnel import World, application, echo, run, talk, until, world
 from ztunnel.ipc import messages as m
 
 NAME = "server.test.svc.cluster.local"
 GATEWAY = "spiffe://cluster.local/ns/test/sa/gateway"
-
-
-def free(host: str) -> tuple[str, int]:
-    with socket.socket() as sock:
-        sock.bind((host, 0))
-        found: tuple[str, int] = sock.getsockname()
-        return found
 
 
 async def on_network(here: World, name: str) -> None:

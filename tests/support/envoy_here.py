@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -78,3 +79,10 @@ async def _answers(listen: tuple[str, int]) -> bool:
         return False
     writer.transport.abort()
     return True
+
+
+def free(host: str) -> tuple[str, int]:
+    with socket.socket() as sock:
+        sock.bind((host, 0))
+        found: tuple[str, int] = sock.getsockname()
+        return found

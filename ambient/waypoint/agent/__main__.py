@@ -53,7 +53,12 @@ async def serve(settings: WaypointSettings, folder: Path) -> None:
 
     pages = HttpServer({METRICS_PATH: metrics, "/metrics": metrics})
     await server.start(socket)
-    made = bootstrap(settings.identification, agent_socket=str(socket), admin_socket=str(envoy.admin_socket))
+    made = bootstrap(
+        settings.identification,
+        agent_socket=str(socket),
+        admin_socket=str(envoy.admin_socket),
+        most=settings.bearable,
+    )
     try:
         await pages.start(Endpoint(ip_address("::"), METRICS_PORT))
         source, sink = os.pipe()

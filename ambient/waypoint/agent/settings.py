@@ -10,6 +10,7 @@ from pathlib import Path
 from ambient.model.identity import Identity
 from ambient.settings import address, choice, duration, integer, path, setting, target, text
 from ambient.waypoint.bootstrap import GATEWAY_HEADER, Identification
+from ambient.waypoint.overload import Bearable
 from ambient.xds.channel import ServerSettings
 
 
@@ -40,6 +41,8 @@ class WaypointSettings:
     drain_s: float = setting("TERMINATION_DRAIN", duration, "5s")
     envoy: Path = setting("AMBIENT_ENVOY", _envoy, "auto")
     threads: int = setting("AMBIENT_ENVOY_CONCURRENCY", integer(1, 256), "2")
+    connections: int = setting("AMBIENT_ENVOY_CONNECTIONS", integer(1, 10_000_000), "200000")
+    heap_mib: int = setting("AMBIENT_ENVOY_HEAP_MIB", integer(0, 1 << 20), "0")
     log_level: str = setting("LOG_LEVEL", choice("debug", "info", "warn", "error"), "info")
 
     @property
@@ -49,6 +52,10 @@ class WaypointSettings:
     @property
     def identification(self) -> Identification:
         return Identification(self.namespace, self.gateway, self.pod, self.ip, self.cluster)
+
+    @property
+    def bearable(self) -> Bearable:
+        return Bearable(self.connections, self.heap_mib)
 
     @property
     def control(self) -> ServerSettings:

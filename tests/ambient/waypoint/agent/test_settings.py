@@ -7,6 +7,7 @@ import pytest
 from ambient.errors import InvalidInput
 from ambient.settings import read_settings
 from ambient.waypoint.agent.settings import WaypointSettings
+from ambient.waypoint.overload import Bearable
 
 GIVEN = {
     "GATEWAY_NAME": "waypoint",
@@ -31,3 +32,9 @@ def test_it_asks_as_its_own_account_and_for_its_own_gateway() -> None:
 def test_nothing_of_it_is_guessed(name: str) -> None:
     with pytest.raises(InvalidInput, match=name):
         read_settings(WaypointSettings, {key: value for key, value in GIVEN.items() if key != name})
+
+
+def test_what_it_can_bear_is_set() -> None:
+    assert read_settings(WaypointSettings, GIVEN).bearable == Bearable(200_000, 0)
+    more = {"AMBIENT_ENVOY_CONNECTIONS": "500", "AMBIENT_ENVOY_HEAP_MIB": "256"}
+    assert read_settings(WaypointSettings, {**GIVEN, **more}).bearable == Bearable(500, 256)
