@@ -23,7 +23,7 @@ from ambient.lab.teardown import down, remains
 
 _TIMEOUT_S: Final = 60.0
 _GONE_S: Final = 90.0
-_ENV: Final = "setting of the mesh's parts, or of one: control, agent or ztunnel"
+_ENV: Final = "setting of the mesh's parts, or of one: control, agent, ztunnel or waypoint"
 
 
 def run(env: Env, args: argparse.Namespace) -> int:
@@ -117,8 +117,8 @@ def _label(text: str) -> str:
 def _pair(text: str) -> tuple[str, str]:
     key, separator, value = text.partition("=")
     part, _, name = key.rpartition(":")
-    if not separator or not name or part not in ("", "control", "agent", "ztunnel"):
-        raise Usage("not [control:|agent:|ztunnel:]KEY=VALUE", repr(text))
+    if not separator or not name or part not in ("", "control", "agent", "ztunnel", "waypoint"):
+        raise Usage("not [control:|agent:|ztunnel:|waypoint:]KEY=VALUE", repr(text))
     return key, value
 
 

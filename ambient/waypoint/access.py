@@ -15,6 +15,8 @@ PEER: Final = "io.istio.peer_principal"
 BAGGAGE: Final = "io.istio.source_baggage"
 METADATA: Final = "ambient"
 """Namespace of our own metadata of endpoints."""
+DRY_RUN: Final = "dry_run_{}_"
+"""What names of verdicts of dry runs begin with, by action: each filter tells its own."""
 TICK: Final = "15s"
 """How often the bytes of a connection that goes on are told."""
 
@@ -34,11 +36,17 @@ def http_log(front: Front) -> Message:
         details="%RESPONSE_CODE_DETAILS%",
         wire_received="%DOWNSTREAM_WIRE_BYTES_RECEIVED%",
         wire_sent="%DOWNSTREAM_WIRE_BYTES_SENT%",
-        dry_run="%DYNAMIC_METADATA(envoy.filters.http.rbac:dry_run_shadow_engine_result)%",
+        dry_run_deny=_tried("deny"),
+        dry_run_allow=_tried("allow"),
         token_issuer=_claim("iss"),
         token_subject=_claim("sub"),
         token_scope=_claim("scope"),
     )
+
+
+def _tried(action: str) -> str:
+    """The verdict of policies of an action that are dry runs: allowed or denied."""
+    return f"%DYNAMIC_METADATA(envoy.filters.http.rbac:{DRY_RUN.format(action)}shadow_engine_result)%"
 
 
 def tcp_log(front: Front) -> Message:

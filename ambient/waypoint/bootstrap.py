@@ -23,7 +23,10 @@ METRICS_PATH: Final = "/stats/prometheus"
 _ADMIN: Final = "admin"
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _KEPT: Final = ("istio", "server", "listener_manager", "cluster_manager", "control_plane", "sds", "http.connect")
-_KEPT_ENDS: Final = ("upstream_rq_total", "upstream_cx_total", "ssl.fail_verify_san", "rbac.denied", "rbac.allowed")
+_KEPT_ENDS: Final = (
+    *("upstream_rq_total", "upstream_cx_total", "ssl.fail_verify_san", "rbac.denied", "rbac.allowed"),
+    *("shadow_denied", "shadow_allowed"),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,13 +11,13 @@ from typing import Final
 
 from ambient.kube.mesh_config import Provider
 from ambient.kube.policies import PolicyRule
+from ambient.waypoint.access import DRY_RUN
 from ambient.waypoint.asking import asked, match_filter, match_prefix, not_noted
 from ambient.waypoint.front import Front, FrontPort, Policy, Protocol, View
 from ambient.waypoint.rbac_rule import Context, translate
 from ambient.waypoint.tunnel import ALLOW_FILTER, AUDIT_FILTER, DENY_FILTER
 from ambient.waypoint.typed import Message, any_of
 
-DRY_RUN_PREFIX: Final = "dry_run_"
 _PER_ROUTE: Final = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute"
 _FILTERS: Final = {"DENY": DENY_FILTER, "ALLOW": ALLOW_FILTER, "LOG": AUDIT_FILTER}
 _ACTIONS: Final = {"ALLOW": "ALLOW", "DENY": "DENY", "AUDIT": "LOG", "CUSTOM": "DENY"}
@@ -78,7 +78,7 @@ def _filters(view: View, front: Front, port: FrontPort, *, http: bool) -> Messag
             fields["rules"] = {**rules, "policies": {**rules["policies"], **unasked}}
         if tried:
             fields["shadow_rules"] = _rules(view, front, port, action, tried, http=http)
-            fields["shadow_rules_stat_prefix"] = DRY_RUN_PREFIX
+            fields["shadow_rules_stat_prefix"] = DRY_RUN.format(action.lower())
         if fields:
             made[name] = any_of(_PER_ROUTE, rbac=fields)
     return made

@@ -11,14 +11,14 @@ from pathlib import Path
 from tests.support.envoy_fed import Told, fed_envoy
 from tests.support.waypoint_models import models, spoilt, take
 
-SHARE = 100
+SHARE = 50
 
 
 def test_three_hundred_random_models_one_after_another_in_one_envoy(tmp_path: Path) -> None:
     async def scenario() -> None:
         told = Told()
         async with fed_envoy(told, tmp_path) as envoy:
-            for seed in range(1, 4):
+            for seed in range(1, 7):
                 assert (await take(told, envoy, models(seed, SHARE))).refused == {}
 
     asyncio.run(scenario())

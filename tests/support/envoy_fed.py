@@ -28,7 +28,7 @@ from ambient.xds.catalogue import Catalogue
 from ambient.xds.messages import METHOD, decode_request, encode_response
 from ambient.xds.server import DeltaStream, Order
 from tests.support.authority import Authority
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 WHO = Identification("shop", "waypoint", "waypoint-1", "10.1.1.1")
 NAME = "spiffe://cluster.local/ns/shop/sa/waypoint"
@@ -71,6 +71,7 @@ class FedEnvoy:
         self._source = source
         self._admin = admin
         self._wake = asyncio.Event()
+        self._heard = asyncio.Event()
         self.stream: DeltaStream | None = None
 
     def look(self) -> None:
@@ -79,8 +80,10 @@ class FedEnvoy:
     async def settled(self) -> dict[str, str]:
         """Once it has taken or refused everything: what it refuses, by name."""
         self.look()
-        await eventually(lambda: self.stream is not None and self.stream.complete)
-        assert self.stream is not None
+        async with asyncio.timeout(3 * PATIENCE_S):
+            while self.stream is None or not self.stream.complete:
+                self._heard.clear()
+                await self._heard.wait()
         return self.stream.nacks
 
     async def dump(self, what: str) -> list[dict[str, Any]]:
@@ -97,6 +100,7 @@ class FedEnvoy:
                 stream.receive(decode_request(data))
                 self._source.heard(stream)
                 self._wake.set()
+                self._heard.set()
 
         reader = asyncio.create_task(read())
         try:
