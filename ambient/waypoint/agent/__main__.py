@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import tempfile
+import threading
 from contextlib import suppress
 from ipaddress import ip_address
 from pathlib import Path
@@ -27,6 +28,7 @@ from ambient.waypoint.bootstrap import METRICS_PATH, METRICS_PORT, bootstrap
 from ambient.xds.ca_client import CaClient
 from ambient.xds.channel import root_changed
 
+LAST_WORDS_S: Final = 2.0
 EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -42,6 +44,7 @@ async def serve(settings: WaypointSettings, folder: Path) -> None:
             identity.renew()
 
     lines = LogReader(Traffic())
+    reader: threading.Thread | None = None
 
     async def metrics() -> Page:
         """Ours, and Envoy's own behind them; ours alone while Envoy does not answer."""
@@ -66,13 +69,16 @@ async def serve(settings: WaypointSettings, folder: Path) -> None:
             await envoy.start(made, sink)
         finally:
             os.close(sink)
-        lines.start(source)
+        reader = lines.start(source)
         async with asyncio.TaskGroup() as group:
             group.create_task(identity.run())
             group.create_task(watch_root())
             group.create_task(_outlive(envoy))
     finally:
         await envoy.stop()
+        if reader is not None:
+            # What Envoy said last is logged, too.
+            await asyncio.to_thread(reader.join, LAST_WORDS_S)
         await pages.stop()
         await server.stop()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import select
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ambient.errors import InvalidInput
@@ -65,7 +65,11 @@ class LogReader:
                 *whole, rest = (rest + data).split(b"\n")
                 if len(rest) > _LONGEST:
                     whole, rest = [*whole, rest], b""
-                self._write([told for one in whole if one and (told := self._take(one))])
+                self._pass_on(whole)
+            self._pass_on([rest])
+
+    def _pass_on(self, lines: Iterable[bytes]) -> None:
+        self._write([told for one in lines if one and (told := self._take(one))])
 
     def _take(self, data: bytes) -> bytes:
         """Count a line; what of it is logged."""
@@ -97,12 +101,21 @@ class LogReader:
 
     def _put(self, data: bytes, count: int) -> None:
         for start in range(0, len(data), _PIECE):
-            self._takes = self._writable(self._patience_s if self._takes else 0)
+            self._takes = self._writable(self._patience_s if self._takes else 0) and self._wrote(
+                data[start : start + _PIECE]
+            )
             if not self._takes:
                 with self._lock:
                     self._dropped += count
                 return
-            os.write(self._sink, data[start : start + _PIECE])
+
+    def _wrote(self, data: bytes) -> bool:
+        """False where a disk is full, or nobody is there any more: no reason to stop counting."""
+        try:
+            os.write(self._sink, data)
+        except OSError:
+            return False
+        return True
 
     def _writable(self, timeout_s: float) -> bool:
         poll = select.poll()

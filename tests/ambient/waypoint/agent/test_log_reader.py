@@ -77,3 +77,23 @@ def test_a_log_that_nobody_takes_is_dropped_by_lines_and_counted() -> None:
     assert dropped > 0
     assert dropped + len(kept.splitlines()) == 20_000
     assert re.search(r'^istio_requests_total\{.*response_code="200".*\} 20000$', page, re.MULTILINE)
+
+
+def test_a_log_that_cannot_be_written_is_counted_and_so_is_the_traffic() -> None:
+    (source, envoy), (ours, sink) = os.pipe(), os.pipe()
+    os.close(ours)
+    reader = LogReader(Traffic(), sink, patience_s=0)
+    thread = reader.start(source)
+    with open(envoy, "wb") as stream:
+        stream.write(http(200) * 50)
+    thread.join()
+    os.close(sink)
+    page = reader.exposition().decode()
+    assert value(page, "ambient_waypoint_log_lines_dropped_total") == 50
+    assert re.search(r'^istio_requests_total\{.*response_code="200".*\} 50$', page, re.MULTILINE)
+
+
+def test_the_last_line_counts_though_nothing_ends_it() -> None:
+    out, page = through(http(200) + http(403).rstrip())
+    assert len(out.splitlines()) == 2
+    assert value(page, 'ambient_waypoint_security_signals_total{signal="denied"}') == 1
