@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
 
+from ambient.agent.kernel_policy import LEASE_S
 from ambient.cli.env import Exit
+from ambient.datapath.layout import Counter
+from ambient.datapath.maps import Maps
 from tests.support.journey import (
     BATCH,
     CUT_S,
@@ -174,3 +177,30 @@ def test_sabotage_a_policy_that_is_not_enforced_would_be_seen(mesh: Journey) -> 
     with mesh.stage.talk(BATCH, mesh.host(FAR, 4), LINES) as talk:
         assert talk.next().startswith("got hello")
         assert talk.next(CUT_S) == "", "nothing cuts it"
+
+
+def test_rows_of_an_agent_that_is_silent_are_asked_for_minutes_only_and_ztunnel_refuses_what_they_refused(
+    mesh: Journey,
+) -> None:
+    text = policy("p", "DENY", [{"to": [{"operation": {"ports": [str(HTTP)]}}]}], app="near")
+    with ExitStack() as stack, Maps.open(mesh.lab.names.bpffs / "n1") as tables:
+
+        def counted() -> tuple[int, int]:
+            counts = tables.counters.read()
+            return counts[Counter.REFUSED_POLICY_OUT], counts[Counter.LAPSED_POLICY]
+
+        mesh.lab.apply(text)
+        until("the kernel refuses", lambda: counted()[0] > 0 and not mesh.reaches(WEB, NEAR))
+        for pid in mesh.lab.component("n1", "agent")["pids"]:
+            mesh.lab.signal(pid, "STOP")
+            stack.callback(mesh.lab.signal, pid, "CONT")
+        tables.lease.renew(-1)
+        refused, lapsed = counted()
+        assert not mesh.reaches(WEB, NEAR), "the same policy, judged by ztunnel"
+        assert counted()[0] == refused
+        assert counted()[1] > lapsed
+        mesh.lab.must("delete", "-f", "-", "--no-wait", text=text)
+        until("ztunnel lets in what nothing forbids any more", lambda: mesh.reaches(WEB, NEAR))
+        tables.lease.renew(LEASE_S)
+        assert not mesh.reaches(WEB, NEAR), "the rows were there all the time"
+    until("the agent has seen it, too", lambda: mesh.reaches(WEB, NEAR))

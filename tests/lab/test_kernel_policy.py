@@ -10,6 +10,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from ambient.agent.kernel_policy import LEASE_S
+from ambient.datapath.maps import Maps
 from ambient.model.address import Endpoint
 from tests.support.agent_lab import AgentLab, eventually, namespace, settled_world, whole_mesh
 from tests.support.agent_objects import AMBIENT, OTHER, POD, deny_port, strict
@@ -83,6 +85,21 @@ def test_what_was_refused_stays_refused_while_the_agent_is_dead(lab: AgentLab, a
     becomes(lab, lab.world.outside, app.address, "refused")
     lab.processes[-1].end(signal.SIGKILL)
     assert attempt(lab, lab.world.outside, app.address) == "refused"
+
+
+def test_what_a_dead_agent_left_is_asked_for_some_minutes_only(lab: AgentLab, app: App) -> None:
+    lab.put(deny_port(app.address.port))
+    becomes(lab, lab.world.pod, app.address, "refused")
+    with Maps.open(lab.bpffs) as tables:
+        left = tables.lease.left_s()
+        assert left is not None
+        assert 0 < left <= LEASE_S
+        lab.processes[-1].end(signal.SIGKILL)
+        tables.lease.renew(-1)
+        with lab.connect(lab.world.pod, lab.world.other, app.address.port) as client:
+            assert client.recv(100), "it is ztunnel's, who lets it pass"
+        tables.lease.renew(LEASE_S)
+        assert attempt(lab, lab.world.pod, app.address) == "refused", "the rows were there all the time"
 
 
 def test_what_was_refused_is_told_with_policy_and_pods(lab: AgentLab, app: App) -> None:
