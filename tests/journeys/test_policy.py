@@ -190,7 +190,7 @@ def test_rows_of_an_agent_that_is_silent_are_asked_for_minutes_only_and_ztunnel_
             return counts[Counter.REFUSED_POLICY_OUT], counts[Counter.LAPSED_POLICY]
 
         mesh.lab.apply(text)
-        until("the kernel refuses", lambda: counted()[0] > 0 and not mesh.reaches(WEB, NEAR))
+        until("the kernel refuses", lambda: not mesh.reaches(WEB, NEAR) and counted()[0] > 0)
         for pid in mesh.lab.component("n1", "agent")["pids"]:
             mesh.lab.signal(pid, "STOP")
             stack.callback(mesh.lab.signal, pid, "CONT")
