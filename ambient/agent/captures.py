@@ -19,18 +19,19 @@ from ambient.agent.owners import OwnerTable
 from ambient.agent.rule_kernel import RuleKernel
 from ambient.agent.rule_owners import RuleOwners
 from ambient.agent.settings import AgentSettings
-from ambient.datapath import bpfsys, cgroups, nft, programs
+from ambient.datapath import bpfsys, cgroups, nft, programs, rule_tables
 from ambient.datapath.exchange import PODS, schema
 from ambient.datapath.hooks import Attach
 from ambient.datapath.layout import Counter
 from ambient.datapath.maps import Maps
-from ambient.datapath.rule_tables import owner_name
 from ambient.datapath.rules import Group, node_rules, pod_rules
 from ambient.datapath.variant import RULES, Variant, Wanted, choose
-from ambient.errors import KernelError, MeshError
+from ambient.errors import KernelError, MeshError, Refused
 
 OWNERS_FILE: Final = "rule-owners.json"
 """In the agent's state directory, where rules capture."""
+
+_FIRST: Final = "to change it take them out first (`python -m ambient.agent --uninstall`), or restart the node"
 
 log = logging.getLogger("ambient.agent.captures")
 
@@ -91,7 +92,7 @@ def _by_rules(settings: AgentSettings, variant: Variant) -> Captures:
         log.error("nftables here cannot tell control groups (Linux 5.13): the mark alone says who is ztunnel")
         mount = None
     owners = RuleOwners(settings.state / OWNERS_FILE, mount)
-    name = owner_name(settings.node, settings.state)
+    name = rule_tables.owner_name(settings.node, settings.state)
     return Captures(variant, NoTables(), owners, lambda locator: RuleKernel(locator, settings.pod_veth, name, owners))
 
 
@@ -104,16 +105,21 @@ def _tells_groups() -> bool:
 
 
 def _load(settings: AgentSettings) -> Variant:
-    """Raises MeshError."""
+    """Raises MeshError. What captures pods of the node goes on: one way under the other would be looked after by
+    nobody, and to take it off first would leave open connections to the wire."""
     wanted = cast(Wanted, settings.capture)
-    if wanted == RULES:
+    by_programs, by_rules = _captured_by_programs(settings.bpffs), _captured_by_rules(settings)
+    if (by_programs and wanted == RULES) or (by_rules and wanted not in (RULES, "auto")):
+        there = "programs" if by_programs else "rules"
+        raise Refused(f"pods here are captured by {there}", f"AMBIENT_CAPTURE={wanted}", _FIRST)
+    if wanted == RULES or (by_rules and not by_programs):
         _check_rules()
-        return Variant.by_rules("it is set so")
+        return Variant.by_rules("it is set so" if wanted == RULES else f"rules capture pods here already; {_FIRST}")
     try:
         via, why = choose(wanted, has_tcx=bpfsys.has_tcx(Attach.TCX_INGRESS))
         loaded = programs.load(settings.bpffs, cast(programs.Loader, settings.loader))
     except MeshError as error:
-        if wanted != "auto" or _captured_by_programs(settings.bpffs):
+        if wanted != "auto" or by_programs:
             raise
         try:
             _check_rules()
@@ -136,3 +142,10 @@ def _captured_by_programs(bpffs: Path) -> bool:
         return any((bpffs / PODS).iterdir())
     except OSError:
         return False
+
+
+def _captured_by_rules(settings: AgentSettings) -> bool:
+    """Likewise by rules. Only where there was once such an agent are the namespaces looked through."""
+    if not (settings.state / OWNERS_FILE).exists():
+        return False
+    return any(True for _ in rule_tables.of(rule_tables.owner_name(settings.node, settings.state)))

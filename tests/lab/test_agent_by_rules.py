@@ -122,34 +122,35 @@ def test_what_captures_is_told_with_what_it_lacks(mesh: AgentLab) -> None:
     assert "ambient_datapath_refused_total{" not in repairs(mesh)
 
 
-@pytest.mark.parametrize("version", [4, 6])
-def test_name_queries_are_ztunnels_to_answer(mesh: AgentLab, version: int) -> None:
-    resolver = mesh.world.outside.ip(version)
-    with mesh.world.socket(mesh.world.pod, family_of(version), socket.SOCK_DGRAM) as client:
-        client.settimeout(10)
-        client.connect((str(resolver), 53))
-        client.send(b"who")
-        assert client.recv(100).startswith(f"who {'[' if version == 6 else ''}{resolver}".encode())
-    with mesh.world.socket(mesh.world.pod, family_of(version)) as client:
-        client.settimeout(10)
-        client.connect((str(resolver), 53))
-        assert client.recv(100) == b"names\n"
+def test_name_queries_are_ztunnels_to_answer(mesh: AgentLab) -> None:
+    for version in (4, 6):
+        resolver = mesh.world.outside.ip(version)
+        with mesh.world.socket(mesh.world.pod, family_of(version), socket.SOCK_DGRAM) as client:
+            client.settimeout(10)
+            client.connect((str(resolver), 53))
+            client.send(b"who")
+            assert client.recv(100).startswith(f"who {'[' if version == 6 else ''}{resolver}".encode())
+        with mesh.world.socket(mesh.world.pod, family_of(version)) as client:
+            client.settimeout(10)
+            client.connect((str(resolver), 53))
+            assert client.recv(100) == b"names\n"
 
 
-@pytest.mark.parametrize("version", [4, 6])
-def test_without_ztunnel_a_pod_is_closed_both_ways(mesh: AgentLab, serve: Callable[..., App], version: int) -> None:
-    inside, outside = serve(mesh.world.pod, version), serve(mesh.world.outside, version)
+def test_without_ztunnel_a_pod_is_closed_both_ways(mesh: AgentLab, serve: Callable[..., App]) -> None:
+    ways = []
+    for version in (4, 6):
+        inside, outside = serve(mesh.world.pod, version), serve(mesh.world.outside, version)
+        ways.append((mesh.world.pod, mesh.world.outside, outside.address.port, version))
+        ways.append((mesh.world.outside, mesh.world.pod, inside.address.port, version))
     mesh.processes[1].end(signal.SIGKILL)
-    out = (mesh.world.pod, mesh.world.outside, outside.address.port)
-    come = (mesh.world.outside, mesh.world.pod, inside.address.port)
-    for way in (out, come):
+    for way in ways:
         with pytest.raises(OSError, match="timed out"):
-            mesh.connect(*way, version=version, patience_s=0.4)
+            mesh.connect(*way, patience_s=0.4)
     # Sabotage: without the table, and without an agent who would put it back, the same connections are made.
     mesh.processes[0].end(signal.SIGKILL)
     nft.remove(mesh.world.pod.netns)
-    for way in (out, come):
-        with mesh.connect(*way, version=version) as client:
+    for way in ways:
+        with mesh.connect(*way) as client:
             assert not is_proxied(client)
 
 
@@ -166,7 +167,7 @@ def test_a_connection_through_ztunnel_does_not_go_on_in_the_clear_without_it(
             assert client.recv(100) == b""
 
 
-@pytest.mark.parametrize("harm", ["deleted", "flushed", "a rule before ours"])
+@pytest.mark.parametrize("harm", ["deleted", "a rule before ours"])
 def test_what_a_stranger_does_to_the_rules_is_repaired_and_told(
     mesh: AgentLab, serve: Callable[..., App], harm: str
 ) -> None:
@@ -176,7 +177,6 @@ def test_what_a_stranger_does_to_the_rules_is_repaired_and_told(
         place.netns,
         {
             "deleted": removal(),
-            "flushed": "flush chain inet ambient output\n",
             "a rule before ours": "insert rule inet ambient output accept\n",
         }[harm],
     )
@@ -224,24 +224,25 @@ def test_what_went_while_the_agent_was_dead_is_collected(mesh: AgentLab) -> None
     assert nft.is_there(mesh.world.other.netns)
 
 
-@pytest.mark.parametrize("version", [4, 6])
 def test_a_probe_of_the_kubelet_reaches_the_pod_and_nobody_elses_connection_does(
-    mesh: AgentLab, serve: Callable[..., App], version: int
+    mesh: AgentLab, serve: Callable[..., App]
 ) -> None:
-    app = serve(mesh.world.pod, version)
-    for owner, source in (("kubelet", str(PROBE_SOURCES[version == 6])), ("app", str(mesh.world.node.ip(version)))):
+    apps = {version: serve(mesh.world.pod, version) for version in (4, 6)}
+
+    def probe(version: int, owner: str) -> tuple[str, bool]:
+        """Whom the application sees, and whether it is by the port that the prober has."""
         with mesh.world.socket(mesh.world.node, family_of(version), owner=owner) as probe:
             probe.settimeout(10)
-            probe.connect((str(app.address.ip), app.address.port))
+            probe.connect((str(apps[version].address.ip), apps[version].address.port))
             seen, _, port = probe.recv(100).decode().strip().partition(" ")
-            assert (seen == source) == (owner == "kubelet")
-            # ztunnel keeps the address, and speaks from a port of its own.
-            assert (port == str(probe.getsockname()[1])) == (owner == "kubelet")
+            return seen, port == str(probe.getsockname()[1])
+
+    for version in (4, 6):
+        assert probe(version, "kubelet") == (str(PROBE_SOURCES[version == 6]), True)
+        assert not probe(version, "app")[1], "ztunnel is between them"
     mesh.processes[1].end(signal.SIGKILL)
-    with mesh.world.socket(mesh.world.node, family_of(version), owner="kubelet") as probe:
-        probe.settimeout(10)
-        probe.connect((str(app.address.ip), app.address.port))
-        assert probe.recv(100), "probes do not need ztunnel"
+    for version in (4, 6):
+        assert probe(version, "kubelet")[1], "probes do not need ztunnel"
 
 
 def test_nobody_borrows_the_address_of_probes(mesh: AgentLab, serve: Callable[..., App]) -> None:
@@ -357,3 +358,29 @@ def test_a_table_of_another_mesh_is_not_taken_over(lab: AgentLab) -> None:
     listing = nft.listing(lab.world.pod.netns)
     assert listing is not None
     assert "somebody-else" in listing
+
+
+def test_a_node_goes_on_with_what_captures_its_pods_already(mesh: AgentLab, serve: Callable[..., App]) -> None:
+    mesh.processes[0].end()
+    mesh.settings["AMBIENT_CAPTURE"] = "tcx"
+    refused = mesh.agent()
+    assert refused.popen.wait(90) == 1
+    assert "pods here are captured by rules" in refused.text()
+    mesh.settings["AMBIENT_CAPTURE"] = "auto"
+    mesh.agent().wait_for("in the mesh (as before)", times=2)
+    assert json.loads(mesh.http("GET", "/datapath")[1])["via"] == "nftables"
+    with mesh.connect(mesh.world.pod, mesh.world.outside, serve(mesh.world.outside).address.port) as client:
+        assert is_proxied(client)
+
+
+def test_rules_do_not_take_pods_from_programs(lab: AgentLab) -> None:
+    lab.settings["AMBIENT_CAPTURE"] = "auto"
+    agent = lab.agent()
+    lab.ztunnel()
+    lab.settled(lab.put(AMBIENT, POD))
+    agent.end()
+    lab.settings["AMBIENT_CAPTURE"] = "nftables"
+    refused = lab.agent()
+    assert refused.popen.wait(90) == 1
+    assert "pods here are captured by programs" in refused.text()
+    assert not nft.is_there(lab.world.pod.netns)

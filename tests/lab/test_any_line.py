@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -35,15 +36,16 @@ def bpffs(the_world: World) -> Iterator[Path]:
     pod_net.restore(the_world.pod.netns, pod_net.PodNet("0"))
 
 
-@pytest.mark.parametrize("way", ["in", "out"])
-def test_killed_before_any_line(the_world: World, bpffs: Path, tmp_path: Path, way: str) -> None:
+def ended_before_lines(the_world: World, bpffs: Path | None, state: Path, way: str, every: int) -> dict[str, Any]:
+    """What came of it, as `tests.support.ends_at_any_line` tells it."""
+    state.mkdir()
     scene = {
-        "bpffs": str(bpffs),
-        "state": str(tmp_path),
+        "bpffs": str(bpffs or ""),
+        "state": str(state),
         "netns": f"/run/netns/{the_world.prefix}-pod",
         "addresses": list(the_world.pod.addresses.values()),
         "way": way,
-        "every": EVERY,
+        "every": every,
     }
     node = f"--net=/run/netns/{the_world.prefix}-node"
     done = subprocess.run(
@@ -55,7 +57,20 @@ def test_killed_before_any_line(the_world: World, bpffs: Path, tmp_path: Path, w
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    answer = json.loads(done.stdout)
+    answer: dict[str, Any] = json.loads(done.stdout)
     assert answer["wrong"] == []
+    return answer
+
+
+@pytest.mark.parametrize("way", ["in", "out"])
+def test_killed_before_any_line(the_world: World, bpffs: Path, tmp_path: Path, way: str) -> None:
+    answer = ended_before_lines(the_world, bpffs, tmp_path / "state", way, EVERY)
     assert answer["ends"] > 100 // EVERY
     assert {"apply.py", "journal.py", "kernel.py", "pod_net.py", "programs.py"} <= {*answer["files"]}
+
+
+@pytest.mark.parametrize("way", ["in", "out"])
+def test_killed_before_any_line_where_rules_capture(the_world: World, tmp_path: Path, way: str) -> None:
+    answer = ended_before_lines(the_world, None, tmp_path / "state", way, EVERY * 3)
+    assert answer["ends"] > 40 // EVERY
+    assert {"apply.py", "journal.py", "kernel.py", "pod_net.py", "rule_kernel.py", "nft.py"} <= {*answer["files"]}

@@ -1,7 +1,7 @@
 """An agent's work on one pod, ended (SIGKILL) before any line of it: `python -m tests.support.ends_at_any_line JSON`.
 
-JSON: bpffs, state (a directory), netns (of the pod), addresses, way ("in" or "out"), every (1: each line, 5: each fifth
-of those that an attempt comes to for the first time). To be run in the node's namespace. Every attempt is a process of
+JSON: bpffs ("": rules capture), state (a directory), netns (of the pod), addresses, way ("in" or "out"), every (1: each
+line, 5: each fifth of those that an attempt comes to for the first time). To be run in the node's namespace. Every attempt is a process of
 its own: one does the work and is killed before a line that none was killed at before, the next starts from what it
 left, brings the pod in and out by turns, and says what is wrong then. Lines are those of the modules that hold the
 steps, found by running them: whoever adds a step adds its lines. A line of JSON tells what was tried and was wrong.
@@ -24,14 +24,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from ambient.agent import apply, journal, kernel
+from ambient.agent import apply, journal, kernel, rule_kernel
 from ambient.agent.apply import Applier
 from ambient.agent.enrol import PodTarget
 from ambient.agent.journal import Journal
-from ambient.agent.kernel import NodeKernel
+from ambient.agent.kernel import Kernel, NodeKernel
 from ambient.agent.locate import ByName
+from ambient.agent.rule_kernel import RuleKernel
+from ambient.agent.rule_owners import RuleOwners
 from ambient.agent.sweep import compare
-from ambient.datapath import exchange, holding, maps, pod_net, programs
+from ambient.datapath import exchange, holding, maps, nft, pod_net, programs
 from ambient.datapath.hooks import HOOKS
 from ambient.datapath.layout import Flag
 from ambient.datapath.maps import Maps
@@ -39,7 +41,7 @@ from ambient.netns import entered
 from ambient.zds.codec import AddWorkload
 from tests.support.capture_world import run
 
-STEPS = (apply, journal, kernel, exchange, holding, maps, pod_net, programs)
+STEPS = (apply, journal, kernel, exchange, holding, maps, pod_net, programs, rule_kernel, nft)
 """Modules whose lines count."""
 _FILES = frozenset(str(module.__file__) for module in STEPS)
 
@@ -64,7 +66,9 @@ class Served:
 
 @dataclass(frozen=True)
 class Scene:
-    bpffs: Path
+    """`bpffs` None: rules capture."""
+
+    bpffs: Path | None
     state: Path
     netns: str
     addresses: tuple[str, ...]
@@ -80,8 +84,12 @@ class Agent:
     """The parts of an agent that work on pods."""
 
     def __init__(self, scene: Scene) -> None:
-        self.tables = Maps.open(scene.bpffs)
-        self.kernel = NodeKernel(scene.bpffs, self.tables, ByName(scene.netns), "auto")
+        where = ByName(scene.netns)
+        self.kernel: Kernel
+        if scene.bpffs is None:
+            self.kernel = RuleKernel(where, "auto", scene.netns, RuleOwners(scene.state.parent / "owners.json", None))
+        else:
+            self.kernel = NodeKernel(scene.bpffs, Maps.open(scene.bpffs), where, "auto")
         self.journal = Journal(scene.state)
         self.applier = Applier(
             self.kernel,
@@ -128,15 +136,12 @@ def take_over(scene: Scene, *, wanted: bool) -> list[str]:
 
 
 def wrong_in(scene: Scene, agent: Agent) -> list[str]:
-    rows = agent.tables.pods.items()
+    rows = agent.kernel.rows()
     entry = agent.journal.get("uid")
     found = {
         "rows": {str(ip) for ip in rows} == {*scene.addresses},
         "capture": all(Flag.CAPTURE_OUT | Flag.CAPTURE_IN in row.flags and row.host_ifindex for row in rows.values()),
-        "programs": [
-            (uid, {one.program for one in on if one.alive}) for uid, on in programs.attached(scene.bpffs).items()
-        ]
-        == [("uid", {hook.program for hook in HOOKS})],
+        "programs": attached(scene, agent) == {"uid": True},
         "journal": entry is not None and entry.since_unix > 0 and entry.undo == {"accept_local": "0"},
         "routes": rules(scene) == 2,
     }
@@ -148,12 +153,25 @@ def wrong_out(scene: Scene, agent: Agent) -> list[str]:
         tables = run("ip", "route", "show", "table", "all") + run("ip", "-6", "route", "show", "table", "all")
         accept = Path("/proc/sys/net/ipv4/conf/lo/accept_local").read_text().strip()
     found = {
-        "rows": agent.tables.pods.items() == {},
-        "programs": programs.attached(scene.bpffs) == {},
+        "rows": agent.kernel.rows() == {},
+        "programs": attached(scene, agent) == {},
         "journal": [path.name for path in scene.state.iterdir()] == [],
         "routes": rules(scene) == 0 and "table 100" not in tables and accept == "0",
     }
     return [what for what, right in found.items() if not right]
+
+
+def attached(scene: Scene, agent: Agent) -> dict[str, bool]:
+    """Of each pod that has any of what captures, whether it is whole."""
+    if scene.bpffs is None:
+        with entered(os.open(scene.netns, os.O_RDONLY)):
+            there = nft.is_there(os.open("/proc/thread-self/ns/net", os.O_RDONLY))
+        assert there == bool(agent.kernel.attached())
+        return dict(agent.kernel.attached())
+    wanted = {hook.program for hook in HOOKS}
+    return {
+        uid: {one.program for one in on if one.alive} == wanted for uid, on in programs.attached(scene.bpffs).items()
+    }
 
 
 def rules(scene: Scene) -> int:
@@ -203,7 +221,8 @@ def traced(body: Callable[[], None], spent: set[Line], every_nth: int, pipe: int
 
 def main(argument: str) -> int:
     raw = json.loads(argument)
-    scene = Scene(Path(raw["bpffs"]), Path(raw["state"]), raw["netns"], tuple(raw["addresses"]), raw["way"])
+    bpffs = Path(raw["bpffs"]) if raw["bpffs"] else None
+    scene = Scene(bpffs, Path(raw["state"]), raw["netns"], tuple(raw["addresses"]), raw["way"])
     spent: set[Line] = set()
     wrong: list[str] = []
     ends = 0
