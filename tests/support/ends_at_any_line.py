@@ -1,10 +1,11 @@
 """An agent's work on one pod, ended (SIGKILL) before any line of it: `python -m tests.support.ends_at_any_line JSON`.
 
 JSON: bpffs ("": rules capture), state (a directory), netns (of the pod), addresses, way ("in" or "out"), every (1: each
-line, 5: each fifth of those that an attempt comes to for the first time). To be run in the node's namespace. Every attempt is a process of
-its own: one does the work and is killed before a line that none was killed at before, the next starts from what it
-left, brings the pod in and out by turns, and says what is wrong then. Lines are those of the modules that hold the
-steps, found by running them: whoever adds a step adds its lines. A line of JSON tells what was tried and was wrong.
+line, 5: each fifth of those that an attempt comes to for the first time). To be run in the node's namespace. Every
+attempt is a process of its own: one does the work and is killed before a line that none was killed at before, the next
+starts from what it left, brings the pod in and out by turns, and says what is wrong then. Lines are those of the
+modules that hold the steps, found by running them: whoever adds a step adds its lines. A line of JSON tells what was
+tried and was wrong.
 """
 
 from __future__ import annotations
