@@ -19,6 +19,8 @@ from ambient.kube.objects import KINDS, Record, parse_object
 SYSTEM: Final = frozenset({"kube-system", "kube-public", "kube-node-lease"})
 WARN_ONLY: Final = frozenset({"Namespace", "Pod", "Service", "Node", "ServiceAccount", "ConfigMap", "EndpointSlice"})
 """Kinds that are not ours to refuse: Kubernetes itself has accepted them."""
+ROUTES: Final = frozenset({"HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute"})
+"""Kinds of which those on a Service alone are the mesh's."""
 MOST_WARNINGS: Final = 8
 LONGEST: Final = 250
 """The API server cuts warnings at 256 characters (KEP-1693)."""
@@ -55,6 +57,8 @@ def _judged(request: Mapping[str, Any], view: View) -> tuple[InvalidInput | None
     metadata = metadata if isinstance(metadata, Mapping) else {}
     if metadata.get("deletionTimestamp") or (isinstance(before, Mapping) and _same(before, content)):
         return None, []
+    if content.get("kind") in ROUTES and not _on_a_service(content):
+        return None, []
     try:
         record: Record = parse_object(_named(content, metadata, request), "", observed=True)
     except InvalidInput as error:
@@ -72,6 +76,14 @@ def _same(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
         return parts, metadata.get("labels") or {}, metadata.get("annotations") or {}
 
     return meant(before) == meant(after)
+
+
+def _on_a_service(content: Mapping[str, Any]) -> bool:
+    """A route of the mesh. What cannot be read is not said to be one."""
+    spec = content.get("spec")
+    parents = spec.get("parentRefs") if isinstance(spec, Mapping) else None
+    listed = parents if isinstance(parents, list) else []
+    return any(isinstance(one, Mapping) and one.get("kind") in ("Service", "ServiceEntry") for one in listed)
 
 
 def _named(content: Mapping[str, Any], metadata: Mapping[str, Any], request: Mapping[str, Any]) -> dict[str, Any]:

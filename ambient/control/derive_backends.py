@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from ambient.control.derive_changes import Changes, changes
 from ambient.control.derive_traffic_policy import Rules, policy_of
 from ambient.control.derive_waypoint import Waypoint
 from ambient.kube.jwt_rules import JwtRule
@@ -74,7 +75,7 @@ class Backends:
             raise Unresolved("BackendNotFound", f"there is no Service {ref.name} with port {wanted}")
         waypoint = asked.waypoint
         if waypoint is not None and (service.key, wanted) != (asked.service.key, port):
-            self._may_lead(asked, service, waypoint)
+            self._may_lead(asked, service, waypoint, changes(route, ref))
         rule = self.rules.of(service, waypoint.namespace) if waypoint is not None else None
         subset = next((one for one in rule.subsets if one.name == ref.subset), None) if rule is not None else None
         if ref.subset and subset is None and waypoint is not None:
@@ -123,12 +124,16 @@ class Backends:
             for one in grant.grants
         )
 
-    def _may_lead(self, asked: Asked, service: Service, waypoint: Waypoint) -> None:
+    def _may_lead(self, asked: Asked, service: Service, waypoint: Waypoint, changed: Changes) -> None:
         through = waypoints_of(service)
         if through and waypoint.address not in through:
             raise Unresolved("RefNotPermitted", f"Service {service.name} is behind another waypoint")
         if not _as_strict(asked.judged, self.judged(service, waypoint)):
             why = f"Service {service.name} has policies of its own that {asked.service.name} has not"
+            raise Unresolved("RefNotPermitted", why)
+        theirs = _enforced(self.judged(service, waypoint).policies)
+        if any(changed.concern(rule) for policy in theirs for rule in policy.rules):
+            why = f"the route changes what policies of Service {service.name} ask about"
             raise Unresolved("RefNotPermitted", why)
 
 

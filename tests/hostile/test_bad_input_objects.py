@@ -20,11 +20,15 @@ import pytest
 from tests.ambient.kube import (
     test_entries,
     test_gateways,
+    test_grpc_routes,
+    test_httproutes,
     test_pods,
     test_security,
     test_services,
     test_slices,
+    test_stream_routes,
     test_traffic,
+    test_virtual_services,
 )
 from tests.hostile.conftest import Note
 from tests.support.arena import Arena
@@ -46,6 +50,10 @@ RULES: list[tuple[str, Mapping[str, Any], Bad]] = [
     *(("GatewayClass", test_gateways.CLASS, bad) for bad in test_gateways.CLASS_RULES),
     *(("DestinationRule", test_traffic.RULE, bad) for bad in test_traffic.RULES),
     *(("RequestAuthentication", test_traffic.TOKENS, bad) for bad in test_traffic.TOKEN_RULES),
+    *(("HTTPRoute", test_httproutes.ROUTE, bad) for bad in test_httproutes.RULES),
+    *(("GRPCRoute", test_grpc_routes.ROUTE, bad) for bad in test_grpc_routes.RULES),
+    *((base["kind"], base, bad) for base, bad in test_stream_routes.RULES),
+    *(("VirtualService", test_virtual_services.VIRTUAL, bad) for bad in test_virtual_services.RULES),
 ]
 META = [
     ("no kind", {"kind": REMOVE}, "kind: is required"),

@@ -10,7 +10,9 @@ import yaml
 from ambient.control.admission import LONGEST, MOST_WARNINGS, review
 from ambient.control.admission_checks import View
 from ambient.errors import InvalidInput
+from tests.ambient.kube import test_httproutes
 from tests.support.admission import BAD, RULE, VIEW, asked, policy
+from tests.support.refusals import changed
 
 
 def answered(content: dict[str, Any], *, seen: View = VIEW, **request: Any) -> dict[str, Any]:
@@ -346,3 +348,13 @@ def test_what_is_no_review_is_said_to_be_none(body: object) -> None:
 def test_an_object_of_no_form_is_refused_or_none_of_our_business_but_never_an_error(content: Any) -> None:
     request = {"uid": "u-1", "operation": "CREATE", "object": content}
     assert review({"request": request}, VIEW)["response"]["uid"] == "u-1"
+
+
+def test_a_route_on_a_service_is_refused_by_field_and_one_of_another_controller_is_not_looked_at() -> None:
+    ours: Any = changed(test_httproutes.ROUTE, "spec.rules.0.matches.0.method", "get")
+    response = answered(ours)
+    assert response["allowed"] is False
+    assert response["status"]["details"]["causes"][0]["field"] == "spec.rules[0].matches[0].method"
+    assert answered(test_httproutes.ROUTE)["allowed"] is True
+    for parents in ([{"name": "edge"}], [{"kind": "Gateway", "name": "edge"}], "edge", [1]):
+        assert answered(changed(ours, "spec.parentRefs", parents)) == {"uid": "u-1", "allowed": True}

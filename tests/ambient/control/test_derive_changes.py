@@ -1,0 +1,79 @@
+"""What a route changes on the way, and that it leads to no backend whose policies ask about that."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ambient.control.derive_changes import Changes, changes
+from ambient.control.waypoints import Waypoints
+from ambient.kube.objects import HTTPRoute, parse_object
+from ambient.kube.policies import Operation, PolicyRule, When
+from tests.support.waypoint_records import TARGET, derived, policy, scene, service
+
+REWRITE = {"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/admin"}}}
+HOST = {"type": "URLRewrite", "urlRewrite": {"hostname": "other.example.com"}}
+HEADERS = {"type": "RequestHeaderModifier", "requestHeaderModifier": {"set": [{"name": "X-Team", "value": "red"}]}}
+RESPONSE = {"type": "ResponseHeaderModifier", "responseHeaderModifier": {"remove": ["x-team"]}}
+BACK = service("back", {"name": "http", "port": 80}, ip="10.96.0.5")
+
+
+def route(*filters: dict[str, Any]) -> dict[str, Any]:
+    rule = {"filters": list(filters), "backendRefs": [{"name": "back", "port": 80}]}
+    return {
+        "apiVersion": "gateway.networking.k8s.io/v1",
+        "kind": "HTTPRoute",
+        "metadata": {"name": "r", "namespace": "shop"},
+        "spec": {"parentRefs": [{"group": "", "kind": "Service", "name": "web", "port": 80}], "rules": [rule]},
+    }
+
+
+def of(*filters: dict[str, Any]) -> Changes:
+    found = parse_object(route(*filters), "x")
+    assert isinstance(found, HTTPRoute)
+    return changes(found, found.rules[0].backends[0])
+
+
+def test_what_a_route_changes() -> None:
+    assert of() == of(RESPONSE) == Changes()
+    assert of(REWRITE, HEADERS) == Changes(path=True, headers=frozenset({"x-team"}))
+    assert of(HOST) == Changes(host=True)
+
+
+PATHS = PolicyRule(operations=(Operation(not_paths=("/x",)),))
+HOSTS = PolicyRule(operations=(Operation(hosts=("a",)),))
+TEAM = PolicyRule(when=(When(key="request.headers[X-Team]", values=("red",)),))
+AUTHORITY = PolicyRule(when=(When(key="request.headers[:authority]", values=("a",)),))
+
+
+@pytest.mark.parametrize(
+    ("changed", "rule", "concerned"),
+    [
+        (Changes(path=True), PATHS, True),
+        (Changes(path=True), HOSTS, False),
+        (Changes(host=True), HOSTS, True),
+        (Changes(host=True), AUTHORITY, True),
+        (Changes(headers=frozenset({"x-team"})), TEAM, True),
+        (Changes(headers=frozenset({"x-other"})), TEAM, False),
+        (Changes(True, True, frozenset({"x-team"})), PolicyRule(), False),
+    ],
+)
+def test_which_rules_ask_about_it(changed: Changes, rule: PolicyRule, concerned: bool) -> None:
+    assert changed.concern(rule) is concerned
+
+
+@pytest.mark.parametrize(("filters", "sent"), [((), True), ((HEADERS,), True), ((REWRITE,), False)])
+def test_a_request_is_not_sent_as_another_to_whom_would_have_refused_that(
+    filters: tuple[dict[str, Any], ...], sent: bool
+) -> None:
+    """Both services refuse /admin; the one that is asked judges the path before it is rewritten."""
+    deny = [{"to": [{"operation": {"paths": ["/admin"]}}]}]
+    found = scene(BACK, route(*filters), policy("p", "DENY", TARGET, {"kind": "Service", "name": "back"}, rules=deny))
+    made = Waypoints(("cluster.local",), "istio-system", "cluster.local")
+    made.update(found, derived(found))
+    conditions = made.with_gateways({})["HTTPRoute/shop/r"]
+    (resolved,) = (one for one in conditions if one.type == "ResolvedRefs")
+    assert (resolved.status == "True") is sent
+    if not sent:
+        assert "changes what policies of Service back ask about" in resolved.message
