@@ -124,18 +124,19 @@ class Upkeep:
         kept = self._gateways.get(key)
         if kept is None:
             return None
-        return kept.failure or self._unable(kept.gateway)
+        return kept.failure or self._unable(kept.wanted)
 
     def keeps(self, key: str) -> bool:
         """Whether this Gateway's objects are ours to make."""
         return key in self._gateways
 
-    def _unable(self, gateway: Gateway) -> Condition | None:
+    def _unable(self, wanted: Sequence[Object]) -> Condition | None:
         """Pods that cannot even be made, as the Deployment says."""
-        content = self._there.get(record_key("Deployment", gateway.namespace, gateway.name), {})
-        for one in (content.get("status") or {}).get("conditions") or ():
-            if (one.get("type"), one.get("status")) == ("ReplicaFailure", "True"):
-                return Condition(PROGRAMMED, "False", "NoResources", f"its pods: {one.get('message', '')}"[:1000])
+        for one in wanted:
+            content = self._there.get(_key(one), {})
+            for said in (content.get("status") or {}).get("conditions") or ():
+                if (said.get("type"), said.get("status")) == ("ReplicaFailure", "True"):
+                    return Condition(PROGRAMMED, "False", "NoResources", f"its pods: {said.get('message', '')}"[:1000])
         return None
 
     def _take(self, change: Change) -> None:
@@ -209,7 +210,7 @@ class Upkeep:
         """Make it so. Raises NotOurs, and what the API server says."""
         metadata = wanted["metadata"]
         kind, name, namespace = wanted["kind"], metadata["name"], metadata["namespace"]
-        place, key = PLACES[kind], record_key(kind, namespace, name)
+        place, key = PLACES[kind], _key(wanted)
         there = self._there.get(key)
         if there is None:
             # It may be there without our label, which is all that the watch asks for.
@@ -224,6 +225,11 @@ class Upkeep:
             self.writes += 1
             _log.info("%s %s/%s is as Gateway %s wants it", kind, namespace, name, kept.gateway.name)
         kept.made[key] = _shape(answer)
+
+
+def _key(content: Mapping[str, Any]) -> str:
+    metadata = content["metadata"]
+    return record_key(content["kind"], metadata["namespace"], metadata["name"])
 
 
 def _gateway_of(content: Mapping[str, Any]) -> str:

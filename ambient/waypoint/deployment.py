@@ -6,12 +6,14 @@ How many replicas there are is for the owner, or an autoscaler, to say: that fie
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from ambient.kube.networking import Gateway
+from ambient.settings import size
 from ambient.waypoint.bootstrap import READY_PORT
-from ambient.waypoint.deploy import GATEWAY_NAME, Placement, metadata, pod_template
+from ambient.waypoint.deploy import GATEWAY_NAME, Placement, metadata, name_of, pod_template
 
 USER: Final = 1337
 LINGER_S: Final = 5
@@ -19,6 +21,8 @@ LINGER_S: Final = 5
 DRAIN_S: Final = 10
 """For so long afterwards what is under way may end."""
 _SPARE_S: Final = 10
+_ENVOYS_SHARE: Final = 0.75
+"""Of the memory of its pod: the agent has the rest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,7 +40,7 @@ def deployment(gateway: Gateway, placement: Placement, dressing: Dressing) -> di
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
-        "metadata": metadata(gateway, gateway.name),
+        "metadata": metadata(gateway, name_of(gateway)),
         "spec": {
             "selector": {"matchLabels": selector},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
@@ -45,11 +49,20 @@ def deployment(gateway: Gateway, placement: Placement, dressing: Dressing) -> di
     }
 
 
+def _limits(dressing: Dressing) -> dict[str, str]:
+    """What the agent is told of its pod: when it is ended, and how much of its memory Envoy may use."""
+    told = {"TERMINATION_DRAIN": f"{DRAIN_S}s"}
+    with suppress(ValueError):
+        memory = size(str((dressing.resources.get("limits") or {}).get("memory", "")))
+        told["AMBIENT_ENVOY_HEAP_MIB"] = str(int(memory * _ENVOYS_SHARE) >> 20)
+    return told
+
+
 def _dressed(template: dict[str, Any], selector: Mapping[str, str], dressing: Dressing) -> dict[str, Any]:
     (container,) = template["spec"]["containers"]
     container |= {
         "imagePullPolicy": dressing.pull_policy,
-        "env": [*container["env"], {"name": "TERMINATION_DRAIN", "value": f"{DRAIN_S}s"}],
+        "env": [*container["env"], *({"name": name, "value": value} for name, value in _limits(dressing).items())],
         "resources": dict(dressing.resources),
         # Envoy tells both, so it has to run; whether it is ready depends on its configuration as well.
         "livenessProbe": {

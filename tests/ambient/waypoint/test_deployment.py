@@ -6,6 +6,8 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from ambient.kube.networking import Gateway, Infrastructure, Listener, TypedAddress
 from ambient.waypoint import deploy
 from ambient.waypoint.deployment import DRAIN_S, LINGER_S, Dressing, deployment
@@ -22,7 +24,7 @@ GATEWAY = Gateway(
 PLACE = deploy.Placement(
     command=("agent",), environment={"XDS_ADDRESS": "https://control:15012"}, token="/token", root="/root", image="i:1"
 )
-DRESSING = Dressing(pull_secrets=("registry",), resources={"requests": {"cpu": "100m"}})
+DRESSING = Dressing(pull_secrets=("registry",), resources={"requests": {"cpu": "100m"}, "limits": {"memory": "1Gi"}})
 
 
 def test_the_objects_are_those_of_the_golden_file() -> None:
@@ -60,6 +62,16 @@ def test_a_pod_has_the_time_to_end_what_it_has_begun() -> None:
     assert deployment(GATEWAY, PLACE, DRESSING)["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > (
         LINGER_S + DRAIN_S
     )
+
+
+@pytest.mark.parametrize(
+    ("limits", "wanted"), [({"memory": "1Gi"}, "768"), ({"memory": "512Mi"}, "384"), ({"cpu": "1"}, ""), ({}, "")]
+)
+def test_envoy_is_told_how_much_memory_is_its_own(limits: dict[str, str], wanted: str) -> None:
+    made = deployment(GATEWAY, PLACE, Dressing(resources={"limits": limits}))
+    (container,) = made["spec"]["template"]["spec"]["containers"]
+    told = {one["name"]: one.get("value", "") for one in container["env"]}
+    assert told.get("AMBIENT_ENVOY_HEAP_MIB", "") == wanted
 
 
 def test_a_gateway_that_names_a_service_is_not_deployed() -> None:
