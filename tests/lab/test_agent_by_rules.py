@@ -252,12 +252,19 @@ def test_nobody_borrows_the_address_of_probes(mesh: AgentLab, serve: Callable[..
     node = ("nsenter", f"--net=/run/netns/{mesh.world.prefix}-node")
     run(*node, "ip", "route", "add", f"{PROBE_SOURCES[0]}/32", "dev", "outside")  # even answers would find it
     try:
-        for _ in range(2):
-            with mesh.world.socket(mesh.world.outside, socket.AF_INET) as thief:
-                thief.settimeout(0.4)
-                thief.bind((str(PROBE_SOURCES[0]), 0))
-                with pytest.raises(OSError, match="timed out"):
-                    thief.connect((str(app.address.ip), app.address.port))
+        with mesh.world.socket(mesh.world.outside, socket.AF_INET) as thief:
+            thief.settimeout(0.4)
+            thief.bind((str(PROBE_SOURCES[0]), 0))
+            with pytest.raises(OSError, match="timed out"):
+                thief.connect((str(app.address.ip), app.address.port))
+        # Sabotage: without the node's rules, and an agent who puts them back, the pod would believe it.
+        mesh.processes[0].end(signal.SIGKILL)
+        nft.remove(mesh.world.node.netns)
+        with mesh.world.socket(mesh.world.outside, socket.AF_INET) as thief:
+            thief.settimeout(10)
+            thief.bind((str(PROBE_SOURCES[0]), 0))
+            thief.connect((str(app.address.ip), app.address.port))
+            assert not is_proxied(thief)
     finally:
         run(*inside, "ip", "addr", "del", f"{PROBE_SOURCES[0]}/32", "dev", "lo")
         run(*node, "ip", "route", "del", f"{PROBE_SOURCES[0]}/32", "dev", "outside")
