@@ -37,6 +37,8 @@ from ambient.waypoint.typed import ADS, Message, any_of, typed
 
 SNIFF: Final = "0.2s"
 """How long a connection to a port of unknown protocol may say nothing before it is taken for no HTTP."""
+HELLO: Final = "5s"
+"""The same where routes ask which name TLS wants: who is slow must not be taken for somebody without TLS."""
 _MOST_WEIGHT: Final = 2**31
 _RAW: Final = typed("envoy.transport_sockets.raw_buffer", "transport_sockets.raw_buffer.v3.RawBuffer")
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
@@ -62,10 +64,13 @@ def listener(
         "listener_filters": [original_dst_filter(), *([tls_inspector()] if named else [])],
         "filter_chains": chains,
     }
+    if named:
+        made["listener_filters_timeout"] = HELLO
+        made["continue_on_listener_filters_timeout"] = True
     if port.protocol is Protocol.AUTO:
         inspector = typed("envoy.filters.listener.http_inspector", "filters.listener.http_inspector.v3.HttpInspector")
         made["listener_filters"].append(inspector)
-        made["listener_filters_timeout"] = SNIFF
+        made["listener_filters_timeout"] = HELLO if named else SNIFF
         made["continue_on_listener_filters_timeout"] = True
         unread = {"transport_protocol": "raw_buffer"} if named else {}
         chains[0]["filter_chain_match"] = {**unread, "application_protocols": ["http/1.0", "http/1.1", "h2c"]}

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ambient.waypoint.bootstrap import Identification, bootstrap
-from ambient.waypoint.front import View
+from ambient.waypoint.front import Protocol, View
 from ambient.waypoint.ingress import gateway_resources
 from ambient.waypoint.resources import Named, resources
 from ambient.waypoint.typed import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE, Message
+from tests.ambient.waypoint.test_routes import routed
+from tests.ambient.waypoint.test_streams import CANARY, NAMED, behind
 from tests.support.gateway_views import EVERY_DOOR
 from tests.support.waypoint_views import EVERY_EXPORT, EVERY_KIND, EVERY_LIMIT, EVERY_TOKEN, OTLP_SPANS, view
 
@@ -46,7 +49,8 @@ def validate(found: list[Named], folder: Path, *, spoil: bool = False) -> subpro
 
 
 TOLD = {"nothing": view(), "everything": EVERY_KIND, "tokens": EVERY_TOKEN, "limits": EVERY_LIMIT}
-TOLD |= {"exports": EVERY_EXPORT, "spans": OTLP_SPANS}
+TOLD |= {"exports": EVERY_EXPORT, "spans": OTLP_SPANS, "routes": routed()}
+TOLD["streams"] = view(behind(CANARY, NAMED), replace(behind(NAMED, protocol=Protocol.AUTO), hostname="any.example"))
 
 
 @pytest.mark.parametrize("told", TOLD.values(), ids=TOLD)

@@ -41,6 +41,8 @@ class Named(socketserver.BaseRequestHandler):
     def handle(self):
         self.request.recv(1)
         self.request.sendall(os.environ["HOSTNAME"].encode() + b"\n")
+        self.request.shutdown(1)
+        while self.request.recv(4096): pass
 class Http(http.server.ThreadingHTTPServer):
     request_queue_size = 128
 class Tcp(socketserver.ThreadingTCPServer):

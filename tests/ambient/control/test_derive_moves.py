@@ -27,6 +27,14 @@ def route(name: str, to: str) -> dict[str, Any]:
     return {**raw("HTTPRoute", name, spec, namespace="shop"), "apiVersion": "gateway.networking.k8s.io/v1"}
 
 
+def istio(kind: str, host: str, subset: str) -> dict[str, Any]:
+    spec: dict[str, Any] = {"host": host, "subsets": [{"name": subset, "labels": {"track": subset}}]}
+    if kind == "VirtualService":
+        destinations = [{"destination": {"host": "web", "subset": subset}, "weight": 1}]
+        spec = {"hosts": [host], "http": [{"route": destinations}]}
+    return {**raw(kind, host, spec, namespace="shop"), "apiVersion": "networking.istio.io/v1"}
+
+
 class Mesh:
     """Snapshots as a watch gives them, looked at by one that remembers and by ones that begin anew."""
 
@@ -70,7 +78,7 @@ def test_whatever_happens_in_whatever_order_nobody_can_tell(seed: int) -> None:
     there: set[int] = set()
     for _ in range(25):
         number = draw.randrange(6)
-        match draw.randrange(8):
+        match draw.randrange(11):
             case 0:
                 mesh.change(route(f"r-{number % 2}", draw.choice(("db", "free", "nobody"))))
             case 1:
@@ -80,10 +88,31 @@ def test_whatever_happens_in_whatever_order_nobody_can_tell(seed: int) -> None:
             case 3 if there:
                 gone = there.pop()
                 mesh.change(gone=tuple(key for key in mesh.by_key if key.endswith(f"/pod-{gone}")))
+            case 4:
+                mesh.change(istio("VirtualService", draw.choice(("web", "db")), draw.choice(("v1", "v2", "v3"))))
+            case 5:
+                mesh.change(istio("DestinationRule", draw.choice(("web", "db")), draw.choice(("v1", "v2"))))
+            case 6:
+                mesh.change(gone=tuple(key for key in mesh.by_key if key.startswith(("Virtual", "Dest")))[:1])
             case _:
                 there.add(number)
                 app = draw.choice(("web", "db"))
-                mesh.change(pod(f"pod-{number}", f"10.1.0.{number}", ready=draw.random() < 0.8, app=app))
+                one = pod(f"pod-{number}", f"10.1.0.{number}", ready=draw.random() < 0.8, app=app)
+                one["metadata"]["labels"]["track"] = draw.choice(("v1", "v2"))
+                mesh.change(one)
+
+
+def test_a_pod_of_which_nothing_changes_but_a_label_is_in_another_subset() -> None:
+    def subset(view: View) -> list[str]:
+        (web,) = [one for one in view.fronts if one.hostname.startswith("web.")]
+        return [str(one.address) for one in web.ports[0].subsets[0].backends]
+
+    mesh, one = Mesh(), pod("a", "10.1.0.1")
+    rules = (istio("DestinationRule", "web", "v1"), istio("VirtualService", "web", "v1"))
+    assert subset(mesh.change(NAMESPACE, gateway(), *services(), *rules, one, everything=True)) == []
+    labels = {**one["metadata"]["labels"], "track": "v1"}
+    assert subset(mesh.change({**one, "metadata": {**one["metadata"], "labels": labels}})) == ["10.1.0.1"]
+    assert subset(mesh.change(one)) == []
 
 
 def test_one_endpoint_leaves_all_other_services_the_very_same() -> None:

@@ -59,6 +59,8 @@ def test_a_name_that_tls_asks_for_has_its_own_chain_and_all_others_the_rest() ->
     assert named["filter_chain_match"] == wanted
     assert "filter_chain_match" not in rest
     assert [one["name"] for one in made["listener_filters"]][1:] == ["envoy.filters.listener.tls_inspector"]
+    # Whoever says nothing at first is carried all the same.
+    assert made["continue_on_listener_filters_timeout"]
 
 
 def test_on_a_port_of_unknown_protocol_tls_is_never_read_as_http() -> None:
