@@ -125,9 +125,15 @@ class _Reader:
         if one.key == "destination.ip":
             return _all(self._permission(*values, self._address)), None
         if header := _HEADER.fullmatch(one.key):
-            name = header[1].lower()
-            return _all(self._permission(*values, lambda value: _header(name, value), http=True)), None
+            return self._by_header(header[1].lower(), one), None
         return None, _all_ids(self._principal(*values, lambda value: self._claim(one.key, value), http=True))
+
+    def _by_header(self, name: str, one: When) -> Message:
+        """A header that comes several times, or with several values, is to Envoy one text with commas. Whatever closes
+        looks at each of the values, whatever opens at that text."""
+        wanted = self._permission(one.values, (), lambda value: _header(name, value, each=not self._allow), http=True)
+        unwanted = self._permission((), one.not_values, lambda value: _header(name, value, each=self._allow), http=True)
+        return _all([*wanted, *unwanted])
 
     def _permission(
         self,
@@ -237,9 +243,15 @@ def _remote(value: str) -> Message:
     return {"remote_ip": {"address_prefix": str(network.network_address), "prefix_len": network.prefixlen}}
 
 
-def _header(name: str, value: str) -> Message:
+def _header(name: str, value: str, *, each: bool = False) -> Message:
+    """`each`: one of several values, between commas, is enough."""
     if value == "*":
         return {"header": {"name": name, "present_match": True}}
+    if each and not name.startswith(":"):
+        before = "(?s:.*)" if value.startswith("*") else "(?s:.*,)?[ \\t]*"
+        after = "(?s:.*)" if value.endswith("*") else "[ \\t]*(?s:,.*)?"
+        expression = f"{before}{re.escape(value.strip('*'))}{after}"
+        return {"header": {"name": name, "string_match": {"safe_regex": {"regex": expression}}}}
     if value.startswith("*"):
         return {"header": {"name": name, "string_match": {"suffix": value[1:]}}}
     if value.endswith("*"):
