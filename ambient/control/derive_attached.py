@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from ambient.kube.networking import Gateway, Listener
-from ambient.kube.objects import Condition, HTTPRoute
-from ambient.kube.routing import ParentRef
+from ambient.kube.objects import Condition
+from ambient.kube.routing import AttachedRoute, ParentRef, RequestRoute, StreamRoute
 from ambient.waypoint.bootstrap import READY_PORT, STATS_PORT
 
 GROUP: Final = "gateway.networking.k8s.io"
@@ -22,7 +22,7 @@ ANY: Final = "*"
 class Attached:
     """A route on a listener, for the host names that both have (`ANY`: any)."""
 
-    route: HTTPRoute
+    route: AttachedRoute
     hostnames: tuple[str, ...]
 
 
@@ -112,7 +112,7 @@ def exactness(hostname: str) -> tuple[bool, int]:
 
 
 def attach(
-    route: HTTPRoute,
+    route: AttachedRoute,
     gateway: Gateway,
     found: Sequence[Face],
     lets: Callable[[Gateway, Listener, str], bool],
@@ -128,11 +128,18 @@ def attach(
             one for one in found if parent.section in ("", one.listener.name) and parent.port in (0, one.listener.port)
         ]
         allowed = [one for one in meant if route.kind in one.kinds and lets(gateway, one.listener, route.namespace)]
-        fitting = [(one, hosts) for one in allowed if (hosts := common(one.listener.hostname, route.hostnames))]
+        fitting = [(one, hosts) for one in allowed if (hosts := common(one.listener.hostname, names_of(route)))]
         for face, hosts in fitting:
             if all(one.route is not route for one in face.attached):
                 face.attached.append(Attached(route, hosts))
         yield parent, _accepted(parent, gateway, bool(meant), bool(allowed), bool(fitting))
+
+
+def names_of(route: AttachedRoute) -> tuple[str, ...]:
+    """The host names that a route is for, () for any."""
+    if isinstance(route, StreamRoute):
+        return route.streams[0].names if route.streams else ()
+    return route.hostnames if isinstance(route, RequestRoute) else ()
 
 
 def _accepted(parent: ParentRef, gateway: Gateway, meant: bool, allowed: bool, fitting: bool) -> Condition:

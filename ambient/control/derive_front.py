@@ -36,7 +36,7 @@ from ambient.kube.objects import (
 )
 from ambient.kube.objects import Service as KubeService
 from ambient.kube.policies import TargetRef
-from ambient.kube.routing import AttachedRoute, HTTPRoute
+from ambient.kube.routing import AttachedRoute, HTTPRoute, TLSRoute
 from ambient.model.waypoints import waypoints_of
 from ambient.model.workload import Service, Workload
 from ambient.waypoint.deploy import CLASS, XFCC
@@ -284,7 +284,7 @@ class Fronts:
         passed = judged(self._kept, self._refused, self._keys, means, spaces)
         backends = self._backends()
         pools = Pools(backends.by_name, backends.granted, self.pool, self.behind)
-        routes = [one for one in self._kept.of(AttachedRoute) if isinstance(one, HTTPRoute)]
+        routes = [one for one in self._kept.of(AttachedRoute) if isinstance(one, HTTPRoute | TLSRoute)]
         return self._gateways.told(gateway, routes, pools, passed)
 
     def _ports_of(self, service: Service, home: str) -> tuple[FrontPort, ...]:

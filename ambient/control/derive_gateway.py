@@ -15,9 +15,9 @@ from ambient.control.derive_backends import Judged, Unresolved
 from ambient.control.derive_evidence import EvidenceStore, Missing
 from ambient.control.gateway_pools import Pools
 from ambient.kube.networking import Gateway, Listener, ObjectRef
-from ambient.kube.objects import Condition, HTTPRoute, Namespace, Records, ReferenceGrant
+from ambient.kube.objects import Condition, Namespace, Records, ReferenceGrant
 from ambient.kube.policies import TargetRef
-from ambient.kube.routing import BackendRef, ParentRef
+from ambient.kube.routing import AttachedRoute, BackendRef, ParentRef, RequestRoute, StreamRoute
 from ambient.kube.status_values import ListenerStatus, ParentStatus
 from ambient.waypoint.door import Clients, Door, Evidence, GatewayView, Site, Topology
 from ambient.waypoint.front import Destination, Route
@@ -62,7 +62,7 @@ class Gateways:
         self._records = records
         self._evidence.update(records)
 
-    def told(self, gateway: Gateway, routes: Collection[HTTPRoute], pools: Pools, judged: Judged) -> Told:
+    def told(self, gateway: Gateway, routes: Collection[AttachedRoute], pools: Pools, judged: Judged) -> Told:
         """`routes`: all there are; `pools`: the services that they may lead to; `judged`: what has to be passed."""
         found = faces(gateway)
         parents: dict[str, list[ParentStatus]] = {}
@@ -128,15 +128,12 @@ class Gateways:
             served = False  # nobody could be told from anybody
         if served:
             peers = [one for one in found if one.usable and one.listener.port == listener.port]
-            door = replace(door, sites=tuple(_sites(face, peers, pools)), elsewhere=tuple(_elsewhere(face, peers)))
+            if listener.protocol == "TLS":
+                door = replace(door, destinations=tuple(_carried(face, peers, pools)))
+            else:
+                door = replace(door, sites=tuple(_sites(face, peers, pools)), elsewhere=tuple(_elsewhere(face, peers)))
             build.doors.append(door)
-            build.wanted |= {
-                (one.hostname, one.port)
-                for site in door.sites
-                for route in site.routes
-                for one in (*route.destinations, *route.mirrors)
-                if one.hostname
-            }
+            build.wanted |= {(one.hostname, one.port) for one in _destinations(door) if one.hostname}
         build.listeners.append(_said(face, wrong, served))
 
     def _proved(self, gateway: Gateway, listener: Listener, door: Door, build: _Build) -> tuple[Door, list[Missing]]:
@@ -201,18 +198,37 @@ def _sites(face: Face, peers: list[Face], pools: Pools) -> Iterator[Site]:
         yield Site(name, tuple(dict.fromkeys(found)))
 
 
+def _carried(face: Face, peers: list[Face], pools: Pools) -> Iterator[tuple[str, tuple[Destination, ...]]]:
+    """For each server name that belongs to this listener where its bytes go: of several routes the oldest says so."""
+    for name in sorted({name for one in face.attached for name in one.hostnames}, key=exactness, reverse=True):
+        fitting = [one.route for one in face.attached if name in one.hostnames and isinstance(one.route, StreamRoute)]
+        route = min(fitting, key=lambda one: (one.created or "~", one.key))
+        if holder(peers, name) is face and route.streams:
+            yield name, tuple(_destination(route, ref, pools) for ref in route.streams[0].backends)
+
+
+def _destinations(door: Door) -> Iterator[Destination]:
+    for site in door.sites:
+        for route in site.routes:
+            yield from (*route.destinations, *route.mirrors)
+    for _, carried in door.destinations:
+        yield from carried
+
+
 def _ordered(attached: Iterable[Attached], port: int, pools: Pools) -> list[Route]:
     made: list[Route] = []
     age: dict[str, tuple[str, str]] = {}
     for one in attached:
         route = one.route
+        if not isinstance(route, RequestRoute):
+            continue
         for each in routes_of(route, port, pools):
             made.append(each)
             age[each.name] = (route.created or "~", f"{route.namespace}/{route.name}")
     return ordered(made, age)
 
 
-def routes_of(route: HTTPRoute, port: int, pools: Pools) -> Iterator[Route]:
+def routes_of(route: RequestRoute, port: int, pools: Pools) -> Iterator[Route]:
     """Each match of each rule, with where its backends lead."""
     for number, rule in enumerate(route.rules):
         destinations = tuple(_destination(route, ref, pools) for ref in rule.backends)
@@ -222,7 +238,7 @@ def routes_of(route: HTTPRoute, port: int, pools: Pools) -> Iterator[Route]:
             yield Route(f"{route.namespace}/{route.name}/{number}", port, match, rule, destinations, sent)
 
 
-def _destination(route: HTTPRoute, ref: BackendRef, pools: Pools) -> Destination:
+def _destination(route: AttachedRoute, ref: BackendRef, pools: Pools) -> Destination:
     try:
         return Destination(pools.resolve(route, ref).hostname, ref.port, ref.weight)
     except Unresolved:
@@ -239,18 +255,21 @@ def _elsewhere(face: Face, peers: list[Face]) -> Iterator[str]:
             yield name
 
 
-def _resolved(route: HTTPRoute, pools: Pools) -> Condition:
-    wrong = []
-    for rule in route.rules:
-        for ref in (*rule.backends, *(one.backend for one in rule.mirrors)):
-            try:
-                pools.resolve(route, ref)
-            except Unresolved as error:
-                wrong.append(error)
+def _resolved(route: AttachedRoute, pools: Pools) -> Condition:
+    wrong, refs = [], []
+    for rule in route.rules if isinstance(route, RequestRoute) else ():
+        refs += [*rule.backends, *(one.backend for one in rule.mirrors)]
+    for stream in route.streams if isinstance(route, StreamRoute) else ():
+        refs += stream.backends
+    for ref in refs:
+        try:
+            pools.resolve(route, ref)
+        except Unresolved as error:
+            wrong.append(error)
     if not wrong:
         return Condition("ResolvedRefs", "True", "ResolvedRefs", "All references resolved")
     told = "; ".join(dict.fromkeys(one.why for one in wrong))[:900]
-    return Condition("ResolvedRefs", "False", wrong[0].reason, f"{told}: such requests get a 500")
+    return Condition("ResolvedRefs", "False", wrong[0].reason, f"{told}: what is for that is refused")
 
 
 def _said(face: Face, wrong: list[Missing], served: bool) -> ListenerStatus:
@@ -280,7 +299,7 @@ def _said(face: Face, wrong: list[Missing], served: bool) -> ListenerStatus:
     return ListenerStatus(listener.name, kinds, len(face.attached), conditions)
 
 
-def _written(route: HTTPRoute, parent: ParentRef) -> Mapping[str, object]:
+def _written(route: AttachedRoute, parent: ParentRef) -> Mapping[str, object]:
     """The parentRef as its author wrote it."""
     found: dict[str, object] = {"group": parent.group, "kind": parent.kind, "name": parent.name}
     if parent.namespace:

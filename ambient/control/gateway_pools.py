@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Final
 
 from ambient.control.derive_backends import Unresolved
-from ambient.kube.objects import HTTPRoute, Record
-from ambient.kube.routing import BackendRef
+from ambient.kube.objects import Record
+from ambient.kube.routing import AttachedRoute, BackendRef
 from ambient.model.waypoints import waypoints_of
 from ambient.model.workload import Health, NamespacedHostname, Service, Workload
 from ambient.waypoint.door import Through
@@ -33,7 +33,7 @@ class Pools:
         self._pool = pool
         self._behind = behind
 
-    def resolve(self, route: HTTPRoute, ref: BackendRef) -> Service:
+    def resolve(self, route: AttachedRoute, ref: BackendRef) -> Service:
         """The service of a backend; raises Unresolved."""
         if ref.group not in _CORE or ref.kind != "Service":
             raise Unresolved("InvalidKind", f"{ref.kind} {ref.name}: only a Service can be sent to")

@@ -15,7 +15,7 @@ from ambient.waypoint.access import METADATA
 from ambient.waypoint.closed import closed_table
 from ambient.waypoint.door import Door, Evidence, GatewayView, Site
 from ambient.waypoint.front import Destination, Front, FrontPort, Protocol, View
-from ambient.waypoint.rbac import http_filters
+from ambient.waypoint.rbac import http_filters, network_filters
 from ambient.waypoint.route_filters import route_filters
 from ambient.waypoint.routes import cluster_name, routes
 from ambient.waypoint.service import cluster, endpoints
@@ -38,6 +38,8 @@ from ambient.waypoint.typed import (
 
 Named = tuple[str, str, Message]
 STATISTICS: Final = "ingress"
+_EARLY: Final = 65536
+"""Bytes of a client's that wait until it is connected."""
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _NO_SITE: Final[Message] = {"match": {"prefix": "/"}, "direct_response": {"status": 421}}
 """RFC 9110, section 15.5.20: asked for over a connection that another listener should have had."""
@@ -143,7 +145,12 @@ def _passed(view: GatewayView, door: Door) -> Iterator[Message]:
             weights = [{"name": _tcp(one), "weight": one.weight} for one in chosen]
             proxy["weighted_clusters"] = {"clusters": weights}
         proxy["access_log"] = [_log(view, [door], log="gateway-tls", server_name="%REQUESTED_SERVER_NAME%")]
-        filters = [typed("envoy.filters.network.tcp_proxy", "filters.network.tcp_proxy.v3.TcpProxy", **proxy)]
+        # Whoever is refused has not been connected to anything yet.
+        proxy |= {"upstream_connect_mode": "ON_DOWNSTREAM_DATA", "max_early_data_bytes": _EARLY}
+        filters = [
+            *network_filters(_outside(view), _judged(view), door.port),
+            typed("envoy.filters.network.tcp_proxy", "filters.network.tcp_proxy.v3.TcpProxy", **proxy),
+        ]
         chain: Message = {"name": f"{door.name}|{hostname or '*'}", "filters": filters}
         if hostname and hostname != "*":
             chain["filter_chain_match"] = {"server_names": [hostname]}
@@ -218,12 +225,18 @@ def _log(view: GatewayView, doors: Iterable[Door], **more: str) -> Message:
     )
 
 
+def _outside(view: GatewayView) -> View:
+    return View(view.namespace, view.name, view.trust_domains, outside=True)
+
+
+def _judged(view: GatewayView) -> Front:
+    return Front(view.namespace, "", (), (), view.policies, tokens=view.tokens)
+
+
 def _table(view: GatewayView, name: str, number: int, sites: Iterable[Site], elsewhere: Iterable[str]) -> Message:
     """Where requests of a port go. What each has to pass stands on the virtual hosts: no route has filters that would
     take its place."""
-    front = Front(view.namespace, "", (), (), view.policies, tokens=view.tokens)
-    port = FrontPort(number, Protocol.HTTP)
-    filters = http_filters(View(view.namespace, view.name, view.trust_domains, outside=True), front, port)
+    filters = http_filters(_outside(view), _judged(view), FrontPort(number, Protocol.HTTP))
     judged: Message = {"typed_per_filter_config": filters} if filters else {}
     hosts = [
         {

@@ -16,7 +16,7 @@ from ambient.waypoint.asking import asked, match_filter, match_prefix, not_noted
 from ambient.waypoint.front import Front, FrontPort, Policy, Protocol, View
 from ambient.waypoint.rbac_rule import Context, translate
 from ambient.waypoint.tunnel import ALLOW_FILTER, AUDIT_FILTER, DENY_FILTER
-from ambient.waypoint.typed import Message, any_of
+from ambient.waypoint.typed import Message, any_of, typed
 
 _PER_ROUTE: Final = "envoy.extensions.filters.http.rbac.v3.RBACPerRoute"
 _FILTERS: Final = {"DENY": DENY_FILTER, "ALLOW": ALLOW_FILTER, "LOG": AUDIT_FILTER}
@@ -54,6 +54,18 @@ def tunnel_filters(view: View, front: Front, port: FrontPort) -> Message:
     if port.protocol is Protocol.AUTO and not all(is_layer_4(policy) for policy in front.policies):
         return {}
     return _filters(view, front, port, http=False)
+
+
+def network_filters(view: View, front: Front, port: int) -> list[Message]:
+    """For connections that are carried unread: filters, in the order in which they judge. What asks for more than a
+    connection shows allows nothing, and denies more."""
+    found = []
+    for action in ("DENY", "ALLOW"):
+        chosen = [one for one in front.policies if _ACTIONS[one.action] == action and not one.dry_run]
+        if chosen:
+            rules = _rules(view, front, FrontPort(port, Protocol.TCP), action, chosen, http=False)
+            found.append(typed(_FILTERS[action], "filters.network.rbac.v3.RBAC", stat_prefix="rbac", rules=rules))
+    return found
 
 
 def _filters(view: View, front: Front, port: FrontPort, *, http: bool) -> Message:

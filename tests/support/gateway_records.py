@@ -35,6 +35,12 @@ def route(
     return {**raw("HTTPRoute", name, spec, namespace=namespace), "apiVersion": API}
 
 
+def tls_route(name: str, *hosts: str, to: str = "web", **parent: Any) -> dict[str, Any]:
+    rules = [{"backendRefs": [{"name": to, "port": 80}]}]
+    spec = {"parentRefs": [{**PARENT, **parent}], "hostnames": list(hosts), "rules": rules}
+    return {**raw("TLSRoute", name, spec, namespace="shop"), "apiVersion": API}
+
+
 def https(hostname: str = "", *secrets: str, **tls: Any) -> dict[str, Any]:
     refs = [{"name": one} for one in secrets or ("site",)]
     made = {"name": hostname.replace("*", "any") or "all", "port": 443, "protocol": "HTTPS"}

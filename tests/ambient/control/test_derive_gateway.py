@@ -9,7 +9,7 @@ import pytest
 from ambient.control.derive_gateway import topology
 from ambient.kube.objects import Gateway, parse_object
 from ambient.waypoint.door import Topology
-from tests.support.gateway_records import HTTP, TO_WEB, https, ingress, route, secret, site, statuses, told
+from tests.support.gateway_records import HTTP, TO_WEB, https, ingress, route, secret, site, statuses, tls_route, told
 from tests.support.waypoint_records import policy, tokens
 
 OF_GATEWAY = {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "front"}
@@ -86,6 +86,26 @@ def test_a_backend_that_cannot_be_had_is_said_and_gets_nothing(backend: dict[str
     assert statuses(said.conditions)["ResolvedRefs"] == ("False", reason)
     assert found.view.doors[0].sites[0].routes[0].destinations[0].hostname == ""
     assert found.view.pools == ()
+
+
+def test_what_is_carried_unread_goes_where_the_route_of_its_name_says() -> None:
+    passed = {"name": "p", "port": 443, "protocol": "TLS", "tls": {"mode": "Passthrough"}}
+    named = {**passed, "name": "a", "hostname": "a.example.com"}
+    found = told(
+        ingress(passed, named),
+        tls_route("any", "*.example.com", sectionName="p"),
+        tls_route("own", "a.example.com"),
+        tls_route("lost", "b.example.com", to="absent"),
+        route("http"),
+    )
+    leads = [[(name, [each.hostname for each in to]) for name, to in one.destinations] for one in found.view.doors]
+    web = ["web.shop.svc.cluster.local"]
+    assert leads == [[("b.example.com", [""]), ("*.example.com", web)], [("a.example.com", web)]]
+    assert [one.attached for one in found.listeners] == [3, 1]
+    (said,) = found.parents["TLSRoute/shop/lost"]
+    assert statuses(said.conditions)["ResolvedRefs"] == ("False", "BackendNotFound")
+    (said,) = found.parents["HTTPRoute/shop/http"]
+    assert statuses(said.conditions)["Accepted"] == ("False", "NotAllowedByListeners")
 
 
 def test_a_listener_that_cannot_be_served_leaves_the_others() -> None:

@@ -14,6 +14,7 @@ from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, R
 from ambient.waypoint.wire import encode
 from tests.ambient.waypoint.test_resources import every
 from tests.support.gateway_views import EVERY_DOOR, LEAF, WEB
+from tests.support.waypoint_views import RULE, policy
 
 
 def found(view: GatewayView = EVERY_DOOR, *refused: str) -> dict[tuple[str, str], Message]:
@@ -86,6 +87,21 @@ def test_a_certificate_of_a_client_is_demanded_where_its_owner_says_so(clients: 
     assert context.get("require_client_certificate", False) is clients
     told = chain["filters"][0]["typed_config"]["forward_client_cert_details"]
     assert told == ("SANITIZE_SET" if clients else "SANITIZE")
+
+
+def test_what_is_carried_unread_is_judged_before_anything_is_connected() -> None:
+    listener = found()[LISTENER_TYPE, "ingress|444"]
+    filters = [one["typed_config"] for one in listener["filter_chains"][0]["filters"]]
+    assert [one.get("rules", {}).get("action") for one in filters] == ["DENY", "ALLOW", None]
+    assert filters[-1]["upstream_connect_mode"] == "ON_DOWNSTREAM_DATA"
+    # A rule that asks for more than a connection shows lets nobody in.
+    more = replace(EVERY_DOOR, policies=(policy("allow", "ALLOW", RULE),))
+    (rules,) = [
+        one["typed_config"]["rules"]
+        for one in found(more)[LISTENER_TYPE, "ingress|444"]["filter_chains"][0]["filters"]
+        if "rules" in one["typed_config"]
+    ]
+    assert rules == {"action": "ALLOW", "policies": {}}
 
 
 def test_a_change_of_routes_is_no_change_of_listeners() -> None:
