@@ -5,6 +5,7 @@ they are to an authority of the enterprise.
 from __future__ import annotations
 
 import base64
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -97,10 +98,15 @@ SCENE = (
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[LabUnderTest]:
+    texts = {"root": SITES.roots, "good": staff(ENTERPRISE), "bad": staff(SITES.mint)}
     with gateway_lab(SCENE, *LISTENERS) as lab:
-        for name, text in (("root", SITES.roots), ("good", staff(ENTERPRISE)), ("bad", staff(SITES.mint))):
-            Path(kept(lab, name)).write_text(text)
-        yield lab
+        try:
+            for name, text in texts.items():
+                Path(kept(lab, name)).write_text(text)
+            yield lab
+        finally:
+            for name in texts:
+                Path(kept(lab, name)).unlink(missing_ok=True)
 
 
 def staff(mint: Any) -> str:
@@ -109,8 +115,8 @@ def staff(mint: Any) -> str:
 
 
 def kept(lab: LabUnderTest, name: str) -> str:
-    """The path of a file of this test's; it goes with the lab."""
-    return str(lab.names.folder / f"{name}.pem")
+    """The path of a file that pods see as well."""
+    return str(Path(tempfile.gettempdir()) / f"{lab.name}-{name}.pem")
 
 
 def secure(lab: LabUnderTest, host: str, *words: str) -> tuple[int, dict[str, Any]]:
