@@ -20,6 +20,7 @@ from tests.support.gateway_lab import (
     at_gateway,
     gateway_lab,
     guarded_yaml,
+    ingress_yaml,
     removed,
     route_yaml,
     settled,
@@ -115,6 +116,20 @@ def test_a_service_behind_a_waypoint_is_reached_through_that_and_judged_there(la
     lab.delete(denied)
     ready(lab, "shop/waypoint")
     assert code(lab, "guarded.example.com", path="free") == 200
+
+
+def test_who_the_client_is_is_said_by_proxies_that_are_trusted_and_by_nobody_else(lab: LabUnderTest) -> None:
+    named = ["-H", "x-forwarded-for: 192.0.2.1"]
+    denied = at_gateway("far", "DENY", {"from": [{"source": {"remoteIpBlocks": ["192.0.2.1"]}}]})
+    settled(lab, denied)
+    assert (code(lab), code(lab, "web.example.com", *named)) == (200, 200)
+    settled(lab, ingress_yaml(*LISTENERS, annotations={"ambient.mesh/trusted-proxies": "1"}))
+    assert (code(lab), code(lab, "web.example.com", *named)) == (200, 403)
+    removed(lab, denied)
+    settled(lab, ingress_yaml(*LISTENERS, annotations={"ambient.mesh/proxy-protocol": "true"}))
+    assert (code(lab), code(lab, "web.example.com", "--haproxy-protocol")) == (0, 200)
+    settled(lab, ingress_yaml(*LISTENERS))
+    assert code(lab) == 200
 
 
 def test_the_gateway_and_its_routes_say_how_they_are(lab: LabUnderTest) -> None:

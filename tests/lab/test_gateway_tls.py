@@ -180,19 +180,18 @@ def test_a_new_certificate_is_shown_and_no_request_is_lost(lab: LabUnderTest) ->
     )
     root = kept(lab, "root")
     before = shown(lab, "site.example.com")
-    client = lab.start("outside/client", PYTHON, "-c", asking, lab.ip("shop/front-istio"), root)
-    assert client.stdout is not None
-    assert client.stdin is not None
-    assert client.stdout.readline() == "begun\n"
-    for _ in range(3):
-        fresh = leaf("site.example.com")
-        settled(lab, secret_yaml("site", fresh))
-        until("the new certificate is shown", lambda fresh=fresh: shown(lab, "site.example.com") == fresh.chain.strip())
-    assert before != shown(lab, "site.example.com")
-    client.stdin.write("end\n")
-    client.stdin.close()
-    count, lost = client.stdout.readline().split()
-    client.wait()
+    with lab.start("outside/client", PYTHON, "-c", asking, lab.ip("shop/front-istio"), root) as client:
+        assert client.stdout is not None
+        assert client.stdin is not None
+        assert client.stdout.readline() == "begun\n"
+        for _ in range(3):
+            new = leaf("site.example.com")
+            settled(lab, secret_yaml("site", new))
+            until("the new one is shown", lambda new=new: shown(lab, "site.example.com") == new.chain.strip())
+        assert before != shown(lab, "site.example.com")
+        client.stdin.write("end\n")
+        client.stdin.flush()
+        count, lost = client.stdout.readline().split()
     assert (int(count) > 0, lost) == (True, "0")
 
 
