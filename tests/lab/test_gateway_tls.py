@@ -131,6 +131,10 @@ def shown(lab: LabUnderTest, host: str) -> str:
     return done.stdout.strip()
 
 
+def until_shown(lab: LabUnderTest, of: Leaf) -> None:
+    until("the new certificate is shown", lambda: shown(lab, "site.example.com") == of.chain.strip())
+
+
 def test_each_site_proves_itself_with_its_own_certificate_and_answers_for_no_other(lab: LabUnderTest) -> None:
     status, heard = secure(lab, "site.example.com")
     assert (status, heard["pod"]) == (200, "web-1")
@@ -187,7 +191,7 @@ def test_a_new_certificate_is_shown_and_no_request_is_lost(lab: LabUnderTest) ->
         for _ in range(3):
             new = leaf("site.example.com")
             settled(lab, secret_yaml("site", new))
-            until("the new one is shown", lambda new=new: shown(lab, "site.example.com") == new.chain.strip())
+            until_shown(lab, new)
         assert before != shown(lab, "site.example.com")
         client.stdin.write("end\n")
         client.stdin.flush()
