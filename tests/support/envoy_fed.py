@@ -148,7 +148,9 @@ async def fed_envoy(source: Source, folder: Path) -> AsyncIterator[FedEnvoy]:
     binary = str(Path(sys.executable).with_name("envoy"))
     argv = ["-c", str(file), "--concurrency", "1", "--disable-hot-restart", "--log-level", "error"]
     with (folder / "envoy.log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec("unshare", "-n", "--", binary, *argv, stdout=log, stderr=log)
+        # However the test ends, it ends with it.
+        run = ("unshare", "-n", "--", "setpriv", "--pdeathsig", "KILL", "--", binary, *argv)
+        process = await asyncio.create_subprocess_exec(*run, stdout=log, stderr=log)
     try:
         await eventually(lambda: fed.stream is not None or process.returncode is not None)
         assert process.returncode is None, (folder / "envoy.log").read_text(errors="replace")[-3000:]
