@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
+from ambient.kube.objects import VirtualService
 from tests.support.lab import LabUnderTest, until
-from tests.support.waypoint_lab import WEB, echo, status, waypoint_lab
-from tests.support.waypoint_versions import VERSIONS, pods, put, rule_yaml, to
+from tests.support.waypoint_lab import WEB, apply, echo, ready, status, waypoint_lab
+from tests.support.waypoint_versions import VERSIONS, named, pods, put, route_yaml, rule_yaml, to, virtual_yaml
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +136,58 @@ def test_a_mirror_hears_what_the_other_answers(lab: LabUnderTest) -> None:
     copies = "http://web-v2.shop/heard"
     until("the mirror has heard it", lambda: "/mirrored" in echo(lab, "shop/client", url=copies)["heard"])
     assert "/heard" in echo(lab, "shop/client", url=copies)["heard"]
+
+
+def test_what_is_alike_goes_to_the_same_endpoint(lab: LabUnderTest) -> None:
+    put(lab, {"route": [to()]})
+
+    def hashed(**by: Any) -> None:
+        apply(lab, rule_yaml(loadBalancer={"consistentHash": by}))
+
+    hashed(httpHeaderName="x-user")
+    assert all(len(pods(lab, 4, "-H", f"x-user: {user}")) == 1 for user in ("a", "b"))
+    assert len({echo(lab, "shop/client", "-H", f"x-user: u{number}")["pod"] for number in range(24)}) > 1
+    hashed(httpQueryParameterName="user")
+    assert len(pods(lab, 6, url=f"{WEB}?user=a")) == 1
+    hashed(httpCookie={"name": "lasts", "ttl": "60s"})
+    made = lab.exec("shop/client", "curl", "-si", WEB).stdout
+    (cookie,) = [line.split(";")[0].partition(":")[2].strip() for line in made.splitlines() if "lasts=" in line]
+    assert len(pods(lab, 6, "-b", cookie)) == 1
+    hashed(useSourceIp=True)
+    assert len(pods(lab, 6)) == 1
+    apply(lab, rule_yaml(loadBalancer={"simple": "ROUND_ROBIN"}))
+    assert len(pods(lab, 24)) > 1
+    apply(lab, rule_yaml())
+
+
+def test_connections_go_where_a_virtual_service_says(lab: LabUnderTest) -> None:
+    put(lab, {"route": [to()]}, tcp=[{"match": [{"port": 9001}], "route": [to("v2")]}])
+    assert {named(lab, "web.shop") for _ in range(4)} == {"web-v2"}
+    put(lab, {"route": [to()]}, tcp=[{"match": [{"port": 9001}], "route": [to("v1")]}])
+    assert {named(lab, "web.shop") for _ in range(4)} == {"web-v1"}
+
+
+def test_what_is_wrong_is_said_and_a_route_of_the_gateway_api_goes_first(lab: LabUnderTest) -> None:
+    def said(name: str = "web") -> tuple[str, str]:
+        found = lab.lab.records().find(VirtualService, "shop", name)
+        known = {one.type: (one.status, one.reason) for one in found.conditions} if found is not None else {}
+        return known.get("WaypointAccepted", ("", ""))
+
+    put(lab, {"route": [to("v1")]})
+    until("it is in force", lambda: said() == ("True", "Accepted"))
+    put(lab, {"route": [to("v3")]})
+    assert status(lab, "shop/client") == 500
+    until("its subset is missed", lambda: said() == ("False", "BackendNotFound"))
+    put(lab, {"route": [to("v1")]})
+    route = route_yaml("HTTPRoute", {"backendRefs": [{"name": "web-v2", "port": 80}]})
+    apply(lab, route)
+    assert pods(lab, 4) == {"web-v2"}
+    until("it is passed over", lambda: said() == ("False", "Conflicted"))
+    lab.delete(route)
+    ready(lab)
+    assert pods(lab, 4) == {"web-v1"}
+    other = virtual_yaml("other", hosts=["web"], http=[{"route": [to("v2")]}])
+    apply(lab, other)
+    until("the older one stays", lambda: said("other") == ("False", "Conflicted"))
+    assert pods(lab, 4) == {"web-v1"}
+    lab.delete(other)
