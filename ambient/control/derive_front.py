@@ -298,10 +298,14 @@ class Fronts:
     def _rank(self, service: Service, waypoint: Waypoint) -> int:
         """What Kubernetes gave its address to goes before what the waypoint's own namespace says, that before what
         others say."""
-        known = self._records.find(KubeService, service.namespace, service.name)
-        if known is not None and service.hostname.startswith(f"{service.name}.{service.namespace}.svc."):
+        if self._of_kubernetes(service):
             return 0
         return 1 if service.namespace == waypoint.namespace else 2 if service.canonical else 3
+
+    def _of_kubernetes(self, service: Service) -> bool:
+        """A Service, and not a ServiceEntry, which may be the only owner of its name as well."""
+        known = self._records.find(KubeService, service.namespace, service.name)
+        return known is not None and service.hostname.startswith(f"{service.name}.{service.namespace}.svc.")
 
     def _judged_for(self, service: Service, waypoint: Waypoint) -> Judged:
         """Looked up once per snapshot: each backend of each route asks again."""
@@ -321,9 +325,9 @@ class Fronts:
             return False
         match ref.group, ref.kind:
             case "" | "core", "Service":
-                return service.canonical and (service.namespace, service.name) == (namespace, ref.name)
+                return self._of_kubernetes(service) and (service.namespace, service.name) == (namespace, ref.name)
             case "networking.istio.io", "ServiceEntry":
-                return not service.canonical and (service.namespace, service.name) == (namespace, ref.name)
+                return not self._of_kubernetes(service) and (service.namespace, service.name) == (namespace, ref.name)
             case "gateway.networking.k8s.io", "Gateway":
                 return (waypoint.namespace, waypoint.name) == (namespace, ref.name)
             case "gateway.networking.k8s.io", "GatewayClass":

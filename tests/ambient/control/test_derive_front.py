@@ -139,3 +139,26 @@ def test_what_has_its_address_from_kubernetes_goes_before_entries_that_claim_it(
 def test_tokens_rules_that_cannot_be_read_close_what_they_name(spec: dict[str, Any], closes: bool) -> None:
     found = web(scene(refused=(broken(spec, "RequestAuthentication"),)))
     assert [(one.action, one.rules) for one in found.policies] == ([("ALLOW", ())] if closes else [])
+
+
+@pytest.mark.parametrize(("kind", "group", "counts"), [("ServiceEntry", "networking.istio.io", 1), ("Service", "", 0)])
+def test_a_policy_for_a_service_entry_is_judged_for_it_and_none_for_a_service_of_its_name(
+    kind: str, group: str, counts: int
+) -> None:
+    spec = {
+        "hosts": ["ext.example.com"],
+        "addresses": ["240.240.0.9"],
+        "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}],
+        "resolution": "STATIC",
+        "endpoints": [{"address": "10.9.9.9"}],
+    }
+    entry = raw("ServiceEntry", "ext", spec, namespace="shop", labels={"istio.io/use-waypoint": "waypoint"})
+    target = {"group": group, "kind": kind, "name": "ext"}
+    found = scene({**entry, "apiVersion": "networking.istio.io/v1"}, policy("p", "DENY", target, rules=[{}]))
+    made = derived(found)
+    fronts = Fronts(("cluster.local",), "istio-system")
+    fronts.update(found, made)
+    gateway = found.find(Gateway, "shop", "waypoint")
+    assert gateway is not None
+    view = fronts.view(made.waypoints["shop/waypoint"], gateway)
+    assert [len(one.policies) for one in view.fronts if one.hostname == "ext.example.com"] == [counts]
