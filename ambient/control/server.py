@@ -55,6 +55,7 @@ from ambient.kube.api.source import ApiSource
 from ambient.kube.mesh_config import MeshConfig
 from ambient.kube.objects import Records
 from ambient.kube.source import open_source
+from ambient.waypoint.deploy import CLASS
 from ambient.xds.catalogue import Catalogue
 
 GRACE_S: Final = 1.0
@@ -185,7 +186,8 @@ class ControlPlane:
         self.http_port = 0
 
     def _keep_gateways(self, source: ApiSource, enforcement: Enforcement) -> None:
-        """What waypoints stand for, on a cluster."""
+        """What waypoints stand for, on a cluster; Gateways of class `istio` are left to whoever makes their pods."""
+        self.waypoints.classes = {CLASS}
         self.waypoints.proxies.leading = source.leading
         self.waypoints.proxies.peers = lambda: enforcement.peers
         if not self._settings.waypoint_image:

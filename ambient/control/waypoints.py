@@ -74,6 +74,8 @@ class Waypoints:
         self._served: dict[str, _Served] = {}
         self._unfit: dict[str, str] = {}
         self._class = ""
+        self.classes: Collection[str] = CLASSES
+        """Of the Gateways that are ours."""
         self.say: Callable[[str], None] = lambda key: None
         self.obstacle: Callable[[str], Condition | None] = lambda key: None
         self.proxies = Proxies(self._seen, lambda name: self.say(f"{Gateway.kind}/{name}"))
@@ -93,7 +95,7 @@ class Waypoints:
             self._keys.want(rule.keys_url for rules in self._fronts.key_urls.values() for rule in rules.values())
         of_class = records.find(GatewayClass, "", CLASS)
         self._class = of_class.key if of_class is not None and of_class.controller == CONTROLLER else ""
-        gateways = [one for one in records.of(Gateway) if one.class_name in CLASSES and not one.deleting]
+        gateways = [one for one in records.of(Gateway) if one.class_name in self.classes and not one.deleting]
         self._unfit = {one.key: why for one in gateways if (why := trouble(one))}
         ours = {one.key: one for one in gateways if one.key not in self._unfit}
         for key in self._served.keys() - ours.keys():

@@ -12,6 +12,7 @@ from ambient.control.waypoints import Waypoints
 from ambient.errors import Refused, Unavailable
 from ambient.kube.objects import Condition, Records
 from ambient.kube.routing import CONTROLLER
+from ambient.waypoint.deploy import CLASS
 from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from ambient.xds.messages import DeltaRequest
 from ambient.xds.server import DeltaStream
@@ -25,6 +26,21 @@ def waypoints(found: Records) -> Waypoints:
     made = Waypoints(("cluster.local",), "istio-system", "cluster.local")
     made.update(found, derived(found))
     return made
+
+
+def test_gateways_of_a_class_that_is_somebody_elses_are_let_be() -> None:
+    front = gateway("front")
+    front["spec"] = {"gatewayClassName": "istio", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}
+    key = "Gateway/shop/front"
+    found = scene(front)
+    made = waypoints(found)
+    assert key in made.with_gateways({})
+    made.classes = {CLASS}
+    made.update(found, derived(found))
+    assert key not in made.with_gateways({})
+    assert made.conditions(key) == ()
+    with pytest.raises(Refused, match="no waypoint of Gateway"):
+        made.open(Caller("n1", "shop", "front-istio", "u"), "front")
 
 
 def statuses(made: Waypoints, key: str = KEY) -> dict[str, tuple[str, str]]:
