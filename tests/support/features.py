@@ -51,11 +51,6 @@ def _x86() -> str:
     return "" if os.uname().machine == "x86_64" else f"this is {os.uname().machine}"
 
 
-def _arm64() -> str:
-    lacking = [tool for tool in ("qemu-aarch64", "aarch64-linux-gnu-ld") if shutil.which(tool) is None]
-    return f"no {' and no '.join(lacking)} in PATH" if lacking else ""
-
-
 FEATURES: Mapping[str, Callable[[], str]] = MappingProxyType(
     {
         "tcx": _since(6, 6),
@@ -63,7 +58,6 @@ FEATURES: Mapping[str, Callable[[], str]] = MappingProxyType(
         "ipv6": _ipv6,
         "curl with HTTP/2 to proxies": _curl_h2_proxy,
         "go toolchain": _go,
-        "programs for arm64 (qemu-user, binutils-aarch64-linux-gnu)": _arm64,
         "an x86-64 processor": _x86,
     }
 )
