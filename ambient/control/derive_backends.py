@@ -132,6 +132,11 @@ class Backends:
             why = f"Service {service.name} has policies of its own that {asked.service.name} has not"
             raise Unresolved("RefNotPermitted", why)
         theirs = _enforced(self.judged(service, waypoint).policies)
+        own = service.key == asked.service.key
+        if not own and changed != Changes() and any(policy.action == "CUSTOM" for policy in theirs):
+            # Who is asked sees the request as it came, and may ask about anything of it.
+            why = f"the route changes requests that a CUSTOM policy of Service {service.name} asks about"
+            raise Unresolved("RefNotPermitted", why)
         if any(changed.concern(rule) for policy in theirs for rule in policy.rules):
             why = f"the route changes what policies of Service {service.name} ask about"
             raise Unresolved("RefNotPermitted", why)

@@ -8,7 +8,7 @@ import pytest
 
 from ambient.control.derive_changes import Changes, changes
 from ambient.control.waypoints import Waypoints
-from ambient.kube.objects import HTTPRoute, parse_object
+from ambient.kube.objects import Condition, HTTPRoute, parse_object
 from ambient.kube.policies import Operation, PolicyRule, When
 from tests.support.waypoint_records import TARGET, derived, policy, scene, service
 
@@ -63,17 +63,36 @@ def test_which_rules_ask_about_it(changed: Changes, rule: PolicyRule, concerned:
     assert changed.concern(rule) is concerned
 
 
+def resolution(*objects: dict[str, Any]) -> Condition:
+    """What is said of the backends of the route."""
+    found = scene(*objects)
+    made = Waypoints(("cluster.local",), "istio-system", "cluster.local")
+    made.update(found, derived(found))
+    (resolved,) = (one for one in made.with_gateways({})["HTTPRoute/shop/r"] if one.type == "ResolvedRefs")
+    return resolved
+
+
 @pytest.mark.parametrize(("filters", "sent"), [((), True), ((HEADERS,), True), ((REWRITE,), False)])
 def test_a_request_is_not_sent_as_another_to_whom_would_have_refused_that(
     filters: tuple[dict[str, Any], ...], sent: bool
 ) -> None:
     """Both services refuse /admin; the one that is asked judges the path before it is rewritten."""
     deny = [{"to": [{"operation": {"paths": ["/admin"]}}]}]
-    found = scene(BACK, route(*filters), policy("p", "DENY", TARGET, {"kind": "Service", "name": "back"}, rules=deny))
-    made = Waypoints(("cluster.local",), "istio-system", "cluster.local")
-    made.update(found, derived(found))
-    conditions = made.with_gateways({})["HTTPRoute/shop/r"]
-    (resolved,) = (one for one in conditions if one.type == "ResolvedRefs")
+    target = {"kind": "Service", "name": "back"}
+    resolved = resolution(BACK, route(*filters), policy("p", "DENY", TARGET, target, rules=deny))
     assert (resolved.status == "True") is sent
     if not sent:
         assert "changes what policies of Service back ask about" in resolved.message
+
+
+@pytest.mark.parametrize(("filters", "sent"), [((), True), ((HEADERS,), False), ((REWRITE,), False), ((HOST,), False)])
+def test_a_request_is_not_sent_as_another_to_whom_somebody_outside_was_asked_about(
+    filters: tuple[dict[str, Any], ...], sent: bool
+) -> None:
+    """The provider is shown what came; nobody can see what its answer hung on."""
+    custom = policy("p", "CUSTOM", TARGET, {"kind": "Service", "name": "back"}, rules=[{}])
+    custom["spec"]["provider"] = {"name": "asked"}
+    resolved = resolution(BACK, route(*filters), custom)
+    assert (resolved.status == "True") is sent
+    if not sent:
+        assert (resolved.reason, "CUSTOM policy of Service back" in resolved.message) == ("RefNotPermitted", True)
