@@ -128,13 +128,18 @@ class Backends:
         through = waypoints_of(service)
         if through and waypoint.address not in through:
             raise Unresolved("RefNotPermitted", f"Service {service.name} is behind another waypoint")
-        if not _as_strict(asked.judged, self.judged(service, waypoint)):
+        judged = self.judged(service, waypoint)
+        if not _as_strict(asked.judged, judged):
             why = f"Service {service.name} has policies of its own that {asked.service.name} has not"
             raise Unresolved("RefNotPermitted", why)
-        theirs = _enforced(self.judged(service, waypoint).policies)
+        theirs = _enforced(judged.policies)
         own = service.key == asked.service.key
+        told = changed.headers & {name for rule in judged.tokens for name in rule.told_headers}
+        if not own and told:
+            why = f"the route changes {', '.join(sorted(told))}, which tells Service {service.name} of a token"
+            raise Unresolved("RefNotPermitted", why)
         if not own and changed != Changes() and any(policy.action == "CUSTOM" for policy in theirs):
-            # Who is asked sees the request as it came, and may ask about anything of it.
+            # Who is asked sees the request as it came, and may ask about anything of it, or tell in headers what it is.
             why = f"the route changes requests that a CUSTOM policy of Service {service.name} asks about"
             raise Unresolved("RefNotPermitted", why)
         if any(changed.concern(rule) for policy in theirs for rule in policy.rules):

@@ -9,6 +9,8 @@ from typing import Final
 from ambient.kube import syntax
 
 _HOP_BY_HOP: Final = ("host", "connection", "transfer-encoding", "content-length", "upgrade", "te", "trailer")
+_THE_PROXYS: Final = "x-forwarded-client-cert"
+"""Says who the client is, by its certificate: what a route wrote there would be taken for that."""
 _LONGEST_REGEX: Final = 1024
 _MOST_NAME: Final = 256
 _MOST_VALUE: Final = 4096
@@ -22,6 +24,8 @@ def editable(name: str) -> str:
     """Of a header that a route may change."""
     if name.lower() in _HOP_BY_HOP:
         return f"{name!r} may not be changed" + (": use URLRewrite.hostname" if name.lower() == "host" else "")
+    if name.lower() == _THE_PROXYS:
+        return f"{name!r} may not be changed: only the proxy says who a client is"
     return header_name(name)
 
 

@@ -10,7 +10,7 @@ from ambient.control.derive_changes import Changes, changes
 from ambient.control.waypoints import Waypoints
 from ambient.kube.objects import Condition, HTTPRoute, parse_object
 from ambient.kube.policies import Operation, PolicyRule, When
-from tests.support.waypoint_records import TARGET, derived, policy, scene, service
+from tests.support.waypoint_records import TARGET, derived, policy, scene, service, tokens
 
 REWRITE = {"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/admin"}}}
 HOST = {"type": "URLRewrite", "urlRewrite": {"hostname": "other.example.com"}}
@@ -96,3 +96,19 @@ def test_a_request_is_not_sent_as_another_to_whom_somebody_outside_was_asked_abo
     assert (resolved.status == "True") is sent
     if not sent:
         assert (resolved.reason, "CUSTOM policy of Service back" in resolved.message) == ("RefNotPermitted", True)
+
+
+@pytest.mark.parametrize("name", ["X-User", "X-Payload", "X-Other"])
+@pytest.mark.parametrize("how", ["set", "add", "remove"])
+def test_no_route_writes_what_only_a_token_says_to_another_service(how: str, name: str) -> None:
+    edit = {how: [name] if how == "remove" else [{"name": name, "value": "mallory"}]}
+    header = {"type": "RequestHeaderModifier", "requestHeaderModifier": edit}
+    told = {
+        "outputPayloadToHeader": "x-payload",
+        "outputClaimToHeaders": [{"header": "x-user", "claim": "sub"}],
+    }
+    both = tokens("idp", TARGET, {"kind": "Service", "name": "back"}, **told)
+    resolved = resolution(BACK, route(header), both)
+    assert (resolved.status == "True") is (name == "X-Other")
+    if name != "X-Other":
+        assert (resolved.reason, name.lower() in resolved.message) == ("RefNotPermitted", True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ambient.kube.route_syntax import plain_path, regular_expression
+from ambient.kube.route_syntax import editable, plain_path, regular_expression
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,9 @@ def test_an_expression_that_envoy_takes_is_taken(text: str) -> None:
 def test_a_path_that_no_plain_request_has_is_refused(text: str) -> None:
     assert plain_path(text)
     assert plain_path("/a%20b/c.d") == ""
+
+
+@pytest.mark.parametrize("name", ["X-Forwarded-Client-Cert", "Host", "connection"])
+def test_a_header_that_only_the_proxy_may_say_is_nothing_that_a_route_changes(name: str) -> None:
+    assert "may not be changed" in editable(name)
+    assert editable("x-forwarded-other") == ""
