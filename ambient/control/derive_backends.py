@@ -7,7 +7,7 @@ service that was asked for is not sent to.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from ambient.control.derive_changes import Changes, changes
@@ -52,13 +52,16 @@ class Unresolved(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Backends:
-    """`by_name`: (namespace, name) -> service; `judged(service, waypoint)`: what is judged there for it."""
+    """Of one snapshot. `by_name`: (namespace, name) -> service; `judged(service, waypoint)`: what is judged there for
+    it."""
 
     by_name: Mapping[tuple[str, str], Service]
     by_host: Mapping[str, tuple[Service, ...]]
     grants: Iterable[ReferenceGrant]
     rules: Rules
     judged: Callable[[Service, Waypoint], Judged]
+    _changes: dict[str, Mapping[BackendRef, Changes]] = field(default_factory=dict, init=False)
+    """By the route's key, looked at once."""
 
     def destination(self, route: Record, ref: BackendRef, asked: Asked, port: int) -> Destination:
         """Nowhere when it is none that is sent to."""
@@ -75,7 +78,7 @@ class Backends:
             raise Unresolved("BackendNotFound", f"there is no Service {ref.name} with port {wanted}")
         waypoint = asked.waypoint
         if waypoint is not None and (service.key, wanted) != (asked.service.key, port):
-            self._may_lead(asked, service, waypoint, changes(route, ref))
+            self._may_lead(asked, service, waypoint, self._changed(route, ref))
         rule = self.rules.of(service, waypoint.namespace) if waypoint is not None else None
         subset = next((one for one in rule.subsets if one.name == ref.subset), None) if rule is not None else None
         if ref.subset and subset is None and waypoint is not None:
@@ -123,6 +126,12 @@ class Backends:
             if grant.namespace == namespace
             for one in grant.grants
         )
+
+    def _changed(self, route: Record, ref: BackendRef) -> Changes:
+        found = self._changes.get(route.key)
+        if found is None:
+            found = self._changes[route.key] = changes(route)
+        return found.get(ref, Changes())
 
     def _may_lead(self, asked: Asked, service: Service, waypoint: Waypoint, changed: Changes) -> None:
         through = waypoints_of(service)

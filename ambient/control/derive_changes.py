@@ -5,7 +5,7 @@ Policies are judged by what was asked for. One of the backend's own would have b
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from ambient.kube.policies import PolicyRule
@@ -34,14 +34,27 @@ class Changes:
         )
 
 
-def changes(route: Record, ref: BackendRef) -> Changes:
-    """Of the requests that a route sends to a backend."""
-    rules = [rule for rule in _rules(route) if ref in rule.backends or any(ref == one.backend for one in rule.mirrors)]
-    rewrites = [rule.rewrite for rule in rules if rule.rewrite is not None]
-    names = {name.lower() for edit in (ref.request, *(rule.request for rule in rules)) for name in _edited(edit)}
-    return Changes(
-        any(one.hostname for one in rewrites), any(one.path is not None for one in rewrites), frozenset(names)
-    )
+def changes(route: Record) -> Mapping[BackendRef, Changes]:
+    """Of the requests that a route sends to each of its backends, in one pass: there may be hundreds of them.
+
+    Nothing is changed of what goes to any other, as of connections that are carried unread."""
+    found: dict[BackendRef, set[Changes]] = {}
+    for rule in _rules(route):
+        made = _of(rule)
+        for ref in (*rule.backends, *(one.backend for one in rule.mirrors)):
+            found.setdefault(ref, set()).add(made)
+    return {ref: _together(ref, each) for ref, each in found.items()}
+
+
+def _of(rule: RouteRule) -> Changes:
+    rewrite = rule.rewrite
+    host, path = (bool(rewrite.hostname), rewrite.path is not None) if rewrite is not None else (False, False)
+    return Changes(host, path, _edited(rule.request))
+
+
+def _together(ref: BackendRef, each: set[Changes]) -> Changes:
+    names = _edited(ref.request).union(*(one.headers for one in each))
+    return Changes(any(one.host for one in each), any(one.path for one in each), names)
 
 
 def _rules(route: Record) -> Iterator[RouteRule]:
@@ -51,6 +64,5 @@ def _rules(route: Record) -> Iterator[RouteRule]:
             yield found
 
 
-def _edited(edit: HeaderEdit) -> Iterator[str]:
-    yield from (name for name, _ in (*edit.set, *edit.add))
-    yield from edit.remove
+def _edited(edit: HeaderEdit) -> frozenset[str]:
+    return frozenset(name.lower() for name in (*(name for name, _ in (*edit.set, *edit.add)), *edit.remove))

@@ -3,7 +3,7 @@ request is refused, for a match that is passed over would fit too much."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -41,6 +41,7 @@ _RETRY_ON: Final = syntax.words(
 )
 _MOST_RULES: Final = 128
 _MOST_MATCHES: Final = 256
+_MOST_DESTINATIONS: Final = 512
 _MOST_BODY: Final = 4096
 
 
@@ -53,8 +54,8 @@ def parse_virtual_service(top: Object, raw: Mapping[str, Any]) -> VirtualService
     http = few(spec, "http", _rule, _MOST_RULES)
     if sum(len(one.ports) for one in http) > _MOST_MATCHES:
         raise spec.need("http").refuse(f"at most {_MOST_MATCHES} matches in all rules together")
-    streams = [one for rules in few(spec, "tls", lambda f: _stream(f, tls=True), _MOST_RULES) for one in rules]
-    streams += [one for rules in few(spec, "tcp", lambda f: _stream(f, tls=False), _MOST_RULES) for one in rules]
+    _few_destinations(spec, "http", (len(one.rule.backends) + len(one.rule.mirrors) for one in http))
+    streams = [*_streams(spec, "tls"), *_streams(spec, "tcp")]
     if not http and not streams:
         raise spec.at.refuse("needs at least one of http, tls and tcp")
     return VirtualService(
@@ -65,6 +66,19 @@ def parse_virtual_service(top: Object, raw: Mapping[str, Any]) -> VirtualService
         http=http,
         streams=tuple(streams),
     )
+
+
+def _streams(spec: Object, key: str) -> list[StreamRule]:
+    rules = few(spec, key, lambda field: _stream(field, tls=key == "tls"), _MOST_RULES)
+    found = [one for rule in rules for one in rule]
+    _few_destinations(spec, key, (len(one.backends) for one in found))
+    return found
+
+
+def _few_destinations(spec: Object, key: str, counts: Iterable[int]) -> None:
+    """Of requests they are counted by rule, of connections by match."""
+    if sum(counts) > _MOST_DESTINATIONS:
+        raise spec.need(key).refuse(f"at most {_MOST_DESTINATIONS} destinations in all rules together")
 
 
 def _host(value: str) -> str:

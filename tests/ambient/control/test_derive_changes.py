@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from ambient.control.derive_backends import Asked, Backends, Judged
 from ambient.control.derive_changes import Changes, changes
+from ambient.control.derive_traffic_policy import Rules
 from ambient.control.waypoints import Waypoints
 from ambient.kube.objects import Condition, HTTPRoute, parse_object
 from ambient.kube.policies import Operation, PolicyRule, When
+from ambient.kube.routing import BackendRef, HeaderEdit, RouteRule
 from tests.support.waypoint_records import TARGET, derived, policy, scene, service, tokens
 
 REWRITE = {"type": "URLRewrite", "urlRewrite": {"path": {"type": "ReplaceFullPath", "replaceFullPath": "/admin"}}}
@@ -32,13 +37,53 @@ def route(*filters: dict[str, Any]) -> dict[str, Any]:
 def of(*filters: dict[str, Any]) -> Changes:
     found = parse_object(route(*filters), "x")
     assert isinstance(found, HTTPRoute)
-    return changes(found, found.rules[0].backends[0])
+    return changes(found)[found.rules[0].backends[0]]
 
 
 def test_what_a_route_changes() -> None:
     assert of() == of(RESPONSE) == Changes()
     assert of(REWRITE, HEADERS) == Changes(path=True, headers=frozenset({"x-team"}))
     assert of(HOST) == Changes(host=True)
+
+
+def test_a_backend_of_several_rules_has_what_each_of_them_changes_and_is_told_from_others() -> None:
+    made = route(HEADERS)
+    (first,) = made["spec"]["rules"]
+    copy = {"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "copy", "port": 80}}}
+    made["spec"]["rules"] = [first, {**first, "filters": [HOST, copy]}]
+    found = parse_object(made, "x")
+    assert isinstance(found, HTTPRoute)
+    rules = found.rules
+    assert changes(found) == {
+        rules[0].backends[0]: Changes(host=True, headers=frozenset({"x-team"})),
+        rules[1].mirrors[0].backend: Changes(host=True),
+    }
+
+
+class _Counted:
+    """Rules of a route, and how often they were gone through."""
+
+    def __init__(self, rules: Iterable[RouteRule]) -> None:
+        self.rules = tuple(rules)
+        self.passes = 0
+
+    def __iter__(self) -> Iterator[RouteRule]:
+        self.passes += 1
+        return iter(self.rules)
+
+
+def test_a_route_is_gone_through_once_however_many_backends_it_has() -> None:
+    refs = [BackendRef("back", 80, weight) for weight in range(200)]
+    counted = _Counted([RouteRule(backends=tuple(refs), request=HeaderEdit(remove=("X-Team",)))])
+    found = parse_object(route(), "x")
+    assert isinstance(found, HTTPRoute)
+    many = replace(found, rules=counted)  # type: ignore[arg-type]
+    known = derived(scene(BACK))
+    back, web = (known.services[f"shop/{name}.shop.svc.cluster.local"] for name in ("back", "web"))
+    backends = Backends({("shop", "back"): back}, {}, (), Rules((), "istio-system"), lambda *_: Judged())
+    asked = Asked(web, known.waypoints["shop/waypoint"])
+    assert {backends.destination(many, ref, asked, 80).hostname for ref in refs} == {back.hostname}
+    assert counted.passes == 1
 
 
 PATHS = PolicyRule(operations=(Operation(not_paths=("/x",)),))

@@ -100,6 +100,9 @@ VIRTUAL: dict[str, Any] = {
     },
 }
 FIRST = "spec.http.0"
+MANY = [{"destination": {"host": f"web-{number}"}, "weight": 1} for number in range(64)]
+COPIES = [{"destination": {"host": "copy"}}]
+SNI = {"sniHosts": ["a.example.com"]}
 MATCH = f"{FIRST}.match.0"
 AT = "spec.http[0]"
 RULES = [
@@ -167,6 +170,9 @@ RULES = [
     Bad("spec.tcp.0.match.0.sourceNamespace", "edge", "not supported for connections"),
     Bad("spec.tcp.0.match.0.sniHosts", ["a.b"], "is for rules of tls"),
     Bad("spec.tcp.0.route", REMOVE, "needs a route", at="spec.tcp[0]"),
+    Bad("spec.http", [{"route": MANY}] * 7 + [{"route": MANY, "mirrors": COPIES}], "at most 512 destinations in all"),
+    Bad("spec.tls", [{"match": [SNI] * 3, "route": MANY}] * 3, "at most 512 destinations in all rules together"),
+    Bad("spec.tcp", [{"route": MANY}] * 9, "at most 512 destinations in all rules together"),
 ]
 
 
@@ -215,6 +221,11 @@ def test_what_is_read() -> None:
         StreamRule((web,), ("a.example.com", "*.b.example.com"), 443),
         StreamRule((BackendRef("web", kind="Hostname", subset="v2"),), (), 9000),
     )
+
+
+def test_as_many_destinations_as_there_may_be_are_taken() -> None:
+    for kind, rule in (("http", {}), ("tls", {"match": [SNI]}), ("tcp", {})):
+        parse_object(changed(VIRTUAL, f"spec.{kind}", [{**rule, "route": MANY}] * 8), "x")
 
 
 def test_one_for_gateways_alone_is_not_for_the_mesh() -> None:
