@@ -140,7 +140,8 @@ class Fronts:
         by_host: dict[str, tuple[Service, ...]] = {}
         for one in self._services.values():
             by_host[one.hostname] = (*by_host.get(one.hostname, ()), one)
-        by_name = {(one.namespace, one.name): one for one in self._services.values() if one.canonical}
+        # A ServiceEntry may have the name of a Service, and is not what a route means by it.
+        by_name = {(one.namespace, one.name): one for one in self._services.values() if self._of_kubernetes(one)}
         return Backends(by_name, by_host, self._kept.of(ReferenceGrant), self._traffic, self._judged_for)
 
     def _place(self, workloads: Iterable[Workload]) -> None:

@@ -57,6 +57,16 @@ def test_a_route_leads_to_another_service_whose_endpoints_are_there() -> None:
     assert said == {"HTTPRoute/shop/r": wanted}
 
 
+@pytest.mark.parametrize("host", ["a.example.com", "z.example.com"])
+def test_a_service_entry_of_the_same_name_does_not_take_the_place_of_a_service(host: str) -> None:
+    spec = {"hosts": [host], "ports": [{"number": 80, "name": "http"}], "resolution": "DNS"}
+    entries = [
+        {**raw("ServiceEntry", name, spec, namespace="shop"), "apiVersion": "networking.istio.io/v1"}
+        for name in ("web", "web-v2")
+    ]
+    assert destinations(scene(WEB2, TO_2, *entries)) == [Destination("web-v2.shop.svc.cluster.local", 80)]
+
+
 def test_a_route_on_one_port_leaves_the_others() -> None:
     view, _ = look(scene(WEB2, route({"name": "web-v2"}, port=9000)))
     assert [{one.port for one in front.routes} for front in view.fronts] == [set(), {9000}]
