@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -72,15 +72,25 @@ class KeySets:
         found = self._sets.get(url)
         return found.why if found is not None else "not fetched yet"
 
-    def want(self, urls: Iterable[str]) -> None:
-        """Those and no others."""
-        wanted = sorted(set(urls))
+    def want(self, urls: Mapping[str, Collection[str]]) -> None:
+        """Those, by namespace, and no others. Of too many every namespace has one in its turn, first what is had."""
+        turns = [
+            (turn, self._worth(url), namespace, url)
+            for namespace, own in urls.items()
+            for turn, url in enumerate(sorted(set(own), key=lambda url: (self._worth(url), url)))
+        ]
+        wanted = list(dict.fromkeys(url for *_, url in sorted(turns)))
         self._left_out = frozenset(wanted[MOST:])
         kept = wanted[:MOST]
         if self._sets.keys() != set(kept):
             now = self._clock()
             self._sets = {url: self._sets.get(url) or _Set(now) for url in kept}
             self._wake.set()
+
+    def _worth(self, url: str) -> int:
+        """0: it is had, 1: it is tried, 2: it is new."""
+        found = self._sets.get(url)
+        return 2 if found is None else 0 if found.keys else 1
 
     async def run(self) -> None:
         """Until cancelled."""

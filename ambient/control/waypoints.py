@@ -92,7 +92,10 @@ class Waypoints:
                 _keep(served, error)
             return False
         if self._keys is not None:
-            self._keys.want(rule.keys_url for rules in self._fronts.key_urls.values() for rule in rules.values())
+            urls: dict[str, list[str]] = {}
+            for key, rules in self._fronts.key_urls.items():
+                urls.setdefault(key.split("/")[1], []).extend(rule.keys_url for rule in rules.values())
+            self._keys.want(urls)
         of_class = records.find(GatewayClass, "", CLASS)
         self._class = of_class.key if of_class is not None and of_class.controller == CONTROLLER else ""
         gateways = [one for one in records.of(Gateway) if one.class_name in self.classes and not one.deleting]

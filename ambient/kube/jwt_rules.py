@@ -15,6 +15,7 @@ _RULE: Final = syntax.words(
     "issuer audiences jwksUri jwks jwks_uri fromHeaders fromParams fromCookies outputPayloadToHeader"
     " forwardOriginalToken outputClaimToHeaders timeout spaceDelimitedClaims"
 )
+_MOST_RULES: Final = 50
 _MEMBERS: Final[Mapping[str, tuple[str, ...]]] = {
     "RSA": ("n", "e"),
     "EC": ("crv", "x", "y"),
@@ -81,6 +82,8 @@ class JwtRule:
 def read_jwt_rules(spec: Object) -> tuple[JwtRule, ...]:
     """`jwtRules` of a spec; raises InvalidInput. Several rules may be about one issuer: a token has to fit one."""
     rules = spec.each("jwtRules", _rule)
+    if len(rules) > _MOST_RULES:
+        raise spec.need("jwtRules").refuse(f"at most {_MOST_RULES} entries")
     sources = {name for rule in rules for kind, name in rule.places if kind == "header"} | _PROXYS
     for rule in rules:
         for header in rule.told_headers:

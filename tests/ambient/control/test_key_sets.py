@@ -44,7 +44,7 @@ class World:
 
 def world(*urls: str) -> World:
     made = World()
-    made.sets.want(urls or (URL,))
+    made.sets.want({"shop": urls or (URL,)})
     return made
 
 
@@ -99,7 +99,7 @@ def test_what_nobody_wants_any_more_is_not_kept() -> None:
     one = world()
     one.answers[URL] = KEYS
     one.after(0)
-    one.sets.want(())
+    one.sets.want({})
     one.after(REFRESH_S)
     assert (one.sets.keys(URL), len(one.asked)) == ("", 1)
 
@@ -112,6 +112,33 @@ def test_there_are_so_many_and_no_more() -> None:
     assert "are not fetched" in one.sets.trouble(urls[-1])
 
 
+def many(host: str, number: int) -> list[str]:
+    return [f"https://{host}.example.com/{one:04}" for one in range(number)]
+
+
+def test_one_namespace_that_wants_very_many_takes_none_from_others() -> None:
+    one = World()
+    one.sets.want({"greedy": many("a", 2 * MOST), "shop": many("z", 3), "late": [URL]})
+    one.after(0)
+    assert len(one.asked) == MOST
+    assert {*many("z", 3), URL} < set(one.asked)
+    assert not any(one.sets.trouble(url).startswith("more than") for url in (*many("z", 3), URL))
+
+
+def test_what_is_had_is_not_pushed_out_by_what_is_new() -> None:
+    one = World()
+    one.answers = dict.fromkeys(many("z", MOST), KEYS)
+    one.sets.want({"shop": many("z", MOST)})
+    one.after(0)
+    one.sets.want({"shop": [*many("a", MOST), *many("z", MOST)]})
+    assert all(one.sets.keys(url) for url in many("z", MOST))
+    # Nor where each namespace wants one and there are too many namespaces.
+    by_namespace = {f"z{number:04}": [url] for number, url in enumerate(many("z", MOST))}
+    by_namespace |= {f"a{number:04}": [url] for number, url in enumerate(many("a", MOST))}
+    one.sets.want(by_namespace)
+    assert all(one.sets.keys(url) for url in many("z", MOST))
+
+
 def test_it_runs_by_itself_and_begins_when_something_is_wanted() -> None:
     async def scenario() -> None:
         one = World()
@@ -120,7 +147,7 @@ def test_it_runs_by_itself_and_begins_when_something_is_wanted() -> None:
         one.sets.changed = lambda urls: had.set()
         running = asyncio.create_task(one.sets.run())
         await asyncio.sleep(0)
-        one.sets.want([URL])
+        one.sets.want({"shop": [URL]})
         async with asyncio.timeout(30):
             await had.wait()
         running.cancel()
@@ -147,6 +174,25 @@ def behind(one: World) -> tuple[Waypoints, Callable[[], Any]]:
         return str([content for (_, name), (content, _) in served.items() if name.startswith("service|80")])
 
     return made, keys
+
+
+def test_a_key_set_is_wanted_by_the_namespace_of_what_names_it() -> None:
+    one = World()
+    made = Waypoints(("cluster.local",), "istio-system", "cluster.local", one.sets)
+    greedy = tokens("greedy", TARGET, namespace="a", jwks=None, jwksUri=URL)
+    (rule,) = greedy["spec"]["jwtRules"]
+    rules = [{**rule, "jwksUri": url} for url in many("a", MOST)]
+    lots = [
+        {
+            **greedy,
+            "metadata": {"name": f"greedy-{at}", "namespace": "a"},
+            "spec": {**greedy["spec"], "jwtRules": rules[at : at + 50]},
+        }
+        for at in range(0, MOST, 50)
+    ]
+    found = scene(*lots, tokens("issuer", TARGET, jwks=None, jwksUri=URL))
+    made.update(found, derived(found))
+    assert one.sets.trouble(URL) == "not fetched yet"
 
 
 def test_a_waypoint_is_told_of_other_keys_and_the_authentication_says_how_they_are() -> None:

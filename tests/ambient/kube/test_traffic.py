@@ -78,6 +78,7 @@ OWN = "is read by the proxy, no claim can be told in it"
 TOKEN_RULES = [
     Bad("spec.selector", {"matchLabels": {"a": "b"}}, "may not stand beside selector", at="spec.targetRefs"),
     Bad("spec.rules", [], "unknown field"),
+    Bad("spec.jwtRules", [{"issuer": "https://issuer.example.com"}] * 51, "at most 50 entries"),
     Bad("spec.jwtRules.0.issuer", REMOVE, "is required"),
     Bad("spec.jwtRules.0.issuer", "", "an empty issuer matches nothing"),
     Bad("spec.jwtRules.0.jwksUri", "https://x", "may not stand beside jwks"),
