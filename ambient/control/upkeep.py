@@ -2,7 +2,8 @@
 
 One replica writes (the one that leads), by server-side apply: fields that are ours are put right whoever changed them,
 those of others (a number of replicas) stay. What goes with its Gateway is the garbage collector's to take away. An
-object of the same name that is somebody else's is left alone.
+object of the same name that is somebody else's is left alone: what another mesh made for the same Gateway, too, unless
+the Gateway says that it may be taken over. Whoever goes on changing what is ours is answered ever more slowly.
 """
 
 from __future__ import annotations
@@ -33,9 +34,14 @@ PLACES: Final[Mapping[str, Resource]] = {
     "Deployment": Resource("apps/v1", "deployments"),
 }
 PROGRAMMED: Final = "Programmed"
+TAKE_OVER: Final = "ambient.mesh/take-over"
+"""Annotation of a Gateway, "true": what another mesh made for it is ours from now on."""
 PER_SECOND: Final = 20.0
 _LOOK_S: Final = 2.0
 _AGAIN_S: Final = 5.0
+_REST_S: Final = 1.0
+_LONGEST_REST_S: Final = 300.0
+_FORGOTTEN_S: Final = 2 * _LONGEST_REST_S
 
 Object = dict[str, Any]
 _log = logging.getLogger("ambient.control.upkeep")
@@ -47,11 +53,13 @@ class NotOurs(Refused):
 
 @dataclass(slots=True)
 class _Kept:
-    """One Gateway. `made`: what each of its objects was when we had last made it so, without status and version."""
+    """One Gateway. `made`: what each of its objects was when we had last made it so, without status and version;
+    `repairs`: how often somebody else's change of it was undone, and when last."""
 
     gateway: Gateway
     wanted: Sequence[Object] = ()
     made: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    repairs: dict[str, tuple[int, float]] = field(default_factory=dict)
     failure: Condition | None = None
     not_before: float = 0.0
 
@@ -69,6 +77,7 @@ class Upkeep:
         *,
         pause_s: float = 1 / PER_SECOND,
         again_s: float = _AGAIN_S,
+        rest_s: float = _REST_S,
     ) -> None:
         self._api = api
         self._wanted = wanted
@@ -76,6 +85,7 @@ class Upkeep:
         self._say = say
         self._pause_s = pause_s
         self._again_s = again_s
+        self._rest_s = rest_s
         self._gateways: dict[str, _Kept] = {}
         self._there: dict[str, Mapping[str, Any]] = {}
         self._due: dict[str, None] = {}
@@ -117,6 +127,10 @@ class Upkeep:
             kept.gateway = gateway
             if kept.wanted != wanted:
                 kept.wanted = wanted
+                # What differs now is our own change, and nobody has to wait for it.
+                kept.made.clear()
+                kept.repairs.clear()
+                kept.not_before = 0.0
                 self._enqueue(gateway.key)
 
     def trouble(self, key: str) -> Condition | None:
@@ -224,7 +238,26 @@ class Upkeep:
         if there is None or _version(there) != _version(answer):
             self.writes += 1
             _log.info("%s %s/%s is as Gateway %s wants it", kind, namespace, name, kept.gateway.name)
+        if key in kept.made and (there is None or _shape(there) != _shape(answer)):
+            self._rest(kept, key)
         kept.made[key] = _shape(answer)
+
+    def _rest(self, kept: _Kept, key: str) -> None:
+        """Somebody's change was undone. Once that is done at once; who changes it again and again, as another
+        controller would, is not fought at his own pace."""
+        now = asyncio.get_running_loop().time()
+        count, last = kept.repairs.get(key, (0, now))
+        count = count + 1 if now - last < _FORGOTTEN_S else 1
+        kept.repairs[key] = (count, now)
+        if count > 1:
+            rest_s = rest_after(count, self._rest_s)
+            kept.not_before = max(kept.not_before, now + rest_s)
+            _log.warning("%s was changed by somebody else %d times: it is left so for %g s", key, count, rest_s)
+
+
+def rest_after(repairs: int, first_s: float = _REST_S) -> float:
+    """Seconds until the next repair of an object: twice as long from the second one on."""
+    return min(first_s * 2.0 ** min(repairs - 2, 16), _LONGEST_REST_S)
 
 
 def _key(content: Mapping[str, Any]) -> str:
@@ -242,12 +275,14 @@ def _version(content: Mapping[str, Any]) -> object:
 
 
 def _ours(content: Mapping[str, Any], gateway: Gateway) -> bool:
-    """Made for this Gateway, by us or by who kept it before: labels say so, or the API server's own notes."""
+    """Made for this Gateway by us, as the API server notes; or by another mesh, where the Gateway gives us that."""
     metadata = content["metadata"]
-    if any(one.get("manager") == MANAGER for one in metadata.get("managedFields") or ()):
-        return True
     labels = metadata.get("labels") or {}
-    return labels.get(MANAGED) == MANAGED_BY and labels.get(GATEWAY_NAME) == gateway.name
+    if any(one.get("manager") == MANAGER for one in metadata.get("managedFields") or ()):
+        # Two Gateways may ask for one name. A label that somebody took away is one to put back.
+        return bool(labels.get(GATEWAY_NAME, gateway.name) == gateway.name)
+    given = gateway.annotations.get(TAKE_OVER) == "true"
+    return given and labels.get(MANAGED) == MANAGED_BY and labels.get(GATEWAY_NAME) == gateway.name
 
 
 _PASSING: Final[Collection[str]] = frozenset({"resourceVersion", "managedFields", "generation"})

@@ -363,6 +363,10 @@ class FakeApi:
         elif current is not None and part == "" and "status" in current:
             merged = {**merged, "status": current["status"]}
         merged.setdefault("metadata", {}).setdefault("namespace", namespace)
+        if applying:
+            noted, by = merged["metadata"].get("managedFields") or [], request.query.get("fieldManager", "")
+            if all(one.get("manager") != by for one in noted):
+                merged["metadata"]["managedFields"] = [*noted, {"manager": by, "operation": "Apply"}]
         if merged == current:
             return _json(current)
         merged["metadata"]["uid"] = current["metadata"]["uid"] if current else f"uid-{next(self._uids)}"

@@ -148,7 +148,7 @@ def test_a_request_is_not_sent_as_another_to_whom_somebody_outside_was_asked_abo
 def test_no_route_writes_what_only_a_token_says_to_another_service(how: str, name: str) -> None:
     edit = {how: [name] if how == "remove" else [{"name": name, "value": "mallory"}]}
     header = {"type": "RequestHeaderModifier", "requestHeaderModifier": edit}
-    told = {
+    told: dict[str, Any] = {
         "outputPayloadToHeader": "x-payload",
         "outputClaimToHeaders": [{"header": "x-user", "claim": "sub"}],
     }

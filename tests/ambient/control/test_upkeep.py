@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from ambient.control.upkeep import Upkeep
+from ambient.control.upkeep import TAKE_OVER, Upkeep, rest_after
 from ambient.kube.api.client import ApiClient
 from ambient.kube.networking import Gateway
 from ambient.kube.objects import Condition, Records
-from ambient.waypoint.deploy import CLASS, service, service_account
+from ambient.waypoint.deploy import CLASS, GATEWAY_NAME, NAME, service, service_account
 from ambient.waypoint.deployment import Dressing, deployment
 from tests.ambient.waypoint.test_deployment import PLACE
 from tests.support.builders import records
@@ -27,12 +27,12 @@ DEPLOYMENTS = "/apis/apps/v1/namespaces/shop/deployments/waypoint"
 
 
 class World:
-    def __init__(self, server: FakeApi, api: ApiClient) -> None:
+    def __init__(self, server: FakeApi, api: ApiClient, rest_s: float = 0.01) -> None:
         self.server = server
         self.leads = True
         self.image = "i:1"
         self.said: list[Condition | None] = []
-        self.one = Upkeep(api, self.wanted, lambda: self.leads, self.say, pause_s=0.0, again_s=0.01)
+        self.one = Upkeep(api, self.wanted, lambda: self.leads, self.say, pause_s=0.0, again_s=0.01, rest_s=rest_s)
 
     def wanted(self, found: Gateway) -> Sequence[Object]:
         if found.class_name != CLASS:
@@ -55,11 +55,13 @@ class World:
 
 
 @asynccontextmanager
-async def world(*before: Object, objects: Records | None = None, leads: bool = True) -> AsyncIterator[World]:
+async def world(
+    *before: Object, objects: Records | None = None, leads: bool = True, rest_s: float = 0.01
+) -> AsyncIterator[World]:
     async with FakeApi() as server, ApiClient(server.access()) as api:
         for one in before:
             server.put(one)
-        here = World(server, api)
+        here = World(server, api, rest_s)
         here.leads = leads
         here.one.hear(objects if objects is not None else records(gateway()))
         running = asyncio.create_task(here.one.run())
@@ -176,15 +178,70 @@ def test_what_is_somebody_elses_is_left_alone_and_told(kind: str) -> None:
     asyncio.run(scenario())
 
 
-def test_what_was_made_for_it_before_us_is_taken_over() -> None:
+def annotated(name: str, key: str, value: str) -> Object:
+    made = gateway(name)
+    return {**made, "metadata": {**made["metadata"], "annotations": {key: value}}}
+
+
+def another_meshes(replicas: int) -> Object:
+    """What another mesh, with the same names and labels, has made for the Gateway."""
+    (one,) = records(gateway()).of(Gateway)
+    before = deployment(one, PLACE, Dressing(resources={}))
+    before["metadata"]["managedFields"] = [{"manager": "pilot-discovery", "operation": "Apply"}]
+    before["spec"]["replicas"] = replicas
+    before["spec"]["template"]["spec"]["containers"][0]["image"] = "theirs:1"
+    return before
+
+
+def test_what_another_mesh_made_for_it_is_taken_over_where_the_gateway_says_so() -> None:
     async def scenario() -> None:
-        (one,) = records(gateway()).of(Gateway)
-        before = deployment(one, PLACE, Dressing(resources={}))
-        before["spec"]["replicas"] = 3
-        async with world(before) as here:
+        for said in ("", "false"):
+            asking = annotated("waypoint", TAKE_OVER, said)
+            async with world(another_meshes(3), objects=records(asking)) as here:
+                await eventually(lambda: here.said)
+                trouble = here.one.trouble(KEY)
+                assert trouble is not None
+                assert "was not made for this Gateway" in trouble.message
+                assert here.uses() == "theirs:1"
+                here.one.hear(records(annotated("waypoint", TAKE_OVER, "true")))
+                await eventually(here.complete)
+                await eventually(lambda: here.uses() == "i:1")
+                assert (here.there() or {})["spec"]["replicas"] == 3
+
+    asyncio.run(scenario())
+
+
+def test_of_two_gateways_that_ask_for_one_name_the_second_overwrites_nothing() -> None:
+    async def scenario() -> None:
+        async with world() as here:
             await eventually(here.complete)
-            assert (here.there() or {})["spec"]["replicas"] == 3
-            assert here.uses() == "i:1"
+            here.one.hear(records(gateway(), annotated("second", NAME, "waypoint")))
+            await eventually(lambda: here.one.trouble("Gateway/shop/second"))
+            for kind in KINDS:
+                assert (here.there(kind) or {})["metadata"]["labels"][GATEWAY_NAME] == "waypoint"
+
+    asyncio.run(scenario())
+
+
+def test_whoever_changes_it_again_and_again_is_answered_ever_more_slowly() -> None:
+    assert [rest_after(count) for count in (2, 3, 4, 10, 11, 5000)] == [1, 2, 4, 256, 300, 300]
+    second = gateway("second")
+
+    async def scenario() -> None:
+        async with world(objects=records(gateway(), second), rest_s=300.0) as here:
+            await eventually(here.complete)
+            for _ in range(2):
+                edited(here, "mallory:1")
+                await eventually(lambda: here.uses() == "i:1")
+            edited(here, "mallory:1")
+            # What comes after it in the same watch is seen to, so that has been heard.
+            await eventually(lambda: here.server.stored("Deployment", "second", "shop"))
+            here.server.delete("Deployment", "second", "shop")
+            await eventually(lambda: here.server.stored("Deployment", "second", "shop"))
+            assert here.uses() == "mallory:1"
+            here.image = "i:2"
+            here.one.hear(records(gateway(), second))
+            await eventually(lambda: here.uses() == "i:2")
 
     asyncio.run(scenario())
 
