@@ -105,7 +105,9 @@ def _port(view: GatewayView, number: int, doors: list[Door]) -> Iterator[Named]:
         chains.append({"name": "http", "filters": [_requests(view, name, plain)]})
         sites = [site for door in plain for site in door.sites]
         yield ROUTE_TYPE, name, _table(view, name, number, sites, ())
-    yield LISTENER_TYPE, name, _listener(view, name, number, chains, tls=len(plain) != len(doors))
+    if chains:
+        # Envoy refuses one that leads nowhere: a port for TLS that nothing is carried from yet.
+        yield LISTENER_TYPE, name, _listener(view, name, number, chains, tls=len(plain) != len(doors))
 
 
 def _listener(view: GatewayView, name: str, number: int, chains: list[Message], *, tls: bool) -> Message:

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from ambient.waypoint.door import Door, GatewayView, Site
+from ambient.waypoint.front import Destination
 from ambient.waypoint.ingress import gateway_resources
 from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE, Message
 from ambient.waypoint.wire import encode
@@ -72,6 +73,15 @@ def test_a_port_whose_listener_is_refused_answers_nobody_and_one_that_is_carried
     assert host["routes"][0]["direct_response"]["status"] == 503
     assert (LISTENER_TYPE, "ingress|444") not in closed
     assert closed[ROUTE_TYPE, "ingress|443|tls"] == found()[ROUTE_TYPE, "ingress|443|tls"]
+
+
+@pytest.mark.parametrize("carried", [(), (("a.example.com", (Destination(WEB, 80, 0), Destination("", 0))),)])
+def test_a_port_for_tls_from_which_nothing_is_carried_has_no_listener(carried: Any) -> None:
+    alone = replace(EVERY_DOOR, doors=(Door("shared", 444, "TLS", "", destinations=carried),))
+    beside = replace(EVERY_DOOR, doors=(*alone.doors, *EVERY_DOOR.doors[:1]))
+    for view, names in ((alone, []), (beside, ["ingress|80"])):
+        listeners = [name for url, name in found(view) if url == LISTENER_TYPE]
+        assert [name for name in listeners if name.startswith("ingress|")] == names
 
 
 def test_what_clients_speak_is_not_what_applications_have_to() -> None:
