@@ -15,8 +15,10 @@ _LONGEST_REGEX: Final = 1024
 _MOST_NAME: Final = 256
 _MOST_VALUE: Final = 4096
 _MOST_REPEATED: Final = 2500
-"""Of an expression with a counted group: its length times its counts. Envoy takes no larger program, and refuses the
-service's whole table, policies and all, for one that is."""
+"""Of an expression with a counted group: its length in bytes times its counts. Envoy takes no larger program, and
+refuses the service's whole table, policies and all, for one that is."""
+_MOST_CLASS: Final = 10_000
+"""The same of one with a counted class, of which a byte makes less of the program."""
 _REGEX_ESCAPES: Final = frozenset("dDwWsS" + r".^$*+?()[]{}|\/-_~#&%@!,:;='\" <>")
 
 
@@ -71,8 +73,10 @@ def regular_expression(value: str) -> str:
         most *= max([int(part) for part in number.split(",") if part] or [1]) or 1
     if most > 1000:
         return f"{value[:40]!r}: repeats more than 1000 times"
-    if "){" in value and len(value) * most > _MOST_REPEATED:
-        return f"{value[:40]!r}: repeats a group too often for its length"
+    size = len(value.encode(errors="replace")) * most
+    for end, what, limit in (("){", "group", _MOST_REPEATED), ("]{", "class", _MOST_CLASS)):
+        if end in value and size > limit:
+            return f"{value[:40]!r}: repeats a {what} too often for its length"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")

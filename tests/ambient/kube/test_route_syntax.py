@@ -22,6 +22,9 @@ from ambient.kube.route_syntax import editable, plain_path, regular_expression
         "a{1001}",
         "(a{40}){40}",
         f"({'a' * 900}){{900}}",
+        f"({'é' * 50}){{30}}",
+        f"[{'é' * 400}]{{20}}",
+        f"[{'日' * 100}]{{50}}",
     ],
 )
 def test_an_expression_that_envoy_may_not_take_is_refused(text: str) -> None:
@@ -29,7 +32,18 @@ def test_an_expression_that_envoy_may_not_take_is_refused(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["/a.*", "(?:a|b)+", r"/v\d{1,3}/[^/]+", "^x$", "a+?", r"\/x\.y", r"(?:\d{1,3}\.){3}\d{1,3}"]
+    "text",
+    [
+        "/a.*",
+        "(?:a|b)+",
+        r"/v\d{1,3}/[^/]+",
+        "^x$",
+        "a+?",
+        r"\/x\.y",
+        r"(?:\d{1,3}\.){3}\d{1,3}",
+        "[a-z0-9-]{1,253}",
+        "é{900}",
+    ],
 )
 def test_an_expression_that_envoy_takes_is_taken(text: str) -> None:
     assert regular_expression(text) == ""
