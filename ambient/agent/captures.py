@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, Protocol, cast
 
 from ambient.agent import kernel_path, kernel_policy, watch_flows, watch_packets
+from ambient.agent.journal import Journal
 from ambient.agent.kernel import Kernel, NodeKernel
 from ambient.agent.locate import Locator
 from ambient.agent.no_programs import NoTables
@@ -93,7 +94,12 @@ def _by_rules(settings: AgentSettings, variant: Variant) -> Captures:
         mount = None
     owners = RuleOwners(settings.state / OWNERS_FILE, mount)
     name = rule_tables.owner_name(settings.node, settings.state)
-    return Captures(variant, NoTables(), owners, lambda locator: RuleKernel(locator, settings.pod_veth, name, owners))
+
+    def kernel(locator: Locator) -> RuleKernel:
+        journal = {entry.pod.uid: entry for entry in Journal(settings.state / "pods")}
+        return RuleKernel(locator, settings.pod_veth, name, owners, journal)
+
+    return Captures(variant, NoTables(), owners, kernel)
 
 
 def _tells_groups() -> bool:
@@ -140,8 +146,10 @@ def _captured_by_programs(bpffs: Path) -> bool:
     """An agent before us has pods in the mesh by programs: they are not given up because ours could not be loaded."""
     try:
         return any((bpffs / PODS).iterdir())
-    except OSError:
+    except FileNotFoundError:
         return False
+    except OSError as error:
+        raise KernelError("cannot see which pods programs capture", str(bpffs / PODS), str(error)) from error
 
 
 def _captured_by_rules(settings: AgentSettings) -> bool:

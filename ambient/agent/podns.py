@@ -59,8 +59,7 @@ def adopt_netns(fd: int, path: str) -> PodNetns:
     try:
         if os.fstat(fd).st_ino == os.stat("/proc/thread-self/ns/net").st_ino:
             raise Unavailable("pod network namespace", path, "is the node's own")
-        with entered(fd), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-            cookie = struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))[0]
+        cookie = cookie_of(fd)
     except KernelError as error:
         os.close(fd)
         raise Unavailable("pod network namespace", path, f"is no network namespace ({error.why})") from error
@@ -68,6 +67,13 @@ def adopt_netns(fd: int, path: str) -> PodNetns:
         os.close(fd)
         raise
     return PodNetns(fd, cookie, path)
+
+
+def cookie_of(netns_fd: int) -> int:
+    """What names a network namespace for the life of the kernel. Raises KernelError."""
+    with entered(netns_fd), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        (cookie,) = struct.unpack("=Q", probe.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8))
+    return int(cookie)
 
 
 def absent_addresses(netns_fd: int, addresses: Iterable[IpAddress]) -> list[IpAddress]:

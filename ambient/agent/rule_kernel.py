@@ -6,6 +6,7 @@ namespaces themselves. Threads may use it at the same time.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Iterable, Mapping
@@ -13,17 +14,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
-from ambient.agent.journal import OlderConnection
+from ambient.agent.journal import Entry, OlderConnection
 from ambient.agent.kernel import Mended, PodSpaces
 from ambient.agent.locate import Locator
-from ambient.agent.podns import PodNetns
+from ambient.agent.podns import PodNetns, cookie_of
 from ambient.agent.rule_owners import RuleOwners
-from ambient.datapath import nft, rule_tables
+from ambient.datapath import nft, pod_net, rule_tables
 from ambient.datapath.layout import PodRow
-from ambient.datapath.rules import NODE, node_rules, pod_rules, read
+from ambient.datapath.rules import NODE, Written, node_rules, pod_rules, read
 from ambient.datapath.strangers import Stranger
 from ambient.errors import KernelError, MeshError
 from ambient.model.address import IpAddress
+
+log = logging.getLogger("ambient.agent.rules")
 
 
 @dataclass(slots=True)
@@ -39,9 +42,16 @@ class _Table:
         self.note()
 
     def note(self) -> None:
-        """As it is now, it is right."""
+        """As it is now, it is right. Raises KernelError, also when there is none."""
         self.generation = nft.generation(self.fd)
-        self.listing = nft.listing(self.fd) or ""
+        listing = nft.listing(self.fd)
+        if listing is None:
+            raise KernelError("a table is gone", f"namespace {os.fstat(self.fd).st_ino}", "somebody takes it away")
+        self.listing = listing
+
+    def doubt(self) -> None:
+        """It is not as it should be, whatever it is: to be written again."""
+        self.generation, self.listing = -1, ""
 
     def intact(self) -> bool:
         """Nobody was at it. Others may change what is theirs there."""
@@ -52,11 +62,14 @@ class _Table:
 
 
 class RuleKernel(PodSpaces):
-    """`owner` is this agent's name of itself in the tables that it writes."""
+    """`owner` is this agent's name of itself in the tables that it writes. What a table says counts only in the
+    namespace of the pod that `journal` (by uid) knows: a pod may make namespaces of its own, and write into them."""
 
     captures_by: Literal["link", "rules"] = "rules"
 
-    def __init__(self, locator: Locator, veth: str, owner: str, owners: RuleOwners) -> None:
+    def __init__(
+        self, locator: Locator, veth: str, owner: str, owners: RuleOwners, journal: Mapping[str, Entry]
+    ) -> None:
         super().__init__(locator, veth)
         self._owner = owner
         self._owners = owners
@@ -66,14 +79,25 @@ class RuleKernel(PodSpaces):
         self._node: _Table | None = None
         self._probed: frozenset[IpAddress] = frozenset()
         for fd, written in rule_tables.of(owner):
-            table = _Table(os.dup(fd))
-            table.note()
-            if written.uid == NODE:
-                self._node = table
-                continue
-            self._tables[written.uid] = table
-            self._rows |= {ip: (written.uid, row) for ip, row in written.rows.items()}
+            self._adopt(fd, written, journal.get(written.uid))
         owners.tell(self._owners_changed)
+
+    def _adopt(self, fd: int, written: Written, entry: Entry | None) -> None:
+        """What an agent before this one wrote. Of a pod that nobody knows the table is only there to be taken away."""
+        if (written.uid == NODE) is not (os.fstat(fd).st_ino == os.fstat(self._host).st_ino):
+            return
+        if entry is not None and cookie_of(fd) != entry.netns:
+            return
+        table = _Table(os.dup(fd))
+        with suppress(MeshError):
+            table.note()
+        if written.uid == NODE:
+            self._node = table
+            return
+        self._tables[written.uid] = table
+        if entry is not None:
+            own = entry.pod.addresses
+            self._rows |= {ip: (written.uid, row) for ip, row in written.rows.items() if ip in own}
 
     def close(self) -> None:
         super().close()
@@ -97,7 +121,7 @@ class RuleKernel(PodSpaces):
 
     def delete_row(self, ip: IpAddress) -> None:
         with self._lock:
-            uid, _ = self._rows[ip]
+            uid, _ = self._rows.get(ip, ("", None))
             self._change(uid, {other: one for other, one in self._rows.items() if other != ip})
 
     def attach_pod(self, netns: PodNetns, uid: str) -> None:
@@ -111,8 +135,11 @@ class RuleKernel(PodSpaces):
                 table = _Table(os.dup(netns.fd))
             try:
                 table.write(self._rules(uid, self._rows))
+                pod_net.keep_half_closed(table.fd)
             except BaseException:
                 if uid not in self._tables:
+                    with suppress(MeshError):
+                        nft.remove(table.fd)
                     os.close(table.fd)
                 raise
             self._tables[uid] = table
@@ -132,6 +159,8 @@ class RuleKernel(PodSpaces):
             if table is None:
                 return
             nft.remove(table.fd)
+            with suppress(KernelError):
+                pod_net.forget_half_closed(table.fd)
             os.close(table.fd)
             del self._tables[uid]
             self._write_node()
@@ -186,11 +215,21 @@ class RuleKernel(PodSpaces):
         self._node, self._probed = table, wanted
 
     def _owners_changed(self) -> None:
-        """A ztunnel or a kubelet came or went: whose sockets count is written into every table."""
+        """A ztunnel or a kubelet came or went: whose sockets count is written into every table. One that cannot be
+        written is left to the sweep."""
         with self._lock:
             for uid, table in self._tables.items():
-                table.write(self._rules(uid, self._rows))
-            self._write_node(anew=True)
+                try:
+                    table.write(self._rules(uid, self._rows))
+                except MeshError as error:
+                    table.doubt()
+                    log.error("pod %s: %s", uid, error)
+            try:
+                self._write_node(anew=True)
+            except MeshError as error:
+                if self._node is not None:
+                    self._node.doubt()
+                log.error("the node's rules: %s", error)
 
 
 def _intact(table: _Table) -> bool:

@@ -66,7 +66,7 @@ class RuleOwners:
         if self._mount is None:
             return None
         wanted = {number for number, one in self._roles.items() if one is role}
-        gone = {number for number, path in self._found.items() if not path.exists() or path.stat().st_ino != number}
+        gone = {number for number, path in self._found.items() if _number(path) != number}
         self._found = {number: path for number, path in self._found.items() if number not in gone}
         if wanted - self._found.keys():
             self._found |= directories(self._mount, wanted)
@@ -85,6 +85,14 @@ class RuleOwners:
         new.write_text(json.dumps({str(number): int(role) for number, role in roles.items()}))
         os.replace(new, self._file)
         self._changed()
+
+
+def _number(group: Path) -> int:
+    """Its id, 0 when it is gone."""
+    try:
+        return group.stat().st_ino
+    except OSError:
+        return 0
 
 
 def _read(file: Path) -> dict[int, Role]:

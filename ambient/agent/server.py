@@ -285,7 +285,10 @@ class Agent:
         self._wake.set()
 
     def _ztunnel_went(self, _peer: Peer) -> None:
-        self._owners.prune()
+        try:
+            self._owners.prune()
+        except (MeshError, OSError) as error:
+            log.error("owners: %s", error)  # the sweep does it again
 
     # --- what is done about it
 
@@ -340,10 +343,10 @@ class Agent:
         while True:
             try:
                 await self._upkeep.sweep()
+                self._kubelet.look()
+                self._owners.prune()
             except (MeshError, OSError) as error:
                 log.error("sweep: %s", error)
-            self._kubelet.look()
-            self._owners.prune()
             self._custody.forget_expired()
             self._refresh_kernel()
             self._sandboxes.keep_only({*self._pods, *self._convergence.tracked})

@@ -122,10 +122,10 @@ class Ztunnels:
             self._connected(peer)
             log.info("ztunnel connected: pid %d, %d pods in its snapshot", peer.pid, len(self._pods))
             await self._converse(connection)
-        except MeshError as error:
-            log.warning("ztunnel pid %d: %s", peer.pid, error)
         except TimeoutError:
             log.warning("ztunnel pid %d: no answer within %.0f s", peer.pid, _DEADLINE_S)
+        except (MeshError, OSError) as error:
+            log.warning("ztunnel pid %d: %s", peer.pid, error)
         finally:
             sock.close()
             if connection in self._connections:

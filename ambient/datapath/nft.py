@@ -7,6 +7,7 @@ starts no process.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
@@ -31,6 +32,9 @@ _TABLE_NAME: Final = 1
 _GENERATION: Final = 1
 _INET: Final = 1
 _REQUEST: Final = 1
+_FAILED: Final = 2
+"""NLMSG_ERROR, which begins with the number of the error, below zero."""
+_ERROR: Final = struct.Struct("=i")
 _HEADER: Final = struct.Struct("=IHHII")
 _ABOUT: Final = struct.Struct("=BBH")
 _ATTRIBUTE: Final = struct.Struct("=HH")
@@ -77,7 +81,14 @@ def is_there(netns_fd: int) -> bool:
     """There is a table of our name. Raises KernelError."""
     name = TABLE.encode() + b"\0"
     attribute = _ATTRIBUTE.pack(_ATTRIBUTE.size + len(name), _TABLE_NAME) + name
-    return _ask(netns_fd, _GETTABLE, attribute + bytes(-len(attribute) % 4))[0] == _NEWTABLE
+    kind, body = _ask(netns_fd, _GETTABLE, attribute + bytes(-len(attribute) % 4))
+    if kind == _NEWTABLE:
+        return True
+    failure = -_ERROR.unpack_from(body)[0] if kind == _FAILED and len(body) >= _ERROR.size else 0
+    if failure != errno.ENOENT:
+        why = os.strerror(failure) if failure else f"message {kind}"
+        raise KernelError("nftables does not answer", f"namespace {os.fstat(netns_fd).st_ino}", why)
+    return False
 
 
 def _ask(netns_fd: int, message: int, attributes: bytes) -> tuple[int, bytes]:

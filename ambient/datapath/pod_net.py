@@ -27,6 +27,10 @@ _ACCEPT_LOCAL: Final = Path("sys/net/ipv4/conf/lo/accept_local")
 _PROC: Final = (Path("/proc"), Path("/proc/1/root/proc"))
 """Ours, and the node's: in a container without privileges /proc/sys is read-only. Either shows the settings of the
 network namespace that the reader is in."""
+_HALF_CLOSED: Final = {"close_wait": 60, "fin_wait": 120, "last_ack": 30}
+"""States of conntrack (sys/net/netfilter/nf_conntrack_tcp_timeout_*) and the kernel's seconds for them."""
+_LONG_S: Final = 432_000
+"""The kernel's own for what is open both ways."""
 _FAMILIES: Final = (socket.AF_INET, socket.AF_INET6)
 _RTN_LOCAL: Final = 2
 _SCOPE_HOST: Final = 254
@@ -91,9 +95,34 @@ def restore(netns_fd: int, undo: PodNet) -> None:
         _accept_local().write_text(undo.accept_local)
 
 
+def keep_half_closed(netns_fd: int) -> None:
+    """Have conntrack know connections as long when one side has ended: where it alone knows that one is proxied, what
+    it has forgotten would go on in the clear. Raises KernelError."""
+    _time_out(netns_fd, dict.fromkeys(_HALF_CLOSED, _LONG_S))
+
+
+def forget_half_closed(netns_fd: int) -> None:
+    """As the kernel does by itself. Raises KernelError."""
+    _time_out(netns_fd, _HALF_CLOSED)
+
+
+def _time_out(netns_fd: int, seconds: Mapping[str, int]) -> None:
+    with entered(netns_fd):
+        for state, value in seconds.items():
+            setting = _setting(Path(f"sys/net/netfilter/nf_conntrack_tcp_timeout_{state}"))
+            try:
+                setting.write_text(str(value))
+            except OSError as error:
+                raise KernelError("cannot set how long conntrack remembers", setting.name, str(error)) from error
+
+
 def _accept_local() -> Path:
-    """The setting of the namespace that the thread is in, where it can be written."""
-    places = [proc / _ACCEPT_LOCAL for proc in _PROC]
+    return _setting(_ACCEPT_LOCAL)
+
+
+def _setting(below_proc: Path) -> Path:
+    """That of the namespace that the thread is in, where it can be written."""
+    places = [proc / below_proc for proc in _PROC]
     return next((place for place in places if os.access(place, os.W_OK)), places[0])
 
 

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from ambient.datapath import nft
+from ambient.datapath import nft, pod_net
 from ambient.datapath.namespaces import namespaces
-from ambient.datapath.rules import Written, read
+from ambient.datapath.rules import NODE, TABLE, Written, read
 from ambient.errors import InvalidInput, KernelError
 
 
@@ -31,9 +31,17 @@ def of(owner: str) -> Iterator[tuple[int, Written]]:
 
 
 def remove_all(owner: str) -> set[str]:
-    """The uids of the pods (or NODE) that had one. Raises KernelError."""
-    uids = set()
+    """The uids of the pods (or NODE) that had one. Raises KernelError when some could not be taken away; the others
+    are."""
+    uids, failures = set(), []
     for fd, written in of(owner):
-        nft.remove(fd)
+        try:
+            nft.remove(fd)
+            if written.uid != NODE:
+                pod_net.forget_half_closed(fd)
+        except KernelError as error:
+            failures.append(f"{written.uid}: {error}")
         uids.add(written.uid)
+    if failures:
+        raise KernelError("tables that stay", f"inet {TABLE}", "; ".join(failures))
     return uids

@@ -106,6 +106,8 @@ def pod_rules(owner: str, uid: str, rows: Mapping[IpAddress, PodRow], ztunnels: 
                 f"ct mark & {_MARK_BITS:#x} == {LOOP_MARK:#x} ct direction original {_LOOP}",
                 f"ct mark & {_MARK_BITS:#x} == {_RELAYED_MARK:#x} ct direction reply {_LOOP}",
                 'oifname "eth0" udp dport 53 goto names',
+                # Of what is not known to be anybody's it is not known either that it is not proxied.
+                *_each("saddr @out", 'oifname "eth0" meta l4proto tcp ct state invalid drop'),
             ],
             "looped": [
                 f"udp dport 53 tproxy to :{DNS_PORT} accept",
@@ -157,12 +159,11 @@ def node_rules(owner: str, pods: Iterable[IpAddress], kubelets: Collection[Group
         sets.append(_set("pods", version, (ip for ip in pods if ip.version == version)))
         kind = "ipv4_addr" if version == 4 else "ipv6_addr"
         sets.append(
-            f"set probes_v{version} {{ type {kind} . inet_service . inet_service; flags dynamic,timeout; "
+            f"set probes_v{version} {{ type {kind} . inet_service . {kind} . inet_service; flags dynamic,timeout; "
             "timeout 2s; size 65535; }"
         )
     noting = [
-        f"{family} daddr @pods_v{version} {_OPENING}{who} update @probes_v{version} "
-        f"{{ {family} daddr . tcp dport . tcp sport }}"
+        f"{family} daddr @pods_v{version} {_OPENING}{who} update @probes_v{version} {{ {_tuple(family)} }}"
         for version, family in ((4, "ip"), (6, "ip6"))
         for who in ([""] if kubelets is None else [f" {group}" for group in kubelets])
     ]
@@ -174,10 +175,7 @@ def node_rules(owner: str, pods: Iterable[IpAddress], kubelets: Collection[Group
             "output": ["type filter hook output priority mangle; policy accept;", *noting],
             "postrouting": [
                 "type nat hook postrouting priority srcnat - 1; policy accept;",
-                *(
-                    f"{_family(ip)} daddr . tcp dport . tcp sport @probes_v{ip.version} snat {_family(ip)} to {ip}"
-                    for ip in PROBE_SOURCES
-                ),
+                *(f"{_tuple(_family(ip))} @probes_v{ip.version} snat {_family(ip)} to {ip}" for ip in PROBE_SOURCES),
             ],
             "prerouting": [
                 "type filter hook prerouting priority raw; policy accept;",
@@ -201,7 +199,11 @@ def read(listing: str) -> Written:
     rows = {}
     for address, *numbers in _ROW.findall(listing):
         flags, fail_in, fail_out, host_ifindex, epoch = map(int, numbers)
-        rows[parse_ip(address)] = PodRow(Flag(flags), FailMode(fail_in), FailMode(fail_out), epoch, host_ifindex)
+        try:
+            row = PodRow(Flag(flags), FailMode(fail_in), FailMode(fail_out), epoch, host_ifindex)
+        except ValueError as error:
+            raise InvalidInput("a table that is not ours", f"inet {TABLE}", str(error)) from None
+        rows[parse_ip(address)] = row
     return Written(whose[1], whose[2], rows)
 
 
@@ -239,6 +241,11 @@ def _each(address: str, rest: str) -> list[str]:
         f"{family} {address}_v{version} {rest.replace('{family}', family)}"
         for version, family in ((4, "ip"), (6, "ip6"))
     ]
+
+
+def _tuple(family: str) -> str:
+    """All of a connection: a probe's alone is a probe's, whoever else comes by its port."""
+    return f"{family} saddr . tcp sport . {family} daddr . tcp dport"
 
 
 def _family(ip: IpAddress) -> str:

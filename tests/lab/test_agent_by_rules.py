@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from ambient.datapath import nft, pod_net
+from ambient.datapath import nft
 from ambient.datapath.layout import Flag
 from ambient.datapath.rules import PROBE_SOURCES, removal
-from ambient.model.address import LOOP_MARK, PROXY_MARK
+from ambient.model.address import PROXY_MARK
 from tests.support.agent_lab import AgentLab, agent_lab, eventually, namespace, pod, settled_world
 from tests.support.capture_world import Place, World, family_of, run
-from tests.support.rules import foreign_table, is_proxied, rows_of
+from tests.support.rules import foreign_table, is_proxied, rows_of, untouched
 from tests.support.stand_in import App
 
 AMBIENT = namespace("shop", "ambient")
@@ -66,20 +66,6 @@ def serve(the_world: World) -> Iterator[Callable[..., App]]:
 def speak(connection: socket.socket) -> bytes:
     connection.sendall(b"ping")
     return connection.recv(100)
-
-
-def routes(lab: AgentLab, place: Place) -> str:
-    inside = ("nsenter", f"--net=/run/netns/{lab.world.prefix}-{place.name}")
-    return run(*inside, "ip", "rule") + run(*inside, "ip", "-6", "rule")
-
-
-def untouched(lab: AgentLab, place: Place) -> bool:
-    """Nothing of ours is left of a pod, nor of the node where it was the last."""
-    return (
-        not nft.is_there(place.netns)
-        and hex(LOOP_MARK) not in routes(lab, place)
-        and pod_net.observe(place.netns) == pod_net.PodNet("0")
-    )
 
 
 def repairs(lab: AgentLab) -> str:
@@ -228,6 +214,7 @@ def test_a_probe_of_the_kubelet_reaches_the_pod_and_nobody_elses_connection_does
     mesh: AgentLab, serve: Callable[..., App]
 ) -> None:
     apps = {version: serve(mesh.world.pod, version) for version in (4, 6)}
+    ports: list[int] = []
 
     def probe(version: int, owner: str) -> tuple[str, bool]:
         """Whom the application sees, and whether it is by the port that the prober has."""
@@ -235,10 +222,20 @@ def test_a_probe_of_the_kubelet_reaches_the_pod_and_nobody_elses_connection_does
             probe.settimeout(10)
             probe.connect((str(apps[version].address.ip), apps[version].address.port))
             seen, _, port = probe.recv(100).decode().strip().partition(" ")
-            return seen, port == str(probe.getsockname()[1])
+            ports.append(probe.getsockname()[1])
+            return seen, port == str(ports[-1])
+
+    def somebody_by_port(version: int, port: int) -> str:
+        """Whom the application sees when somebody outside has the port of a probe that was just made."""
+        with mesh.world.socket(mesh.world.outside, family_of(version)) as thief:
+            thief.settimeout(10)
+            thief.bind(("::" if version == 6 else "0.0.0.0", port))
+            thief.connect((str(apps[version].address.ip), apps[version].address.port))
+            return thief.recv(100).decode().partition(" ")[0]
 
     for version in (4, 6):
-        assert probe(version, "kubelet") == (str(PROBE_SOURCES[version == 6]), True)
+        assert probe(version, "kubelet")[:1] == (str(PROBE_SOURCES[version == 6]),)
+        assert somebody_by_port(version, ports[-1]) != str(PROBE_SOURCES[version == 6])
         assert not probe(version, "app")[1], "ztunnel is between them"
     mesh.processes[1].end(signal.SIGKILL)
     for version in (4, 6):

@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 
-from ambient.datapath import nft
+from ambient.datapath import nft, pod_net
 from ambient.datapath.layout import PodRow
 from ambient.datapath.rules import read
-from ambient.model.address import IpAddress
-from tests.support.capture_world import Place
+from ambient.model.address import LOOP_MARK, IpAddress
+from tests.support.agent_lab import AgentLab
+from tests.support.capture_world import Place, run
 
 
 def is_proxied(client: socket.socket) -> bool:
@@ -29,3 +30,24 @@ def rows_of(place: Place) -> Mapping[IpAddress, PodRow]:
 def foreign_table(place: Place) -> None:
     """Somebody else's rules beside ours."""
     nft.put(place.netns, "table inet stranger { chain output { type filter hook output priority 0; accept; }; }\n")
+
+
+def routes(lab: AgentLab, place: Place) -> str:
+    inside = ("nsenter", f"--net=/run/netns/{lab.world.prefix}-{place.name}")
+    return run(*inside, "ip", "rule") + run(*inside, "ip", "-6", "rule")
+
+
+def untouched(lab: AgentLab, place: Place) -> bool:
+    """Nothing of ours is left of a pod, nor of the node where it was the last."""
+    return (
+        not nft.is_there(place.netns)
+        and hex(LOOP_MARK) not in routes(lab, place)
+        and pod_net.observe(place.netns) == pod_net.PodNet("0")
+    )
+
+
+def remembered_s(lab: AgentLab, place: Place) -> set[str]:
+    """How long conntrack there knows a connection that one side has ended."""
+    states = ("close_wait", "fin_wait", "last_ack")
+    inside = ("nsenter", f"--net=/run/netns/{lab.world.prefix}-{place.name}")
+    return {run(*inside, "cat", f"/proc/sys/net/netfilter/nf_conntrack_tcp_timeout_{one}").strip() for one in states}

@@ -39,6 +39,12 @@ def test_a_table_of_somebody_else_is_not_read() -> None:
         read('table inet ambient {\n\tcomment "mine"\n}\n')
 
 
+def test_a_row_that_nobody_of_us_writes_is_no_row() -> None:
+    listing = pod_rules("owner", "uid", ROWS, ()).replace('comment "row', 'comment "row 1 9 9 1 1" "', 1)
+    with pytest.raises(InvalidInput, match="FailMode"):
+        read(listing)
+
+
 def test_every_flag_of_a_row_is_a_set_that_the_address_is_in_or_not() -> None:
     rows = {**ROWS, SIX: PodRow(Flag.HBONE_IN | Flag.CAPTURE_OUT)}
     rules = pod_rules("owner", "uid", rows, ())
