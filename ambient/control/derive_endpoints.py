@@ -9,6 +9,7 @@ from typing import Final
 from ambient.control.derive_traffic_policy import policy_of
 from ambient.kube.networking import DestinationRule, ServiceEntry, WorkloadEntry
 from ambient.kube.objects import Pod, Records
+from ambient.kube.traffic_values import TrafficPolicy
 from ambient.model.balance import port_of
 from ambient.model.mesh import ServiceEndpoint
 from ambient.model.workload import AppProtocol, Health, HealthPolicy, Port, Service, TunnelProtocol, Workload
@@ -21,6 +22,8 @@ _PROTOCOLS: Final[Mapping[AppProtocol, Protocol]] = {
     AppProtocol.TCP: Protocol.TCP,
     AppProtocol.TLS: Protocol.TCP,
 }
+
+_TLS: Final = frozenset({"SIMPLE", "MUTUAL"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +68,22 @@ def ports_of(
         subsets = tuple(
             Subset(
                 one.name,
-                tuple(backends_of(service, labels.fitting(workloads, one.labels), number)),
-                policy_of(rule, number, one),
+                _spoken_to(backends_of(service, labels.fitting(workloads, one.labels), number), policy),
+                policy,
             )
             for one in (rule.subsets if rule is not None else ())
+            for policy in (policy_of(rule, number, one),)
         )
-        backends = tuple(backends_of(service, workloads, number))
-        ports.append(FrontPort(number, protocol, backends, policy_of(rule, number), subsets))
+        policy = policy_of(rule, number)
+        backends = _spoken_to(backends_of(service, workloads, number), policy)
+        ports.append(FrontPort(number, protocol, backends, policy, subsets))
     return tuple(ports)
+
+
+def _spoken_to(backends: Iterable[Backend], policy: TrafficPolicy) -> tuple[Backend, ...]:
+    """Where TLS is asked for, which no proxy here begins: none outside of the mesh, rather than in plain text."""
+    tls = policy.tls is not None and policy.tls.mode in _TLS
+    return tuple(one for one in backends if one.identity or not tls)
 
 
 def by_number(ports: Iterable[Port]) -> list[Port]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from ambient.control.derive_endpoints import Labels
 from ambient.control.derive_front import Fronts
 from ambient.kube.networking import Gateway
 from ambient.kube.objects import Records
+from ambient.waypoint.front import FrontPort, Subset
 from tests.ambient.control.test_derive_virtual import RULE, V1, look, virtual
 from tests.support.builders import raw, records, workload
 from tests.support.waypoint_records import derived, scene
@@ -31,6 +34,17 @@ def test_labels_are_those_of_where_a_workload_came_from() -> None:
     assert list(labels.fitting((pod, vm, inline, unknown), {"a": "pod"})) == [pod]
 
 
+BOTH = ["10.1.0.1", "10.1.0.2"]
+
+
+def of_shop(content: dict[str, Any]) -> dict[str, Any]:
+    return {**content, "metadata": {**content["metadata"], "namespace": "shop"}}
+
+
+def addresses(part: FrontPort | Subset) -> list[str]:
+    return [str(one.address) for one in part.backends]
+
+
 def subset(found: Records, fronts: Fronts) -> list[str]:
     told = derived(found)
     fronts.update(found, told)
@@ -47,3 +61,21 @@ def test_a_pod_that_is_given_another_label_changes_its_subset() -> None:
     assert subset(scene(V1, RULE, virtual(http=http)), fronts) == ["10.1.0.4"]
     assert subset(scene(other, RULE, virtual(http=http)), fronts) == []
     assert look(scene(V1, RULE, virtual(http=http)))[0].ports[0].subsets[0].backends
+
+
+@pytest.mark.parametrize(
+    ("mode", "sent"),
+    [("SIMPLE", ["10.1.0.1"]), ("MUTUAL", ["10.1.0.1"]), ("DISABLE", BOTH), ("ISTIO_MUTUAL", BOTH), ("", BOTH)],
+)
+def test_where_tls_is_asked_for_nothing_leaves_the_mesh_as_plain_text(mode: str, sent: list[str]) -> None:
+    tls = {"trafficPolicy": {"tls": {"mode": mode}}} if mode else {}
+    raw_port = {"portLevelSettings": [{"port": {"number": 9000}, "tls": {"mode": "DISABLE"}}]}
+    policy = {"trafficPolicy": {**tls["trafficPolicy"], **raw_port}} if mode else {}
+    subsets = [{"name": "all", "labels": {"app": "web"}}, {"name": "own", "labels": {"app": "web"}, **tls}]
+    whole = istio("DestinationRule", "r", {"host": "web", "subsets": subsets[:1], **policy})
+    web, plain = look(scene(of_shop(whole)))[0].ports
+    assert addresses(web) == addresses(web.subsets[0]) == sent
+    assert addresses(plain) == BOTH
+    own = istio("DestinationRule", "r", {"host": "web", "subsets": subsets})
+    web, _ = look(scene(of_shop(own)))[0].ports
+    assert (addresses(web), addresses(web.subsets[0]), addresses(web.subsets[1])) == (BOTH, BOTH, sent)
