@@ -84,8 +84,13 @@ class Fronts:
         self._ports: dict[str, tuple[Service, DestinationRule | None, tuple[FrontPort, ...]]] = {}
         self._views: dict[str, _Seen] = {}
         self._gateways = Gateways(trust_domains)
+        self._current = False
 
     def update(self, records: Records, derived: Derived) -> None:
+        """After one that raised all is looked at anew: what had changed then is not told again."""
+        if not self._current:
+            records, derived = replace(records, changed=None), replace(derived, changes=None)
+        self._current = False
         self._gateways.update(records)
         before, self._labels = self._records, Labels(records)
         if moved(records, before, derived, self._services_of):
@@ -94,6 +99,7 @@ class Fronts:
             self._move(derived.changes)
         else:
             self._start(records, derived)
+        self._current = True
 
     def _relabel(self, before: Records) -> None:
         """Endpoints with other labels may be in other subsets, though nothing else of them has changed."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from ambient.ca.token import Caller
+from ambient.control.derive import Changes
 from ambient.control.waypoints import Waypoints
 from ambient.errors import Refused, Unavailable
 from ambient.kube.objects import Condition, Records
@@ -120,6 +121,19 @@ def test_when_nothing_can_be_made_of_a_snapshot_all_stays_and_is_said() -> None:
     assert not made.update(found, broken)
     assert made.summary["shop/waypoint"]["resources"] == before
     assert statuses(made)["ambient.mesh/Configured"] == ("False", "Refused")
+
+
+def test_what_had_changed_when_nothing_could_be_made_is_told_with_the_next_snapshot() -> None:
+    before, after = scene(), scene(policy("p", "DENY", TARGET, rules=[{}]), service("db", {"port": 1}, ip="10.96.0.2"))
+    made = waypoints(before)
+    broken: Any = object()
+    news = frozenset({"AuthorizationPolicy/shop/p", "Service/shop/db"})
+    assert not made.update(replace(after, changed=news), broken)
+    nothing = replace(derived(after), changes=Changes((), (), ()))
+    assert made.update(replace(after, changed=frozenset()), nothing)
+    whole = waypoints(after)
+    assert made._served[KEY].made == whole._served[KEY].made
+    assert statuses(made) == statuses(whole)
 
 
 def test_a_policy_is_told_as_routes() -> None:
