@@ -98,7 +98,12 @@ def _keepalive(asked: Keepalive) -> Message:
     if asked.probes:
         made["keepalive_probes"] = asked.probes
     if asked.time_ms:
-        made["keepalive_time"] = asked.time_ms // 1000
+        made["keepalive_time"] = _whole_seconds(asked.time_ms)
     if asked.interval_ms:
-        made["keepalive_interval"] = asked.interval_ms // 1000
+        made["keepalive_interval"] = _whole_seconds(asked.interval_ms)
     return made
+
+
+def _whole_seconds(milliseconds: int) -> int:
+    """At least one: to kernels 0 is no time at all, and refused."""
+    return max(1, milliseconds // 1000)

@@ -98,3 +98,8 @@ def test_all_of_it_is_a_cluster_that_can_be_written() -> None:
         "tcp_keepalive": {"keepalive_probes": 3, "keepalive_time": 7, "keepalive_interval": 2}
     }
     encode(CLUSTER_TYPE, "x", made)
+
+
+def test_a_keepalive_of_less_than_a_second_is_one_of_a_second() -> None:
+    made = resilience(TrafficPolicy(pool=Pool(keepalive=Keepalive(0, 500, 999))))
+    assert made["upstream_connection_options"] == {"tcp_keepalive": {"keepalive_time": 1, "keepalive_interval": 1}}
