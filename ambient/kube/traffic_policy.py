@@ -8,6 +8,7 @@ from ambient.kube import syntax
 from ambient.kube.durations import istio_duration, positive_duration
 from ambient.kube.read import Field, Object
 from ambient.kube.traffic_values import (
+    LARGEST_RING,
     Balancer,
     ClientTls,
     HashBy,
@@ -40,8 +41,7 @@ _TLS: Final = syntax.words(
 _TLS_MODES: Final = syntax.words("DISABLE SIMPLE MUTUAL ISTIO_MUTUAL")
 _UPGRADES: Final = syntax.words("DEFAULT DO_NOT_UPGRADE UPGRADE")
 _MOST: Final = 2**32 - 1
-_LARGEST_RING: Final = 8 * 1024 * 1024
-_LARGEST_TABLE: Final = 5_000_011
+_LARGEST_TABLE: Final = 65_537
 
 
 def read_traffic_policy(field: Field) -> TrafficPolicy:
@@ -93,7 +93,7 @@ def _balancer(field: Field) -> Balancer:
     table = maglev.integer("tableSize", 65_537, 2, _LARGEST_TABLE) if maglev else 0
     if table and not _is_prime(table):
         raise hashed.need("maglev").refuse(f"a tableSize has to be a prime number, {table} is none")
-    size = ring.integer("minimumRingSize", 0, 0, _LARGEST_RING)
+    size = ring.integer("minimumRingSize", 0, 0, LARGEST_RING)
     return Balancer("", _hash_by(hashed, given[0]), size, table, warmup_ms)
 
 

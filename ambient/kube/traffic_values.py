@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
+
+LARGEST_RING: Final = 65_536
+"""Of consistent hashing. Each proxy has the ring of each pool in memory, and makes it anew when endpoints change."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from ambient.kube.traffic_values import Balancer, HashBy
+from ambient.kube.traffic_values import LARGEST_RING, Balancer, HashBy
 from ambient.waypoint.typed import Message, seconds
 
 _SIMPLE: Final = {"ROUND_ROBIN": "ROUND_ROBIN", "RANDOM": "RANDOM"}
@@ -19,8 +19,8 @@ def balancing(asked: Balancer | None) -> Message:
     if asked.hash_by is not None and asked.table:
         return {"lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": asked.table}}
     if asked.hash_by is not None:
-        size = {"ring_hash_lb_config": {"minimum_ring_size": asked.ring}} if asked.ring else {}
-        return {"lb_policy": "RING_HASH", **size}
+        size = {"maximum_ring_size": LARGEST_RING, **({"minimum_ring_size": asked.ring} if asked.ring else {})}
+        return {"lb_policy": "RING_HASH", "ring_hash_lb_config": size}
     policy = _SIMPLE.get(asked.simple, "LEAST_REQUEST")
     made: Message = {"lb_policy": policy}
     if asked.warmup_ms and policy in _SLOW_START:

@@ -68,6 +68,13 @@ TRAFFIC_RULES = [
     Bad(f"{HASH}.useSourceIp", True, "needs exactly one of", at=HASH),
     Bad(f"{HASH}.ringHash", {}, "ringHash, maglev and minimumRingSize exclude each other", at=HASH),
     Bad(f"{HASH}.maglev.tableSize", 100, "a tableSize has to be a prime number, 100 is none", at=f"{HASH}.maglev"),
+    Bad(f"{HASH}.maglev.tableSize", 65_539, "65539 is not in range"),
+    Bad(
+        HASH,
+        {"useSourceIp": True, "ringHash": {"minimumRingSize": 65_537}},
+        "65537 is not in range",
+        at=f"{HASH}.ringHash.minimumRingSize",
+    ),
     Bad(f"{HASH}.httpCookie.name", "a b", "is not an HTTP header name"),
     Bad(f"{HASH}.httpCookie.ttl", "soon", "is not a duration"),
     Bad(f"{HASH}.httpCookie.path", "/;a", "is no path of a cookie"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ambient.kube.traffic_values import Balancer, HashBy
@@ -22,7 +24,11 @@ RING = Balancer(hash_by=HashBy("source"), ring=64)
         (Balancer("ROUND_ROBIN"), {"lb_policy": "ROUND_ROBIN"}),
         (Balancer("ROUND_ROBIN", warmup_ms=1500), {"lb_policy": "ROUND_ROBIN", "round_robin_lb_config": SLOW}),
         (Balancer(warmup_ms=1500), {"lb_policy": "LEAST_REQUEST", "least_request_lb_config": SLOW}),
-        (RING, {"lb_policy": "RING_HASH", "ring_hash_lb_config": {"minimum_ring_size": 64}}),
+        (
+            RING,
+            {"lb_policy": "RING_HASH", "ring_hash_lb_config": {"maximum_ring_size": 65536, "minimum_ring_size": 64}},
+        ),
+        (replace(RING, ring=0), {"lb_policy": "RING_HASH", "ring_hash_lb_config": {"maximum_ring_size": 65536}}),
         (
             Balancer(hash_by=HashBy("source"), table=101),
             {"lb_policy": "MAGLEV", "maglev_lb_config": {"table_size": 101}},
