@@ -31,7 +31,8 @@ _STATUSES: Final = frozenset(range(400, 600))
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Provider:
     """Who is asked whether a request may pass. `kind` is grpc (Envoy's ext_authz) or http. `namespace` "": the host
-    name says it. Header names may have one * at an end. `body`: bytes of it that are sent along, 0: none."""
+    name says it. Header names may have one * at an end, but not in `upstream`, what its answer tells the service.
+    `body`: bytes of it that are sent along, 0: none."""
 
     name: str
     kind: str
@@ -130,7 +131,7 @@ def _of_http(spec: Object) -> dict[str, Any]:
         "path_prefix": spec.read("pathPrefix", lambda f: f.checked(_prefix), ""),
         "asked_with": asked,
         "added": tuple(sorted(added.items())),
-        "upstream": _names(spec, "headersToUpstreamOnAllow"),
+        "upstream": spec.each("headersToUpstreamOnAllow", lambda f: f.checked(_filled)),
         "told_denied": _names(spec, "headersToDownstreamOnDeny"),
         "told_allowed": _names(spec, "headersToDownstreamOnAllow"),
     }
@@ -156,6 +157,11 @@ def _names(spec: Object, key: str) -> tuple[str, ...]:
 def _pattern(value: str) -> str:
     plain = value.removeprefix("*") if value.startswith("*") else value.removesuffix("*")
     return "" if value == "*" else syntax.header_name(plain)
+
+
+def _filled(value: str) -> str:
+    """Such headers are taken from what clients send, and that can only be done by their whole names."""
+    return f"{value[:40]!r}: a wildcard is not supported here" if "*" in value else syntax.header_name(value)
 
 
 def _added(name: str, value: str) -> str:

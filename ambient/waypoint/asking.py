@@ -74,7 +74,7 @@ def without_answers(providers: Iterable[Provider]) -> list[Message]:
 def _filled(provider: Provider) -> Iterator[str]:
     sent = {name.lower() for name in provider.asked_with} | _OWN
     for name in provider.upstream:
-        if "*" not in name and name.lower() not in sent and "*" not in sent:
+        if name.lower() not in sent and "*" not in sent:
             yield name.lower()
 
 

@@ -60,7 +60,7 @@ extensionProviders:
     statusOnError: "503"
     includeRequestHeadersInCheck: [x-a, "x-b*"]
     includeAdditionalHeadersInCheck: {x-from: waypoint}
-    headersToUpstreamOnAllow: [x-user, "x-u-*"]
+    headersToUpstreamOnAllow: [x-user, x-team]
     headersToDownstreamOnDeny: [x-why, "*"]
     headersToDownstreamOnAllow: [x-ok]
 """

@@ -39,7 +39,7 @@ def test_what_is_read() -> None:
         path_prefix="/check",
         asked_with=("x-a", "x-b*"),
         added=(("x-from", "waypoint"),),
-        upstream=("x-user", "x-u-*"),
+        upstream=("x-user", "x-team"),
         told_denied=("x-why", "*"),
         told_allowed=("x-ok",),
     )
@@ -63,6 +63,8 @@ BAD: list[tuple[dict[str, Any], str]] = [
     (http(failOpen="yes"), "envoyExtAuthzHttp.failOpen: expected true or false"),
     (http(statusOnError="200"), "'200' is not a status of 400 to 599"),
     (http(pathPrefix="check"), "'check' is no path"),
+    (http(headersToUpstreamOnAllow=["x-u-*"]), "'x-u-*': a wildcard is not supported here"),
+    (http(headersToUpstreamOnAllow=["*"]), "'*': a wildcard is not supported here"),
     (http(headersToUpstreamOnAllow=["a b"]), "'a b' is not an HTTP header name"),
     (http(includeAdditionalHeadersInCheck={"a": "b\nc"}), "line breaks"),
     (http(includeRequestBodyInCheck={"maxRequestBytes": 0}), "0 is not in range"),

@@ -18,7 +18,7 @@ from tests.support.envoy_rbac import Request, allowed
 from tests.support.waypoint_views import TUNNEL, front, view
 
 ME = Provider(name="me", kind="grpc", hostname="authz.shop", port=9000)
-WEB = Provider(name="web", kind="http", hostname="authz.shop", port=8000, upstream=("X-User", "x-u-*", "cookie"))
+WEB = Provider(name="web", kind="http", hostname="authz.shop", port=8000, upstream=("X-User", "x-team", "cookie"))
 ADMIN = PolicyRule(operations=(Operation(paths=("/admin",)),))
 PEER = "spiffe://cluster.local/ns/shop/sa/client"
 
@@ -114,8 +114,8 @@ def test_who_is_asked_has_a_pool_of_its_own_in_the_protocol_that_he_speaks() -> 
 
 def test_headers_that_an_answer_fills_are_taken_from_what_clients_send() -> None:
     (early,) = without_answers([WEB])
-    assert early["typed_config"]["mutations"] == [{"remove": "x-user"}]
-    assert without_answers([replace(WEB, asked_with=("x-user",))]) == []
+    assert early["typed_config"]["mutations"] == [{"remove": "x-team"}, {"remove": "x-user"}]
+    assert without_answers([replace(WEB, asked_with=("x-user", "X-Team"))]) == []
 
 
 def test_a_port_that_is_closed_asks_nobody() -> None:
