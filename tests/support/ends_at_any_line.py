@@ -88,7 +88,9 @@ class Agent:
         where = ByName(scene.netns)
         self.kernel: Kernel
         if scene.bpffs is None:
-            self.kernel = RuleKernel(where, "auto", scene.netns, RuleOwners(scene.state.parent / "owners.json", None))
+            owners = RuleOwners(scene.state.parent / "owners.json", None)
+            known = {entry.pod.uid: entry for entry in Journal(scene.state)}
+            self.kernel = RuleKernel(where, "auto", scene.netns, owners, known)
         else:
             self.kernel = NodeKernel(scene.bpffs, Maps.open(scene.bpffs), where, "auto")
         self.journal = Journal(scene.state)
