@@ -1,6 +1,7 @@
 /* On ingress of the host's end of a pod's veth: the guard behind the pod. pod_egress can be passed by (a packet socket
  * with PACKET_QDISC_BYPASS hands frames straight to the driver); here every frame comes by, and the sending socket is
- * still known. A new connection that leaves a captured pod must be ztunnel's, and its source address the pod's own.
+ * still known. A new connection that leaves a captured pod must be ztunnel's, and its source address the pod's own; what
+ * a socket sends that talks to ztunnel is for lo, and comes by here only where pod_egress was taken off.
  * What may go directly to a pod of this node is carried there; what a pod asks by UDP and ICMP is noted, for host_egress.
  */
 #include "include/dialect.h"
@@ -8,7 +9,15 @@
 #include "include/direct.h"
 #include "include/packet.h"
 #include "include/senders.h"
+#include "maps/looped.h"
 #include "maps/pods.h"
+
+INLINE int went_past_pod_egress(struct __sk_buff *skb, struct packet *packet)
+{
+	struct pod_row *row = is_looped(skb) ? pod_of(&packet->source) : 0;
+
+	return row && row->flags;
+}
 
 TC_PROGRAM int host_ingress(struct __sk_buff *skb)
 {
@@ -29,7 +38,7 @@ TC_PROGRAM int host_ingress(struct __sk_buff *skb)
 			return carry(skb, &packet, way);
 	}
 	if (!packet.opening)
-		return PASS;
+		return went_past_pod_egress(skb, &packet) ? refuse(COUNT_REFUSED_BYPASS) : PASS;
 	row = pod_of(&packet.source);
 	if (!row)
 		return refuse(COUNT_REFUSED_UNKNOWN_SOURCE);

@@ -112,7 +112,7 @@ INLINE int leaving(struct __sk_buff *skb, struct packet *packet, struct pod_row 
 	if (rows_count(skb, packet, OUTBOUND_PORT) &&
 	    is_denied(&packet->source, DENY_OUT, &packet->destination, packet->destination_port, &rule))
 		return denied_at_source(skb, packet, rule);
-	if ((row->flags & POD_DIRECT) && opens_directly(packet, row)) {
+	if ((row->flags & POD_DIRECT) && opens_directly(skb, packet, row)) {
 		forget_looped(skb);
 		return pass(COUNT_DIRECT_OUT);
 	}

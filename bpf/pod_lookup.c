@@ -1,9 +1,11 @@
 /* On the look-up of listeners in a pod's namespace: give a packet to the socket that pod_ingress or pod_lo chose for it
  * and could not assign: an opening one whose four-tuple was in TIME_WAIT; before 6.6, whatever goes to a socket that may
- * share its port. Everything else is looked up as ever. */
+ * share its port. Where that socket is not to be had any more the packet is dropped: it was not for the application, and
+ * its sender repeats it. Everything else is looked up as ever. */
 #include "include/dialect.h"
 #include "include/packet.h"
 #include "maps/reborn.h"
+#include "maps/listeners.h"
 
 LOOKUP_PROGRAM int pod_lookup(struct bpf_sk_lookup *ctx)
 {
@@ -18,6 +20,8 @@ LOOKUP_PROGRAM int pod_lookup(struct bpf_sk_lookup *ctx)
 	__u16 remote_port = ctx->remote_port, local_port = bpf_htons(ctx->local_port);
 	struct flow flow = {};
 	struct bpf_sock *listener;
+	__u64 name = 0;
+	int verdict = SK_DROP;
 
 	asm volatile("" : "+r"(remote4), "+r"(remote0), "+r"(remote1), "+r"(remote2), "+r"(remote3));
 	asm volatile("" : "+r"(local4), "+r"(local0), "+r"(local1), "+r"(local2), "+r"(local3));
@@ -38,11 +42,13 @@ LOOKUP_PROGRAM int pod_lookup(struct bpf_sk_lookup *ctx)
 	}
 	flow.source_port = remote_port;
 	flow.destination_port = local_port;
-	listener = reserved_listener(&flow);
-	if (!listener)
+	if (!is_reserved(&flow, &name))
 		return SK_PASS;
-	bpf_sk_assign(ctx, listener, 0);
-	bpf_sk_release(listener);
+	listener = reserved_listener(&flow, &name);
+	if (listener) {
+		verdict = bpf_sk_assign(ctx, listener, 0) ? SK_DROP : SK_PASS;
+		bpf_sk_release(listener);
+	}
 	drop_reservation(&flow);
-	return SK_PASS;
+	return verdict;
 }

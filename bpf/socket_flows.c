@@ -3,7 +3,9 @@
  *
  * Told singly are those that ztunnel does not tell of: directly between application and network, ztunnel's own to the
  * network (their round trips are the network's), and what ends badly. The rest is in the tallies only; of the kernel
- * path the agent tells, by its ways. */
+ * path the agent tells, by its ways.
+ *
+ * Where pod_lookup has to know ztunnel's listeners by name, they are named here as they begin to listen. */
 #include "include/dialect.h"
 #include "include/packet.h"
 #include "maps/clear.h"
@@ -12,6 +14,8 @@
 #include "maps/flow_pace.h"
 #include "maps/looped.h"
 #include "maps/pods.h"
+#include "maps/reborn.h"
+#include "maps/listeners.h"
 #include "maps/streams.h"
 #include "maps/tallies.h"
 
@@ -278,6 +282,10 @@ SOCKET_PROGRAM int socket_flows(struct bpf_sock_ops *ctx)
 
 	if (!socket)
 		return 1;
+	if (op == BPF_SOCK_OPS_TCP_LISTEN_CB) {
+		note_listener(ctx, socket);
+		return 1;
+	}
 	if (op == BPF_SOCK_OPS_STATE_CB) {
 		state_changes(ctx, socket);
 		return 1;

@@ -208,7 +208,7 @@ class Applier:
                 first = row_of(pod.capture, entry.epoch, entry.host_ifindex) if lost else passing
                 rows = {ip: self._kernel.row(ip) for ip in pod.addresses}
                 new = {ip: first for ip, row in rows.items() if row is None or row.epoch != entry.epoch}
-                self._kernel.put_rows(pod.uid, new)
+                await self._thread(self._kernel.put_rows, pod.uid, new)
             case Step.ROUTES:
                 if entry.undo is None:
                     self._journal.change(pod.uid, undo=await self._thread(self._kernel.observe, netns))
@@ -226,10 +226,10 @@ class Applier:
             case Step.ROW:
                 if captured and entry.since_unix:
                     self._kernel.admit_clear(entry.older)
-                    self._put_rows(entry)
+                    await self._thread(self._put_rows, entry)
                 else:
                     await self._note_older(pod, netns)
-                    self._put_rows(entry)
+                    await self._thread(self._put_rows, entry)
                     since = self._clock()
                     await self._note_older(pod, netns)
                     self._journal.change(pod.uid, since_unix=since)
@@ -262,8 +262,8 @@ class Applier:
             await self.enrol(pod)
             return
         new = self._journal.put(replace(entry, pod=pod))
-        self._put_rows(new)
-        self._drop_rows(entry, keep=pod.addresses)
+        await self._thread(self._put_rows, new)
+        await self._thread(self._drop_rows, entry, keep=pod.addresses)
         log.info("pod %s: row changed: %s", pod, pod.capture)
 
     async def release(self, uid: str, let_go: Callable[[], None] = lambda: None) -> None:
@@ -279,7 +279,8 @@ class Applier:
             self._checkpoint(uid, "before release ROW")
             rows = {ip: self._kernel.row(ip) for ip in entry.pod.addresses}
             ours = {ip: row for ip, row in rows.items() if row is not None and row.epoch == entry.epoch}
-            self._kernel.put_rows(uid, {ip: replace(row, flags=Flag.HBONE_IN) for ip, row in ours.items()})
+            released = {ip: replace(row, flags=Flag.HBONE_IN) for ip, row in ours.items()}
+            await self._thread(self._kernel.put_rows, uid, released)
             self._checkpoint(uid, "after release ROW")
             log.info("pod %s: released, letting its proxied connections end", entry.pod)
             let_go()
@@ -310,7 +311,7 @@ class Applier:
             await self._restore(entry, netns)
         self._checkpoint(uid, "before undo ROWS")
         if entry is not None:
-            self._drop_rows(entry)
+            await self._thread(self._drop_rows, entry)
             self._announce(uid, None)
         self._checkpoint(uid, "before forget")
         self._journal.drop(uid)

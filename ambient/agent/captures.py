@@ -133,8 +133,9 @@ def _load(settings: AgentSettings) -> Variant:
             raise KernelError("nothing can capture pods here", "AMBIENT_CAPTURE=auto", f"{error}; {other}") from error
         log.warning("eBPF cannot be had here, nftables captures: %s", error)
         return Variant.by_rules(f"eBPF cannot be had: {error}")
-    log.info("datapath %s by %s%s", loaded.version, loaded.loader, ", was there" if loaded.reused else "")
-    return Variant(via, why, loaded.loader, loaded.version, schema(settings.bpffs))
+    was_there = ", was there" if loaded.reused else ""
+    log.info("datapath %s by %s, listeners %s%s", loaded.version, loaded.loader, loaded.listeners, was_there)
+    return Variant(via, why, loaded.loader, loaded.version, schema(settings.bpffs), listeners=loaded.listeners)
 
 
 def _check_rules() -> None:

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from ambient.agent.direct_shares import DirectShares
 from ambient.agent.direct_telling import End, Telling
 from ambient.agent.same_node import Judged, Right
-from ambient.datapath.direct import Call, Tuple, Way
+from ambient.datapath.direct import Call, Ends, Tuple, Way
 from ambient.datapath.layout import WayFlag
 
 LOOK_S: Final = 0.25
@@ -51,10 +51,10 @@ class Tables(Protocol):
 class Sockets(Protocol):
     """The sockets of the pods at both ends. `end` and `gone` answer later, by the next time they are asked."""
 
-    def end(self, one: Tuple, /) -> bool:
+    def end(self, ends: Ends, /) -> bool:
         """They are to be ended; True once there are none."""
 
-    def gone(self, one: Tuple, /) -> bool:
+    def gone(self, ends: Ends, /) -> bool:
         """There are none, as far as one has looked."""
 
     def forget(self, one: Tuple, /) -> None:
@@ -139,8 +139,9 @@ class DirectFlows:
             self._telling.opened(followed.judged)
         self._telling.carried(followed.judged, way.octets - followed.sent, back.octets - followed.received)
         followed.sent, followed.received = way.octets, back.octets
+        ends = Ends(one, way.opened_s, way.cookie, back.cookie)
         if way.flags & _CUT:
-            return self._cutting(one, way, followed)
+            return self._cutting(ends, way, followed)
         end = _end_of(way, back)
         idle = now - max(way.seen_s, back.seen_s)
         if end is not None:
@@ -148,10 +149,10 @@ class DirectFlows:
         if way.flags & _OPENING:
             return idle > UNANSWERED_S and self._over(one, way, followed, End("timeout", "no answer"))
         if self._may_stay(judged, followed, now):
-            return self._looks_dead(one, followed, idle, now) and self._over(one, way, followed, End("", "vanished"))
+            return self._looks_dead(ends, followed, idle, now) and self._over(one, way, followed, End("", "vanished"))
         followed.cut = judged
         self._tables.cut((one, one.reverse))
-        self._sockets.end(one)
+        self._sockets.end(ends)
         log.info("%s -> %s on the kernel path: cut: %s", one.source, one.destination, judged.why or "cannot be judged")
         return False
 
@@ -168,17 +169,17 @@ class DirectFlows:
             followed.doubted_s = now
         return now - followed.doubted_s < DOUBT_S
 
-    def _looks_dead(self, one: Tuple, followed: _Followed, idle: float, now: float) -> bool:
+    def _looks_dead(self, ends: Ends, followed: _Followed, idle: float, now: float) -> bool:
         if idle < IDLE_S or now - followed.asked_s < IDLE_S:
             return False
         followed.asked_s = now
-        return self._sockets.gone(one)
+        return self._sockets.gone(ends)
 
-    def _cutting(self, one: Tuple, way: Way, followed: _Followed) -> bool:
-        if not self._sockets.end(one):
+    def _cutting(self, ends: Ends, way: Way, followed: _Followed) -> bool:
+        if not self._sockets.end(ends):
             return False
         why = followed.cut or Judged(Right.NO, "cut by an agent before this one")
-        return self._over(one, way, followed, End("denied", why.why, why.policy))
+        return self._over(ends.tuple, way, followed, End("denied", why.why, why.policy))
 
     def _over(self, one: Tuple, way: Way, followed: _Followed, end: End) -> bool:
         lasted = way.seen_s - way.opened_s

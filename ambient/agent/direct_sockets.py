@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import Executor
 
 from ambient.agent.kernel import Kernel
 from ambient.agent.podns import PodNetns
-from ambient.datapath.direct import Tuple
+from ambient.datapath.direct import Ends, Tuple
 from ambient.datapath.sockets import TcpSocket
 from ambient.errors import MeshError
-from ambient.model.address import IpAddress
+from ambient.model.address import PROXY_MARK, IpAddress
 
 log = logging.getLogger("ambient.agent.direct")
 
@@ -27,31 +27,31 @@ class PodSockets:
         self._kernel = kernel
         self._netns_of = netns_of
         self._threads = threads
-        self._awaited: set[Tuple] = set()
-        self._to_end: set[Tuple] = set()
-        self._to_see: set[Tuple] = set()
-        self._none: set[Tuple] = set()
+        self._awaited: dict[Tuple, Ends] = {}
+        self._to_end: dict[Tuple, Ends] = {}
+        self._to_see: dict[Tuple, Ends] = {}
+        self._none: dict[Tuple, Ends] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def end(self, one: Tuple) -> bool:
+    def end(self, ends: Ends) -> bool:
         """True once there are none; until then they are being ended."""
-        return self._asked(one, self._to_end)
+        return self._asked(ends, self._to_end)
 
-    def gone(self, one: Tuple) -> bool:
+    def gone(self, ends: Ends) -> bool:
         """True when a look since the last call found none."""
-        return self._asked(one, self._to_see)
+        return self._asked(ends, self._to_see)
 
     def forget(self, one: Tuple) -> None:
-        """Its connection is over: what is still to be answered would be about another one of this four-tuple."""
+        """Its connection is over: nobody waits for what is still to be answered."""
         for waiting in (self._awaited, self._to_end, self._to_see, self._none):
-            waiting.discard(one)
+            waiting.pop(one, None)
 
-    def _asked(self, one: Tuple, waiting: set[Tuple]) -> bool:
-        if one in self._none:
-            self._none.discard(one)
+    def _asked(self, ends: Ends, waiting: dict[Tuple, Ends]) -> bool:
+        found = self._none.pop(ends.tuple, None)
+        if found is not None and _same(found, ends):
             return True
-        self._awaited.add(one)
-        waiting.add(one)
+        self._awaited[ends.tuple] = ends
+        waiting[ends.tuple] = ends
         self._begin()
         return False
 
@@ -63,35 +63,54 @@ class PodSockets:
         loop = asyncio.get_running_loop()
         while self._to_end or self._to_see:
             ending, seeing = self._to_end, self._to_see
-            self._to_end, self._to_see = set(), set()
-            none = await loop.run_in_executor(self._threads, self._visit, ending, ending | seeing)
-            self._none |= none & self._awaited
-            self._awaited &= self._to_end | self._to_see
+            self._to_end, self._to_see = {}, {}
+            none = await loop.run_in_executor(self._threads, self._visit, frozenset(ending), {**seeing, **ending})
+            for one, ends in none.items():
+                awaited = self._awaited.get(one)
+                if awaited is not None and _same(awaited, ends):
+                    self._none[one] = ends
+            left = self._to_end.keys() | self._to_see.keys()
+            self._awaited = {one: ends for one, ends in self._awaited.items() if one in left}
 
-    def _visit(self, ending: set[Tuple], all_of_them: set[Tuple]) -> set[Tuple]:
+    def _visit(self, ending: Collection[Tuple], all_of_them: Mapping[Tuple, Ends]) -> dict[Tuple, Ends]:
         """End those, and give the ones of all of them that have no socket left."""
         left: set[Tuple] = set()
-        by_pod: dict[IpAddress, set[Tuple]] = {}
-        for one in all_of_them:
+        by_pod: dict[IpAddress, dict[Tuple, Ends]] = {}
+        for one, ends in all_of_them.items():
             for ip in (one.source.ip, one.destination.ip):
-                by_pod.setdefault(ip, set()).add(one)
-        for ip, tuples in by_pod.items():
+                by_pod.setdefault(ip, {})[one] = ends
+        for ip, its in by_pod.items():
             netns = self._netns_of(ip)
             if netns is None:
                 continue
             try:
-                left |= self._in_pod(netns, tuples, ending)
+                left |= self._in_pod(netns, its, ending)
             except (MeshError, OSError) as error:
                 log.error("same-node kernel path: cannot see or end sockets of %s: %s", ip, error)
-                left |= tuples
-        return all_of_them - left
+                left |= its.keys()
+        return {one: ends for one, ends in all_of_them.items() if one not in left}
 
-    def _in_pod(self, netns: PodNetns, tuples: set[Tuple], ending: set[Tuple]) -> set[Tuple]:
-        found: dict[Tuple, TcpSocket] = {}
+    def _in_pod(self, netns: PodNetns, wanted: Mapping[Tuple, Ends], ending: Collection[Tuple]) -> set[Tuple]:
+        to_end, left = [], set()
         for socket in self._kernel.sockets(netns):
             here = Tuple(socket.local, socket.remote)
-            one = here if here in tuples else here.reverse
-            if one in tuples:
-                found[one] = socket
-        self._kernel.end(netns, [socket for one, socket in found.items() if one in ending])
-        return {one for one in found if one not in ending}
+            one = here if here in wanted else here.reverse
+            if one not in wanted or not _is_end(socket, wanted[one], at_client=one is here):
+                continue
+            if one in ending:
+                to_end.append(socket)
+            else:
+                left.add(one)
+        self._kernel.end(netns, to_end)
+        return left
+
+
+def _same(one: Ends, other: Ends) -> bool:
+    """One connection; what its sockets are may have become known meanwhile."""
+    return (one.tuple, one.opened_s) == (other.tuple, other.opened_s)
+
+
+def _is_end(socket: TcpSocket, ends: Ends, *, at_client: bool) -> bool:
+    """Not another socket of that four-tuple: ztunnel's, or of a connection before or after this one."""
+    cookie = ends.client if at_client else ends.server
+    return socket.mark != PROXY_MARK and cookie in (0, socket.cookie)

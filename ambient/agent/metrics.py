@@ -36,6 +36,12 @@ _FAMILIES: Final = (
         "lapsed",
         "New connections that only ztunnel judged, as no agent had vouched for the kernel's rows for minutes.",
     ),
+    (
+        "LISTENER_",
+        "listeners",
+        "Listeners of ztunnel that found no place under a name (unnamed), and opening packets for which none was left"
+        " to note whose they are (full): connections come late. Should be 0.",
+    ),
     ("FORGED_", "forged", "Packets that carried a mark they had no right to; they were treated like any other."),
 )
 _CAPTURED: Final = ("captured", "New connections, name queries and probes that the datapath told apart, by kind.")

@@ -11,7 +11,6 @@ import os
 import threading
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Literal
 
 from ambient.agent.journal import Entry, OlderConnection
@@ -19,6 +18,7 @@ from ambient.agent.kernel import Mended, PodSpaces
 from ambient.agent.locate import Locator
 from ambient.agent.podns import PodNetns, cookie_of
 from ambient.agent.rule_owners import RuleOwners
+from ambient.agent.rule_table import RuleTable
 from ambient.datapath import nft, pod_net, rule_tables
 from ambient.datapath.layout import PodRow
 from ambient.datapath.rules import NODE, Written, node_rules, pod_rules, read
@@ -27,38 +27,6 @@ from ambient.errors import KernelError, MeshError
 from ambient.model.address import IpAddress
 
 log = logging.getLogger("ambient.agent.rules")
-
-
-@dataclass(slots=True)
-class _Table:
-    """A table of ours as it was when we last looked. `fd`: its namespace, which is ours to close."""
-
-    fd: int
-    listing: str = ""
-    generation: int = -1
-
-    def write(self, rules: str) -> None:
-        nft.put(self.fd, rules)
-        self.note()
-
-    def note(self) -> None:
-        """As it is now, it is right. Raises KernelError, also when there is none."""
-        self.generation = nft.generation(self.fd)
-        listing = nft.listing(self.fd)
-        if listing is None:
-            raise KernelError("a table is gone", f"namespace {os.fstat(self.fd).st_ino}", "somebody takes it away")
-        self.listing = listing
-
-    def doubt(self) -> None:
-        """It is not as it should be, whatever it is: to be written again."""
-        self.generation, self.listing = -1, ""
-
-    def intact(self) -> bool:
-        """Nobody was at it. Others may change what is theirs there."""
-        now = nft.generation(self.fd)
-        if now != self.generation and nft.listing(self.fd) == self.listing:
-            self.generation = now
-        return now == self.generation
 
 
 class RuleKernel(PodSpaces):
@@ -75,8 +43,8 @@ class RuleKernel(PodSpaces):
         self._owners = owners
         self._lock = threading.RLock()
         self._rows: dict[IpAddress, tuple[str, PodRow]] = {}
-        self._tables: dict[str, _Table] = {}
-        self._node: _Table | None = None
+        self._tables: dict[str, RuleTable] = {}
+        self._node: RuleTable | None = None
         self._probed: frozenset[IpAddress] = frozenset()
         for fd, written in rule_tables.of(owner):
             self._adopt(fd, written, journal.get(written.uid))
@@ -88,9 +56,9 @@ class RuleKernel(PodSpaces):
             return
         if entry is not None and cookie_of(fd) != entry.netns:
             return
-        table = _Table(os.dup(fd))
+        table = RuleTable(os.dup(fd))
         with suppress(MeshError):
-            table.note()
+            table.adopt()
         if written.uid == NODE:
             self._node = table
             return
@@ -132,7 +100,7 @@ class RuleKernel(PodSpaces):
                 table = None
             if table is None:
                 self._refuse_others(netns.fd)
-                table = _Table(os.dup(netns.fd))
+                table = RuleTable(os.dup(netns.fd))
             try:
                 table.write(self._rules(uid, self._rows))
                 pod_net.keep_half_closed(table.fd)
@@ -151,7 +119,7 @@ class RuleKernel(PodSpaces):
     def attached(self) -> Mapping[str, bool]:
         """Pods that have a table; True when it is as we wrote it."""
         with self._lock:
-            return {uid: _intact(table) for uid, table in self._tables.items()}
+            return {uid: table.is_intact() for uid, table in self._tables.items()}
 
     def detach(self, uid: str) -> None:
         with self._lock:
@@ -171,7 +139,7 @@ class RuleKernel(PodSpaces):
     def mend(self) -> Mended | None:
         """Write the node's table again when somebody was at it."""
         with self._lock:
-            if self._node is None or _intact(self._node):
+            if self._node is None or self._node.is_intact():
                 return None
             self._write_node(anew=True)
         return Mended("rules", "somebody changed or deleted the node's rules for probes: written again")
@@ -208,7 +176,7 @@ class RuleKernel(PodSpaces):
             return
         if wanted == self._probed and self._node is not None and not anew:
             return
-        table = self._node or _Table(os.dup(self._host))
+        table = self._node or RuleTable(os.dup(self._host))
         if self._node is None:
             self._refuse_others(table.fd)
         table.write(node_rules(self._owner, sorted(wanted, key=str), self._owners.kubelets()))
@@ -230,9 +198,3 @@ class RuleKernel(PodSpaces):
                 if self._node is not None:
                     self._node.doubt()
                 log.error("the node's rules: %s", error)
-
-
-def _intact(table: _Table) -> bool:
-    with suppress(MeshError):
-        return table.intact()
-    return False

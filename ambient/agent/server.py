@@ -34,6 +34,7 @@ from ambient.agent.kernel_path import KernelPath
 from ambient.agent.kernel_policy import KernelPolicy, Pods, pods_of
 from ambient.agent.metrics import Tally
 from ambient.agent.node import Starting, same_addresses
+from ambient.agent.owner_changes import OwnerChanges
 from ambient.agent.owners import Owners
 from ambient.agent.pages import Pages
 from ambient.agent.report import Report, find_problems
@@ -90,7 +91,9 @@ class Agent:
             dns_capture=settings.dns_capture,
             same_node=settings.same_node,
         )
-        self._judges, self._counts = programs and settings.kernel_policy, programs and settings.flows
+        self._judges = programs and settings.kernel_policy
+        # The program that counts also names ztunnel's listeners, where that is how they are found.
+        self._counts = programs and (settings.flows or captures.variant.listeners == "named")
         self._records = Records()
         self._pods: dict[str, Pod] = {}
         self._out: dict[str, NotEnrolled] = {}
@@ -104,8 +107,8 @@ class Agent:
         self._sandboxes = Sandboxes(settings.state / "sandboxes")
         self._kernel = captures.kernel(locator(settings, self._sandboxes))
         mount = cgroups.mount_point()
-        self._owners = Owners(captures.owners, mount)
-        self._kubelet = Kubelet(settings.kubelet_cgroup, self._owners, mount)
+        owners = Owners(captures.owners, mount)
+        self._owners = OwnerChanges(owners, Kubelet(settings.kubelet_cgroup, owners, mount))
         self._ztunnels = Ztunnels(self._ztunnel_came, self._ztunnel_went)
         self._custody = Custody(time.time, came=lambda: self._starting.note_moved())
         self._policies = Policies(
@@ -207,14 +210,15 @@ class Agent:
         settings.zds_socket.parent.mkdir(parents=True, exist_ok=True)
         pages = await listen(settings.listen, self._pages.routes())
         try:
-            self._owners.adopt()
+            await self._owners.adopt()
             self._kernel_path.adopt()
-            self._kubelet.look()
             for uid, error in self._journal.unreadable.items():
                 log.error("pod %s: %s; what it has on the node is taken for nobody's", uid, error)
             for entry in list(self._journal):
                 self._convergence.adopt(entry.pod)
                 await self._applier.resume(entry)
+            if self._counts:
+                await self._flows.look()  # before a ztunnel is told a pod and listens there
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._source.run())
                 tasks.create_task(self._follow_objects(tasks))
@@ -241,6 +245,7 @@ class Agent:
             await self._convergence.close()
             self._threads.shutdown()
             self._lookers.shutdown()
+            self._owners.close()
             self._custody.close()
             self._kernel.close()
             if self._api is not None:
@@ -280,15 +285,12 @@ class Agent:
     def _pods_for_rows(self) -> Pods:
         return pods_of(self._convergence.tracked.values()) if self._judges else Pods()
 
-    def _ztunnel_came(self, peer: Peer) -> None:
-        self._owners.admit_ztunnel(peer.pid)
+    async def _ztunnel_came(self, peer: Peer) -> None:
+        await self._owners.admit_ztunnel(peer.pid)
         self._wake.set()
 
     def _ztunnel_went(self, _peer: Peer) -> None:
-        try:
-            self._owners.prune()
-        except (MeshError, OSError) as error:
-            log.error("owners: %s", error)  # the sweep does it again
+        self._owners.prune()
 
     # --- what is done about it
 
@@ -343,8 +345,7 @@ class Agent:
         while True:
             try:
                 await self._upkeep.sweep()
-                self._kubelet.look()
-                self._owners.prune()
+                await self._owners.look()
             except (MeshError, OSError) as error:
                 log.error("sweep: %s", error)
             self._custody.forget_expired()

@@ -63,7 +63,7 @@ class Upkeep:
             await loop.run_in_executor(self._threads, self._kernel.detach, uid)
         for ip in found.stray_rows:
             log.warning("sweep: row of %s belongs to no pod: taken away", ip)
-            self._kernel.delete_row(ip)
+            await loop.run_in_executor(self._threads, self._kernel.delete_row, ip)
         for uid in {*found.loose, *found.wrong_rows}:
             what = self._kernel.captures_by if uid in found.loose else "row"
             log.error("sweep: pod %s: %s", tracked[uid].pod, _SAID[what])

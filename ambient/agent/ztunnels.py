@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -45,9 +45,12 @@ class _Connection:
 
 
 class Ztunnels:
-    """`connected` and `gone` are told the peer of each ztunnel that comes and goes."""
+    """`connected` and `gone` are told the peer of each ztunnel that comes and goes; the first is waited for before that
+    ztunnel is told anything."""
 
-    def __init__(self, connected: Callable[[packet.Peer], None], gone: Callable[[packet.Peer], None]) -> None:
+    def __init__(
+        self, connected: Callable[[packet.Peer], Awaitable[None]], gone: Callable[[packet.Peer], None]
+    ) -> None:
         self._connected = connected
         self._gone = gone
         self._pods: dict[str, _Pod] = {}
@@ -119,7 +122,7 @@ class Ztunnels:
             connection = _Connection(sock, peer, AgentSession(pod.request for pod in self._pods.values()))
             connection.session.receive(hello, 0.0)
             self._connections.append(connection)
-            self._connected(peer)
+            await self._connected(peer)
             log.info("ztunnel connected: pid %d, %d pods in its snapshot", peer.pid, len(self._pods))
             await self._converse(connection)
         except TimeoutError:

@@ -3,7 +3,8 @@
 A map that both versions lay out alike is one and the same map. Of one that differs the entries are carried over, member
 by member (`shapes`), in either direction. What cannot be read from outside begins empty: rings of events, sockets that
 wait for one look-up, tables of tables (the agent fills them again). What is kept in sockets cannot begin empty unseen:
-such a map is never changed, a new one takes a new name.
+such a map is never changed, a new one takes a new name. Nor is that of the listeners, which are put there once, when
+they begin to listen: each would keep a name under which nobody is found.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ _ARRAYS: Final = frozenset({Kind.ARRAY, Kind.PERCPU_ARRAY})
 _CARRIED: Final = _PER_CPU | {Kind.HASH, Kind.ARRAY, Kind.LRU_HASH, Kind.LPM_TRIE}
 _TABLES: Final = frozenset({Kind.HASH_OF_MAPS, Kind.ARRAY_OF_MAPS})
 _NEVER_CHANGED: Final = frozenset({Kind.SK_STORAGE})
+_LISTENERS: Final = "listeners"
 _WORD: Final = 8
 
 
@@ -36,8 +38,8 @@ def alike(old: dict[str, MapLayout], new: dict[str, MapLayout]) -> frozenset[str
     it ("deny", "deny_rows"). Raises KernelError when one may not change and does."""
     same = {name for name, layout in new.items() if old.get(name) == layout}
     for name in new.keys() & old.keys() - same:
-        if {new[name].kind, old[name].kind} & _NEVER_CHANGED:
-            why = "what it keeps lives in sockets and cannot be carried over: give the new map another name"
+        if name == _LISTENERS or {new[name].kind, old[name].kind} & _NEVER_CHANGED:
+            why = "what it keeps lives with sockets and cannot be carried over: give the new map another name"
             raise KernelError("a map has another layout", name, why)
     return frozenset(
         name

@@ -18,7 +18,7 @@ from ambient.model.address import Endpoint, IpAddress
 _NUMBER: Final = struct.Struct("=Q")
 _FIRST: Final = bytes(4)
 _FLOW: Final = struct.Struct("=16s16sHH")
-_WAY: Final = struct.Struct(f"=QQQQ{ctypes.sizeof(layout.flow)}x12xI4x")
+_WAY: Final = struct.Struct(f"=QQQQQ{ctypes.sizeof(layout.flow)}x12xI4x")
 """What is read often is read without ctypes; a test compares both."""
 _ADDRESSES_KEPT: Final = 4_096
 
@@ -48,13 +48,25 @@ class Tuple(NamedTuple):
 
 
 class Way(NamedTuple):
-    """One direction of a connection. Times are CLOCK_MONOTONIC; `octets` are the application's, `flags` of WayFlag."""
+    """One direction of a connection. Times are CLOCK_MONOTONIC; `octets` are the application's, `flags` of WayFlag;
+    `cookie`: of the socket that sends on it, 0 while none has."""
 
     opened_s: float
     seen_s: float
     octets: int
     packets: int
     flags: int
+    cookie: int = 0
+
+
+class Ends(NamedTuple):
+    """The ends of one connection, and of no other of its four-tuple: `client` and `server` are the cookies of the
+    sockets, 0 where none has sent anything."""
+
+    tuple: Tuple
+    opened_s: float
+    client: int
+    server: int
 
 
 class Direct:
@@ -189,5 +201,5 @@ def _tuple(key: bytes) -> Tuple:
 
 
 def _way(data: bytes) -> Way:
-    opened, seen, octets, packets, flags = _WAY.unpack(data)
-    return Way(opened / 1e9, seen / 1e9, octets, packets, flags)
+    opened, seen, octets, packets, cookie, flags = _WAY.unpack(data)
+    return Way(opened / 1e9, seen / 1e9, octets, packets, flags, cookie)

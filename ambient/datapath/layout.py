@@ -145,6 +145,8 @@ class Counter(IntEnum):
     BEYOND_SHARE_FLOWS = 41
     BEYOND_SHARE_TALKS = 42
     LAPSED_POLICY = 43
+    LISTENER_UNNAMED = 44
+    LISTENER_FULL = 45
 
 
 class address(ctypes.Structure):
@@ -215,6 +217,7 @@ class direct_way(ctypes.Structure):
         ("seen", ctypes.c_uint64),
         ("octets", ctypes.c_uint64),
         ("packets", ctypes.c_uint64),
+        ("cookie", ctypes.c_uint64),
         ("reverse", flow),
         ("from_ifindex", ctypes.c_uint32),
         ("to_ifindex", ctypes.c_uint32),

@@ -1,7 +1,8 @@
 """The bcc loader: `python -m ambient.datapath.load_bcc JOB`, a process of one second.
 
 It compiles, loads, pins the maps (bcc does that, at the paths in the source) and the programs, and exits; its 120 MB of
-compiler go with it. JOB is JSON: {"sources", "maps", "programs"}: three directories. Nothing resident imports this.
+compiler go with it. JOB is JSON: {"sources", "maps", "programs", "listeners"}: three directories, and which form of
+the programs (`tc_sockets`). Nothing resident imports this.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Final
 
 from ambient.datapath import bpfsys, sources
 from ambient.datapath.hooks import HOOKS, NODE_HOOKS, Attach
+from ambient.datapath.tc_sockets import NAMED_MACRO
 
 _SCHED_CLS: Final = 3
 _SOCK_OPS: Final = 13
@@ -32,13 +34,15 @@ def _repair(library: Any) -> None:
 
 
 def main(job: str) -> int:
-    where = {key: Path(value) for key, value in json.loads(job).items()}
+    given = json.loads(job)
+    where = {key: Path(given[key]) for key in ("sources", "maps", "programs")}
     with tempfile.TemporaryDirectory(prefix="amb-headers-") as tree:
         sources.make_header_tree(Path(tree), where["sources"] / "include" / "shim")
         os.environ["BCC_KERNEL_SOURCE"] = tree
         bcc = importlib.import_module("bcc")
         _repair(importlib.import_module("bcc.libbcc").lib)
         flags = ["-Wno-everything", "-DAMBIENT_BCC", f'-DAMBIENT_PINS="{where["maps"]}"']
+        flags += [f"-D{NAMED_MACRO}"] if given["listeners"] == "named" else []
         module = bcc.BPF(text=sources.flatten(where["sources"] / sources.MAIN), cflags=flags)
         for hook in (*HOOKS, *NODE_HOOKS):
             if hook.attach is Attach.SK_LOOKUP:

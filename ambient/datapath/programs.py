@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-from ambient.datapath import bpfinfo, bpfsys, btf, cgroups, clsact, hooked, sources
+from ambient.datapath import bpfinfo, bpfsys, btf, cgroups, clsact, hooked, sources, tc_sockets
 from ambient.datapath.bpffs import ensure_bpffs
 from ambient.datapath.exchange import (
     NODE,
@@ -39,6 +39,7 @@ from ambient.datapath.exchange import (
 )
 from ambient.datapath.hooks import HOOKS, NODE_HOOKS, Attach, Hook, Side
 from ambient.datapath.maps import MAPS, Maps, Option
+from ambient.datapath.tc_sockets import NAMED_MACRO, Listeners
 from ambient.errors import InvalidInput, KernelError, Unavailable
 from ambient.netns import entered
 
@@ -46,19 +47,21 @@ Loader = Literal["auto", "bcc", "object"]
 Via = Literal["tcx", "clsact"]
 """How programs come onto an interface: TCX from 6.6, before that filters."""
 
-LOAD_SECONDS: Final = 60
-"""How long a loader may take before it is ended."""
+LOAD_SECONDS: Final = 180
+"""How long a loader may take before it is ended: many times what it takes on a node that is busy."""
 
 log = logging.getLogger("ambient.datapath")
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """`loader`: which one; `version`: of the sources; `reused`: these programs were there already."""
+    """`loader`: which one; `version`: of the sources; `reused`: these programs were there already; `listeners`: which
+    of both forms of them."""
 
     loader: Literal["bcc", "object"]
     version: str
     reused: bool
+    listeners: Listeners
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,14 @@ class Attachment:
         return self.target != 0 and self.ours
 
 
-def load(bpffs: Path, loader: Loader = "auto", checkpoint: Checkpoint = no_checkpoint) -> Loaded:
-    """Have the programs of this version pinned below `bpffs`, and every link there run them.
+def load(
+    bpffs: Path,
+    loader: Loader = "auto",
+    checkpoint: Checkpoint = no_checkpoint,
+    listeners: Listeners | None = None,
+) -> Loaded:
+    """Have the programs of this version pinned below `bpffs`, and every link there run them; of both forms the one that
+    this kernel takes, or `listeners`.
 
     Rows and links stay, also those of a version with other layouts, older or newer. Raises Unavailable when the loader
     is not installed, KernelError when the kernel refuses or what is there cannot be carried over; the version that was
@@ -85,6 +94,7 @@ def load(bpffs: Path, loader: Loader = "auto", checkpoint: Checkpoint = no_check
     chosen = _choose(loader)
     directory = sources.source_directory()
     tag = sources.version(directory)
+    form = listeners or tc_sockets.listeners()
     ensure_bpffs(bpffs)
     for name in (MAPS, PROGRAMS, PODS):
         (bpffs / name).mkdir(parents=True, exist_ok=True)
@@ -97,17 +107,17 @@ def load(bpffs: Path, loader: Loader = "auto", checkpoint: Checkpoint = no_check
         sound = is_as_written(bpffs)
         if not sound:
             log.error("the maps below %s are not laid out as was written down: loading again", bpffs)
-        final = bpffs / PROGRAMS / f"{tag}-{chosen}"
+        final = bpffs / PROGRAMS / f"{tag}-{form}-{chosen}"
         reused = final.is_dir() and sound
         if reused:
             switch_links(bpffs, final)
         else:
-            with _source(chosen, directory, tag) as source:
+            with _source(chosen, directory, tag, form) as source:
                 stage(bpffs, final.name, partial(_load_into, chosen, source), checkpoint)
             finish(bpffs, checkpoint)
             with Maps.open(bpffs) as tables:
                 tables.config.set(Option(0) if cgroups.mount_point() else Option.MARK_ALONE)
-    return Loaded(chosen, tag, reused)
+    return Loaded(chosen, tag, reused, form)
 
 
 def _choose(loader: Loader) -> Literal["bcc", "object"]:
@@ -129,23 +139,23 @@ def _locked(bpffs: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _source(loader: Literal["bcc", "object"], directory: Path, tag: str) -> Iterator[dict[str, Path]]:
+def _source(loader: Literal["bcc", "object"], directory: Path, tag: str, form: Listeners) -> Iterator[dict[str, str]]:
     """What this loader is given."""
     if loader == "bcc":
-        yield {"sources": directory}
+        yield {"sources": str(directory), "listeners": form}
     else:
-        with _object(directory, tag) as built:
-            yield {"object": built}
+        with _object(directory, tag, form) as built:
+            yield {"object": str(built)}
 
 
-def _load_into(loader: Literal["bcc", "object"], source: dict[str, Path], maps: Path, programs: Path) -> None:
-    _run_loader(loader, {**source, "maps": maps, "programs": programs})
+def _load_into(loader: Literal["bcc", "object"], source: dict[str, str], maps: Path, programs: Path) -> None:
+    _run_loader(loader, {**source, "maps": str(maps), "programs": str(programs)})
     differences = btf.differences(btf.parse(bpfinfo.program_types(programs / HOOKS[0].program)))
     if differences:
         raise KernelError("the programs and ambient/datapath/layout.py differ", loader, "; ".join(differences))
 
 
-def _run_loader(loader: str, job: dict[str, Path]) -> None:
+def _run_loader(loader: str, job: dict[str, str]) -> None:
     """In a process of its own, which sees our package and, for bcc, the distribution's bcc and nothing else of it."""
     with tempfile.TemporaryDirectory(prefix="amb-loader-") as path:
         bcc = sources.bcc_installed()
@@ -153,7 +163,7 @@ def _run_loader(loader: str, job: dict[str, Path]) -> None:
             Path(path, "bcc").symlink_to(bcc)
         ours = Path(__file__).resolve().parents[2]
         result = subprocess.run(
-            [sys.executable, "-m", f"ambient.datapath.load_{loader}", json.dumps({k: str(v) for k, v in job.items()})],
+            [sys.executable, "-m", f"ambient.datapath.load_{loader}", json.dumps(job)],
             env={**os.environ, "PYTHONPATH": f"{ours}:{path}", "PYTHONWARNINGS": "ignore"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -168,24 +178,25 @@ def _run_loader(loader: str, job: dict[str, Path]) -> None:
 
 
 @contextmanager
-def _object(directory: Path, tag: str) -> Iterator[Path]:
+def _object(directory: Path, tag: str, form: Listeners) -> Iterator[Path]:
     """The prebuilt object of this version, or one built now where clang is installed."""
-    prebuilt = sources.object_path(directory, tag)
+    prebuilt = sources.object_path(directory, tag, form)
     if prebuilt.exists():
         yield prebuilt
         return
     with tempfile.TemporaryDirectory(prefix="amb-object-") as path:
         built = Path(path, prebuilt.name)
-        build_object(directory, built)
+        build_object(directory, built, form)
         yield built
 
 
-def build_object(directory: Path, target: Path) -> None:
+def build_object(directory: Path, target: Path, form: Listeners) -> None:
     """Compile the sources with plain clang. Raises Unavailable without clang, InvalidInput when they do not compile."""
     clang = shutil.which("clang")
     if clang is None:
         raise Unavailable("no eBPF object", str(target), "it was not shipped, and clang is not installed to build it")
     command = [clang, "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-target", "bpf"]
+    command += [f"-D{NAMED_MACRO}"] if form == "named" else []
     command += ["-I", str(sources.architecture_includes()), "-c", str(directory / sources.MAIN), "-o", str(target)]
     result = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False)
     if result.returncode != 0:

@@ -12,6 +12,7 @@ import re
 from pathlib import Path
 from typing import Final
 
+from ambient.datapath.tc_sockets import Listeners
 from ambient.errors import Unavailable
 
 MAIN: Final = "ambient.bpf.c"
@@ -50,9 +51,9 @@ def version(directory: Path) -> str:
     return hashlib.sha256(flatten(directory / MAIN).encode()).hexdigest()[:12]
 
 
-def object_path(directory: Path, tag: str) -> Path:
+def object_path(directory: Path, tag: str, listeners: Listeners) -> Path:
     """Where the object of that version is, when it was built."""
-    return directory / f"ambient-{tag}.bpf.o"
+    return directory / f"ambient-{tag}-{listeners}.bpf.o"
 
 
 def architecture_includes() -> Path:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Final, Literal, Self
 
 from ambient.datapath.programs import Via
+from ambient.datapath.tc_sockets import Listeners
 from ambient.errors import Unavailable
 
 Wanted = Literal["auto", "tcx", "clsact", "nftables"]
@@ -14,8 +15,8 @@ RULES: Final = "nftables"
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """`why` this way; `schema`: of the maps (`exchange.schema`). Of nftables, which needs no programs, the last three
-    are empty, and `lacks` says what it cannot do."""
+    """`why` this way; `schema`: of the maps (`exchange.schema`); `listeners`: which form of the programs. Of nftables,
+    which needs no programs, these and what is about programs are empty, and `lacks` says what it cannot do."""
 
     via: Literal["tcx", "clsact", "nftables"]
     why: str
@@ -23,6 +24,7 @@ class Variant:
     version: str
     schema: str
     lacks: str = ""
+    listeners: Listeners | Literal[""] = ""
 
     @classmethod
     def by_rules(cls, why: str) -> Self:

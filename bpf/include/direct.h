@@ -36,7 +36,7 @@ INLINE void turn_round(struct flow *flow, struct flow *reverse)
 }
 
 /* Both directions, or none. */
-INLINE int make_ways(struct flow *flow, struct pod_row *client, struct pod_row *server, __u64 now)
+INLINE int make_ways(struct __sk_buff *skb, struct flow *flow, struct pod_row *client, struct pod_row *server, __u64 now)
 {
 	struct direct_way way = {};
 	struct flow reverse = {};
@@ -47,12 +47,14 @@ INLINE int make_ways(struct flow *flow, struct pod_row *client, struct pod_row *
 	way.from_ifindex = client->host_ifindex;
 	way.to_ifindex = server->host_ifindex;
 	way.flags = WAY_CLIENT | WAY_OPENING;
+	way.cookie = sending_stream(skb) ? bpf_get_socket_cookie(skb) : 0;
 	if (make_way(flow, &way))
 		return 0;
 	way.reverse = *flow;
 	way.from_ifindex = server->host_ifindex;
 	way.to_ifindex = client->host_ifindex;
 	way.flags = WAY_OPENING;
+	way.cookie = 0;
 	if (!make_way(&reverse, &way))
 		return 1;
 	drop_way(flow);
@@ -60,7 +62,8 @@ INLINE int make_ways(struct flow *flow, struct pod_row *client, struct pod_row *
 }
 
 /* Ways for one more connection of this client, if that is within its share. */
-INLINE int begin_directly(struct flow *flow, struct pod_row *client, struct pod_row *server, __u64 now)
+INLINE int begin_directly(struct __sk_buff *skb, struct flow *flow, struct pod_row *client, struct pod_row *server,
+			  __u64 now)
 {
 	__u64 *made = made_by(&flow->source), *room = room_of(&flow->source);
 
@@ -68,14 +71,14 @@ INLINE int begin_directly(struct flow *flow, struct pod_row *client, struct pod_
 		count(COUNT_BEYOND_SHARE_DIRECT);
 		return 0;
 	}
-	if (!make_ways(flow, client, server, now))
+	if (!make_ways(skb, flow, client, server, now))
 		return 0;
 	__sync_fetch_and_add(made, 1);
 	return 1;
 }
 
 /* May this opening packet go directly? `row`: of the pod that sends it. */
-INLINE int opens_directly(struct packet *packet, struct pod_row *row)
+INLINE int opens_directly(struct __sk_buff *skb, struct packet *packet, struct pod_row *row)
 {
 	struct direct_call call = {};
 	struct direct_grant *grant;
@@ -109,7 +112,7 @@ INLINE int opens_directly(struct packet *packet, struct pod_row *row)
 	server = pod_of(&grant->server);
 	if (!server || !server->host_ifindex || !(server->flags & POD_DIRECT) || !(server->flags & POD_CAPTURE_IN))
 		return 0;
-	return begin_directly(&flow, row, server, now);
+	return begin_directly(skb, &flow, row, server, now);
 }
 
 /* What this socket opens from now on takes another way. */
@@ -145,8 +148,10 @@ INLINE enum directness directness_of(struct __sk_buff *skb, struct packet *packe
 	receiver = receiver_state(skb, packet);
 	if (receiver && receiver != TCP_STATE_LISTEN && receiver != TCP_STATE_TIME_WAIT)
 		return NOT_DIRECT;
-	if (socket)
+	if (socket) {
 		make_direct_socket(socket);
+		way->cookie = bpf_get_socket_cookie(skb);
+	}
 	return DIRECT;
 }
 

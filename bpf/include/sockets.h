@@ -4,6 +4,7 @@
 
 #include "packet.h"
 #include "../maps/reborn.h"
+#include "../maps/listeners.h"
 
 /* The key of a look-up in the socket table; gives its size, which is also its family. */
 INLINE __u32 fill_tuple(struct bpf_sock_tuple *tuple, struct packet *packet)

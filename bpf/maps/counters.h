@@ -57,6 +57,8 @@ enum counter {
 	COUNT_BEYOND_SHARE_FLOWS,  /* added up with others of its pod: the pod's share of the sheet of tallies is used */
 	COUNT_BEYOND_SHARE_TALKS,  /* remembered among those of other busy pods: its pod began too many of late */
 	COUNT_LAPSED_POLICY,       /* rows were not asked: no agent had vouched for them for minutes, ztunnel judged alone */
+	COUNT_LISTENER_UNNAMED,    /* no place for ztunnel's listener or its name: some connections come late; should be 0 */
+	COUNT_LISTENER_FULL,       /* no place to note for which listener an opening packet is: late; should be 0 */
 	COUNTERS_USED,
 };
 

@@ -47,6 +47,7 @@ struct direct_way {
 	__u64 seen;
 	__u64 octets; /* of the application, each counted once */
 	__u64 packets;
+	__u64 cookie; /* of the socket that sends on it; 0 until one has (an opening packet's answer has none) */
 	struct flow reverse; /* the key of the other direction */
 	__u32 from_ifindex;  /* the node's ends of the veths that packets come from and go to */
 	__u32 to_ifindex;

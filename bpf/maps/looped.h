@@ -1,6 +1,6 @@
 /* looped: which sockets of the pod's processes talk to ztunnel instead of the network. What such a socket sends never
  * leaves the pod, not even when ztunnel's end is gone: it would be plain text on the wire.
- * Writer: pod_egress. Readers: pod_egress, socket_flows.
+ * Writer: pod_egress. Readers: pod_egress, host_ingress, socket_flows.
  * Entries: live in the socket and die with it.
  * Full:    cannot be; without memory for an entry the socket table alone decides. */
 #ifndef AMBIENT_MAPS_LOOPED_H

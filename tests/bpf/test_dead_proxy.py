@@ -8,9 +8,9 @@ import struct
 import pytest
 
 from ambient.datapath import bpfsys
-from ambient.model.address import OUTBOUND_PORT, PROXY_MARK, Endpoint
+from ambient.model.address import Endpoint
 from tests.support.capture_bench import EVERY_WAY, Bench, outside_saw
-from tests.support.stand_in import IP_TRANSPARENT, IPV6_TRANSPARENT, marked_listener
+from tests.support.proxied import captured_out, handed_in
 
 pytestmark = EVERY_WAY
 
@@ -22,16 +22,6 @@ def vanish(connection: socket.socket) -> None:
     """Gone without a word to the other side (a real crash says goodbye; packets on their way then meet this state)."""
     connection.setsockopt(socket.IPPROTO_TCP, TCP_REPAIR, 1)
     connection.close()
-
-
-def captured_out(bench: Bench, version: int) -> tuple[socket.socket, socket.socket]:
-    """The application's end and the proxy's end of a connection to the outside."""
-    bench.attach(bench.world.pod)
-    with marked_listener(bench.world, bench.world.pod, OUTBOUND_PORT) as listener:
-        listener.listen()
-        client = bench.connect(bench.world.pod, Endpoint(bench.world.outside.ip(version), 80))
-        accepted, _ = listener.accept()
-    return client, accepted
 
 
 @pytest.mark.usefixtures("one_cpu")
@@ -56,31 +46,13 @@ def test_sabotage_without_the_memory_of_the_socket_it_leaks(bench: Bench, versio
 
 @pytest.mark.usefixtures("one_cpu")
 def test_what_a_server_answers_stays_in_the_pod(bench: Bench, version: int) -> None:
-    """The proxy's connection to the application, in the name of a client outside."""
-    bench.attach(bench.world.pod)
-    server = bench.socket(bench.world.pod, version)
-    server.bind((str(bench.world.pod.ip(version)), 0))
-    server.listen()
-    upstream = bench.socket(bench.world.pod, version, owner="ztunnel")
-    upstream.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, PROXY_MARK)
-    if version == 4:
-        upstream.setsockopt(socket.IPPROTO_IP, IP_TRANSPARENT, 1)
-    else:
-        upstream.setsockopt(socket.IPPROTO_IPV6, IPV6_TRANSPARENT, 1)
-    upstream.bind((str(bench.world.outside.ip(version)), 0))
-    upstream.connect(server.getsockname()[:2])
-    connection, _ = server.accept()
-    with connection:
-        upstream.sendall(b"request")
-        assert connection.recv(64) == b"request"
-        connection.sendall(b"first part")
-        assert upstream.recv(64) == b"first part"
-        vanish(upstream)
-        assert not outside_saw(bench, version, SECRET, lambda: connection.sendall(SECRET))
-        bench.stand_in(bench.world.pod)
-        connection.settimeout(5)
-        with pytest.raises(ConnectionResetError):
-            connection.recv(1)
+    connection, upstream = handed_in(bench, version)
+    vanish(upstream)
+    assert not outside_saw(bench, version, SECRET, lambda: connection.sendall(SECRET))
+    bench.stand_in(bench.world.pod)
+    connection.settimeout(5)
+    with pytest.raises(ConnectionResetError):
+        connection.recv(1)
 
 
 @pytest.mark.usefixtures("one_cpu")

@@ -15,8 +15,10 @@ import pytest
 from ambient.datapath import layout, programs
 from ambient.datapath.direct import Call, Tuple
 from ambient.datapath.layout import Counter, End, Option, Path, WayFlag
+from ambient.datapath.sockets import list_tcp, open_diag
 from ambient.datapath.tallies import Line
 from ambient.model.address import Endpoint
+from ambient.netns import entered
 from tests.support.capture_bench import FULL, Bench, echoed, greeting
 from tests.support.frames_tcp import syn
 from tests.support.stand_in import App, StandIn, endpoint
@@ -100,6 +102,22 @@ def test_what_is_granted_goes_directly_and_is_counted_to_the_byte(pair: Pair) ->
     assert there.flags == WayFlag.CLIENT
     assert there.octets == len(data)
     assert back_way.octets == len(data) + len(f"{seen.ip} {seen.port}\n")
+
+
+def test_both_ends_of_a_way_are_known_by_the_cookies_of_their_sockets(pair: Pair) -> None:
+    """So that what is ended is this connection, and no other of its four-tuple."""
+    pair.grant()
+    client = pair.connect()
+    assert echoed(client, greeted(client))
+    one = tuple_of(client)
+    found = {}
+    for place in (pair.bench.world.pod, pair.bench.world.other):
+        with entered(place.netns), open_diag() as diag:
+            found |= {Tuple(end.local, end.remote): end.cookie for end in list_tcp(diag)}
+    ways = pair.bench.maps.direct.ways()
+    assert (ways[one].cookie, ways[one.reverse].cookie) == (found[one], found[one.reverse])
+    assert found[one] != found[one.reverse]
+    assert 0 not in found.values()
 
 
 def test_without_a_grant_it_takes_the_tunnel_and_leaves_a_note(pair: Pair) -> None:

@@ -14,7 +14,7 @@ from typing import Literal
 
 import pytest
 
-from ambient.datapath import bpfinfo, bpfsys, btf, programs, sources
+from ambient.datapath import bpfinfo, bpfsys, btf, programs, sources, tc_sockets
 from ambient.datapath.bpffs import ensure_bpffs
 from ambient.datapath.hooks import HOOKS, NODE_HOOKS
 from ambient.datapath.layout import Flag, PodRow
@@ -84,9 +84,11 @@ def test_a_loader_that_is_killed_leaves_nothing_half_done(scratch: Path, tmp_pat
     loading.mkdir()
     directory = sources.source_directory()
     built = tmp_path / "ambient.bpf.o"
-    programs.build_object(directory, built)
-    job = {"sources": directory, "maps": scratch / "maps", "programs": loading, "object": built}
-    keys = ("sources", "maps", "programs") if loader == "bcc" else ("object", "maps", "programs")
+    form = tc_sockets.listeners()
+    programs.build_object(directory, built, form)
+    folders = {"sources": directory, "maps": scratch / "maps", "programs": loading}
+    job = {**folders, "object": built, "listeners": form}
+    keys = ("sources", "maps", "programs", "listeners") if loader == "bcc" else ("object", "maps", "programs")
     environment = {**os.environ, "PYTHONPATH": f"{directory.parent}:/usr/lib/python3/dist-packages"}
     victim = subprocess.Popen(
         [sys.executable, "-m", f"ambient.datapath.load_{loader}", json.dumps({key: str(job[key]) for key in keys})],
@@ -148,8 +150,9 @@ def test_pins_of_another_versions_hooks_go_with_the_pod_and_with_everything(benc
 
 
 def _links(bench: Bench) -> int:
-    """How many attached links of this machine run our programs; seen by somebody else's eyes."""
-    ours = {bpfsys.program_id(pin) for pin in (bench.bpffs / "programs").glob("*/*")}
+    """How many attached links of this machine run our programs of pods; seen by somebody else's eyes."""
+    pods = {hook.program for hook in HOOKS}
+    ours = {bpfsys.program_id(pin) for pin in (bench.bpffs / "programs").glob("*/*") if pin.name in pods}
     return sum(program in ours for program in link_programs())
 
 

@@ -18,6 +18,7 @@ from ambient.datapath.deny import DenyRow
 from ambient.datapath.exchange import Checkpoint, finish, is_as_written, no_checkpoint, schema, stage
 from ambient.datapath.layout import Counter, Flag, PodRow, Role, Side
 from ambient.datapath.maps import Maps
+from ambient.datapath.tc_sockets import listeners
 from ambient.errors import KernelError
 from ambient.model.address import Endpoint
 from tests.support import next_version
@@ -169,8 +170,8 @@ def test_ended_before_any_step_of_an_exchange_the_next_start_has_a_whole_version
         tables.pods.put(IPv4Address("10.1.2.3"), row)
     written, version = schema(scratch), next((scratch / "programs").iterdir()).name
     ours, theirs = tmp_path / "ours.o", tmp_path / "theirs.o"
-    programs.build_object(sources.source_directory(), ours)
-    programs.build_object(tomorrow / "bpf", theirs)
+    programs.build_object(sources.source_directory(), ours, listeners())
+    programs.build_object(tomorrow / "bpf", theirs, listeners())
     steps: list[str] = []
     exchange(scratch, "tomorrow", theirs)
     assert not ended_at(scratch, version, ours, steps, 1_000_000)

@@ -17,6 +17,7 @@ import pytest
 
 from ambient.datapath import bpfsys, sources
 from ambient.datapath.layout import MIRRORS
+from ambient.datapath.tc_sockets import FORMS, NAMED_MACRO, SOCKET_AT, Listeners
 
 KERNEL = (
     ("bpf_map_info", "id", 4),
@@ -30,8 +31,9 @@ KERNEL = (
     ("bpf_prog_info", "name", 64),
     ("bpf_prog_info", "btf_id", 128),
     ("bpf_link_info", "prog_id", 8),
+    ("__sk_buff", "sk", SOCKET_AT),
 )
-"""Of the answers of bpf(2), what is read at a number: structure, member, offset."""
+"""Of the answers of bpf(2), and of what tc gives a program, what is read at a number: structure, member, offset."""
 
 
 START = """
@@ -68,11 +70,13 @@ def clang(*words: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_the_object_is_the_same_bytes(headers: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", FORMS)
+def test_the_object_is_the_same_bytes(headers: Path, tmp_path: Path, form: Listeners) -> None:
     main = str(sources.source_directory() / sources.MAIN)
+    flags = ("-O2", "-target", "bpfel", *([f"-D{NAMED_MACRO}"] if form == "named" else []))
     built = []
     for name, include in (("here", sources.architecture_includes()), ("arm64", headers)):
-        clang("-O2", "-target", "bpfel", "-I", str(include), "-c", main, "-o", str(tmp_path / name))
+        clang(*flags, "-I", str(include), "-c", main, "-o", str(tmp_path / name))
         built.append((tmp_path / name).read_bytes())
     assert built[0] == built[1]
 

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.features import need
 from tests.support.guest import Guest, guest
-from tests.support.kernel_matrix import VERDICTS, prebuilt_object, run
+from tests.support.kernel_matrix import VERDICTS, prebuilt_objects, run
 from tests.support.kernel_packages import kernel_of, unpacked
 
 SERIES = "6.1"
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.timeout(1200)
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Guest]:
     need("an x86-64 processor")
-    with prebuilt_object(), guest(unpacked(kernel_of(SERIES))) as made:
+    with prebuilt_objects(), guest(unpacked(kernel_of(SERIES))) as made:
         yield made
 
 

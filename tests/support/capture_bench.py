@@ -15,13 +15,20 @@ import pytest
 from ambient.datapath import pod_net, programs
 from ambient.datapath.layout import Counter, FailMode, Flag, PodRow
 from ambient.datapath.maps import Maps
+from ambient.datapath.sockets import OPEN_STATES, TcpSocket, TcpState, list_tcp, open_diag
 from ambient.model.address import Endpoint
+from ambient.netns import entered
 from tests.support.capture_world import GIVE_UP, Place, World, family_of
 from tests.support.stand_in import App, StandIn
+from tests.support.waiting import until
 
 ETH_P_ALL = 3
 EVERY_WAY = pytest.mark.parametrize("via", ["tcx", "clsact"], indirect=True)
 """Mark of a module whose tests hold however programs come onto interfaces."""
+NAMED = pytest.mark.parametrize("bpffs", ["bcc-named", "object-named"], indirect=True)
+"""Mark of tests of the form of the programs that finds ztunnel's listeners by name (`ambient.datapath.tc_sockets`)."""
+EVERY_FORM = pytest.mark.parametrize("bpffs", ["bcc", "object", "bcc-named", "object-named"], indirect=True)
+"""Mark of those that are to hold in both forms."""
 FULL = Flag.CAPTURE_OUT | Flag.CAPTURE_IN | Flag.HBONE_IN | Flag.DNS
 
 
@@ -107,6 +114,23 @@ class Bench:
 
     def count(self, reason: Counter) -> int:
         return self.maps.counters.read()[reason]
+
+
+def used_up(bench: Bench, place: Place, target: Endpoint, source_port: int, *, patience: float = 5.0) -> None:
+    """A connection from `place` on this four-tuple that the pod's stand-in has closed: its end is in TIME_WAIT, and
+    nothing is left of the other."""
+    client = bench.connect(place, target, source_port=source_port, patience=patience)
+    assert client.recv(10) == b""
+    client.close()
+    until(lambda: source_port in {one.remote.port for one in _streams(bench.world.pod, TcpState.TIME_WAIT)})
+    until(lambda: source_port not in {one.local.port for one in _streams(place, *OPEN_STATES)})
+
+
+def _streams(place: Place, *states: TcpState) -> list[TcpSocket]:
+    with entered(place.netns):
+        diag = open_diag()
+    with diag:
+        return list_tcp(diag, states)
 
 
 def outside_saw(bench: Bench, version: int, token: bytes, send: Callable[[], None]) -> bool:

@@ -27,7 +27,7 @@ from ambient.datapath.layout import Counter
 from ambient.datapath.strangers import Stranger
 from ambient.datapath.variant import Variant
 from ambient.errors import KernelError
-from tests.support.agent_fakes import Node, target, until
+from tests.support.agent_fakes import Node, nobody, target, until
 from tests.support.deny_tables import FakeLease, FakeRing, FakeTables, told
 
 
@@ -58,7 +58,7 @@ class Bench:
             journal=node.journal,
             convergence=self.convergence,
             older=older,
-            ztunnels=Ztunnels(lambda peer: None, lambda peer: None),
+            ztunnels=Ztunnels(nobody, lambda peer: None),
             custody=Custody(lambda: 0.0),
             policies=policies,
             tally=Tally(),
@@ -69,7 +69,7 @@ class Bench:
             counters=lambda: {Counter.PROBE: 7},
             readiness=lambda: self.why,
             out=lambda: {"u9": ("shop/job", NotEnrolled.TERMINAL)},
-            variant=Variant("clsact", "it is set so", "bcc", "0123456789ab", "ba9876543210"),
+            variant=Variant("clsact", "it is set so", "bcc", "0123456789ab", "ba9876543210", listeners="named"),
         )
 
     async def get(self, method: str, path: str, **query: str) -> Answer:
@@ -95,6 +95,7 @@ def test_how_pods_are_captured_is_shown(bench: Bench) -> None:
             "version": "0123456789ab",
             "schema": "ba9876543210",
             "lacks": "",
+            "listeners": "named",
         }
 
     asyncio.run(body())

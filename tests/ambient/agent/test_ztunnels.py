@@ -61,9 +61,15 @@ class Agent:
         self.path = directory / "zds.sock"
         self.came: list[int] = []
         self.went: list[int] = []
-        self.ztunnels = Ztunnels(lambda peer: self.came.append(peer.pid), lambda peer: self.went.append(peer.pid))
+        self.ztunnels = Ztunnels(self._came, lambda peer: self.went.append(peer.pid))
+        self.entered = asyncio.Event()
+        self.entered.set()
         self.netns = os.open("/dev/null", os.O_RDONLY)
         self.stack = contextlib.ExitStack()
+
+    async def _came(self, peer: packet.Peer) -> None:
+        self.came.append(peer.pid)
+        await self.entered.wait()
 
     async def connect(self) -> packet.PacketSocket:
         await until(self.path.exists)
@@ -103,6 +109,26 @@ def test_a_ztunnel_gets_every_pod_with_its_namespace_then_the_end_of_the_snapsho
             async with asyncio.timeout(5):
                 await node.ztunnels.served("u1")
             assert node.ztunnels.pending == {"u9": ""}
+
+    asyncio.run(body())
+
+
+def test_a_ztunnel_is_told_nothing_before_it_is_entered_and_others_are_served_meanwhile(tmp_path: Path) -> None:
+    async def body() -> None:
+        async with agent(tmp_path) as node:
+            first = await node.client()
+            await first.takes(SnapshotSent())
+            node.entered.clear()
+            second = await node.client()
+            told = asyncio.create_task(second.next())
+            removal = asyncio.create_task(node.ztunnels.remove("u7"))
+            await first.takes(DelWorkload("u7"))
+            assert not told.done()
+            node.entered.set()
+            assert await told == SnapshotSent()
+            await second.ack()
+            await second.takes(DelWorkload("u7"))
+            await removal
 
     asyncio.run(body())
 

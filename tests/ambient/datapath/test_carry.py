@@ -49,5 +49,15 @@ def test_what_sockets_keep_is_never_another_map_of_the_same_name() -> None:
     assert "looped" not in alike(OLD, {"pods": ROWS})
 
 
+def test_listeners_are_put_there_once_and_so_never_into_another_map() -> None:
+    waiting = MapLayout(Kind.SOCKHASH, 16, 0, opaque(40), opaque(8))
+    listeners = MapLayout(Kind.SOCKHASH, 16, 0, opaque(8), opaque(8))
+    old = {"reborn": waiting, "listeners": listeners}
+    assert alike(old, {**old, "reborn": replace(waiting, entries=32)}) == {"listeners"}
+    with pytest.raises(KernelError, match=r"listeners.*give the new map another name"):
+        alike(old, {**old, "listeners": replace(listeners, entries=32)})
+    assert alike(old, {"reborn": waiting}) == {"reborn"}
+
+
 def test_nothing_is_pinned_where_nothing_is(tmp_path: Path) -> None:
     assert layouts(tmp_path / "maps") == {}

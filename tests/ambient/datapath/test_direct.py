@@ -22,9 +22,17 @@ def test_a_key_comes_back_as_it_was_put() -> None:
 def test_a_way_is_read_as_the_layout_has_it() -> None:
     flags = WayFlag.CLIENT | WayFlag.ENDED
     raw = layout.direct_way(
-        opened=10**9, seen=2 * 10**9, octets=7, packets=3, from_ifindex=11, to_ifindex=12, next=13, flags=flags
+        opened=10**9,
+        seen=2 * 10**9,
+        octets=7,
+        packets=3,
+        cookie=4,
+        from_ifindex=11,
+        to_ifindex=12,
+        next=13,
+        flags=flags,
     )
-    assert direct._way(bytes(raw)) == Way(1.0, 2.0, 7, 3, flags)
+    assert direct._way(bytes(raw)) == Way(1.0, 2.0, 7, 3, flags, 4)
 
 
 def test_the_reverse_of_the_reverse_is_the_tuple_itself() -> None:
