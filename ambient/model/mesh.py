@@ -233,6 +233,10 @@ class Mesh:
         """The best-ranked workload with this address; host-network workloads share the node's and have none."""
         return self._best(self._uids_by_address.names(network, ip))
 
+    def workloads_at(self, network: str, ip: IpAddress) -> Iterator[Workload]:
+        """All with this address, but for host-network ones."""
+        return (self._workloads[uid] for uid in self._uids_by_address.names(network, ip))
+
     def is_host_address(self, network: str, ip: IpAddress) -> bool:
         """Workloads that share their node's network have this address."""
         return bool(self._uids_by_host_address.names(network, ip))

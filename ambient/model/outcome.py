@@ -73,6 +73,7 @@ class NoRoute(StrEnum):
     UNKNOWN_WAYPOINT = "unknown-waypoint"
     NO_GATEWAY = "no-gateway"
     NOT_IN_REGISTRY = "not-in-registry"
+    PAST_A_WAYPOINT = "past-a-waypoint"
     NOT_UNDERSTOOD = "not-understood"
 
 

@@ -2,7 +2,8 @@
 
 The address dialled is looked up as a workload first, then as a service address, then in services' blocks. A service
 with a waypoint is only reachable through it, and a pod with a waypoint only through that one when it is dialled
-directly: a waypoint that cannot be found refuses, it is never bypassed. Otherwise HBONE to the endpoint if it speaks
+directly (so is, with `registry_only`, an endpoint of such a service that has no tunnel): a waypoint that cannot be
+found refuses, it is never bypassed. Otherwise HBONE to the endpoint if it speaks
 it, else plain TCP; an endpoint on another network through the gateway of that, in two tunnels. What is in nobody's
 registry passes through (or is refused when `registry_only`); what discovery said something about that was not
 understood is refused.
@@ -123,7 +124,21 @@ class _Router:
             raise _Unroutable(NoRoute.NOT_UNDERSTOOD, f"workload {workload.uid}: {workload.refused}")
         if workload.waypoint is not None and not self._is_source(workload.waypoint):
             return Forward(self._through(workload.waypoint, destination, None))
+        if self._registry_only and workload.tunnel_protocol is TunnelProtocol.NONE:
+            self._past_no_waypoint(destination)
         return Forward((_direct(Target(workload, destination.ip, destination.port), ()),))
+
+    def _past_no_waypoint(self, destination: Endpoint) -> None:
+        """Refuses an address without a tunnel, so without a ztunnel that would take nobody but its waypoint, when it is
+        an endpoint of services with waypoints alone: what is in the registry for these is reached through them."""
+        for workload in self._mesh.workloads_at(self._network, destination.ip):
+            self._depends |= {workload_name(workload.uid), *map(service_name, workload.services)}
+            services = [found for key in workload.services if (found := self._mesh.service(key)) is not None]
+            offered = [one for one in services if one.addresses]
+            through = [waypoint for one in offered for waypoint in waypoints_of(one)]
+            if through and all(map(waypoints_of, offered)) and not any(map(self._is_source, through)):
+                why = f"{destination.ip} is an endpoint of {offered[0].key}, which is reached through its waypoint"
+                raise _Unroutable(NoRoute.PAST_A_WAYPOINT, why)
 
     def _to_service(self, service: Service, destination: Endpoint) -> Plan:
         self._depends.add(service_name(service.key))

@@ -94,7 +94,8 @@ def needs_of(mesh: Mesh, workload: Workload) -> frozenset[str]:
 
 def open_ports(mesh: Mesh, workload: Workload) -> tuple[int, ...]:
     """Ports of a workload with a waypoint of its own that are reached without it all the same: those that its services
-    offer. A call of a service never takes a workload's waypoint, so it arrives directly.
+    offer. A call of a service never takes a workload's waypoint, so it arrives directly. A service without addresses is
+    called by those of its pods, so through it.
 
     None where one of the services has a waypoint, or is not known: then nothing may arrive past that, by whatever
     other name of the same pod.
@@ -104,6 +105,8 @@ def open_ports(mesh: Mesh, workload: Workload) -> tuple[int, ...]:
         service = mesh.service(key)
         if service is None or service.refused or (service.addresses and waypoints_of(service)):
             return ()
+        if not service.addresses:
+            continue
         endpoint = ServiceEndpoint(workload, tuple(ports))
         found |= {port_of(service, endpoint, entry.service_port) for entry in (*service.ports, *ports)}
     return tuple(sorted(found - {0}))

@@ -1,97 +1,107 @@
-"""The text of what the stats port publishes: Istio's metrics by Istio's names, ours with the prefix `ambient_` (interop
-7.6). Imported with the first scrape."""
+"""The text of what the stats port publishes, but for the traffic: Istio's metrics by Istio's names, ours with the
+prefix `ambient_` (interop 7.6). OpenMetrics 1.0, written as it is: a library for it is three megabytes per director."""
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import resource
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final
-
-from prometheus_client import CollectorRegistry
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.openmetrics.exposition import generate_latest
-from prometheus_client.registry import Collector
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from ztunnel import VERSION
-from ztunnel.admin.stats import Count
 from ztunnel.director.tally import Tally
+
+if TYPE_CHECKING:
+    from ztunnel.admin.stats import Count
 
 END: Final = b"# EOF\n"
 _OURS: Final = ("istio_", "workload_manager_", "ambient_")
 _HISTOGRAM: Final = re.compile(r"(.+_seconds)_(bucket|micros)(\{.*\})?")
 """How workers write a histogram as counters: one `_bucket` per `le` (not cumulative), and the sum in microseconds."""
+_NOT_IN_NAMES: Final = re.compile(r"[^a-zA-Z0-9_:]")
+_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+@dataclass(slots=True)
+class _Family:
+    """A metric with its samples: what follows its name, labels, value."""
+
+    name: str
+    help: str
+    kind: str
+    samples: list[tuple[str, Mapping[str, str], float]] = field(default_factory=list)
+
+    def text(self) -> str:
+        name = _NOT_IN_NAMES.sub("_", self.name)
+        lines = [f"# HELP {name} {self.help.translate(_ESCAPES)}\n# TYPE {name} {self.kind}\n"]
+        lines += [f"{name}{suffix}{_labels(labels)} {_number(value)}\n" for suffix, labels, value in self.samples]
+        return "".join(lines)
 
 
 def render(counts: Iterable[Count], tally: Tally, gauges: Mapping[str, float]) -> bytes:
-    """All but the workers' traffic, up to and without the end."""
-    registry = CollectorRegistry()
-    for collector in (_Process(), _Published(tally, gauges), _Counted(counts)):
-        registry.register(collector)
-    full: bytes = generate_latest(registry)  # type: ignore[no-untyped-call]
-    return full.removesuffix(END)
+    """All but the workers' traffic, without the end. `gauges`: the director's."""
+    plain: list[tuple[str, float]] = []
+    histograms: dict[str, int] = {}
+    for full, value in tally.other().items():
+        if _HISTOGRAM.fullmatch(full):
+            histograms[full] = value
+        else:
+            plain.append((full, value))
+    families = [
+        *_process(),
+        *_families(plain, "counter"),
+        *_histograms(histograms),
+        *_families([*tally.gauges().items(), *gauges.items()], "gauge"),
+        *_counted(counts),
+    ]
+    return "".join(family.text() for family in families).encode()
 
 
-class _Process(Collector):
+def _labels(labels: Mapping[str, str]) -> str:
+    if not labels:
+        return ""
+    pairs = [f'{_NOT_IN_NAMES.sub("_", name)}="{value.translate(_ESCAPES)}"' for name, value in sorted(labels.items())]
+    return "{" + ",".join(pairs) + "}"
+
+
+def _number(value: float) -> str:
+    if math.isfinite(value):
+        return repr(float(value))
+    return "NaN" if math.isnan(value) else f"{value:+}".title()
+
+
+def _process() -> Iterator[_Family]:
     """File descriptors and build, as Istio's ztunnel publishes them."""
-
-    def collect(self) -> Iterator[Metric]:
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        open_now = len(os.listdir("/proc/self/fd"))
-        yield GaugeMetricFamily("process_open_fds", "Number of open file descriptors", open_now)
-        yield GaugeMetricFamily("process_max_fds", "Maximum number of file descriptors", limit)
-        build = GaugeMetricFamily("istio_build", "Istio component build info.", labels=("component", "tag"))
-        build.add_metric(("ztunnel", VERSION), 1)
-        yield build
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = len(os.listdir("/proc/self/fd"))
+    yield _Family("process_open_fds", "Number of open file descriptors", "gauge", [("", {}, open_now)])
+    yield _Family("process_max_fds", "Maximum number of file descriptors", "gauge", [("", {}, limit)])
+    build = {"component": "ztunnel", "tag": VERSION}
+    yield _Family("istio_build", "Istio component build info.", "gauge", [("", build, 1)])
 
 
-class _Published(Collector):
-    """The workers' other counters, histograms and gauges, and the director's gauges."""
-
-    def __init__(self, tally: Tally, gauges: Mapping[str, float]) -> None:
-        self._tally = tally
-        self._gauges = gauges
-
-    def collect(self) -> Iterator[Metric]:
-        plain, histograms = [], {}
-        for full, value in self._tally.other().items():
-            if _HISTOGRAM.fullmatch(full):
-                histograms[full] = value
-            else:
-                plain.append((full, float(value)))
-        yield from _families(plain, counter=True)
-        yield from _histograms(histograms)
-        yield from _families([*self._tally.gauges().items(), *self._gauges.items()], counter=False)
-
-
-class _Counted(Collector):
+def _counted(counts: Iterable[Count]) -> Iterator[_Family]:
     """The director's own counters."""
-
-    def __init__(self, counts: Iterable[Count]) -> None:
-        self._counts = counts
-
-    def collect(self) -> Iterator[Metric]:
-        for count in self._counts:
-            labels = (count.label,) if count.label else ()
-            family = CounterMetricFamily(count.name, count.help, labels=labels)
-            for of, total in count.totals.items():
-                family.add_metric((of,) if labels else (), total)
-            yield family
+    for count in counts:
+        family = _Family(count.name, count.help, "counter")
+        for of, total in count.totals.items():
+            family.samples.append(("_total", {count.label: of} if count.label else {}, total))
+        yield family
 
 
-def _families(rows: Iterable[tuple[str, float]], *, counter: bool) -> Iterator[Metric]:
-    families: dict[str, Metric] = {}
+def _families(rows: Iterable[tuple[str, float]], kind: str) -> Iterable[_Family]:
+    families: dict[str, _Family] = {}
     for full, value in rows:
         name, labels = split_name(full)
-        if name not in families:
-            kind = CounterMetricFamily if counter else GaugeMetricFamily
-            families[name] = kind(name, f"{name.replace('_', ' ')}.")
-        families[name].add_sample(f"{name}_total" if counter else name, labels, value)
-    yield from families.values()
+        family = families.setdefault(name, _Family(name, f"{name.replace('_', ' ')}.", kind))
+        family.samples.append(("_total" if kind == "counter" else "", labels, value))
+    return families.values()
 
 
-def _histograms(rows: Mapping[str, int]) -> Iterator[Metric]:
+def _histograms(rows: Mapping[str, int]) -> Iterator[_Family]:
     found: dict[str, dict[tuple[str, ...], tuple[dict[str, str], dict[str, int], float]]] = {}
     for full, value in rows.items():
         name, labels = split_name(full)
@@ -105,14 +115,13 @@ def _histograms(rows: Mapping[str, int]) -> Iterator[Metric]:
             total = value / 1e6
         family[key] = (labels, buckets, total)
     for name, family in found.items():
-        names = tuple(next(iter(family.values()))[0])
-        metric = HistogramMetricFamily(name, f"{name.replace('_', ' ')}.", labels=names)
+        metric = _Family(name, f"{name.replace('_', ' ')}.", "histogram")
         for labels, buckets, total in family.values():
-            running, cumulative = 0, []
+            running = 0
             for bound in sorted(buckets, key=float):
                 running += buckets[bound]
-                cumulative.append((bound, running))
-            metric.add_metric(tuple(labels.values()), cumulative, total)
+                metric.samples.append(("_bucket", {**labels, "le": bound}, running))
+            metric.samples += [("_count", labels, running), ("_sum", labels, total)]
         yield metric
 
 

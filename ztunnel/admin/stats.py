@@ -1,12 +1,10 @@
-"""What the director itself counts, and the way from there to the text of a scrape.
-
-How that is written (`ztunnel.admin.metrics`) is imported when it is first asked for: at the start everybody waits.
-"""
+"""What the director itself counts, and the way from there to the text of a scrape."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from ztunnel.admin.metrics import END, render
 from ztunnel.admin.traffic import traffic_text
 from ztunnel.director.tally import Tally
 
@@ -77,8 +75,6 @@ class Stats:
 
     def snapshot(self, *, exemplars: bool) -> Callable[[], bytes]:
         """What is known now; the large part is rendered when the result is called, which a thread may do."""
-        from ztunnel.admin.metrics import END, render
-
         rest = render(self._counts, self._tally, self._gauges())
         lines = self._tally.lines()
         return lambda: rest + traffic_text(lines, exemplars=exemplars).encode() + END

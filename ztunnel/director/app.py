@@ -37,7 +37,7 @@ GATHER_S: Final = 0.5
 GATHER_LOOK_S: Final = 0.01
 HEAD_START_S: Final = 1.0
 """How long at most a director that has all it needs from disk and custody serves pods and does nothing else."""
-LATE: Final = ("grpc.aio", "ztunnel.admin.metrics")
+LATE: Final = "grpc.aio"
 """What is large to import and no pod waits for."""
 LOOK_S: Final = 0.02
 """How often a ztunnel that is to take over looks whether it could."""
@@ -191,8 +191,7 @@ class App:
             async with asyncio.timeout(HEAD_START_S):
                 await self._until(lambda: self._asking or not self._pending())
         # Beside the loop: workers have questions meanwhile.
-        for module in LATE:
-            await asyncio.to_thread(import_module, module)
+        await asyncio.to_thread(import_module, LATE)
         gc.collect()
         gc.freeze()
         async with asyncio.TaskGroup() as group:

@@ -16,8 +16,8 @@ from typing import Final
 
 from ambient.errors import InvalidInput
 from ambient.model.address import IpAddress
+from ambient.model.dns import AAAA, A, read_answer, read_query, write_query
 from ztunnel.dns.measure import looked_up
-from ztunnel.dns.message import AAAA, A, read_answer, read_query, write_query
 from ztunnel.dns.upstream import Resolvers
 from ztunnel.proxy.plane import Plane
 from ztunnel.proxy.pod import Pod

@@ -5,9 +5,9 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Final
 
+from ambient.model.dns import AAAA, A
 from ambient.model.outcome import PeerLabels
 from ambient.model.traffic import UNKNOWN
-from ztunnel.dns.message import AAAA, A
 from ztunnel.telemetry.counters import TrafficCounters
 
 _TYPES: Final = {

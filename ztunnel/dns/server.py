@@ -11,8 +11,8 @@ from typing import Final
 
 from ambient.errors import InvalidInput, MeshError
 from ambient.model.address import Endpoint
+from ambient.model.dns import AAAA, IN, A, Query, read_query, write_answer, write_failure
 from ztunnel.dns.measure import asked, dns_labels
-from ztunnel.dns.message import AAAA, IN, A, Query, read_query, write_answer, write_failure
 from ztunnel.dns.stream import MessageEnd
 from ztunnel.dns.upstream import Resolvers
 from ztunnel.ipc.messages import NameAnswer

@@ -10,8 +10,8 @@ from typing import Final
 
 from ambient.errors import InvalidInput, MeshError
 from ambient.model.address import Endpoint, parse_endpoint, parse_ip
+from ambient.model.dns import Query, answers_to, with_id
 from ztunnel.dns.measure import came_back, dns_labels, forwarded
-from ztunnel.dns.message import Query, answers_to, with_id
 from ztunnel.dns.stream import MessageEnd
 from ztunnel.ipc.messages import NameAnswer
 from ztunnel.proxy.asks import AskCache

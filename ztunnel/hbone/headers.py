@@ -146,5 +146,6 @@ class BlockReader:
             return tuple((bytes(name), bytes(value)) for name, value in self._decoder.decode(block, raw=True))
         except OversizedHeaderListError:
             raise Violation(Code.ENHANCE_YOUR_CALM, "header_list_size", "header list too large") from None
-        except (HPACKError, UnicodeError, ValueError, IndexError) as error:
-            raise Violation(Code.COMPRESSION_ERROR, "compression", f"header block: {error}") from None
+        except (HPACKError, UnicodeError, ValueError, IndexError):
+            # The peer hears this, and the library's words may hold addresses of our memory.
+            raise Violation(Code.COMPRESSION_ERROR, "compression", "header block cannot be decoded") from None

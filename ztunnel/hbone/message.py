@@ -11,6 +11,8 @@ from ztunnel.hbone.headers import Fields
 from ztunnel.hbone.limits import Violation
 
 _REQUEST_PSEUDO: Final = frozenset({b":method", b":authority", b":scheme", b":path", b":protocol"})
+_ANSWER_PSEUDO: Final = frozenset({b":status"})
+_COLON: Final = 58
 _FORBIDDEN: Final = frozenset({b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"})
 
 
@@ -49,7 +51,7 @@ def _allowed(name: bytes) -> bool:
     """RFC 9113 8.2.1 and 8.2.2: visible ASCII without capitals and without a colon, nothing about the connection."""
     return (
         bool(name)
-        and all(0x20 < octet < 0x7F and octet != 58 for octet in name)
+        and all(0x20 < octet < 0x7F and octet != _COLON for octet in name)
         and name == name.lower()
         and name not in _FORBIDDEN
     )
@@ -58,7 +60,7 @@ def _allowed(name: bytes) -> bool:
 def _split(fields: Fields, allowed: frozenset[bytes]) -> tuple[dict[bytes, bytes], Fields]:
     pseudo: dict[bytes, bytes] = {}
     for name, value in fields:
-        if not name.startswith(b":"):
+        if not name or name[0] != _COLON:
             break
         if name not in allowed or name in pseudo:
             raise _malformed(f"pseudo field {name!r} is unknown here or repeated")
@@ -67,7 +69,8 @@ def _split(fields: Fields, allowed: frozenset[bytes]) -> tuple[dict[bytes, bytes
     for name, value in rest:
         if not _allowed(name):
             raise _malformed(f"field {name[:64]!r} is not allowed")
-        if b"\x00" in value or b"\r" in value or b"\n" in value:
+        # Octets as numbers: asked for octets as a string the interpreter raises and catches an error first.
+        if 0 in value or 10 in value or 13 in value:
             raise _malformed(f"field {name[:64]!r} has a forbidden character")
     return pseudo, rest
 
@@ -83,9 +86,10 @@ def read_request(fields: Fields) -> Request:
     return Request(method, authority, rest, connect)
 
 
+@lru_cache(maxsize=16)
 def read_answer(fields: Fields) -> Answer:
-    """Check and read response fields; raises Violation (an error of the stream)."""
-    pseudo, rest = _split(fields, frozenset({b":status"}))
+    """Check and read response fields; raises Violation (an error of the stream). Peers say the same again and again."""
+    pseudo, rest = _split(fields, _ANSWER_PSEUDO)
     status = pseudo.get(b":status", b"")
     if len(status) != 3 or not status.isdigit():
         raise _malformed("response without a three-digit :status")

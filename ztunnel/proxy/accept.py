@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final
 
 from ztunnel.proxy.poller import READ, Poller
+from ztunnel.proxy.sockets import BARE_SOCKET
 
 _PER_WAKEUP: Final = 32
 _QUEUE: Final = 4_096
@@ -81,7 +82,7 @@ class Acceptor:
                 return
             try:
                 descriptor, peer = self._take_one()
-                connection = socket.socket(*self._kind, descriptor)
+                connection = BARE_SOCKET(*self._kind, descriptor)
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:

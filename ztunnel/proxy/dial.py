@@ -16,6 +16,8 @@ from ztunnel.addresses import text_of
 from ztunnel.proxy.poller import WRITE, Poller
 
 _DONE: Final = (0, errno.EISCONN)
+_ANSWERS: Final = (errno.ECONNREFUSED, errno.ECONNRESET)
+"""Errors that came from the other end."""
 _UNDER_WAY: Final = (errno.EINPROGRESS, errno.EALREADY, errno.EWOULDBLOCK)
 
 AGAIN_S: Final = 0.2
@@ -77,11 +79,11 @@ class Dials:
     """One connection to a proxy, of which the first attempt may go unheard: where a pod's proxy is being started, SYNs
     are dropped, not refused. Until something answers there are more and more attempts beside each other.
 
-    `make()` gives a socket for each (raises MeshError). `done(socket)` or `done(error)` is called as in Dial; that
-    socket is the caller's then, the others are closed.
+    `make()` gives a socket for each (raises MeshError). `done(socket)` or `done(error)` is called as in Dial, an error
+    when the other end has refused or no attempt is left; that socket is the caller's then, the others are closed.
     """
 
-    __slots__ = ("_dials", "_done", "_make", "_poller", "_socks", "_target", "_timer", "_until")
+    __slots__ = ("_begun", "_done", "_make", "_poller", "_target", "_timer", "_under_way", "_until")
 
     def __init__(
         self, poller: Poller, make: Callable[[], socket.socket], target: Endpoint, timeout: float, done: Got
@@ -92,8 +94,8 @@ class Dials:
         self._target = target
         self._until = poller.loop.time() + timeout
         self._done: Got | None = done
-        self._socks: list[socket.socket] = []
-        self._dials: list[Dial] = []
+        self._begun = 0
+        self._under_way: dict[socket.socket, Dial | None] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._begin(make())
 
@@ -103,13 +105,15 @@ class Dials:
         self._end(None)
 
     def _begin(self, sock: socket.socket) -> None:
-        self._socks.append(sock)
+        self._begun += 1
+        self._under_way[sock] = None
         left = max(0.0, self._until - self._poller.loop.time())
         dial = Dial(self._poller, sock, self._target, left, partial(self._finished, sock))
         if self._done is None:
             return
-        self._dials.append(dial)
-        if len(self._dials) < ATTEMPTS:
+        if sock in self._under_way:
+            self._under_way[sock] = dial
+        if self._begun < ATTEMPTS:
             self._timer = self._poller.loop.call_later(AGAIN_S, self._again)
 
     def _again(self) -> None:
@@ -121,6 +125,10 @@ class Dials:
         self._begin(sock)
 
     def _finished(self, sock: socket.socket, error: OSError | None) -> None:
+        if error is not None and error.errno not in _ANSWERS and len(self._under_way) > 1:
+            del self._under_way[sock]  # what went wrong here says nothing about the others
+            sock.close()
+            return
         done, self._done = self._done, None
         self._end(None if error is not None else sock)
         if done is not None:
@@ -130,10 +138,9 @@ class Dials:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        for dial in self._dials:
-            dial.cancel()
-        for sock in self._socks:
+        for sock, dial in self._under_way.items():
+            if dial is not None:
+                dial.cancel()
             if sock is not kept:
                 sock.close()
-        self._dials.clear()
-        self._socks.clear()
+        self._under_way.clear()

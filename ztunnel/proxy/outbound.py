@@ -32,6 +32,8 @@ ROUTE_TIMEOUT_S: Final = 5.0
 ANSWER_TIMEOUT_S: Final = 20.0
 SILENCE_S: Final = 1.0
 """How long a shared tunnel may be silent after a request before it is probed, and again before it is given up."""
+_NEITHER_IS_ZERO: Final = 1 << 64 | 1
+"""Of a trace's and a span's number, 128 and 64 bits."""
 _STATUS_TEXT: Final = {
     400: "Bad Request",
     401: "Unauthorized",
@@ -181,11 +183,11 @@ class Outbound:
         assert hop is not None
         self._tunnel, self._reused = tunnel, reused
         host = f";host={self._record.service.hostname}" if self._record.service.hostname else ""
-        trace = pod.plane.random_bits(192)
+        trace = f"{pod.plane.random_bits(192) | _NEITHER_IS_ZERO:048x}"
         block = pod.request_prefix(hop.authority) + literal(
             b"forwarded", f'for="{self._record.source_text}"{host}'.encode("ascii", "replace")
         )
-        self._record.traceparent = parent = f"00-{trace >> 64 or 1:032x}-{trace & 0xFFFFFFFFFFFFFFFF or 1:016x}-00"
+        self._record.traceparent = parent = f"00-{trace[:32]}-{trace[32:]}-00"
         block += literal(b"traceparent", parent.encode("ascii"))
         self._reads = tunnel.reads
         if reused:

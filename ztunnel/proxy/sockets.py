@@ -9,8 +9,8 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext, suppress
 from ipaddress import IPv4Address, IPv6Address
 from itertools import count
 from random import randrange
@@ -33,10 +33,19 @@ _FIRST_PORT: Final = 32_768
 _PORTS: Final = 28_232
 """As many from there on: the kernel's own default range."""
 
+BARE_SOCKET: Final[Callable[..., socket.socket]] = socket.SocketType  # type: ignore[assignment]
+"""A socket without the layer of Python that `socket.socket` puts around it: two of them are made, and closed, for every
+connection, and nobody needs `makefile` and context managers there."""
+
 
 def keep_alive(sock: socket.socket, tuning: Tuning) -> None:
     """Options of every application-side socket; a listening socket's are inherited."""
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    _find_the_gone(sock, tuning)
+
+
+def _find_the_gone(sock: socket.socket, tuning: Tuning) -> None:
+    """Those that find out that a peer is gone: after minutes."""
     if tuning.keepalive:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, tuning.keepalive_idle_s)
@@ -78,10 +87,11 @@ class PodSockets:
     closed it makes none: they would be in ours, and speak for the pod from there.
 
     Entering a namespace costs system calls, so TCP sockets are made a few at a time and kept for the next use; a pod
-    that stops connecting gives them back.
+    that stops connecting gives them back. What finds peers that are gone is set within a second (`tick`), on those that
+    are still open then: it counts after minutes, and costs a short connection four system calls.
     """
 
-    __slots__ = ("_closed", "_mark", "_netns_fd", "_quiet", "_spare", "_tuples", "tuning")
+    __slots__ = ("_closed", "_mark", "_netns_fd", "_quiet", "_spare", "_tuples", "_young", "tuning")
 
     def __init__(self, netns_fd: int, mark: int = PROXY_MARK) -> None:
         self.tuning = Tuning()
@@ -89,6 +99,7 @@ class PodSockets:
         self._closed = False
         self._mark = mark
         self._spare: dict[int, list[socket.socket]] = {}
+        self._young: list[socket.socket] = []
         self._quiet = 0
         self._tuples: Tuples | None = None
 
@@ -105,11 +116,12 @@ class PodSockets:
             try:
                 with self._inside():
                     for _ in range(_BATCH):
-                        spare.append(socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+                        spare.append(BARE_SOCKET(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
                 for sock in spare:
                     if self._mark:
                         sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, self._mark)
-                    keep_alive(sock, self.tuning)
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                self._young += spare
             except OSError as error:
                 for sock in spare:
                     sock.close()
@@ -155,9 +167,17 @@ class PodSockets:
 
     def tick(self) -> None:
         """Once a second: what is kept for the next use goes when there was none for a while."""
+        self._come_of_age()
         self._quiet += 1
         if self._quiet > _SPARE_S:
             self._give_back()
+
+    def _come_of_age(self) -> None:
+        young, self._young = self._young, []
+        for sock in young:
+            if sock.fileno() >= 0:
+                with suppress(OSError):  # the last step of one that is being reset
+                    _find_the_gone(sock, self.tuning)
 
     def _give_back(self) -> None:
         for spare in self._spare.values():
@@ -169,6 +189,7 @@ class PodSockets:
         """Close what is kept and the namespace descriptor."""
         self._closed = True
         self._give_back()
+        self._come_of_age()
         if self._tuples is not None:
             self._tuples.close()
             self._tuples = None

@@ -10,6 +10,7 @@ from typing import Final
 
 from ambient.model.outcome import PeerLabels
 from ambient.model.traffic import MUTUAL_TLS, is_overflow, traffic_labels
+from ztunnel.ipc.flows import FlowEnds
 from ztunnel.telemetry.access_log import together
 from ztunnel.telemetry.counters import Totals, TrafficCounters
 from ztunnel.telemetry.fields import Run
@@ -26,6 +27,7 @@ class Ends:
         "destination",
         "destination_fields",
         "destination_identity",
+        "flow",
         "labels",
         "service",
         "source",
@@ -50,6 +52,17 @@ class Ends:
             security=MUTUAL_TLS if record.mutual_tls else "",
         )
         self.totals: Totals = counters.series(self.labels)
+        self.flow = FlowEnds(
+            "inbound" if record.inbound else "outbound",
+            source.pod,
+            source.namespace,
+            self.source_identity,
+            destination.pod,
+            destination.namespace,
+            self.destination_identity,
+            self.service.hostname,
+            "mutual_tls" if record.mutual_tls else "unknown",
+        )
         self.source_fields = _fields(
             ("src.workload", source.pod),
             ("src.namespace", source.namespace),

@@ -8,7 +8,7 @@ from typing import Final
 
 from ambient.model.address import Endpoint, IpAddress
 from ambient.model.traffic import with_flags
-from ztunnel.ipc.flows import FlowRecord, pack
+from ztunnel.ipc.flows import FlowEvent, pack
 from ztunnel.ipc.messages import Exemplar, Flows, LiveConnection
 from ztunnel.telemetry.access_log import LogWriter
 from ztunnel.telemetry.counters import TrafficCounters
@@ -40,7 +40,9 @@ class Recorder:
         self._wall = wall
         self._open: dict[ConnectionRecord, None] = {}
         self._ends = EndsCache(self.counters)
-        self._flows: list[FlowRecord] = []
+        self._flows: list[FlowEvent] = []
+        self._flow_ends: dict[Ends, int] = {}
+        """Those of the records that wait, and their places among them."""
         self._packed: list[Flows] = []
         self._flows_kept = 0
         self._flows_lost = 0
@@ -151,8 +153,9 @@ class Recorder:
         return packed
 
     def _pack(self) -> None:
-        self._packed.append(Flows(packed=pack(self._flows), count=len(self._flows), lost=self._flows_lost))
-        self._flows, self._flows_lost = [], 0
+        packed = pack(self.node, [ends.flow for ends in self._flow_ends], self._flows)
+        self._packed.append(Flows(packed=packed, count=len(self._flows), lost=self._flows_lost))
+        self._flows, self._flow_ends, self._flows_lost = [], {}, 0
 
     def take_moved(self, local: Container[IpAddress]) -> set[str]:
         """The pods that began a connection which carried octets since the last call; a connection from elsewhere counts
@@ -187,32 +190,20 @@ class Recorder:
             return
         self._flows_kept += 1
         received, sent = record.octets()
-        source, destination = ends.source, ends.destination
-        self._flows.append(
-            FlowRecord(
-                event=event,
-                time_unix=self._wall(),
-                node=self.node,
-                direction="inbound" if record.inbound else "outbound",
-                source=record.source_text,
-                source_pod=source.pod,
-                source_namespace=source.namespace,
-                source_principal=ends.source_identity,
-                destination=record.hbone_target or shown(record.destination),
-                destination_pod=destination.pod,
-                destination_namespace=destination.namespace,
-                destination_principal=ends.destination_identity,
-                service=record.service.hostname,
-                security="mutual_tls" if record.mutual_tls else "unknown",
-                flags=failure.flag.value if failure else "-",
-                reason=failure.reason if failure else "",
-                policy=failure.policy if failure else "",
-                detail=failure.detail or failure.text if failure else "",
-                bytes_sent=received,
-                bytes_received=sent,
-                duration_ms=int((self._clock() - record.opened_at) * 1000),
-                traceparent=record.traceparent,
+        number = self._flow_ends.get(ends)
+        if number is None:
+            number = self._flow_ends[ends] = len(self._flow_ends)
+        moment, lasted = self._wall(), int((self._clock() - record.opened_at) * 1000)
+        source, destination = record.source_text, record.hbone_target or shown(record.destination)
+        trace = record.traceparent
+        if failure is None:
+            flow = FlowEvent(number, event, moment, source, destination, received, sent, lasted, trace)
+        else:
+            flag, reason, detail = failure.flag.value, failure.reason, failure.detail or failure.text
+            flow = FlowEvent(
+                *(number, event, moment, source, destination, received, sent, lasted, trace),
+                *(flag, reason, failure.policy, detail),
             )
-        )
+        self._flows.append(flow)
         if len(self._flows) >= _PACKED_AT_ONCE:
             self._pack()

@@ -79,7 +79,7 @@ def test_what_cannot_be_judged_lets_nobody_in_and_what_cannot_be_dialled_keeps_n
     assert waypoint_principals(mesh(unread), TWO[0]) == ("",)
     headless = replace(GUARDED, addresses=())
     assert waypoint_principals(mesh(headless, WP, WP_POD), TWO[0]) == ()
-    assert open_ports(mesh(headless, WP), OWN_WAYPOINT) == (8080,)
+    assert open_ports(mesh(headless, WP), OWN_WAYPOINT) == ()
 
 
 def test_what_stands_for_another_network_is_nobodys_waypoint() -> None:

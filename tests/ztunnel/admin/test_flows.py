@@ -6,8 +6,9 @@ import asyncio
 import json
 
 from ambient.flows.record import from_json
+from tests.support.flow_records import packed
 from ztunnel.admin.flows import BEHIND, FlowRing
-from ztunnel.ipc.flows import FlowRecord, pack
+from ztunnel.ipc.flows import FlowRecord
 
 
 def record(number: int) -> FlowRecord:
@@ -17,7 +18,7 @@ def record(number: int) -> FlowRecord:
 
 
 def add(ring: FlowRing, *numbers: int, lost: int = 0) -> None:
-    ring.add(pack([record(number) for number in numbers]), len(numbers), lost)
+    ring.add(packed([record(number) for number in numbers]), len(numbers), lost)
 
 
 def test_the_newest_are_kept_in_order_and_readable_by_the_flow_reader() -> None:

@@ -13,12 +13,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from tests.support.fake_worker import FakeWorker
+from tests.support.flow_records import packed
 from tests.support.otlp_receiver import Receiver
 from tests.support.waiting import eventually
 from tests.ztunnel.director.test_spans import record
 from ztunnel.director import app
 from ztunnel.director.snapshot import SnapshotFile
-from ztunnel.ipc.flows import pack
 from ztunnel.ipc.messages import Drain, Flows, LogLevel, Settings
 
 
@@ -122,14 +122,14 @@ def test_a_connection_becomes_a_span_at_the_receiver_and_the_last_ones_are_sent_
         async with director(tmp_path, **environment) as one:
             worker = FakeWorker(str(one.socket)).connect()
             await worker.hears(Settings)
-            worker.say(Flows(packed=pack([record(), record("inbound")]), count=2))
+            worker.say(Flows(packed=packed([record(), record("inbound")]), count=2))
             await eventually(lambda: len(receiver.spans) == 2)
             async with asyncio.timeout(10):
                 while "ambient_spans_sent_total 2.0" not in (await one.get("STATS", "/metrics"))[1]:
                     pass  # the receiver has them before we hear that it has
             parent, child = receiver.spans
             assert child["parentSpanId"] == parent["spanId"]
-            worker.say(Flows(packed=pack([record()]), count=1))
+            worker.say(Flows(packed=packed([record()]), count=1))
             one.process.send_signal(signal.SIGTERM)
             assert await one.ended() == 0
             assert len(receiver.spans) in (3, 4)  # what is under way at the end may arrive twice

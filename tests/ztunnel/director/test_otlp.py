@@ -10,12 +10,12 @@ from dataclasses import replace
 
 import pytest
 
+from tests.support.flow_records import packed
 from tests.support.otlp_receiver import Receiver
 from tests.support.waiting import eventually
 from tests.ztunnel.director.test_spans import record
 from ztunnel.director.otlp import Exporter
 from ztunnel.director.tracing import Tracing, read_tracing
-from ztunnel.ipc.flows import pack
 
 
 class Counts:
@@ -32,7 +32,7 @@ class Counts:
 
 def flows(ended: int, opened: int = 0) -> tuple[bytes, int]:
     records = [record() for _ in range(ended)] + [record(event="opened") for _ in range(opened)]
-    return pack(records), len(records)
+    return packed(records), len(records)
 
 
 Scene = Callable[[Receiver, Tracing, Counts], Awaitable[None]]

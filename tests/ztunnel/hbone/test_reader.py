@@ -311,6 +311,12 @@ def test_streams_beyond_the_limit_are_refused_untouched() -> None:
     assert (frames.RST_STREAM, 0, 7, Code.REFUSED_STREAM.to_bytes(4, "big")) in side.frames()
 
 
+def test_a_peer_whose_block_cannot_be_decoded_hears_nothing_of_our_memory() -> None:
+    connection = server()
+    connection.receive(frame(frames.HEADERS, 4, 1, b"?"))
+    assert connection.take().endswith(b"header block cannot be decoded")
+
+
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 12), st.integers(0, 255), st.integers(0, 7), st.binary(max_size=40))))
 def test_any_sequence_of_frames_leaves_a_sane_connection(sequence: list[tuple[int, int, int, bytes]]) -> None:

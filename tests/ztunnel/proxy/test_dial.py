@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+from collections.abc import Iterable, Iterator
 
 from ambient.model.address import Endpoint, parse_endpoint
 from tests.support.tunnel import application, echo, poller, run, until
@@ -50,20 +52,41 @@ def test_a_silent_peer_times_out_and_a_cancelled_attempt_is_silent() -> None:
     run(scenario)
 
 
+def plain() -> socket.socket:
+    return socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+
+
+@contextlib.contextmanager
+def unusable(target: Endpoint) -> Iterator[socket.socket]:
+    """A socket with which the target cannot be dialled: another one from its address is connected there."""
+    with plain() as taken:
+        made = plain()
+        for sock in (taken, made):
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", 0))
+        made.bind(taken.getsockname())
+        taken.setblocking(True)
+        taken.connect((str(target.ip), target.port))
+        yield made
+
+
 class Dialled:
     """Several attempts at one target: the first so many of them are deaf."""
 
-    def __init__(self, target: Endpoint, unheard: int, timeout: float = 10.0) -> None:
+    def __init__(
+        self, target: Endpoint, unheard: int, timeout: float = 10.0, then: Iterable[socket.socket] = ()
+    ) -> None:
         self.made: list[socket.socket] = []
         self.outcome: list[socket.socket | OSError] = []
         self._unheard = unheard
+        self._then = iter(then)
         self.dials = Dials(poller(), self._make, target, timeout, self.outcome.append)
 
     def _make(self) -> socket.socket:
         if len(self.made) < self._unheard:
             self.made.append(deaf())
         else:
-            self.made.append(socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK))
+            self.made.append(next(self._then, None) or plain())
         return self.made[-1]
 
     @property
@@ -92,6 +115,33 @@ def test_attempts_that_all_go_unheard_are_few_and_end_with_the_deadline() -> Non
             assert len(here.outcome) == 1
             assert 1 < len(here.made) <= ATTEMPTS
             assert not here.open
+
+    run(scenario)
+
+
+def test_an_attempt_that_fails_here_does_not_end_those_that_are_under_way() -> None:
+    async def scenario() -> None:
+        async with application("127.0.0.1", echo) as port:
+            target = parse_endpoint(f"127.0.0.1:{port}")
+            with unusable(target) as broken:
+                here = Dialled(target, unheard=1, then=[broken])
+                await until(lambda: bool(here.outcome))
+                assert here.outcome == [here.made[2]]
+                assert here.made[1] is broken
+                assert here.open == [here.made[2]]
+                here.made[2].close()
+
+    run(scenario)
+
+
+def test_when_no_attempt_is_left_the_error_is_told() -> None:
+    async def scenario() -> None:
+        async with application("127.0.0.1", echo) as port:
+            target = parse_endpoint(f"127.0.0.1:{port}")
+            with unusable(target) as broken:
+                here = Dialled(target, unheard=0, then=[broken])
+                assert [type(one) for one in here.outcome] == [OSError]
+                assert not here.open
 
     run(scenario)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import closing
 
 import pytest
 
@@ -58,11 +59,21 @@ def test_spare_sockets_are_given_back_when_a_pod_stops_connecting() -> None:
     sockets.close()
 
 
+def test_a_connection_of_a_pod_that_goes_at_once_finds_out_that_its_peer_is_gone() -> None:
+    sockets = PodSockets(-1, mark=0)
+    made, ended = sockets.tcp(4), sockets.tcp(4)
+    ended.close()
+    sockets.close()
+    assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    made.close()
+
+
 def test_sockets_are_ready_to_use_and_spare_ones_are_closed_with_the_pod() -> None:
     sockets = PodSockets(-1, mark=0)
     made = sockets.tcp(4)
     assert not made.getblocking()
     assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+    sockets.tick()
     assert made.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 180
     datagram = sockets.udp(6)
@@ -131,8 +142,9 @@ def option(sock: socket.socket, name: int) -> int:
 def test_keepalive_and_user_timeout_are_as_they_were_tuned() -> None:
     sockets = PodSockets(-1, mark=0)
     sockets.tuning = Tuning(keepalive_idle_s=11, keepalive_interval_s=7, keepalive_probes=3, user_timeout=True)
-    with sockets.tcp(4) as sock:
+    with closing(sockets.tcp(4)) as sock:
         assert option(sock, socket.TCP_NODELAY)
+        sockets.tick()
         assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert option(sock, socket.TCP_KEEPIDLE) == 11
         assert option(sock, socket.TCP_KEEPINTVL) == 7
@@ -144,7 +156,8 @@ def test_keepalive_and_user_timeout_are_as_they_were_tuned() -> None:
 def test_without_keepalive_there_is_none() -> None:
     sockets = PodSockets(-1, mark=0)
     sockets.tuning = Tuning(keepalive=False)
-    with sockets.tcp(4) as sock:
+    with closing(sockets.tcp(4)) as sock:
+        sockets.tick()
         assert not sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
         assert option(sock, socket.TCP_NODELAY)
         assert option(sock, socket.TCP_USER_TIMEOUT) == 0

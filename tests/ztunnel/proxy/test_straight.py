@@ -7,6 +7,7 @@ import errno
 import os
 import socket
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
@@ -31,9 +32,9 @@ def test_the_target_sees_the_client_where_the_kernel_lets_us_and_never_itself() 
                 (target, "0.0.0.0"),
                 (parse_endpoint("[::1]:5"), "0.0.0.0"),
             ):
-                with socket_for(pod, target, speak_for) as sock:
+                with closing(socket_for(pod, target, speak_for)) as sock:
                     assert sock.getsockname()[0] == expected
-            with socket_for(pod, target, parse_endpoint("127.0.0.77:5")) as sock:
+            with closing(socket_for(pod, target, parse_endpoint("127.0.0.77:5"))) as sock:
                 preserved = sock.getsockname()[0] == "127.0.0.77"
                 assert preserved or here.counter("source_address_not_preserved") == 1
 
@@ -174,7 +175,7 @@ def test_never_as_the_client_where_the_setting_says_so() -> None:
             await here.pod("client", "127.0.0.11")
             pod = here.workers[0]._pods["uid-client"].pod
             pod.plane.settings = replace(pod.plane.settings, orig_src="false")
-            with socket_for(pod, parse_endpoint("127.0.0.12:80"), parse_endpoint("127.0.0.77:5")) as sock:
+            with closing(socket_for(pod, parse_endpoint("127.0.0.12:80"), parse_endpoint("127.0.0.77:5"))) as sock:
                 assert sock.getsockname()[0] == "0.0.0.0"
 
     run(scenario)
@@ -210,7 +211,7 @@ def test_a_port_that_leads_to_another_connection_is_not_used(asks: bool, taken: 
                 other.connect(("127.0.0.12", port))
                 own, live, last = 31_999, other.getsockname()[1], free.getsockname()[1]
                 pod.sockets = Dealt(pod, (own, live, last), real if asks else None)
-                with socket_for(pod, target, Endpoint(parse_endpoint("127.0.0.77:1").ip, own)) as found:
+                with closing(socket_for(pod, target, Endpoint(parse_endpoint("127.0.0.77:1").ip, own))) as found:
                     assert found.getsockname() == ("127.0.0.77", last if asks else live)
             pod.sockets = real
             assert here.counter("source_port_collisions") == taken
@@ -234,7 +235,7 @@ def test_a_port_in_time_wait_is_used_only_when_there_is_no_better_one() -> None:
             real = pod.sockets
             for dealt, chosen in (((remains, live, clear), clear), ((live, remains, *[live] * 6), remains)):
                 pod.sockets = Known(pod, dealt, None)
-                with socket_for(pod, target, client) as found:
+                with closing(socket_for(pod, target, client)) as found:
                     assert found.getsockname() == ("127.0.0.77", chosen)
             pod.sockets = real
 

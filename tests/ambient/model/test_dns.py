@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ambient.errors import InvalidInput
-from ztunnel.dns.message import (
+from ambient.model.dns import (
     Found,
     answers_to,
     read_answer,

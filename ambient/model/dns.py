@@ -20,6 +20,7 @@ OPT: Final = 41
 IN: Final = 1
 TTL_S: Final = 30
 SERVER_FAILURE: Final = 2
+REFUSED: Final = 5
 
 _HEAD: Final = struct.Struct(">HHHHHH")
 _RECORD: Final = struct.Struct(">HHIH")
@@ -173,8 +174,10 @@ def _opt(query: Query) -> bytes:
     return b"\0" + _RECORD.pack(OPT, _LARGEST, 0, 0) if query.extended else b""
 
 
-def write_answer(query: Query, addresses: Sequence[str], canonical: str = "", *, limit: int | None = None) -> bytes:
-    """An authoritative answer with the addresses of the asked family (maybe none).
+def write_answer(
+    query: Query, addresses: Sequence[str], canonical: str = "", *, limit: int | None = None, ttl_s: int = TTL_S
+) -> bytes:
+    """An authoritative answer with the addresses of the asked family (maybe none), to be kept for `ttl_s`.
 
     `canonical`: the full name when a search suffix was completed; it is given as CNAME. Over `limit` octets (None:
     no limit) the answer says that it is truncated.
@@ -185,11 +188,11 @@ def write_answer(query: Query, addresses: Sequence[str], canonical: str = "", *,
     owner = _TO_QUESTION
     if canonical and canonical != query.name:
         target = _encode_name(canonical)
-        records.append(_TO_QUESTION + _RECORD.pack(CNAME, IN, TTL_S, len(target)) + target)
+        records.append(_TO_QUESTION + _RECORD.pack(CNAME, IN, ttl_s, len(target)) + target)
         # The CNAME's data begins after the header, the question, the pointer and the record's fixed part.
         owner = (0xC000 | (12 + len(query.question) + 2 + _RECORD.size)).to_bytes(2, "big")
     for ip in parsed:
-        records.append(owner + _RECORD.pack(query.qtype, IN, TTL_S, len(ip.packed)) + ip.packed)
+        records.append(owner + _RECORD.pack(query.qtype, IN, ttl_s, len(ip.packed)) + ip.packed)
     opt = _opt(query)
     flags = _RESPONSE | _AUTHORITATIVE | _RECURSION_AVAILABLE | (query.flags & _RECURSION_DESIRED)
     fixed = 12 + len(query.question) + len(opt)
