@@ -12,6 +12,7 @@ from ambient.kube.metadata import Shape, read_common
 from ambient.kube.networking import Endpoint, EntryPort, ServiceEntry, WorkloadEntry, WorkloadGroup
 from ambient.kube.read import Field, Object
 from ambient.model.address import IpAddress, parse_ip
+from ambient.model.forbidden import nowhere_below
 
 VERSIONS: Final = tuple(f"networking.istio.io/{version}" for version in ("v1", "v1beta1", "v1alpha3"))
 SHAPE: Final = Shape(VERSIONS, True, syntax.dns_subdomain, ("spec",), strict=True)
@@ -26,18 +27,14 @@ _PROBE: Final = syntax.words(
     "initialDelaySeconds timeoutSeconds periodSeconds successThreshold failureThreshold httpGet tcpSocket exec grpc"
 )
 _MOST_WEIGHT: Final = 2**32 - 1
+_MOST_HOSTS: Final = 256
 
 
 def parse_service_entry(top: Object, raw: Mapping[str, Any]) -> ServiceEntry:
     """Raises InvalidInput; every rule has its row in the tests."""
     common = read_common(top, SHAPE, raw)
     spec = top.need("spec").object(_SERVICE_ENTRY)
-    hosts = tuple(item.checked(_host) for item in spec.need("hosts").items())
-    if not hosts:
-        raise spec.need("hosts").refuse("needs at least one host")
-    for host in hosts:
-        if hosts.count(host) > 1:
-            raise spec.need("hosts").refuse(f"{host!r} is there twice")
+    hosts = _hosts(spec.need("hosts"))
     resolution = spec.read("resolution", lambda field: field.one_of(RESOLUTIONS), "NONE")
     endpoints = spec.each("endpoints", lambda field: _endpoint(field.object(_ENDPOINT), needed=True))
     selector = spec.read("workloadSelector", _selector, None)
@@ -113,6 +110,22 @@ def _host(value: str) -> str:
     return syntax.dns_subdomain(value.removeprefix("*.").lower())
 
 
+def _hosts(field: Field) -> tuple[str, ...]:
+    """In lower case, as DNS does not tell cases apart."""
+    items = field.items()
+    if not items:
+        raise field.refuse("needs at least one host")
+    if len(items) > _MOST_HOSTS:
+        raise field.refuse(f"{len(items)} hosts: at most {_MOST_HOSTS}")
+    found: dict[str, None] = {}
+    for item in items:
+        host = item.checked(_host).lower()
+        if host in found:
+            raise field.refuse(f"{host!r} is there twice")
+        found[host] = None
+    return tuple(found)
+
+
 def _selector(field: Field) -> Mapping[str, str]:
     labels = field.object(("labels",)).text_map("labels", syntax.label)
     if not labels:
@@ -134,13 +147,15 @@ def _port(field: Field) -> EntryPort:
 
 
 def _check_ports(spec: Object, ports: tuple[EntryPort, ...]) -> None:
-    names = [port.name for port in ports]
-    numbers = [port.number for port in ports]
-    for i, port in enumerate(ports):
-        if port.name in names[:i]:
+    names: set[str] = set()
+    numbers: set[int] = set()
+    for port in ports:
+        if port.name in names:
             raise spec.need("ports").refuse(f"two ports are called {port.name!r}")
-        if port.number in numbers[:i]:
+        if port.number in numbers:
             raise spec.need("ports").refuse(f"port {port.number} is there twice")
+        names.add(port.name)
+        numbers.add(port.number)
 
 
 def _check_resolution(
@@ -166,6 +181,8 @@ def _check_resolution(
         for host in hosts:
             if not host.startswith("*."):
                 raise spec.need("hosts").refuse(f"{host!r}: DYNAMIC_DNS is for hosts that begin with '*.'")
+            if nowhere_below(host.removeprefix("*.")):
+                raise spec.need("hosts").refuse(f"{host!r}: below it are addresses, or names of the machine's own")
     known = {port.name for port in ports}
     for i, endpoint in enumerate(endpoints):
         for name in endpoint.ports:
@@ -227,5 +244,5 @@ def _allocated(top: Object, hosts: tuple[str, ...]) -> tuple[tuple[str, IpAddres
     if status is None:
         return ()
     entries = status.each("addresses", Field.open_object)
-    pairs = tuple((entry.text("host") or hosts[0], entry.need("value").checked(syntax.ip)) for entry in entries)
+    pairs = tuple((entry.text("host").lower() or hosts[0], entry.need("value").checked(syntax.ip)) for entry in entries)
     return tuple((host, parse_ip(value)) for host, value in pairs)

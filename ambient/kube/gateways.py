@@ -59,13 +59,16 @@ def parse_gateway(top: Object, raw: Mapping[str, Any]) -> Gateway:
                 f"{listener.name!r} has port, protocol and hostname of another listener"
             )
     status = top.read("status", Field.open_object, None)
+    tls = spec.read("tls", lambda f: f.object(("backend", "frontend")), None)
+    backend = tls.read("backend", lambda f: f.object(("clientCertificateRef",)), None) if tls else None
     return Gateway(
         **common,
         class_name=spec.need("gatewayClassName").checked(syntax.dns_subdomain),
-        listeners=_checked_clients(spec, listeners),
+        listeners=_checked_clients(tls, listeners),
         wanted=spec.each("addresses", _address),
         assigned=status.each("addresses", _address) if status else (),
         infrastructure=spec.read("infrastructure", _infrastructure, Infrastructure()),
+        own=backend.read("clientCertificateRef", lambda f: _ref(f, "Secret"), None) if backend else None,
     )
 
 
@@ -91,8 +94,13 @@ def _infrastructure(field: Field) -> Infrastructure:
     return Infrastructure(
         MappingProxyType(entry.text_map("labels", syntax.label)),
         MappingProxyType(entry.text_map("annotations", syntax.annotation)),
-        f"{wanted.need('kind').text()}/{wanted.need('name').text()}" if wanted else "",
+        _parameters(wanted) if wanted else "",
     )
+
+
+def _parameters(wanted: Object) -> str:
+    group = wanted.text("group")
+    return f"{wanted.need('kind').text()}{f'.{group}' if group else ''}/{wanted.need('name').text()}"
 
 
 def _controller(value: str) -> str:
@@ -111,9 +119,8 @@ def _requirement(field: Field) -> LabelRequirement:
     return LabelRequirement(entry.need("key").checked(syntax.qualified_name), operator, values)
 
 
-def _checked_clients(spec: Object, listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
+def _checked_clients(tls: Object | None, listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
     """`listeners`, those that end TLS with what the Gateway says of all of them, or of their ports, about clients."""
-    tls = spec.read("tls", lambda f: f.object(("backend", "frontend")), None)
     frontend = tls.read("frontend", lambda f: f.object(("default", "perPort")), None) if tls else None
     if frontend is None:
         return listeners

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ambient.kube import syntax
 from ambient.kube.metadata import Shape
+from ambient.kube.rate_limits import limited
 from ambient.kube.read import Field, Object
 from ambient.kube.route_parts import (
     GROUP,
@@ -40,11 +41,14 @@ _MOST_MATCHES: Final = 128
 def parse_grpc_route(top: Object, raw: Mapping[str, Any]) -> GRPCRoute:
     """Raises InvalidInput; every rule has its row in the tests."""
     common, spec, parents = read_route(top, raw, SHAPE)
-    spec.each("hostnames", lambda field: field.checked(hostname))
+    hostnames = few(spec, "hostnames", lambda field: field.checked(hostname))
     rules = few(spec, "rules", _rule) if spec.get("rules") is not None else (RouteRule(),)
     if sum(len(one.matches) for one in rules) > _MOST_MATCHES:
         raise spec.need("rules").refuse(f"at most {_MOST_MATCHES} matches in all rules together")
-    return GRPCRoute(**common, parents=parents, rules=rules)
+    rules = limited(
+        rules, common["annotations"], top.at.what, f"{GRPCRoute.kind}/{common['namespace']}/{common['name']}"
+    )
+    return GRPCRoute(**common, parents=parents, hostnames=hostnames, rules=rules)
 
 
 def _rule(field: Field) -> RouteRule:

@@ -59,7 +59,9 @@ def parse_http_route(top: Object, raw: Mapping[str, Any]) -> HTTPRoute:
     rules = few(spec, "rules", _rule) if spec.get("rules") is not None else (RouteRule(),)
     if sum(len(one.matches) for one in rules) > _MOST_MATCHES:
         raise spec.need("rules").refuse(f"at most {_MOST_MATCHES} matches in all rules together")
-    rules = limited(rules, common["annotations"], top.at.what)
+    rules = limited(
+        rules, common["annotations"], top.at.what, f"{HTTPRoute.kind}/{common['namespace']}/{common['name']}"
+    )
     return HTTPRoute(**common, parents=parents, hostnames=hostnames, rules=rules)
 
 

@@ -11,6 +11,8 @@ from typing import Any, Final, NoReturn
 from ambient.kube import syntax
 from ambient.kube.read import Field, Object
 
+SPACE_DELIMITED: Final = ("scope", "permission")
+"""Claims that are made lists of what stands between blanks, whatever a rule says."""
 _RULE: Final = syntax.words(
     "issuer audiences jwksUri jwks jwks_uri fromHeaders fromParams fromCookies outputPayloadToHeader"
     " forwardOriginalToken outputClaimToHeaders timeout spaceDelimitedClaims"

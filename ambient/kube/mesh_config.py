@@ -1,4 +1,5 @@
-"""Istio's MeshConfig, of which `extensionProviders` that authorize requests are read; all else is for others.
+"""Istio's MeshConfig, of which `extensionProviders` that authorize requests or are told of them are read, and which of
+those are `defaultProviders`; all else is for others.
 
 A provider with one bad field is no provider: policies that name it refuse what they match.
 """
@@ -13,6 +14,7 @@ from typing import Any, Final
 from ambient.errors import InvalidInput
 from ambient.kube import syntax
 from ambient.kube.durations import positive_duration
+from ambient.kube.mesh_telemetry import KINDS, Told, read_defaults, read_told
 from ambient.kube.read import Field, Object
 from ambient.kube.yaml import decode_documents
 
@@ -56,10 +58,13 @@ class Provider:
 
 @dataclass(frozen=True, slots=True)
 class MeshConfig:
-    """`providers` by name. `refused`: what was not understood, in words."""
+    """`providers`, who are asked, and `told`, who are told, by name. `defaults`: of those told, where a Telemetry names
+    none. `refused`: what was not understood, in words."""
 
     providers: Mapping[str, Provider] = field(default_factory=dict)
     refused: tuple[str, ...] = ()
+    told: Mapping[str, Told] = field(default_factory=dict)
+    defaults: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_mesh_config(text: str, where: str) -> MeshConfig:
@@ -70,6 +75,7 @@ def read_mesh_config(text: str, where: str) -> MeshConfig:
         raise InvalidInput("mesh config", where, "is not one mapping")
     listed = top.get("extensionProviders")
     found: dict[str, Provider] = {}
+    told: dict[str, Told] = {}
     refused: list[str] = []
     names: list[str] = []
     for number, value in enumerate(listed if isinstance(listed, list) else []):
@@ -81,24 +87,35 @@ def read_mesh_config(text: str, where: str) -> MeshConfig:
             continue
         if provider is not None:
             names.append(provider.name)
-            found[provider.name] = provider
+            if isinstance(provider, Provider):
+                found[provider.name] = provider
+            else:
+                told[provider.name] = provider
     if listed is not None and not isinstance(listed, list):
         refused.append("extensionProviders: expected a list")
     for name in {name for name in names if names.count(name) > 1}:
         refused.append(f"extensionProviders: {name!r} is there twice")
         found.pop(name, None)
-    return MeshConfig(found, tuple(refused))
+        told.pop(name, None)
+    try:
+        defaults = read_defaults(top, "mesh config")
+    except InvalidInput as error:
+        refused.append(": ".join(part for part in (error.where, error.why) if part))
+        defaults = {}
+    return MeshConfig(found, tuple(refused), told, defaults)
 
 
-def _provider(entry: Field) -> Provider | None:
+def _provider(entry: Field) -> Provider | Told | None:
     """None for one of another kind."""
     top = entry.open_object()
     name = top.need("name").checked(_name)
-    kinds = [kind for kind in _KINDS if isinstance(entry.value, Mapping) and kind in entry.value]
+    kinds = [kind for kind in (*_KINDS, *KINDS) if isinstance(entry.value, Mapping) and kind in entry.value]
     if not kinds:
         return None
     if len(kinds) > 1 or len(entry.mapping()) > 2:
         raise entry.refuse("has more than one kind")
+    if kinds[0] in KINDS:
+        return read_told(name, kinds[0], top.need(kinds[0]))
     http = _KINDS[kinds[0]] == "http"
     spec = top.need(kinds[0]).object((*_COMMON, *(_HTTP if http else ())))
     namespace, slash, hostname = spec.need("service").text().rpartition("/")

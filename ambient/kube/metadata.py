@@ -90,4 +90,11 @@ def condition(field: Field) -> Condition:
         entry.need("status").one_of(("True", "False", "Unknown")),
         entry.text("reason"),
         entry.text("message"),
+        _generation(entry.get("observedGeneration")),
     )
+
+
+def _generation(field: Field | None) -> int:
+    """A number, or (Istio's kinds) one as text; 0 for what is neither: others write it, too."""
+    value = str(field.value) if field is not None else ""
+    return int(value) if value.isascii() and value.isdigit() and len(value) < 19 else 0

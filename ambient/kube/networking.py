@@ -227,7 +227,8 @@ class TypedAddress:
 
 @dataclass(frozen=True, slots=True)
 class Infrastructure:
-    """What the owner of a Gateway wants on all that is made for it. `parameters`: "Kind/name", "" when none."""
+    """What the owner of a Gateway wants on all that is made for it. `parameters`: "Kind/name", or
+    "Kind.group/name", "" when none."""
 
     labels: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     annotations: Mapping[str, str] = field(default_factory=lambda: NOTHING)
@@ -236,7 +237,8 @@ class Infrastructure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gateway(Record):
-    """Gateway API's, not networking.istio.io's. `assigned` are status.addresses: with them it is ready."""
+    """Gateway API's, not networking.istio.io's. `assigned` are status.addresses: with them it is ready. `own`: the
+    certificate that its proxies prove themselves with to applications."""
 
     kind: ClassVar[str] = "Gateway"
     class_name: str = ""
@@ -244,6 +246,7 @@ class Gateway(Record):
     wanted: tuple[TypedAddress, ...] = ()
     assigned: tuple[TypedAddress, ...] = ()
     infrastructure: Infrastructure = Infrastructure()
+    own: ObjectRef | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

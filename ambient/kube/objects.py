@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from ambient.kube import (
+    backend_tls,
     entries,
     gateways,
     grpc_routes,
@@ -22,9 +23,11 @@ from ambient.kube import (
     slices,
     stream_routes,
     syntax,
+    telemetry,
     traffic,
     virtual_services,
 )
+from ambient.kube.backend_tls import BackendTLSPolicy
 from ambient.kube.metadata import Shape, read_common
 from ambient.kube.networking import (
     DestinationRule,
@@ -63,11 +66,13 @@ from ambient.kube.records import (
 from ambient.kube.resource import Resource
 from ambient.kube.routing import GRPCRoute, HTTPRoute, ReferenceGrant, TCPRoute, TLSRoute, VirtualService
 from ambient.kube.secrets import Secret
+from ambient.kube.telemetry_values import Telemetry
 from ambient.model.address import parse_ip
 
 __all__ = [
     "KINDS",
     "AuthorizationPolicy",
+    "BackendTLSPolicy",
     "Condition",
     "ConfigMap",
     "Container",
@@ -98,6 +103,7 @@ __all__ = [
     "TCPRoute",
     "TLSRoute",
     "TcpSocket",
+    "Telemetry",
     "VirtualService",
     "WorkloadEntry",
     "WorkloadGroup",
@@ -158,6 +164,7 @@ _PARSERS: Final[Mapping[str, tuple[Shape, Callable[[Object, Mapping[str, Any]], 
         "AuthorizationPolicy": (security.SHAPE, security.parse_authorization_policy, "authorizationpolicies"),
         "PeerAuthentication": (security.SHAPE, security.parse_peer_authentication, "peerauthentications"),
         "RequestAuthentication": (security.SHAPE, traffic.parse_request_authentication, "requestauthentications"),
+        "Telemetry": (telemetry.SHAPE, telemetry.parse_telemetry, "telemetries"),
         "EndpointSlice": (slices.SHAPE, slices.parse_endpoint_slice, "endpointslices"),
         "ServiceEntry": (entries.SHAPE, entries.parse_service_entry, "serviceentries"),
         "WorkloadEntry": (entries.SHAPE, entries.parse_workload_entry, "workloadentries"),
@@ -170,6 +177,7 @@ _PARSERS: Final[Mapping[str, tuple[Shape, Callable[[Object, Mapping[str, Any]], 
         "TCPRoute": (stream_routes.TCP_SHAPE, stream_routes.parse_tcp_route, "tcproutes"),
         "TLSRoute": (stream_routes.TLS_SHAPE, stream_routes.parse_tls_route, "tlsroutes"),
         "ReferenceGrant": (stream_routes.GRANT_SHAPE, stream_routes.parse_reference_grant, "referencegrants"),
+        "BackendTLSPolicy": (backend_tls.SHAPE, backend_tls.parse_backend_tls_policy, "backendtlspolicies"),
         "VirtualService": (entries.SHAPE, virtual_services.parse_virtual_service, "virtualservices"),
     }
 )

@@ -25,12 +25,14 @@ def record_key(kind: str, namespace: str, name: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """One entry of status.conditions. `status` is "True", "False" or "Unknown"."""
+    """One entry of status.conditions. `status` is "True", "False" or "Unknown"; `generation`: of the object that it was
+    said of, as far as that can be read, 0 when it cannot."""
 
     type: str
     status: str
     reason: str = ""
     message: str = ""
+    generation: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,6 +212,8 @@ class Service(Record):
     external_traffic_policy: str = "Cluster"
     traffic_distribution: str = ""
     session_affinity: str = "None"
+    balanced: tuple[str, ...] = ()
+    """Addresses and names that a load balancer has given it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,11 +281,47 @@ class Records:
     writers: Mapping[str, WriterState] = field(default_factory=lambda: MappingProxyType({}))
     changed: frozenset[str] | None = field(default=None, compare=False)
 
+    _index: list[dict[type[Record], dict[str, Record]]] = field(
+        default_factory=list, init=False, compare=False, repr=False
+    )
+    """Once anybody has asked: what there is of each class, by key."""
+
+    def since(self, before: Records) -> Records:
+        """This snapshot. Of what `before`, the one that the same source gave before it, knows by kind only what has
+        `changed` is looked at again."""
+        if self.changed is None or not before._index or self._index:
+            return self
+        index = dict(before._index[0])
+        own: set[type[Record]] = set()
+        for key in self.changed:
+            for record, held in ((before.by_key.get(key), False), (self.by_key.get(key), True)):
+                if record is None:
+                    continue
+                kind = type(record)
+                if kind not in own:
+                    own.add(kind)
+                    index[kind] = dict(index.get(kind, ()))
+                if held:
+                    index[kind][key] = record
+                else:
+                    index[kind].pop(key, None)
+        self._index.append(index)
+        return self
+
     def of(self, kind: type[R]) -> list[R]:
         """All records of a kind, ordered by key."""
-        found = [(key, record) for key, record in self.by_key.items() if isinstance(record, kind)]
-        return [record for _, record in sorted(found)]
+        if not self._index:
+            self._index.append(_index(self.by_key))
+        found = [one for held, named in self._index[0].items() if issubclass(held, kind) for one in named.items()]
+        return [record for _, record in sorted(found) if isinstance(record, kind)]
 
     def find(self, kind: type[R], namespace: str, name: str) -> R | None:
         record = self.by_key.get(record_key(kind.kind, namespace, name))
         return record if isinstance(record, kind) else None
+
+
+def _index(by_key: Mapping[str, Record]) -> dict[type[Record], dict[str, Record]]:
+    found: dict[type[Record], dict[str, Record]] = {}
+    for key, record in by_key.items():
+        found.setdefault(type(record), {})[key] = record
+    return found

@@ -8,6 +8,7 @@ from typing import Final
 from urllib.parse import quote
 
 from ambient.errors import InvalidInput
+from ambient.kube.records import record_key
 
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9:._-]*")
 
@@ -48,6 +49,20 @@ class Resource:
             if subresource:
                 parts.append(_segment(subresource))
         return "/".join(parts)
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Name:
+    """One object, which may or may not be there."""
+
+    kind: str
+    namespace: str
+    name: str
+
+    @property
+    def key(self) -> str:
+        """As its record has it."""
+        return record_key(self.kind, self.namespace, self.name)
 
 
 def _segment(name: str) -> str:

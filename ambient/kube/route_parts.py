@@ -200,7 +200,7 @@ def session(field: Field) -> Session:
 
 
 def cors(field: Field) -> Cors:
-    """An HTTPCORSFilter."""
+    """An HTTPCORSFilter. What asks for more than it allows is answered without it, and goes nowhere."""
     entry = field.object(
         ("allowOrigins", "allowMethods", "allowHeaders", "exposeHeaders", "maxAge", "allowCredentials")
     )
@@ -212,6 +212,7 @@ def cors(field: Field) -> Cors:
         names["exposeHeaders"],
         entry.integer("maxAge", 5, 1, 2**31 - 1),
         entry.flag("allowCredentials"),
+        forward=False,
     )
 
 
@@ -225,7 +226,8 @@ def _origin(field: Field) -> TextMatch:
         return TextMatch("", ".*", "RegularExpression")
     scheme, separator, host = text.partition("://")
     name, colon, port = host.partition(":")
-    good = separator and scheme in ("http", "https") and not hostname(name) and (port.isdigit() or not colon)
+    numbered = (port.isdigit() and len(port) <= 5) or not colon
+    good = separator and scheme in ("http", "https") and not hostname(name) and numbered
     if not good:
         raise field.refuse(f"{text[:60]!r} is not an origin such as https://*.example.com")
     if name.startswith("*."):

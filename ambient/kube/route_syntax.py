@@ -7,6 +7,7 @@ import warnings
 from typing import Final
 
 from ambient.kube import syntax
+from ambient.kube.expression_size import size_of
 
 _HOP_BY_HOP: Final = ("host", "connection", "transfer-encoding", "content-length", "upgrade", "te", "trailer")
 _THE_PROXYS: Final = "x-forwarded-client-cert"
@@ -15,10 +16,12 @@ _LONGEST_REGEX: Final = 1024
 _MOST_NAME: Final = 256
 _MOST_VALUE: Final = 4096
 _MOST_REPEATED: Final = 2500
-"""Of an expression with a counted group: its length in bytes times its counts. Envoy takes no larger program, and
+"""Of an expression with a counted group: its length in bytes, counts written out. Envoy takes no larger program, and
 refuses the service's whole table, policies and all, for one that is."""
 _MOST_CLASS: Final = 10_000
 """The same of one with a counted class, of which a byte makes less of the program."""
+_MOST_COUNTED: Final = 15_000
+"""The same of one where only signs and escapes are counted."""
 _REGEX_ESCAPES: Final = frozenset("dDwWsS" + r".^$*+?()[]{}|\/-_~#&%@!,:;='\" <>")
 
 
@@ -68,15 +71,16 @@ def regular_expression(value: str) -> str:
         return f"{value[:40]!r}: groups with options, possessive quantifiers and named classes are not supported"
     if any(escaped not in _REGEX_ESCAPES for escaped in re.findall(r"\\(.)", value, re.DOTALL)):
         return f"{value[:40]!r}: holds an escape that is not supported"
-    most = 1
-    for number in re.findall(r"\{(\d*,?\d*)\}", value):
-        most *= max([int(part) for part in number.split(",") if part] or [1]) or 1
-    if most > 1000:
+    try:
+        size = size_of(value)
+    except RecursionError:
+        return f"{value[:40]!r}: its groups are within each other too often"
+    if size.repeated > 1000:
         return f"{value[:40]!r}: repeats more than 1000 times"
-    size = len(value.encode(errors="replace")) * most
-    for end, what, limit in (("){", "group", _MOST_REPEATED), ("]{", "class", _MOST_CLASS)):
-        if end in value and size > limit:
-            return f"{value[:40]!r}: repeats a {what} too often for its length"
+    limits = ((size.groups, "a group", _MOST_REPEATED), (size.classes, "a class", _MOST_CLASS))
+    for counted, what, limit in (*limits, (size.repeated > 1, "something", _MOST_COUNTED)):
+        if counted and size.octets > limit:
+            return f"{value[:40]!r}: repeats {what} too often for its length"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")

@@ -10,8 +10,8 @@ from ambient.kube.records import Record
 
 CONTROLLER: Final = "istio.io/mesh-controller"
 """Who speaks for the mesh in the status of a route."""
-GATEWAY_CONTROLLER: Final = "istio.io/gateway-controller"
-"""Who speaks for gateways there."""
+GATEWAY_CONTROLLER: Final = "ambient.mesh/gateway-controller"
+"""Who speaks for gateways there, and is the controller of their classes: not Istio's, which may be there as well."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +163,18 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """`count` requests in `period_s` seconds; `per_client`: of each identity by itself."""
+    """`count` requests in `period_s` seconds; `per_client`: of each identity by itself; `header`, `claim`: of each
+    value of that header, or of that claim of an accepted token, by itself, and of requests without it together.
+    `route`: all proxies count for that route together, "": each for itself. `strict`: where nobody can count for all,
+    requests are refused, else they pass."""
 
     count: int
     period_s: int
     per_client: bool = False
+    route: str = ""
+    strict: bool = False
+    header: str = ""
+    claim: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,9 @@ SHAPE: Final = Shape(("v1",), True, syntax.dns_subdomain, ("data", "stringData",
 CERTIFICATE: Final = "tls.crt"
 KEY: Final = "tls.key"
 AUTHORITY: Final = "ca.crt"
-_KEPT: Final = (CERTIFICATE, KEY, AUTHORITY)
+_ISTIO_AUTHORITY: Final = "cacert"
+"""The same in Secrets as Istio's documentation makes them; `ca.crt` goes before it."""
+_KEPT: Final = (CERTIFICATE, KEY, AUTHORITY, _ISTIO_AUTHORITY)
 _TLS: Final = "kubernetes.io/tls"
 
 
@@ -45,6 +47,8 @@ def parse_secret(top: Object, raw: Mapping[str, Any]) -> Secret:
                 if not isinstance(value.value, str):
                     raise value.refuse("expected a string")
                 found[key] = place(value)
+    if (authority := found.pop(_ISTIO_AUTHORITY, "")) and not found.get(AUTHORITY):
+        found[AUTHORITY] = authority
     kind = top.text("type", "Opaque")
     if kind == _TLS and not {CERTIFICATE, KEY} <= found.keys():
         raise Field(None, "data", top.at.what).refuse(f"a Secret of type {_TLS} needs {CERTIFICATE} and {KEY}")

@@ -58,7 +58,25 @@ def parse_service(top: Object, raw: Mapping[str, Any]) -> Service:
         external_traffic_policy=spec.read("externalTrafficPolicy", lambda f: f.one_of(_LOCAL), "Cluster"),
         traffic_distribution=spec.read("trafficDistribution", lambda f: f.one_of(_DISTRIBUTIONS), ""),
         session_affinity=spec.read("sessionAffinity", lambda f: f.one_of(("None", "ClientIP")), "None"),
+        balanced=_balanced(raw.get("status")) if kind == "LoadBalancer" else (),
     )
+
+
+def _balanced(status: object) -> tuple[str, ...]:
+    """What a load balancer says of it. What is no address is passed over: none of it is the owner's."""
+    entries = _below(_below(status, "loadBalancer"), "ingress")
+    found = []
+    for entry in entries if isinstance(entries, list) else ():
+        address, name = _below(entry, "ip"), _below(entry, "hostname")
+        if isinstance(address, str) and not syntax.ip(address):
+            found.append(address)
+        elif isinstance(name, str) and not syntax.dns_subdomain(name):
+            found.append(name)
+    return tuple(found)
+
+
+def _below(value: object, name: str) -> object:
+    return value.get(name) if isinstance(value, Mapping) else None
 
 
 def _external(common: Common, spec: Object, selector: Mapping[str, str], ports: tuple[ServicePort, ...]) -> Service:

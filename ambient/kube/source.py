@@ -12,10 +12,11 @@ from typing import Any, Final, Protocol
 
 from ambient.kube.api.client import ApiClient
 from ambient.kube.api.lease import Seat
-from ambient.kube.api.source import ApiSource
+from ambient.kube.api.source import ApiSource, Beside
 from ambient.kube.folder import ObjectFolder
+from ambient.kube.networking import TypedAddress
 from ambient.kube.objects import KINDS, Condition, Record, Records
-from ambient.kube.status_values import ListenerStatus, ParentStatus
+from ambient.kube.status_values import AncestorStatus, ListenerStatus, ParentStatus
 
 KUBERNETES: Final = Path("kubernetes")
 """The value of AMBIENT_OBJECTS that means the API server (a folder of this name is `./kubernetes`)."""
@@ -39,14 +40,17 @@ class StatusSink(Protocol):
     def addresses(self, target: Record, addresses: Sequence[tuple[str, str]]) -> None:
         """Give the hosts of a ServiceEntry these addresses (host, address) in its status, in the place of others."""
 
-    def gateway_address(self, target: Record, hostname: str) -> None:
-        """Give a Gateway this host name as its one address."""
+    def gateway_addresses(self, target: Record, addresses: Sequence[TypedAddress]) -> None:
+        """Give a Gateway these addresses, in the place of others."""
 
     def gateway_listeners(self, target: Record, listeners: Sequence[ListenerStatus]) -> None:
         """Say this of a Gateway's listeners, in the place of what was said of any."""
 
     def route_parents(self, target: Record, parents: Sequence[ParentStatus]) -> None:
         """Say this of the gateways that a route is on, in the place of what was said of any."""
+
+    def policy_ancestors(self, target: Record, ancestors: Sequence[AncestorStatus]) -> None:
+        """Say this of a policy for the Gateways that it concerns, in the place of what was said for any."""
 
     def forget(self, target: Record | str) -> None:
         """Take back everything said about the object."""
@@ -90,12 +94,15 @@ def open_source(
     node: str = "",
     kinds: Collection[str] = MESH_KINDS,
     seat: Seat | None = None,
+    beside: Beside | None = None,
 ) -> ObjectSource:
     """The source that the setting AMBIENT_OBJECTS names. `node`: only what an agent on that node needs; `seat`: the
-    lease whose holder alone writes (a folder has one control plane).
+    lease whose holder alone writes (a folder has one control plane); `beside`: what is read by its name (a folder is
+    read whole).
 
     Raises InvalidInput when it is the API server and `environment` does not say where that is.
     """
     if objects != KUBERNETES:
         return ObjectFolder(objects, keep=partial(concerns, node) if node else None)
-    return ApiSource(ApiClient.open(environment), kinds=NODE_KINDS if node else tuple(kinds), node=node, seat=seat)
+    read = NODE_KINDS if node else tuple(kinds)
+    return ApiSource(ApiClient.open(environment), kinds=read, node=node, seat=seat, beside=beside)

@@ -13,8 +13,17 @@ from typing import Any
 
 from ambient.errors import InvalidInput
 from ambient.kube.files import read_json, replace_json
+from ambient.kube.networking import TypedAddress
 from ambient.kube.records import Condition, Record, WriterState
-from ambient.kube.status_values import ListenerStatus, ParentStatus, listeners_written, parents_written
+from ambient.kube.status_values import (
+    AncestorStatus,
+    ListenerStatus,
+    ParentStatus,
+    addresses_written,
+    ancestors_written,
+    listeners_written,
+    parents_written,
+)
 
 
 def file_name(key: str) -> str:
@@ -91,9 +100,9 @@ class StatusWriter:
         """status.addresses of a ServiceEntry, as (host, address)."""
         self.set(target, addresses=[{"host": host, "value": address} for host, address in addresses])
 
-    def gateway_address(self, target: Record, hostname: str) -> None:
-        """status.addresses of a Gateway: its one host name."""
-        self.set(target, addresses=[{"type": "Hostname", "value": hostname}])
+    def gateway_addresses(self, target: Record, addresses: Sequence[TypedAddress]) -> None:
+        """status.addresses of a Gateway."""
+        self.set(target, addresses=addresses_written(addresses))
 
     def gateway_listeners(self, target: Record, listeners: Sequence[ListenerStatus]) -> None:
         """status.listeners of a Gateway."""
@@ -104,6 +113,11 @@ class StatusWriter:
         """status.parents of a route, as far as they are gateways."""
         before = self._read(target).get("parents", [])
         self.set(target, parents=parents_written(parents, before, target.generation, _now()))
+
+    def policy_ancestors(self, target: Record, ancestors: Sequence[AncestorStatus]) -> None:
+        """status.ancestors of a policy, as far as they are Gateways of ours."""
+        before = self._read(target).get("ancestors", [])
+        self.set(target, ancestors=ancestors_written(ancestors, before, target.generation, _now()))
 
     def forget(self, target: Record | str) -> None:
         """Take back everything said about the object."""

@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ambient.kube.networking import TypedAddress
 from ambient.kube.records import Condition
-from ambient.kube.routing import GATEWAY_CONTROLLER
+from ambient.kube.routing import CONTROLLER, GATEWAY_CONTROLLER
 
 _GROUP: Final = "gateway.networking.k8s.io"
+_MOST_ANCESTORS: Final = 16
 Written = list[dict[str, Any]]
 
 
@@ -28,6 +30,15 @@ class ParentStatus:
     """`ref`: the parentRef as the route has it."""
 
     ref: Mapping[str, Any]
+    conditions: tuple[Condition, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AncestorStatus:
+    """Of a policy, for one of the Gateways that it concerns; `controller` answers for that."""
+
+    ref: Mapping[str, Any]
+    controller: str
     conditions: tuple[Condition, ...]
 
 
@@ -65,6 +76,11 @@ def listeners_written(said: Sequence[ListenerStatus], before: Iterable[Any], gen
     ]
 
 
+def addresses_written(addresses: Iterable[TypedAddress]) -> Written:
+    """status.addresses of a Gateway."""
+    return [{"type": one.type, "value": one.value} for one in addresses]
+
+
 def parents_written(said: Sequence[ParentStatus], before: Iterable[Any], generation: int, now: str) -> Written:
     """status.parents of a route: what others say as it is, and ours of gateways."""
     listed = [dict(one) for one in before if isinstance(one, Mapping)]
@@ -78,6 +94,23 @@ def parents_written(said: Sequence[ParentStatus], before: Iterable[Any], generat
         for one in said
     ]
     return [one for one in listed if not _ours(one)] + ours
+
+
+def ancestors_written(said: Sequence[AncestorStatus], before: Iterable[Any], generation: int, now: str) -> Written:
+    """status.ancestors of a policy: what others say as it is, and ours of gateways and waypoints; as many as there may
+    be."""
+    listed = [dict(one) for one in before if isinstance(one, Mapping)]
+    mine = [one for one in listed if one.get("controllerName") in (CONTROLLER, GATEWAY_CONTROLLER)]
+    known = {_same(one.get("ancestorRef")): one.get("conditions") for one in mine}
+    ours = [
+        {
+            "ancestorRef": dict(one.ref),
+            "controllerName": one.controller,
+            "conditions": timed(one.conditions, known.get(_same(one.ref)) or [], generation, now),
+        }
+        for one in said
+    ]
+    return ([one for one in listed if one not in mine] + ours)[:_MOST_ANCESTORS]
 
 
 def _ours(entry: Mapping[str, Any]) -> bool:

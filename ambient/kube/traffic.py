@@ -21,10 +21,11 @@ def parse_destination_rule(top: Object, raw: Mapping[str, Any]) -> DestinationRu
     common = read_common(top, SHAPE, raw)
     spec = top.need("spec").object(("host", "exportTo", "workloadSelector", "trafficPolicy", "subsets"))
     subsets = spec.each("subsets", _subset)
-    names = [subset.name for subset in subsets]
-    for name in names:
-        if names.count(name) > 1:
+    names: set[str] = set()
+    for name in (subset.name for subset in subsets):
+        if name in names:
             raise spec.need("subsets").refuse(f"two subsets are called {name!r}")
+        names.add(name)
     return DestinationRule(
         **common,
         host=spec.need("host").checked(_host),

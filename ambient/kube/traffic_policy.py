@@ -6,6 +6,7 @@ from typing import Final
 
 from ambient.kube import syntax
 from ambient.kube.durations import istio_duration, positive_duration
+from ambient.kube.locality import read_spread
 from ambient.kube.read import Field, Object
 from ambient.kube.traffic_values import (
     LARGEST_RING,
@@ -80,9 +81,10 @@ def _balancer(field: Field) -> Balancer:
     warmup_ms = positive_duration(warmup.need("duration")) if warmup else 0
     simple = entry.read("simple", lambda f: f.one_of(_SIMPLE), "")
     hashed = entry.read("consistentHash", lambda f: f.object((*_HASHES, *_TABLES)), None)
+    spread = entry.read("localityLbSetting", read_spread, None)
     warmup_ms = warmup_ms or entry.read("warmupDurationSecs", positive_duration, 0)
     if hashed is None:
-        return Balancer(simple, warmup_ms=warmup_ms)
+        return Balancer(simple, warmup_ms=warmup_ms, spread=spread)
     given = hashed.present(*_HASHES)
     if len(given) != 1:
         raise hashed.at.refuse(f"needs exactly one of {', '.join(_HASHES)}")
@@ -94,7 +96,7 @@ def _balancer(field: Field) -> Balancer:
     if table and not _is_prime(table):
         raise hashed.need("maglev").refuse(f"a tableSize has to be a prime number, {table} is none")
     size = ring.integer("minimumRingSize", 0, 0, LARGEST_RING)
-    return Balancer("", _hash_by(hashed, given[0]), size, table, warmup_ms)
+    return Balancer("", _hash_by(hashed, given[0]), size, table, warmup_ms, spread)
 
 
 def _is_prime(number: int) -> bool:
@@ -182,6 +184,7 @@ def _tls(field: Field) -> ClientTls:
         entry.texts("subjectAltNames"),
         entry.text("sni"),
         entry.flag("insecureSkipVerify"),
+        entry.text("caCrl"),
     )
 
 

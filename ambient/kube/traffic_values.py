@@ -21,6 +21,20 @@ class HashBy:
 
 
 @dataclass(frozen=True, slots=True)
+class Spread:
+    """localityLbSetting. Localities are "region/zone/subzone", "*" any, a part that is left out at the end too.
+
+    `distribute`: from where, and shares of 100 by where to. `failover`: regions, from and to. `priority`: what has to
+    be equal, the most important first: region, zone, subzone or node.
+    """
+
+    enabled: bool = True
+    distribute: tuple[tuple[str, tuple[tuple[str, int], ...]], ...] = ()
+    failover: tuple[tuple[str, str], ...] = ()
+    priority: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Balancer:
     """`simple` is Istio's word. `ring`: the smallest ring of consistent hashing; `table`: size of a Maglev table, then
     it takes the place of the ring."""
@@ -30,6 +44,7 @@ class Balancer:
     ring: int = 0
     table: int = 0
     warmup_ms: int = 0
+    spread: Spread | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +109,7 @@ class ClientTls:
     subject_alt_names: tuple[str, ...] = ()
     sni: str = ""
     insecure: bool = False
+    crl: str = ""
 
 
 @dataclass(frozen=True, slots=True)

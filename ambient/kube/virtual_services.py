@@ -126,14 +126,16 @@ def _headers(field: Field) -> tuple[HeaderEdit, HeaderEdit]:
 def _weighted(field: Field) -> BackendRef:
     entry = field.object(("destination", "weight", "headers"))
     request, response = entry.read("headers", _headers, (HeaderEdit(), HeaderEdit()))
-    found = replace(_destination(entry.need("destination")), request=request, response=response)
+    found = replace(_destination(entry.need("destination"), wild=True), request=request, response=response)
     return replace(found, weight=entry.integer("weight", 0, 0, 1_000_000))
 
 
-def _destination(field: Field) -> BackendRef:
+def _destination(field: Field, *, wild: bool = False) -> BackendRef:
+    """`wild`: it may begin with "*."."""
     entry = field.object(_DESTINATION)
     port = entry.read("port", lambda f: f.object(("number",)).need("number").port(), 0)
-    host = entry.need("host").checked(lambda value: syntax.dns_subdomain(value.lower())).lower()
+    head = "*." if wild else ""
+    host = entry.need("host").checked(lambda value: syntax.dns_subdomain(value.lower().removeprefix(head))).lower()
     subset = entry.read("subset", lambda f: f.checked(syntax.dns_label), "")
     return BackendRef(host, port, kind="Hostname", subset=subset)
 

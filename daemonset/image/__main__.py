@@ -122,7 +122,7 @@ def _packages() -> Layer:
     def fill(root: Path) -> None:
         _steps("packages", root)
 
-    words = (_named("dependencies"), _part("packages"), _part("wheels"))
+    words = (_named("dependencies"), _named("ratelimit"), _part("packages"), _part("wheels"))
     return _cached("packages", digest_of([], machine(), *words), fill)
 
 

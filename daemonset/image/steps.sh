@@ -45,7 +45,8 @@ wheels() { # From PyPI, for the image's Python: what this part of [project] name
     "$python" - "$1/pyproject.toml" >"$3.txt" <<PYTHON
 import sys, tomllib
 with open(sys.argv[1], "rb") as file:
-    print("\\n".join(tomllib.load(file)["project"]$2))
+    project = tomllib.load(file)["project"]
+print("\\n".join(project$2))
 PYTHON
     machine=$(uname -m)
     "$python" -m pip install --quiet --disable-pip-version-check --no-compile --only-binary=:all: \
@@ -58,7 +59,7 @@ PYTHON
 packages() {
     source=$1 target=$2/$home/packages
     mkdir -p "$target"
-    wheels "$source" '["dependencies"]' "$target"
+    wheels "$source" '["dependencies"] + project["optional-dependencies"]["ratelimit"]' "$target"
     rm -rf "$target/bin"
     find "$target" -name tests -type d -prune -exec rm -rf {} +
     ! fitting || "$python" -m compileall -q --invalidation-mode unchecked-hash -s "$2" "$target" >/dev/null || true

@@ -18,17 +18,28 @@ from typing import Any, Final
 from ambient.errors import MeshError
 from ambient.kube.api.client import FIELD_MANAGER, ApiClient
 from ambient.kube.api.failure import ApiUnavailable, Conflict, NotThere
-from ambient.kube.networking import Gateway, ServiceEntry
+from ambient.kube.networking import Gateway, ServiceEntry, TypedAddress
 from ambient.kube.records import Condition, Record
 from ambient.kube.resource import Resource
 from ambient.kube.routing import CONTROLLER, GRPCRoute, HTTPRoute, TCPRoute, TLSRoute
-from ambient.kube.status_values import ListenerStatus, ParentStatus, listeners_written, parents_written, timed
+from ambient.kube.status_values import (
+    AncestorStatus,
+    ListenerStatus,
+    ParentStatus,
+    addresses_written,
+    ancestors_written,
+    listeners_written,
+    parents_written,
+    timed,
+)
 
 OWN_TYPES: Final = frozenset(
     {
         *("ZtunnelAccepted", "WaypointAccepted", "ambient.mesh/Accepted", "ambient.mesh/Enforced"),
         *("istio.io/WaypointBound", "istio.io/WaypointMissing", "istio.io/VisibilityApplied"),
-        *("Accepted", "Programmed", "ResolvedRefs", "ambient.mesh/Configured"),
+        *("Accepted", "Programmed", "ResolvedRefs", "ambient.mesh/Configured", "InsecureFrontendValidationMode"),
+        *("ambient.mesh/ProviderFound", "ambient.mesh/KeysFetched", "ambient.mesh/TLSOriginated"),
+        *("ambient.mesh/LimitsCounted", "ambient.mesh/HostsServed", "ambient.mesh/EndpointsAllowed"),
     }
 )
 """Condition types that this project writes (Istio's, the Gateway API's of its waypoints, and its own); of any other
@@ -44,16 +55,19 @@ _log = logging.getLogger("ambient.kube.api.status")
 
 @dataclass(slots=True)
 class _Words:
-    """What is to be said of one object. None: nothing was ever said of that."""
+    """What is to be said of one object. None: nothing was ever said of that. `told`: the generation that `listeners`,
+    `parents` or `ancestors` were said of."""
 
     uid: str
     generation: int = 0
     annotations: dict[str, str | None] = field(default_factory=dict)
     conditions: tuple[Condition, ...] | None = None
     addresses: tuple[tuple[str, str], ...] | None = None
-    hostname: str = ""
+    reached: tuple[TypedAddress, ...] | None = None
     listeners: tuple[ListenerStatus, ...] | None = None
     parents: tuple[ParentStatus, ...] | None = None
+    told: int = -1
+    ancestors: tuple[AncestorStatus, ...] | None = None
     attempts: int = 0
 
 
@@ -102,21 +116,27 @@ class ApiSink:
         words.addresses = tuple(addresses)
         self._enqueue(key)
 
-    def gateway_address(self, target: Record, hostname: str) -> None:
+    def gateway_addresses(self, target: Record, addresses: Sequence[TypedAddress]) -> None:
         key, words = self._about(target)
-        words.hostname = hostname
+        words.reached = tuple(addresses)
         self._enqueue(key)
 
     def gateway_listeners(self, target: Record, listeners: Sequence[ListenerStatus]) -> None:
         key, words = self._about(target)
-        if words.listeners != tuple(listeners):
-            words.listeners = tuple(listeners)
+        if (words.listeners, words.told) != (tuple(listeners), words.generation):
+            words.listeners, words.told = tuple(listeners), words.generation
             self._enqueue(key)
 
     def route_parents(self, target: Record, parents: Sequence[ParentStatus]) -> None:
         key, words = self._about(target)
-        if words.parents != tuple(parents):
-            words.parents = tuple(parents)
+        if (words.parents, words.told) != (tuple(parents), words.generation):
+            words.parents, words.told = tuple(parents), words.generation
+            self._enqueue(key)
+
+    def policy_ancestors(self, target: Record, ancestors: Sequence[AncestorStatus]) -> None:
+        key, words = self._about(target)
+        if (words.ancestors, words.told) != (tuple(ancestors), words.generation):
+            words.ancestors, words.told = tuple(ancestors), words.generation
             self._enqueue(key)
 
     def forget(self, target: Record | str) -> None:
@@ -222,7 +242,7 @@ class ApiSink:
             part = "status" if kind == "Pod" else ""
             await self._client.patch(place, name, {"metadata": {**bound, "annotations": news}}, where, subresource=part)
             wrote = True
-        if words.conditions is not None and not _said(record, words.conditions):
+        if words.conditions is not None and not _said(record, words):
             await self._write_conditions(place, name, where, words)
             wrote = True
         if words.addresses is not None and isinstance(record, ServiceEntry) and not _given(record, words.addresses):
@@ -231,18 +251,18 @@ class ApiSink:
             body = {"metadata": bound, "status": {"addresses": given}}
             await self._client.patch(place, name, body, where, subresource="status")
             wrote = True
-        if words.hostname and isinstance(record, Gateway) and not _named(record, words.hostname):
-            address = [{"type": "Hostname", "value": words.hostname}]
-            body = {"metadata": {"uid": words.uid} if words.uid else {}, "status": {"addresses": address}}
+        if words.reached is not None and isinstance(record, Gateway) and record.assigned != words.reached:
+            given = addresses_written(words.reached)
+            body = {"metadata": {"uid": words.uid} if words.uid else {}, "status": {"addresses": given}}
             await self._client.patch(place, name, body, where, subresource="status")
             wrote = True
-        if words.listeners is not None or words.parents is not None:
+        if any(one is not None for one in (words.listeners, words.parents, words.ancestors)):
             wrote |= await self._write_lists(place, name, where, words)
         self.written += wrote
         return wrote
 
     async def _write_lists(self, place: Resource, name: str, namespace: str, words: _Words) -> bool:
-        """What is said of listeners and gateways, where that is not there yet."""
+        """What is said of listeners and for gateways, where that is not there yet."""
         content = await self._client.get(place, name, namespace)
         metadata = content.get("metadata") or {}
         if words.uid and metadata.get("uid") != words.uid:
@@ -256,6 +276,9 @@ class ApiSink:
         if words.parents is not None:
             before = status.get("parents") or []
             news["parents"] = parents_written(words.parents, before, words.generation, now)
+        if words.ancestors is not None:
+            before = status.get("ancestors") or []
+            news["ancestors"] = ancestors_written(words.ancestors, before, words.generation, now)
         news = {field: value for field, value in news.items() if value != (status.get(field) or [])}
         if news:
             body = {"metadata": {"resourceVersion": metadata.get("resourceVersion")}, "status": news}
@@ -316,20 +339,18 @@ def merged_conditions(
     return [entry for entry in listed if entry.get("type") not in OWN_TYPES] + ours
 
 
-def _said(record: Record | None, conditions: tuple[Condition, ...]) -> bool:
-    """Whether the object says this already, and nothing else of our types."""
+def _said(record: Record | None, words: _Words) -> bool:
+    """Whether the object says this already, of this generation, and nothing else of our types."""
+    conditions = words.conditions or ()
     if record is None:
         return not conditions
     ours = {c.type: c for c in record.conditions if c.type in OWN_TYPES}
-    return ours == {c.type: c for c in conditions}
+    of_now = not words.generation or all(c.generation == words.generation for c in ours.values())
+    return of_now and ours == {c.type: c for c in conditions}
 
 
 def _given(entry: ServiceEntry, addresses: tuple[tuple[str, str], ...]) -> bool:
     return tuple((host, str(address)) for host, address in entry.allocated) == addresses
-
-
-def _named(gateway: Gateway, hostname: str) -> bool:
-    return [(one.type, one.value) for one in gateway.assigned] == [("Hostname", hostname)]
 
 
 def _ours(metadata: Mapping[str, Any]) -> bool:

@@ -11,7 +11,7 @@ import logging
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -20,19 +20,34 @@ from ambient.kube.api.client import ApiClient
 from ambient.kube.api.follow import Follower
 from ambient.kube.api.lease import Election, Seat
 from ambient.kube.api.listwatch import Change, ListWatch, Pace
+from ambient.kube.api.named import PACE, NamedObjects
 from ambient.kube.api.sink import OWN_TYPES, ApiSink
 from ambient.kube.api.slim import slim
 from ambient.kube.objects import Record, Records, RefusedObject, parse_object, resources
-from ambient.kube.resource import Resource
+from ambient.kube.resource import Name, Resource
 
+_PATIENCE_S: Final = 15.0
+"""So long nothing at all is shown at the start before what is referred to was read: who has just begun must not take
+away what proxies have."""
+_PATIENCE_THEN_S: Final = 1.0
+"""And so long news wait later. It is seldom needed: an answer takes milliseconds."""
 _NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
 _log = logging.getLogger("ambient.kube.api")
+
+
+@dataclass(frozen=True, slots=True)
+class Beside:
+    """What is to be read by its name; `concerned`: the kinds of objects that this rests on."""
+
+    wanted: Callable[[Records], Collection[Name]]
+    concerned: Collection[str]
 
 
 class ApiSource:
     """Objects of `kinds`; with `node` only the pods on it. `run` beside `changes`. `followers` by kind, for metrics.
 
-    `seat`: the lease that whoever writes has to hold; None: nobody else writes what we write.
+    `seat`: the lease that whoever writes has to hold; None: nobody else writes what we write. `beside`: what is to be
+    read by its name, because of what was read.
     """
 
     def __init__(
@@ -44,6 +59,7 @@ class ApiSource:
         seat: Seat | None = None,
         pace: Pace | None = None,
         chance: Callable[[], float] = random.random,
+        beside: Beside | None = None,
     ) -> None:
         self.client = client
         self.election = Election(client, seat, self._resume) if seat is not None else None
@@ -51,6 +67,7 @@ class ApiSource:
         self._records: dict[str, Record] = {}
         self._refused: dict[str, RefusedObject] = {}
         self._changed: set[str] = set()
+        self._last = Records()
         self._revision = 0
         self._wake = asyncio.Event()
         self._ready = False
@@ -71,6 +88,11 @@ class ApiSource:
             )
             for kind in kinds
         }
+        self._beside = beside
+        self._until: float | None = None
+        self.named = NamedObjects(
+            client, self._take, self._changed.add, self._settled, pace=pace or PACE, chance=chance
+        )
 
     async def run(self) -> None:
         """Follow every kind until cancelled; then the connections are closed."""
@@ -79,6 +101,7 @@ class ApiSource:
                 for follower in self.followers.values():
                     group.create_task(follower.run())
                 group.create_task(self.sink.run())
+                group.create_task(self.named.run())
                 if self.election is not None:
                     group.create_task(self.election.run())
         finally:
@@ -92,15 +115,32 @@ class ApiSource:
             self._wake.clear()
             if not self._all_listed() or (not self._changed and not first):
                 continue
-            changed, self._changed = frozenset(self._changed), set()
+            self._look_beside(first=first)
+            if not self.named.known:
+                continue
+            self._until = None
+            changed = frozenset(self._changed)
+            self._changed.clear()
             self._revision += 1
-            yield Records(
+            self._last = Records(
                 self._revision,
                 MappingProxyType(self._records.copy()),
                 tuple(self._refused.values()),
                 changed=None if first else changed,
-            )
+            ).since(self._last)
+            yield self._last
             first = False
+
+    def _look_beside(self, *, first: bool) -> None:
+        """What refers to something is shown together with that, unless this takes too long."""
+        beside = self._beside
+        if beside is not None and (first or any(key.partition("/")[0] in beside.concerned for key in self._changed)):
+            now = asyncio.get_running_loop().time()
+            self._until = self._until or now + (_PATIENCE_S if first else _PATIENCE_THEN_S)
+            now_known = MappingProxyType(self._records)
+            shown = Records(self._revision, now_known, changed=frozenset(self._changed)).since(self._last)
+            wanted = beside.wanted(shown)
+            self.named.want(wanted, max(self._until - now, 0.0))
 
     def waiting(self) -> str:
         """Why there are no records yet: the kinds that were not listed, and what the server says to that."""
@@ -186,12 +226,14 @@ class ApiSource:
                 self._changed.add(key)
             return
         kind, namespace, name = key.split("/", 2)
-        content = slim(kind, change.content)
+        content = change.content
         try:
+            content = slim(kind, content)
             record = parse_object(content, "the Kubernetes API", observed=True)
             if record.key != key:
                 raise InvalidInput("the Kubernetes API", key, f"the object calls itself {record.key}")
-        except InvalidInput as error:
+        except Exception as found:
+            error = found if isinstance(found, InvalidInput) else _unreadable(key, found)
             if known is not None and known.uid != _uid(content):
                 # Another object of that name: the good version was one of an object that is gone.
                 del self._records[key]
@@ -206,6 +248,12 @@ class ApiSource:
             record = self._records[key] = replace(record, raw=_NOTHING)
             if was_refused or known is None or _without_own(record) != _without_own(known):
                 self._changed.add(key)
+
+
+def _unreadable(key: str, found: Exception) -> InvalidInput:
+    """One object ends neither us nor the news of all others, whatever its parser makes of it."""
+    _log.error("the parser of %s is broken", key, exc_info=found)
+    return InvalidInput("the Kubernetes API", key, f"it cannot be read: {type(found).__name__}")
 
 
 def _without_own(record: Record) -> Record:

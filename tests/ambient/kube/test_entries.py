@@ -86,6 +86,8 @@ ENTRY_RULES = [
         "'a.*.b' is not a DNS name (labels of a-z, 0-9 and '-', joined by dots)",
     ),
     Bad("spec.hosts.1", "db.example.com", "'db.example.com' is there twice", at="spec.hosts"),
+    Bad("spec.hosts.1", "DB.Example.com", "'db.example.com' is there twice", at="spec.hosts"),
+    Bad("spec.hosts", [f"{i}.example.com" for i in range(257)], "257 hosts: at most 256"),
     Bad("spec.addresses.0", "db", "'db' is not an IP address or CIDR"),
     Bad("spec.ports.0.number", 0, "0 is not a port (1..65535)"),
     Bad("spec.ports.0.name", REMOVE, "is required"),
@@ -139,6 +141,10 @@ DYNAMIC_RULES = [
         "spec.hosts.0", "a.example.com", "'a.example.com': DYNAMIC_DNS is for hosts that begin with '*.'", "spec.hosts"
     ),
     Bad("spec.workloadSelector", {"labels": {}}, "needs at least one label"),
+    *(
+        Bad("spec.hosts.0", host, f"'{host}': below it are addresses, or names of the machine's own", "spec.hosts")
+        for host in ("*.169.254", "*.254", "*.0.0.1", "*.0x7f", "*.7.0x1", "*.localhost", "*.a.localhost")
+    ),
 ]
 NONE_RULES = [Bad("spec.ports.0.targetPort", 81, "a targetPort does not go with resolution NONE", at="spec.ports")]
 WORKLOAD_RULES = [
@@ -187,6 +193,15 @@ def test_what_is_read_of_a_service_entry() -> None:
         ("db.example.com", ip_address("240.240.0.1")),
         ("db.example.com", ip_address("2001:2::1")),
     )
+
+
+def test_hosts_are_read_in_lower_case_as_dns_tells_no_cases_apart() -> None:
+    found = parse_object(
+        changed(changed(ENTRY, "spec.hosts.0", "DB.Example.com"), "status.addresses.0.host", "DB.example.COM"), "x"
+    )
+    assert isinstance(found, ServiceEntry)
+    assert found.hosts == ("db.example.com", "*.db.example.com")
+    assert {host for host, _ in found.allocated} == {"db.example.com"}
 
 
 def test_what_is_read_of_a_workload_entry() -> None:

@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from ambient.errors import InvalidInput
-from ambient.kube.networking import Gateway, GatewayClass, LabelRequirement, LabelSelector, Listener, TypedAddress
+from ambient.kube.networking import (
+    Gateway,
+    GatewayClass,
+    LabelRequirement,
+    LabelSelector,
+    Listener,
+    ObjectRef,
+    TypedAddress,
+)
 from ambient.kube.objects import parse_object
 from tests.support.refusals import REMOVE, Bad, changed, refused_exactly
 
@@ -35,6 +43,7 @@ GATEWAY: dict[str, Any] = {
         ],
         "addresses": [{"type": "Hostname", "value": "gw.example.com"}],
         "infrastructure": {"labels": {}},
+        "tls": {"backend": {"clientCertificateRef": {"name": "own", "namespace": "vault"}}},
     },
     "status": {"addresses": [{"type": "IPAddress", "value": "10.96.0.9"}, {"value": "10.96.0.10"}]},
 }
@@ -68,6 +77,8 @@ RULES = [
     Bad("spec.listeners.0.hostname", "a b", "'a b' is not a DNS name (labels of a-z, 0-9 and '-', joined by dots)"),
     Bad("spec.listeners.1.tls.mode", "Mutual", "'Mutual' is not one of Terminate, Passthrough"),
     Bad("spec.listeners.1.tls.version", "1.3", "unknown field"),
+    Bad("spec.tls.backend.certificate", "x", "unknown field"),
+    Bad("spec.tls.backend.clientCertificateRef.name", REMOVE, "is required"),
     Bad("spec.listeners.0.allowedRoutes.namespaces.from", "Any", "'Any' is not one of Same, All, Selector, None"),
     Bad("spec.listeners.0.allowedRoutes.namespaces.selector", REMOVE, "is required"),
     Bad(
@@ -108,6 +119,7 @@ def test_what_is_read_of_a_gateway() -> None:
         Listener("tls", 15443, "TLS", hostname="*.example.com", tls_mode="Passthrough"),
     )
     assert found.wanted == (TypedAddress("Hostname", "gw.example.com"),)
+    assert found.own == ObjectRef("", "Secret", "own", "vault")
     assert found.assigned == (TypedAddress("IPAddress", "10.96.0.9"), TypedAddress("IPAddress", "10.96.0.10"))
 
 
@@ -159,3 +171,11 @@ def test_a_broken_rule_is_refused(bad: Bad) -> None:
 @pytest.mark.parametrize("bad", CLASS_RULES, ids=lambda bad: f"{bad.path}-{bad.why}"[:60])
 def test_a_broken_rule_of_a_class_is_refused(bad: Bad) -> None:
     refused_exactly(CLASS, bad)
+
+
+@pytest.mark.parametrize(("group", "told"), [("", "Pool/fast"), ("example.com", "Pool.example.com/fast")])
+def test_parameters_are_told_apart_by_their_group(group: str, told: str) -> None:
+    made = changed(GATEWAY, "spec.infrastructure.parametersRef", {"group": group, "kind": "Pool", "name": "fast"})
+    found = parse_object(made, "x")
+    assert isinstance(found, Gateway)
+    assert found.infrastructure.parameters == told

@@ -202,7 +202,7 @@ def test_what_is_read() -> None:
     assert first.session == Session("sid", ttl_ms=3_600_000)
     below = TextMatch("", r"https://([^./:]+\.)+example\.com", "RegularExpression")
     origins = (below, TextMatch("", "https://a.example.com:8443"))
-    assert first.cors == Cors(origins, ("GET", "POST"), ("x-a", "x-b"), ("x-c",), 60, True)
+    assert first.cors == Cors(origins, ("GET", "POST"), ("x-a", "x-b"), ("x-c",), 60, True, forward=False)
     assert first.request == HeaderEdit((("a", "1"),), (("b", "2"),), ("c",))
     assert first.response == HeaderEdit(remove=("server",))
     assert first.rewrite == Rewrite("h.example.com", PathEdit("ReplacePrefixMatch", "/v2"))

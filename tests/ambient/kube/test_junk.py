@@ -9,6 +9,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
+
 from ambient.control.derive import derive
 from ambient.control.derive_world import DeriveSettings
 from ambient.errors import InvalidInput
@@ -87,3 +89,36 @@ def test_spoilt_text_is_records_or_refusals() -> None:
             )
         for outcome in parse_each("".join(text), "junk"):
             assert isinstance(outcome, InvalidInput) or outcome.kind in KINDS
+
+
+DEEP = "(" * 1000 + "a"
+PARENT = [{"name": "web", "kind": "Service", "group": ""}]
+VIRTUAL = "networking.istio.io/v1"
+ROUTE = "gateway.networking.k8s.io/v1"
+
+
+def virtual(**match: Any) -> dict[str, Any]:
+    http = [{"match": [match], "route": [{"destination": {"host": "web"}}]}]
+    return {"apiVersion": VIRTUAL, "kind": "VirtualService", "spec": {"hosts": ["web"], "http": http}}
+
+
+def route(kind: str, **match: Any) -> dict[str, Any]:
+    return {"apiVersion": ROUTE, "kind": kind, "spec": {"parentRefs": PARENT, "rules": [{"matches": [match]}]}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        route("HTTPRoute", path={"type": "RegularExpression", "value": DEEP}),
+        route("HTTPRoute", headers=[{"type": "RegularExpression", "name": "x", "value": DEEP}]),
+        route("HTTPRoute", queryParams=[{"type": "RegularExpression", "name": "x", "value": DEEP}]),
+        route("GRPCRoute", method={"type": "RegularExpression", "service": DEEP}),
+        route("GRPCRoute", headers=[{"type": "RegularExpression", "name": "x", "value": DEEP}]),
+        virtual(uri={"regex": DEEP}),
+        virtual(headers={"x": {"regex": DEEP}}),
+    ],
+)
+def test_an_expression_of_a_thousand_groups_within_each_other_is_refused(content: dict[str, Any]) -> None:
+    content["metadata"] = {"name": "deep", "namespace": "shop"}
+    with pytest.raises(InvalidInput, match="within each other"):
+        parse_object(content, "junk", observed=True)

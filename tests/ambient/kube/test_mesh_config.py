@@ -10,7 +10,7 @@ import pytest
 
 from ambient.errors import InvalidInput
 from ambient.kube.mesh_config import MeshConfig, Provider, read_mesh_config
-from tests.support.waypoint_models import PROVIDERS
+from tests.support.random_scene import PROVIDERS
 
 GOOD = {"name": "good", "envoyExtAuthzGrpc": {"service": "a", "port": 1}}
 
@@ -46,7 +46,7 @@ def test_what_is_read() -> None:
 
 
 def test_everything_else_in_it_is_for_others() -> None:
-    found = read_mesh_config("trustDomain: x\nextensionProviders: [{name: z, zipkin: {service: a}}]", "test")
+    found = read_mesh_config("trustDomain: x\nextensionProviders: [{name: z, prometheus: {}}]", "test")
     assert found == MeshConfig()
     assert read_mesh_config("", "test") == MeshConfig()
 

@@ -179,7 +179,8 @@ def test_the_supported_kinds() -> None:
         *("AuthorizationPolicy", "PeerAuthentication", "RequestAuthentication"),
         *("EndpointSlice", "ServiceEntry", "WorkloadEntry", "WorkloadGroup", "DestinationRule"),
         *("Gateway", "GatewayClass", "HTTPRoute", "GRPCRoute", "TCPRoute", "TLSRoute", "ReferenceGrant"),
-        "VirtualService",
+        *("VirtualService", "BackendTLSPolicy"),
+        "Telemetry",
     }
 
 

@@ -12,6 +12,8 @@ from ambient.kube.route_syntax import editable, plain_path, regular_expression
     [
         "",
         "(",
+        "(" * 1000 + "a",
+        "(" * 510 + "a" + ")" * 510,
         "(?=a)",
         "(?i)a",
         "(?P<n>a)",
@@ -25,6 +27,8 @@ from ambient.kube.route_syntax import editable, plain_path, regular_expression
         f"({'é' * 50}){{30}}",
         f"[{'é' * 400}]{{20}}",
         f"[{'日' * 100}]{{50}}",
+        ".{1000}.{1000}.{1000}",
+        "(ab){200}(ab){200}",
     ],
 )
 def test_an_expression_that_envoy_may_not_take_is_refused(text: str) -> None:
@@ -43,6 +47,8 @@ def test_an_expression_that_envoy_may_not_take_is_refused(text: str) -> None:
         r"(?:\d{1,3}\.){3}\d{1,3}",
         "[a-z0-9-]{1,253}",
         "é{900}",
+        "[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}",
+        "/users/[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}/.*",
     ],
 )
 def test_an_expression_that_envoy_takes_is_taken(text: str) -> None:

@@ -40,6 +40,17 @@ def test_only_what_a_gateway_needs_is_kept_and_none_of_it_is_shown() -> None:
     assert coded(HIDDEN) not in repr(record)
 
 
+def test_an_authority_may_have_istios_name() -> None:
+    for given, kept in (
+        ({"cacert": "i"}, "i"),
+        ({"cacert": "i", "ca.crt": ""}, "i"),
+        ({"cacert": "i", "ca.crt": "c"}, "c"),
+    ):
+        record = parse_object(made(text=True, **given), "x")
+        assert isinstance(record, Secret)
+        assert dict(record.data) == {"ca.crt": kept}
+
+
 def test_plain_text_counts_as_well() -> None:
     record = parse_object(made(text=True, **{"tls.crt": "c", "tls.key": "k"}), "x")
     assert isinstance(record, Secret)

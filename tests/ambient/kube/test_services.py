@@ -159,3 +159,23 @@ def test_an_external_name_is_read_without_final_dot() -> None:
 
 def test_one_port_needs_no_name() -> None:
     assert parsed(ONE_PORT).ports == (ServicePort(80, 80),)
+
+
+@pytest.mark.parametrize(
+    ("given", "balanced"),
+    [
+        ([{"ip": "192.0.2.1", "ipMode": "VIP"}], ("192.0.2.1",)),
+        ([{"hostname": "lb.example.com"}], ("lb.example.com",)),
+        ([{"ip": "2001:db8::1", "hostname": "lb.example.com"}, {"ip": "192.0.2.1"}], ("2001:db8::1", "192.0.2.1")),
+        ([{"ip": "none"}, "x", {"hostname": "-"}, {}], ()),
+        ("x", ()),
+        (None, ()),
+    ],
+)
+def test_what_a_load_balancer_gave_is_read_and_what_is_no_address_passed_over(
+    given: object, balanced: tuple[str, ...]
+) -> None:
+    spec = {"type": "LoadBalancer", "ports": [{"port": 80}]}
+    made = {**changed(SERVICE, "spec", spec), "status": {"loadBalancer": {"ingress": given}}}
+    assert parsed(made).balanced == balanced
+    assert parsed({**changed(made, "spec.type", "NodePort")}).balanced == ()

@@ -23,7 +23,7 @@ def test_a_listener_keeps_the_time_of_a_status_that_stays() -> None:
 def test_what_other_controllers_say_of_a_route_stays() -> None:
     theirs = {"parentRef": REF, "controllerName": "example.com/other", "conditions": []}
     first = parents_written([ParentStatus(REF, (GOOD,))], [theirs], 0, "t1")
-    assert [one["controllerName"] for one in first] == ["example.com/other", "istio.io/gateway-controller"]
+    assert [one["controllerName"] for one in first] == ["example.com/other", "ambient.mesh/gateway-controller"]
     again = parents_written([ParentStatus(REF, (GOOD,))], first, 0, "t2")
     assert again == first
     assert parents_written([], again, 0, "t3") == [theirs]

@@ -11,7 +11,9 @@ import pytest
 
 from ambient.kube.api.client import ApiClient
 from ambient.kube.api.sink import ApiSink, merged_conditions
+from ambient.kube.networking import TypedAddress
 from ambient.kube.objects import Condition, Record, parse_object, resources
+from ambient.kube.status_values import ListenerStatus
 from tests.support.kube_api import Answer, FakeApi
 from tests.support.waiting import eventually
 
@@ -90,6 +92,53 @@ def test_a_condition_is_written_with_the_generation_it_speaks_of_and_others_stay
         stored = bench.api.stored("AuthorizationPolicy", "deny", "shop")
         assert stored is not None
         assert stored["status"]["other"] == 1
+
+    writing(scenario)
+
+
+def test_what_was_said_of_an_earlier_generation_is_said_of_the_new_one() -> None:
+    async def scenario(bench: Bench) -> None:
+        bench.api.put(policy())
+        bench.sink.conditions(KEY, [ACCEPTED])
+        await eventually(lambda: bench.said)
+        stored = bench.api.stored("AuthorizationPolicy", "deny", "shop") or {}
+        bench.api.put({**stored, "metadata": {**stored["metadata"], "generation": 4}})
+        bench.sink.conditions(KEY, [ACCEPTED])
+        await eventually(lambda: bench.said[0]["observedGeneration"] == 4)
+        before = bench.writes
+        bench.sink.conditions(KEY, [ACCEPTED])
+        await idle(bench)
+        assert bench.writes == before
+
+    writing(scenario)
+
+
+def test_so_is_what_is_said_of_listeners_and_a_gateways_addresses_take_the_place_of_others() -> None:
+    listener = ListenerStatus("http", ("HTTPRoute",), 1, (Condition("Accepted", "True", "Accepted", ""),))
+
+    def gateway(generation: int) -> dict[str, Any]:
+        spec = {"gatewayClassName": "ambient", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}
+        metadata = {"name": "front", "namespace": "shop", "generation": generation, "uid": "u1"}
+        return {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "Gateway", "metadata": metadata, "spec": spec}
+
+    async def scenario(bench: Bench) -> None:
+        def status() -> dict[str, Any]:
+            return dict((bench.api.stored("Gateway", "front", "shop") or {}).get("status", {}))
+
+        def observed() -> int:
+            return (
+                int(status()["listeners"][0]["conditions"][0]["observedGeneration"]) if "listeners" in status() else 0
+            )
+
+        for generation in (1, 2):
+            bench.api.put({**gateway(generation), "status": status()})
+            record = bench.look("Gateway/shop/front")
+            assert record is not None
+            bench.sink.gateway_listeners(record, [listener])
+            await eventually(lambda wanted=generation: observed() == wanted)  # type: ignore[misc]
+        for value in ("10.0.0.1", "192.0.2.1"):
+            bench.sink.gateway_addresses(record, [TypedAddress("IPAddress", value)])
+            await eventually(lambda wanted=value: status().get("addresses") == [{"type": "IPAddress", "value": wanted}])  # type: ignore[misc]
 
     writing(scenario)
 

@@ -13,7 +13,7 @@ import pytest
 from ambient.kube.api.client import ApiClient
 from ambient.kube.api.listwatch import Pace
 from ambient.kube.api.source import ApiSource
-from ambient.kube.objects import Pod, Records
+from ambient.kube.objects import Pod, Record, Records, parse_object
 from tests.support.kube_api import Answer, FakeApi, status_body
 from tests.support.waiting import eventually
 
@@ -128,6 +128,30 @@ def test_what_is_refused_leaves_its_last_good_version_until_it_is_good_again_or_
         api.delete("AuthorizationPolicy", "deny", "shop")
         records = await anext(changes)
         assert (records.refused, dict(records.by_key)) == ((), {})
+
+    reading(scenario)
+
+
+@pytest.mark.parametrize("error", [RecursionError("too deep"), ValueError("oh"), AssertionError()])
+def test_an_object_that_breaks_its_parser_is_refused_and_nobody_else_suffers(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(content: Any, *args: Any, **options: Any) -> Record:
+        if content["metadata"]["name"] == "evil":
+            raise error
+        return parse_object(content, *args, **options)
+
+    monkeypatch.setattr("ambient.kube.api.source.parse_object", broken)
+
+    async def scenario(api: FakeApi, source: ApiSource, changes: AsyncIterator[Records]) -> None:
+        api.put(policy("evil"))
+        api.put(policy())
+        records = await anext(changes)
+        assert set(records.by_key) == {"AuthorizationPolicy/shop/deny"}
+        assert [(one.key, one.stands) for one in records.refused] == [("AuthorizationPolicy/shop/evil", False)]
+        assert type(error).__name__ in str(records.refused[0].error)
+        api.put(pod("a"))
+        assert "Pod/shop/a" in (await anext(changes)).by_key
 
     reading(scenario)
 
