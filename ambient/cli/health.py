@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Any
+from typing import Any, Final
 
 from ambient.cli.dump import Dump
 from ambient.cli.gather import dump_of, read_json
@@ -15,6 +15,7 @@ from ambient.errors import MeshError
 from ambient.model.address import READY_PORT
 
 Json = Mapping[str, Any]
+NAMED: Final = "listeners by name: programs of tc may not put sockets into maps here"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +86,9 @@ def datapath(reach: Reach, node: str) -> Finding | None:
     if told is None:
         return None
     programs = f"{told['version']} by {told['loader']}" if told["loader"] else told.get("lacks", "")
-    return Finding(
-        f"{node}/datapath", True, "; ".join(one for one in (f"{told['via']}: {told['why']}", programs) if one)
-    )
+    named = NAMED if told.get("listeners") == "named" else ""
+    said = (f"{told['via']}: {told['why']}", programs, named)
+    return Finding(f"{node}/datapath", True, "; ".join(one for one in said if one))
 
 
 def _why(answer: Answer) -> str:
@@ -141,21 +142,23 @@ def pods(dump: Dump) -> Finding:
 
 
 def waypoints(syncs: Sequence[Json]) -> Iterator[Finding]:
-    """One for each waypoint: its proxies, over all replicas of the control plane, and what is wrong with them."""
+    """One for each waypoint and gateway: its proxies, over all replicas of the control plane, and what is wrong with
+    them."""
     names = sorted({name for sync in syncs for name in sync.get("waypoints", {})})
     for name in names:
         parts = [sync["waypoints"][name] for sync in syncs if name in sync.get("waypoints", {})]
         proxies = sum(int(part["proxies"]) for part in parts)
         refused = {resource: why for part in parts for resource, why in part["refused"].items()}
         state = "up to date" if all(part["settled"] for part in parts) else "BEHIND"
+        ingress = any(part.get("ingress") for part in parts)
         if not proxies:
-            state = "NO PROXY: its services refuse"
+            state = "NO PROXY: nobody gets in" if ingress else "NO PROXY: its services refuse"
         if refused:
             state += "; REFUSES " + "; ".join(f"{resource}: {why}" for resource, why in sorted(refused.items()))
         if closed := sorted({name for part in parts for name in part.get("closed", ())}):
             state += f"; CLOSED: {', '.join(closed)}"
         detail = f"{proxies} prox{'y' if proxies == 1 else 'ies'}, {state}"
-        yield Finding(f"waypoint {name}", bool(proxies) and not refused, detail)
+        yield Finding(f"{'gateway' if ingress else 'waypoint'} {name}", bool(proxies) and not refused, detail)
 
 
 def examine(reach: Reach) -> Iterator[Finding]:

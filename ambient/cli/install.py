@@ -8,13 +8,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import Sequence
+from pathlib import Path
 
 from ambient.cli.cluster_objects import apply, compare
 from ambient.cli.env import Env, Exit
 from ambient.cli.manifest import NAMESPACE, Piece, pieces, shipped
 from ambient.cli.preflight import examine
 from ambient.cli.which import api
-from ambient.errors import Refused
+from ambient.errors import InvalidInput, Refused
 from ambient.kube.api.client import ApiClient
 
 
@@ -22,6 +23,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     cluster_options(parser)
     parser.add_argument("--image", required=True, metavar="REFERENCE", help="the image, as nodes can pull it")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a setting of every part")
+    parser.add_argument(
+        "--mesh-config", type=Path, metavar="FILE", help="Istio's MeshConfig, instead of the one that is there"
+    )
     parser.add_argument("--diff", action="store_true", help="only say what would change; exit code 3 if anything would")
     parser.add_argument("--force", action="store_true", help="although `ambient check --pre` finds something wrong")
 
@@ -35,7 +39,8 @@ def cluster_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run(env: Env, args: argparse.Namespace) -> int:
-    made = pieces(shipped(), image=args.image, namespace=args.namespace, settings=args.set)
+    mesh_config = _text(args.mesh_config) if args.mesh_config is not None else ""
+    made = pieces(shipped(), image=args.image, namespace=args.namespace, settings=args.set, mesh_config=mesh_config)
 
     async def work() -> int:
         async with api(args, env.environ) as client:
@@ -47,6 +52,13 @@ def run(env: Env, args: argparse.Namespace) -> int:
             return Exit.OK
 
     return asyncio.run(work())
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput("--mesh-config", str(file), str(error)) from None
 
 
 async def examined(client: ApiClient, namespace: str) -> None:

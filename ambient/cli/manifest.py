@@ -12,16 +12,19 @@ import yaml
 
 from ambient.errors import InvalidInput, Unavailable
 from ambient.kube import syntax
+from ambient.kube.mesh_config import read_mesh_config
 from ambient.kube.resource import Resource
 
 NAME: Final = "install.yaml"
 NAMESPACE: Final = "ambient-system"
 SETTINGS: Final = "ambient"
 """The ConfigMap of settings that all parts read."""
+MESH_CONFIG: Final = "ambient-mesh"
+"""The ConfigMap with Istio's MeshConfig."""
 PART_OF: Final = "app.kubernetes.io/part-of=ambient"
 ROLLED: Final = frozenset({"Deployment", "DaemonSet"})
-WAYPOINT_IMAGE: Final = "AMBIENT_WAYPOINT_IMAGE"
-"""What tells the control plane of which image it makes waypoints."""
+PROXY_IMAGES: Final = ("AMBIENT_WAYPOINT_IMAGE", "AMBIENT_GATEWAY_IMAGE")
+"""What tells the control plane of which image it makes waypoints and gateways."""
 _ADMISSION: Final = "admissionregistration.k8s.io/v1"
 RESOURCES: Final[Mapping[str, Resource]] = {
     "Namespace": Resource("v1", "namespaces", namespaced=False),
@@ -85,8 +88,11 @@ def shipped() -> str:
     raise Unavailable("no manifest", str(here.with_name(NAME)), "this installation came without it: use the Helm chart")
 
 
-def pieces(text: str, *, image: str, namespace: str = NAMESPACE, settings: Iterable[str] = ()) -> list[Piece]:
-    """The manifest's objects, in the order to apply them. `settings` are NAME=VALUE; raises InvalidInput."""
+def pieces(
+    text: str, *, image: str, namespace: str = NAMESPACE, settings: Iterable[str] = (), mesh_config: str = ""
+) -> list[Piece]:
+    """The manifest's objects, in the order to apply them. `settings` are NAME=VALUE, `mesh_config` Istio's MeshConfig,
+    "" to leave it as it is; raises InvalidInput."""
     if complaint := syntax.dns_label(namespace):
         raise InvalidInput("--namespace", why=complaint)
     if not image or image.strip() != image or " " in image:
@@ -103,13 +109,15 @@ def pieces(text: str, *, image: str, namespace: str = NAMESPACE, settings: Itera
             for container in content["spec"]["template"]["spec"]["containers"]:
                 container["image"] = image
                 for entry in container.get("env", ()):
-                    if entry["name"] == WAYPOINT_IMAGE:
+                    if entry["name"] in PROXY_IMAGES:
                         entry["value"] = image
         if (piece.kind, piece.name) == ("ConfigMap", SETTINGS):
             content["data"].update(changed)
         found.append(piece)
     if changed:
         _note(found, changed)
+    if mesh_config:
+        found.append(_mesh_config(mesh_config, namespace))
     order = list(RESOURCES)
     return sorted(found, key=lambda piece: order.index(piece.kind))
 
@@ -119,6 +127,14 @@ def _setting(given: str) -> tuple[str, str]:
     if not equals or not name or not name.replace("_", "").isalnum() or name.upper() != name:
         raise InvalidInput("--set", repr(given), "expected NAME=VALUE, such as TRUST_DOMAIN=example.org")
     return name, value
+
+
+def _mesh_config(text: str, namespace: str) -> Piece:
+    """Nothing of it may be such that the control plane would have to leave it out."""
+    if refused := read_mesh_config(text, "--mesh-config").refused:
+        raise InvalidInput("mesh config", "--mesh-config", "; ".join(refused))
+    metadata = {"name": MESH_CONFIG, "namespace": namespace, "labels": dict([PART_OF.split("=")])}
+    return Piece({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"mesh": text}})
 
 
 def _note(found: Iterable[Piece], changed: Mapping[str, str]) -> None:

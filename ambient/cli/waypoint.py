@@ -87,8 +87,8 @@ def _check(args: argparse.Namespace) -> None:
             raise Usage(option, why=complaint)
     if args.names and args.verb not in ("delete", "status"):
         raise Usage(f"{args.verb} takes no names", why="give --name")
-    if args.enroll_namespace and args.traffic in ("workload", "none"):
-        raise Usage("--enroll-namespace", f"--for {args.traffic}", "a namespace is enrolled for its services")
+    if args.enroll_namespace and args.traffic == "none":
+        raise Usage("--enroll-namespace", "--for none", "a namespace is enrolled for its services or its workloads")
     if args.verb == "delete" and args.all and args.names:
         raise Usage("--all", why="and names: give one of them")
 

@@ -21,9 +21,9 @@ from ambient.ca.entitle import NotEntitled, Tenancy, entitle
 from ambient.ca.token import Caller
 from ambient.control.access import Gate, peer_of
 from ambient.control.issuers import Issuer
-from ambient.control.log import LogLimit
 from ambient.control.metrics import ControlMetrics
 from ambient.errors import InvalidInput, MeshError, Refused, Unavailable
+from ambient.log import LogLimit
 from ambient.model.identity import parse_identity
 from ambient.xds.wire import message
 

@@ -17,7 +17,7 @@ from ambient.control.derive_network import gateway_workloads
 from ambient.control.derive_peer import converted, shared
 from ambient.control.derive_policy import derive_policy, refusal
 from ambient.control.derive_service import derive_service, remote_identities
-from ambient.control.derive_target import target_condition
+from ambient.control.derive_target import target_condition, telemetry_conditions
 from ambient.control.derive_waypoint import Waypoint, bind, waypoint
 from ambient.control.derive_workload import entry_workload, pod_workload
 from ambient.control.derive_world import DeriveSettings, World
@@ -32,6 +32,7 @@ from ambient.kube.objects import (
     Records,
     RefusedObject,
     RequestAuthentication,
+    Telemetry,
 )
 from ambient.kube.objects import Service as KubeService
 from ambient.model.address import IpAddress
@@ -291,8 +292,10 @@ def _one(record: Record, world: World) -> _Output | None:
             return _Output(entry.workloads, entry.services, conditions=entry.conditions)
         case EndpointSlice():
             return _Output(tuple(slice_workloads(record, world)))
-        case AuthorizationPolicy() | RequestAuthentication() if record.target_refs:
+        case AuthorizationPolicy() | RequestAuthentication() | Telemetry() if record.target_refs:
             return _Output(conditions=(target_condition(record, world),))
+        case Telemetry():
+            return _Output(conditions=telemetry_conditions(record))
         case AuthorizationPolicy():
             settings = world.settings
             policy, condition = derive_policy(

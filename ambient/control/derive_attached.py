@@ -9,12 +9,12 @@ from typing import Final
 from ambient.kube.networking import Gateway, Listener
 from ambient.kube.objects import Condition
 from ambient.kube.routing import AttachedRoute, ParentRef, RequestRoute, StreamRoute
-from ambient.waypoint.bootstrap import READY_PORT, STATS_PORT
+from ambient.waypoint.bootstrap import OWN_PORTS
 
 GROUP: Final = "gateway.networking.k8s.io"
-SERVED: Final[Mapping[str, tuple[str, ...]]] = {"HTTP": ("HTTPRoute",), "HTTPS": ("HTTPRoute",), "TLS": ("TLSRoute",)}
+_REQUESTS: Final = ("HTTPRoute", "GRPCRoute")
+SERVED: Final[Mapping[str, tuple[str, ...]]] = {"HTTP": _REQUESTS, "HTTPS": _REQUESTS, "TLS": ("TLSRoute",)}
 """Kinds of routes by the protocol of a listener."""
-_OWN_PORTS: Final = (READY_PORT, STATS_PORT)
 ANY: Final = "*"
 
 
@@ -57,7 +57,7 @@ def _face(gateway: Gateway, listener: Listener) -> Face:
     kinds = served if wanted is None else tuple(kind for group, kind in wanted if (group, kind) in _named(served))
     wrong = () if wanted is None else tuple(kind for group, kind in wanted if (group, kind) not in _named(served))
     face = Face(listener, conflict=_conflict(gateway, listener), wrong=wrong, kinds=kinds)
-    if listener.port in _OWN_PORTS:
+    if listener.port in OWN_PORTS:
         face.unserved = ("PortUnavailable", f"port {listener.port} is the proxy's own")
     elif listener.protocol == "TLS" and listener.tls_mode != "Passthrough":
         face.unserved = ("UnsupportedProtocol", "TLS is carried unread (tls.mode Passthrough), or ended as HTTPS")

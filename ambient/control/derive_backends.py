@@ -35,11 +35,13 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """The service that a route is on, as its waypoint has it. `waypoint` None: it has none that serves."""
+    """The service that a route is on, as its waypoint has it. `waypoint` None: it has none that serves. `consumers`:
+    routes of other namespaces may be on it, for their own clients."""
 
     service: Service
     waypoint: Waypoint | None
     judged: Judged = Judged()
+    consumers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +75,28 @@ class Backends:
     def resolve(self, route: Record, ref: BackendRef, asked: Asked, port: int) -> Destination:
         """Raises Unresolved."""
         wanted = ref.port or port
-        service = self._service(route, ref)
+        service = self._service(route, ref, asked.service)
         if service is None or all(one.service_port != wanted for one in service.ports):
             raise Unresolved("BackendNotFound", f"there is no Service {ref.name} with port {wanted}")
         waypoint = asked.waypoint
-        if waypoint is not None and (service.key, wanted) != (asked.service.key, port):
-            self._may_lead(asked, service, waypoint, self._changed(route, ref))
+        elsewhere = (service.key, wanted) != (asked.service.key, port)
+        consumers = isinstance(route, AttachedRoute) and route.namespace != asked.service.namespace
+        if elsewhere and service.hostname.startswith("*."):
+            # Which name of it, and that it is one of these, is known where that port of it was asked for alone.
+            raise Unresolved("RefNotPermitted", f"only requests to {ref.name}, port {wanted}, are led there")
+        if waypoint is not None and elsewhere:
+            self._may_lead(asked, service, waypoint)
+        if waypoint is not None and (elsewhere or consumers):
+            own = service.key == asked.service.key and not consumers
+            self._may_change(service, waypoint, self._changed(route, ref), own=own)
+        return self._leading(asked, service, ref, wanted)
+
+    def itself(self, asked: Asked, port: int) -> Destination:
+        """The service that was asked for, as if no route was on it."""
+        return self._leading(asked, asked.service, BackendRef(asked.service.name, port), port)
+
+    def _leading(self, asked: Asked, service: Service, ref: BackendRef, wanted: int) -> Destination:
+        waypoint = asked.waypoint
         rule = self.rules.of(service, waypoint.namespace) if waypoint is not None else None
         subset = next((one for one in rule.subsets if one.name == ref.subset), None) if rule is not None else None
         if ref.subset and subset is None and waypoint is not None:
@@ -95,13 +113,14 @@ class Backends:
             ref.response,
         )
 
-    def _service(self, route: Record, ref: BackendRef) -> Service | None:
+    def _service(self, route: Record, ref: BackendRef, asked: Service) -> Service | None:
         if ref.kind == "Hostname":
             return self._of_host(route.namespace, ref.name)
         if ref.group not in CORE or ref.kind != "Service":
             raise Unresolved("InvalidKind", f"{ref.kind} {ref.name}: only a Service can be sent to")
         home = ref.namespace or route.namespace
-        if home != route.namespace and not self.granted(route, home, ref.name):
+        itself = (home, ref.name) == (asked.namespace, asked.name)
+        if home != route.namespace and not itself and not self.granted(route, home, ref.name):
             raise Unresolved("RefNotPermitted", f"no ReferenceGrant in {home} lets this route send to {ref.name}")
         return self.by_name.get((home, ref.name))
 
@@ -133,7 +152,7 @@ class Backends:
             found = self._changes[route.key] = changes(route)
         return found.get(ref, Changes())
 
-    def _may_lead(self, asked: Asked, service: Service, waypoint: Waypoint, changed: Changes) -> None:
+    def _may_lead(self, asked: Asked, service: Service, waypoint: Waypoint) -> None:
         through = waypoints_of(service)
         if through and waypoint.address not in through:
             raise Unresolved("RefNotPermitted", f"Service {service.name} is behind another waypoint")
@@ -141,8 +160,11 @@ class Backends:
         if not _as_strict(asked.judged, judged):
             why = f"Service {service.name} has policies of its own that {asked.service.name} has not"
             raise Unresolved("RefNotPermitted", why)
+
+    def _may_change(self, service: Service, waypoint: Waypoint, changed: Changes, *, own: bool) -> None:
+        """`own`: the route is the service's own, which knows best what its requests are to be."""
+        judged = self.judged(service, waypoint)
         theirs = _enforced(judged.policies)
-        own = service.key == asked.service.key
         told = changed.headers & {name for rule in judged.tokens for name in rule.told_headers}
         if not own and told:
             why = f"the route changes {', '.join(sorted(told))}, which tells Service {service.name} of a token"

@@ -8,13 +8,14 @@ from typing import Final
 
 from ambient.control.derive_traffic_policy import policy_of
 from ambient.kube.networking import DestinationRule, ServiceEntry, WorkloadEntry
-from ambient.kube.objects import Pod, Records
-from ambient.kube.traffic_values import TrafficPolicy
+from ambient.kube.objects import Condition, Pod, Records
 from ambient.model.balance import port_of
+from ambient.model.forbidden import nowhere
 from ambient.model.mesh import ServiceEndpoint
-from ambient.model.workload import AppProtocol, Health, HealthPolicy, Port, Service, TunnelProtocol, Workload
+from ambient.model.workload import AppProtocol, Health, HealthPolicy, Port, Scope, Service, TunnelProtocol, Workload
 from ambient.waypoint.front import Backend, FrontPort, Protocol, Subset
 
+ALLOWED: Final = "ambient.mesh/EndpointsAllowed"
 _PROTOCOLS: Final[Mapping[AppProtocol, Protocol]] = {
     AppProtocol.HTTP11: Protocol.HTTP,
     AppProtocol.HTTP2: Protocol.HTTP2,
@@ -22,8 +23,6 @@ _PROTOCOLS: Final[Mapping[AppProtocol, Protocol]] = {
     AppProtocol.TCP: Protocol.TCP,
     AppProtocol.TLS: Protocol.TCP,
 }
-
-_TLS: Final = frozenset({"SIMPLE", "MUTUAL"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,27 +62,31 @@ def ports_of(
     """`behind`: the workloads of the service; `rule`: what is in force for it."""
     workloads, ports = list(behind), []
     for port in by_number(service.ports):
-        protocol = _PROTOCOLS.get(port.app_protocol, Protocol.AUTO)
-        number = port.service_port
+        protocol, number = protocol_of(port), port.service_port
         subsets = tuple(
             Subset(
                 one.name,
-                _spoken_to(backends_of(service, labels.fitting(workloads, one.labels), number), policy),
+                tuple(backends_of(service, labels.fitting(workloads, one.labels), number)),
                 policy,
             )
             for one in (rule.subsets if rule is not None else ())
             for policy in (policy_of(rule, number, one),)
         )
         policy = policy_of(rule, number)
-        backends = _spoken_to(backends_of(service, workloads, number), policy)
-        ports.append(FrontPort(number, protocol, backends, policy, subsets))
+        backends = tuple(backends_of(service, workloads, number))
+        ports.append(FrontPort(number, protocol, backends, policy, subsets, near=_near(service)))
     return tuple(ports)
 
 
-def _spoken_to(backends: Iterable[Backend], policy: TrafficPolicy) -> tuple[Backend, ...]:
-    """Where TLS is asked for, which no proxy here begins: none outside of the mesh, rather than in plain text."""
-    tls = policy.tls is not None and policy.tls.mode in _TLS
-    return tuple(one for one in backends if one.identity or not tls)
+def protocol_of(port: Port) -> Protocol:
+    """What is spoken on a port of a service."""
+    return _PROTOCOLS.get(port.app_protocol, Protocol.AUTO)
+
+
+def _near(service: Service) -> tuple[Scope, ...]:
+    """What clients prefer, proxies do. Even what is for the client's own node alone: which that is a proxy does not
+    know, so its own goes first."""
+    return service.load_balancing.routing_preference
 
 
 def by_number(ports: Iterable[Port]) -> list[Port]:
@@ -96,18 +99,21 @@ def by_number(ports: Iterable[Port]) -> list[Port]:
 
 
 def backends_of(service: Service, behind: Iterable[Workload], port: int) -> Iterable[Backend]:
-    """Those that a waypoint can send to."""
+    """Those that a waypoint can send to, and may: what is its own, or its machine's, is nobody else's endpoint."""
     everyone = service.load_balancing.health_policy is HealthPolicy.ALLOW_ALL
     for workload in behind:
         target = port_of(service, ServiceEndpoint(workload, workload.services[service.key]), port)
-        # What stands for another network, or has no address but a name, is nothing a waypoint can dial yet.
-        if not target or not workload.addresses or workload.network_gateway is not None:
+        # What stands for another network is nothing that a waypoint can dial yet, nor is a tunnel to a mere name.
+        tunnelled = workload.tunnel_protocol is not TunnelProtocol.NONE
+        where = workload.addresses[0] if workload.addresses else "" if tunnelled else workload.hostname
+        if not target or not where or str(where).startswith("*") or workload.network_gateway is not None:
+            continue
+        if not tunnelled and nowhere(str(where)):
             continue
         if workload.status is not Health.HEALTHY and not everyone:
             continue
-        tunnelled = workload.tunnel_protocol is not TunnelProtocol.NONE
         yield Backend(
-            workload.addresses[0],
+            where,
             target,
             str(workload.identity) if tunnelled else "",
             workload.workload_name or workload.name,
@@ -116,4 +122,17 @@ def backends_of(service: Service, behind: Iterable[Workload], port: int) -> Iter
             workload.canonical_name,
             workload.canonical_revision,
             workload.cluster_id,
+            node=workload.node,
+            locality=workload.locality,
         )
+
+
+def left_out(endpoints: Iterable[str]) -> Condition | None:
+    """What is said of endpoints, addresses or names, that no proxy sends to; None where there are none."""
+    found = [one for one in endpoints if not one.startswith("unix://") and nowhere(one)]
+    if not found:
+        return None
+    why = (
+        "addresses of machines' own, and names for them, are nobody's endpoints: waypoints and gateways leave them out"
+    )
+    return Condition(ALLOWED, "False", "Forbidden", f"{', '.join(found)[:300]}: {why}")

@@ -9,6 +9,7 @@ from itertools import islice
 from types import MappingProxyType
 from typing import Final
 
+from ambient.control.derive_endpoints import left_out
 from ambient.control.derive_network import gateway_of
 from ambient.control.derive_service import (
     balancing,
@@ -19,6 +20,7 @@ from ambient.control.derive_service import (
     remote_identities,
 )
 from ambient.control.derive_waypoint import bind
+from ambient.control.derive_wild import DYNAMIC, is_dynamic, unserved
 from ambient.control.derive_workload import canonical_names, place_of, policies_of
 from ambient.control.derive_world import World
 from ambient.kube.networking import Endpoint, EndpointSlice, ServiceEntry
@@ -82,10 +84,18 @@ def derive_entry(entry: ServiceEntry, world: World) -> EntryDerived:
         if _first_in_namespace(world, entry, host)
     ]
     conditions = binding.conditions
-    if entry.resolution == "DYNAMIC_DNS" and binding.address is None:
+    if entry.resolution == DYNAMIC and binding.address is None:
         why = "names of the moment are looked up by a waypoint, and none is bound"
         conditions += (Condition(MISSING, "True", "NoWaypointForWildcardService", why),)
+    said = (unserved(entry, bound=binding.address is not None), left_out(_named(entry)))
+    conditions += tuple(filter(None, said))
     return EntryDerived(tuple(services), tuple(_workloads(entry, world)), conditions)
+
+
+def _named(entry: ServiceEntry) -> Iterator[str]:
+    yield from (one.address for one in entry.endpoints)
+    if not entry.endpoints and entry.resolution in _BY_NAME:
+        yield from entry.hosts
 
 
 def _taken(world: World, host: str) -> bool:
@@ -221,7 +231,7 @@ def allocations(entries: Iterable[ServiceEntry]) -> dict[str, tuple[tuple[str, I
     for entry in wanting:
         given = kept[entry.key]
         for host in entry.hosts:
-            if not host.startswith("*.") and not any(one == host for one, _ in given):
+            if (is_dynamic(entry) or not host.startswith("*.")) and not any(one == host for one, _ in given):
                 given += tuple((host, address) for numbers in free for address in islice(numbers, 1))
         if given != entry.allocated:
             found[entry.key] = given
@@ -230,7 +240,7 @@ def allocations(entries: Iterable[ServiceEntry]) -> dict[str, tuple[tuple[str, I
 
 def _allocatable(entry: ServiceEntry) -> bool:
     wanted = entry.labels.get(AUTO_ALLOCATE, "true").lower() != "false"
-    return wanted and not entry.addresses and entry.resolution not in ("NONE", "DYNAMIC_DNS")
+    return wanted and not entry.addresses and (entry.resolution not in ("NONE", DYNAMIC) or is_dynamic(entry))
 
 
 def _free(whole: IPv4Network | IPv6Network, taken: set[IpAddress]) -> Iterator[IpAddress]:

@@ -1,26 +1,23 @@
 """Certificates that gateways refer to: found, permitted, and such that Envoy can use them. Names no content of any.
 
-A Secret that has become unusable is not taken: its last good version stays, and the listener says why.
+A Secret that has become unusable is not taken: its last good version stays, and the listener says why. A
+BackendTLSPolicy, as the Gateway API wants it, goes by what its authorities say now.
+Proxies are given what was understood, written anew (`pem`): what else stands in a text could be read otherwise there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Final
 
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
-
-from ambient.kube.networking import ClientCheck, Gateway, ObjectRef
+from ambient.control import pem
+from ambient.kube import syntax
+from ambient.kube.networking import ClientCheck, ObjectRef
 from ambient.kube.objects import ConfigMap, Record, Records, Secret, record_key
 from ambient.kube.secrets import AUTHORITY, CERTIFICATE, KEY
-from ambient.waypoint.door import Evidence
+from ambient.waypoint.evidence import Evidence
 
-_CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
-_SMALLEST_RSA: Final = 2048
-_PUBLIC: Final = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+_Texts = tuple[str, ...]
+"""PEM: a certificate and its key, or authorities."""
 
 
 class Missing(Exception):
@@ -32,12 +29,14 @@ class Missing(Exception):
 
 
 class EvidenceStore:
-    """`update` with every snapshot; then what a Gateway refers to."""
+    """`update` with every snapshot; then what is referred to from a namespace, `home`."""
 
     def __init__(self) -> None:
         self._records = Records()
         self._judged: dict[str, tuple[Record, str]] = {}
-        self._good: dict[str, Record] = {}
+        self._good: dict[str, _Texts] = {}
+        self.unread: Callable[[str], str] = lambda key: ""
+        """Why an object may not be read, by its key."""
 
     def update(self, records: Records) -> None:
         self._records = records
@@ -47,35 +46,35 @@ class EvidenceStore:
             self._good.pop(key, None)
 
     def certificate(
-        self, gateway: Gateway, ref: ObjectRef, granted: Callable[[ObjectRef], bool]
+        self, home: str, ref: ObjectRef, granted: Callable[[ObjectRef], bool]
     ) -> tuple[Evidence | None, Missing | None]:
-        """A server certificate with its key, and what is wrong with it."""
+        """A certificate with its key, and what is wrong with it."""
         try:
-            record = self._find(gateway, ref, granted, (Secret,), "InvalidCertificateRef")
+            record = self._find(home, ref, granted, (Secret,), "InvalidCertificateRef")
         except Missing as error:
             return None, error
         good, why = self._good_version(record, _pair)
         wrong = Missing("InvalidCertificateRef", f"{record.key}: {why}") if why else None
-        if not isinstance(good, Secret):
-            return None, wrong
-        return Evidence(f"server/{record.namespace}/{record.name}", good.data[CERTIFICATE], good.data[KEY]), wrong
+        return Evidence(f"server/{record.namespace}/{record.name}", *good) if good else None, wrong
 
     def authority(
-        self, gateway: Gateway, check: ClientCheck, granted: Callable[[ObjectRef], bool]
+        self, home: str, check: ClientCheck, granted: Callable[[ObjectRef], bool], *, newest: bool = False
     ) -> tuple[Evidence | None, Missing | None]:
-        """All that vouch for clients, in one. One that cannot be had is left out: fewer clients are let in."""
-        texts, names, wrong = [], [], None
+        """All that vouch for peers, in one. One that cannot be had is left out: fewer peers are believed. `newest`: so
+        is one whose newest version cannot be used, whatever an older one said."""
+        texts: list[str] = []
+        names, wrong = [], None
         for ref in check.authorities:
             try:
-                record = self._find(gateway, ref, granted, (ConfigMap, Secret), "InvalidCACertificateRef")
+                record = self._find(home, ref, granted, (ConfigMap, Secret), "InvalidCACertificateRef")
             except Missing as error:
                 wrong = wrong or error
                 continue
             good, why = self._good_version(record, _vouching)
             if why:
                 wrong = wrong or Missing("InvalidCACertificateRef", f"{record.key}: {why}")
-            if isinstance(good, ConfigMap | Secret):
-                texts.append(good.data[AUTHORITY].strip() + "\n")
+            if good and not (why and newest):
+                texts += good
                 names.append(f"{record.kind}/{record.namespace}/{record.name}")
         if not texts:
             return None, wrong or Missing("NoValidCACertificate", "no authority")
@@ -83,7 +82,7 @@ class EvidenceStore:
 
     def _find(
         self,
-        gateway: Gateway,
+        home: str,
         ref: ObjectRef,
         granted: Callable[[ObjectRef], bool],
         kinds: Iterable[type[ConfigMap] | type[Secret]],
@@ -93,50 +92,47 @@ class EvidenceStore:
         if ref.group not in ("", "core") or not fitting:
             wrong = "InvalidCertificateRef" if reason == "InvalidCertificateRef" else "InvalidCACertificateKind"
             raise Missing(wrong, f"{ref.kind} {ref.name} is nothing that holds certificates")
-        namespace = ref.namespace or gateway.namespace
-        if namespace != gateway.namespace and not granted(ref):
+        namespace = ref.namespace or home
+        if why := syntax.dns_subdomain(ref.name):
+            raise Missing(reason, why)
+        if namespace != home and not granted(ref):
             raise Missing("RefNotPermitted", f"no ReferenceGrant in {namespace} permits {ref.kind} {ref.name}")
-        found = self._records.by_key.get(record_key(ref.kind, namespace, ref.name))
+        key = record_key(ref.kind, namespace, ref.name)
+        found = self._records.by_key.get(key)
         if found is None:
-            raise Missing(reason, f"there is no {ref.kind} {namespace}/{ref.name}")
+            raise Missing(reason, self._why_not(key, f"{ref.kind} {namespace}/{ref.name}"))
         return found
 
-    def _good_version(self, record: Record, judge: Callable[[Record], str]) -> tuple[Record | None, str]:
-        """The newest version that can be used, and what is wrong with the newest of all."""
+    def _why_not(self, key: str, title: str) -> str:
+        refused = next((one for one in self._records.refused if one.key == key), None)
+        if refused is not None:
+            return str(refused.error)
+        why = self.unread(key)
+        return f"we may not read {title}: {why}" if why else f"there is no {title}"
+
+    def _good_version(self, record: Record, judge: Callable[[Record], _Texts]) -> tuple[_Texts, str]:
+        """What the newest version that can be used says, () when none can, and what is wrong with the newest of
+        all."""
         key = f"{judge.__name__}:{record.key}"
         before = self._judged.get(key)
         if before is None or before[0] is not record:
-            why = judge(record)
+            try:
+                self._good[key], why = judge(record), ""
+            except pem.Unusable as error:
+                why = str(error)
             self._judged[key] = (record, why)
-            if not why:
-                self._good[key] = record
-        return self._good.get(key), self._judged[key][1]
+        return self._good.get(key, ()), self._judged[key][1]
 
 
-def _pair(record: Record) -> str:
-    """What keeps Envoy from proving itself with it, "" when nothing does."""
+def _pair(record: Record) -> _Texts:
+    """What Envoy proves itself with; raises Unusable."""
     if not isinstance(record, Secret) or not record.data.get(CERTIFICATE) or not record.data.get(KEY):
-        return f"has no {CERTIFICATE} and {KEY}"
-    try:
-        leaf = x509.load_pem_x509_certificates(record.data[CERTIFICATE].encode())[0]
-        key = load_pem_private_key(record.data[KEY].encode(), None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        return f"{CERTIFICATE} and {KEY} are not a certificate and its key in PEM"
-    if isinstance(key, rsa.RSAPrivateKey):
-        if key.key_size < _SMALLEST_RSA:
-            return f"{KEY}: RSA keys need at least {_SMALLEST_RSA} bits"
-    elif not isinstance(key, ec.EllipticCurvePrivateKey) or key.curve.name not in _CURVES:
-        return f"{KEY}: neither RSA nor one of the curves {', '.join(_CURVES)}"
-    if leaf.public_key().public_bytes(*_PUBLIC) != key.public_key().public_bytes(*_PUBLIC):
-        return f"{KEY} is not the key of the first certificate of {CERTIFICATE}"
-    return ""
+        raise pem.Unusable(f"has no {CERTIFICATE} and {KEY}")
+    return pem.pair(record.data[CERTIFICATE], record.data[KEY])
 
 
-def _vouching(record: Record) -> str:
+def _vouching(record: Record) -> _Texts:
+    """Raises Unusable."""
     if not isinstance(record, ConfigMap | Secret) or not record.data.get(AUTHORITY):
-        return f"has no {AUTHORITY}"
-    try:
-        x509.load_pem_x509_certificates(record.data[AUTHORITY].encode())
-    except ValueError:
-        return f"{AUTHORITY} is no certificate in PEM"
-    return ""
+        raise pem.Unusable(f"has no {AUTHORITY}")
+    return (pem.authorities(record.data[AUTHORITY]),)

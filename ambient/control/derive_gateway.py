@@ -13,20 +13,23 @@ from typing import Final
 from ambient.control.derive_attached import ANY, GROUP, SERVED, Attached, Face, attach, covers, exactness, faces, holder
 from ambient.control.derive_backends import Judged, Unresolved
 from ambient.control.derive_evidence import EvidenceStore, Missing
+from ambient.control.gateway_evidence import granted as permitted
 from ambient.control.gateway_pools import Pools
 from ambient.kube.networking import Gateway, Listener, ObjectRef
-from ambient.kube.objects import Condition, Namespace, Records, ReferenceGrant
+from ambient.kube.objects import Condition, Namespace, Records
 from ambient.kube.policies import TargetRef
-from ambient.kube.routing import AttachedRoute, BackendRef, ParentRef, RequestRoute, StreamRoute
+from ambient.kube.routing import AttachedRoute, BackendRef, ParentRef, RequestRoute, RouteRule, StreamRoute
 from ambient.kube.status_values import ListenerStatus, ParentStatus
-from ambient.waypoint.door import Clients, Door, Evidence, GatewayView, Site, Topology
-from ambient.waypoint.front import Destination, Route
+from ambient.waypoint.door import Clients, Door, GatewayView, Site, Topology
+from ambient.waypoint.evidence import Evidence
+from ambient.waypoint.front import Destination, Front, Route
 from ambient.waypoint.route_match import ordered
 
 HOPS: Final = "ambient.mesh/trusted-proxies"
 PROXY_PROTOCOL: Final = "ambient.mesh/proxy-protocol"
 _CORE: Final = ("", "core")
 _MOST_HOPS: Final = 10
+_USUAL_PORTS: Final = (80, 443)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,12 @@ class Told:
     parents: Mapping[str, tuple[ParentStatus, ...]]
     accepted: Condition
     programmed: bool
+
+    @property
+    def resolved(self) -> bool:
+        """All that its listeners refer to is there."""
+        said = (one for listener in self.listeners for one in listener.conditions)
+        return all(one.status == "True" for one in said if one.type == "ResolvedRefs")
 
 
 @dataclass(slots=True)
@@ -56,21 +65,32 @@ class Gateways:
     def __init__(self, trust_domains: tuple[str, ...]) -> None:
         self._trust_domains = trust_domains
         self._records = Records()
-        self._evidence = EvidenceStore()
+        self.evidence = EvidenceStore()
 
     def update(self, records: Records) -> None:
         self._records = records
-        self._evidence.update(records)
+        self.evidence.update(records)
 
-    def told(self, gateway: Gateway, routes: Collection[AttachedRoute], pools: Pools, judged: Judged) -> Told:
-        """`routes`: all there are; `pools`: the services that they may lead to; `judged`: what has to be passed."""
+    def told(
+        self,
+        gateway: Gateway,
+        routes: Collection[AttachedRoute],
+        pools: Pools,
+        judged: Judged,
+        limiter: Front | None = None,
+        more: Callable[[AttachedRoute], tuple[Condition, ...]] = lambda route: (),
+    ) -> Told:
+        """`routes`: all there are; `pools`: the services that they may lead to; `judged`: what has to be passed;
+        `limiter`: who counts for all proxies; `more(route)`: what else is to be said of a route."""
         found = faces(gateway)
         parents: dict[str, list[ParentStatus]] = {}
         for route in routes:
             said = list(attach(route, gateway, found, self._lets))
             if said:
                 resolved = _resolved(route, pools)
-                parents[route.key] = [ParentStatus(_written(route, one), (ok, resolved)) for one, ok in said]
+                parents[route.key] = [
+                    ParentStatus(_written(route, one), (ok, resolved, *more(route))) for one, ok in said
+                ]
         build = _Build()
         for face in found:
             self._listener(gateway, face, found, pools, build)
@@ -80,11 +100,12 @@ class Gateways:
             gateway.name,
             self._trust_domains,
             tuple(build.doors),
-            *pools.wanted(build.wanted, gateway.namespace),
+            *pools.wanted(build.wanted),
             evidence=tuple(one for _, one in sorted(build.evidence.items())),
             policies=judged.policies,
             tokens=judged.tokens,
             topology=topology(gateway),
+            limiter=limiter,
         )
         accepted = Condition("Accepted", "True", "Accepted", "Resource accepted")
         if len(usable) < len(found):
@@ -106,26 +127,15 @@ class Gateways:
                 return listener.namespaces.fits({"kubernetes.io/metadata.name": namespace, **labels})
         return False
 
-    def _granted(self, gateway: Gateway, ref: ObjectRef) -> bool:
-        """A Gateway may refer to what is in another namespace."""
-        return any(
-            (one.group, one.kind, one.namespace) == (GROUP, gateway.kind, gateway.namespace)
-            and one.to_group in ("", "core")
-            and (one.to_kind, one.name or ref.name) == (ref.kind, ref.name)
-            for grant in self._records.of(ReferenceGrant)
-            if grant.namespace == ref.namespace
-            for one in grant.grants
-        )
-
     def _listener(self, gateway: Gateway, face: Face, found: list[Face], pools: Pools, build: _Build) -> None:
         listener = face.listener
         wrong: list[Missing] = []
         door = Door(listener.name, listener.port, listener.protocol, listener.hostname)
         if listener.protocol == "HTTPS":
             door, wrong = self._proved(gateway, listener, door, build)
-        served = face.usable and (listener.protocol != "HTTPS" or bool(door.certificates))
-        if served and listener.clients is not None and door.clients is None and listener.protocol == "HTTPS":
-            served = False  # nobody could be told from anybody
+        # Where it is to be known who clients are, and nobody vouches for any, nobody could be told from anybody.
+        unknown = listener.protocol == "HTTPS" and listener.clients is not None and door.clients is None
+        served = face.usable and not unknown and (listener.protocol != "HTTPS" or bool(door.certificates))
         if served:
             peers = [one for one in found if one.usable and one.listener.port == listener.port]
             if listener.protocol == "TLS":
@@ -134,17 +144,17 @@ class Gateways:
                 door = replace(door, sites=tuple(_sites(face, peers, pools)), elsewhere=tuple(_elsewhere(face, peers)))
             build.doors.append(door)
             build.wanted |= {(one.hostname, one.port) for one in _destinations(door) if one.hostname}
-        build.listeners.append(_said(face, wrong, served))
+        build.listeners.append(_said(face, wrong, served, unknown=unknown))
 
     def _proved(self, gateway: Gateway, listener: Listener, door: Door, build: _Build) -> tuple[Door, list[Missing]]:
         """The door with what it proves itself with, and what of that is wrong."""
         wrong, names = [], []
 
         def granted(ref: ObjectRef) -> bool:
-            return self._granted(gateway, ref)
+            return permitted(self._records, gateway, ref)
 
         for ref in listener.certificates:
-            evidence, trouble = self._evidence.certificate(gateway, ref, granted)
+            evidence, trouble = self.evidence.certificate(gateway.namespace, ref, granted)
             wrong += [trouble] if trouble is not None else []
             if evidence is not None:
                 build.evidence[evidence.name] = evidence
@@ -153,7 +163,7 @@ class Gateways:
             wrong.append(Missing("InvalidCertificateRef", "needs tls.certificateRefs"))
         clients = None
         if listener.clients is not None:
-            vouching, trouble = self._evidence.authority(gateway, listener.clients, granted)
+            vouching, trouble = self.evidence.authority(gateway.namespace, listener.clients, granted)
             wrong += [trouble] if trouble is not None else []
             if vouching is not None:
                 build.evidence[vouching.name] = vouching
@@ -172,6 +182,14 @@ def targeting(gateway: Gateway, root_namespace: str) -> Callable[[TargetRef, str
         return (ref.kind, ref.name, namespace) == ("GatewayClass", gateway.class_name, root_namespace)
 
     return means
+
+
+def lenient(gateway: Gateway) -> Iterator[Condition]:
+    """What is said for as long as a listener takes clients for whom nobody vouches."""
+    names = [one.name for one in gateway.listeners if one.clients is not None and one.clients.insecure]
+    if names:
+        why = f"anybody is let in by {', '.join(names)[:900]}, with or without a certificate that can be verified"
+        yield Condition("InsecureFrontendValidationMode", "True", "ConfigurationChanged", why)
 
 
 def topology(gateway: Gateway) -> Topology:
@@ -230,7 +248,8 @@ def _ordered(attached: Iterable[Attached], port: int, pools: Pools) -> list[Rout
 
 def routes_of(route: RequestRoute, port: int, pools: Pools) -> Iterator[Route]:
     """Each match of each rule, with where its backends lead."""
-    for number, rule in enumerate(route.rules):
+    for number, written in enumerate(route.rules):
+        rule = _on_port(written, port)
         destinations = tuple(_destination(route, ref, pools) for ref in rule.backends)
         mirrors = (replace(_destination(route, one.backend, pools), weight=one.share) for one in rule.mirrors)
         sent = tuple(one for one in mirrors if one.hostname and one.weight)
@@ -238,9 +257,18 @@ def routes_of(route: RequestRoute, port: int, pools: Pools) -> Iterator[Route]:
             yield Route(f"{route.namespace}/{route.name}/{number}", port, match, rule, destinations, sent)
 
 
+def _on_port(rule: RouteRule, port: int) -> RouteRule:
+    """A redirect that says neither scheme nor port leads to the listener's, which clients need not have named."""
+    redirect = rule.redirect
+    if redirect is None or redirect.port or redirect.scheme or port in _USUAL_PORTS:
+        return rule
+    return replace(rule, redirect=replace(redirect, port=port))
+
+
 def _destination(route: AttachedRoute, ref: BackendRef, pools: Pools) -> Destination:
     try:
-        return Destination(pools.resolve(route, ref).hostname, ref.port, ref.weight)
+        hostname = pools.resolve(route, ref).hostname
+        return Destination(hostname, ref.port, ref.weight, request=ref.request, response=ref.response)
     except Unresolved:
         return Destination("", 0, ref.weight)
 
@@ -251,7 +279,7 @@ def _elsewhere(face: Face, peers: list[Face]) -> Iterator[str]:
         return
     own = face.listener.hostname or ANY
     for name in dict.fromkeys(one.listener.hostname or ANY for one in peers if one is not face):
-        if name != own and covers(own, name):
+        if name != own:
             yield name
 
 
@@ -272,8 +300,8 @@ def _resolved(route: AttachedRoute, pools: Pools) -> Condition:
     return Condition("ResolvedRefs", "False", wrong[0].reason, f"{told}: what is for that is refused")
 
 
-def _said(face: Face, wrong: list[Missing], served: bool) -> ListenerStatus:
-    """The four conditions of a listener."""
+def _said(face: Face, wrong: list[Missing], served: bool, *, unknown: bool) -> ListenerStatus:
+    """The four conditions of a listener. `unknown`: nobody vouches for its clients."""
     listener = face.listener
     reason, why = face.unserved
     accepted = Condition("Accepted", "True", "Accepted", "No errors found")
@@ -281,6 +309,8 @@ def _said(face: Face, wrong: list[Missing], served: bool) -> ListenerStatus:
         accepted = Condition("Accepted", "False", reason, why)
     elif face.conflict[0]:
         accepted = Condition("Accepted", "False", *face.conflict)
+    elif unknown:
+        accepted = Condition("Accepted", "False", "NoValidCACertificate", "no authority for its clients can be had")
     conflicted = Condition("Conflicted", "False", "NoConflicts", "No errors found")
     if face.conflict[0]:
         conflicted = Condition("Conflicted", "True", *face.conflict)

@@ -9,9 +9,12 @@ from ambient.control.derive_backends import Judged
 from ambient.control.derive_closed import DRY_RUN, TRUE
 from ambient.control.derive_kept import Kept
 from ambient.control.derive_target import has_targets
+from ambient.control.derive_waypoint import Waypoint
 from ambient.kube.jwt_rules import JwtRule
 from ambient.kube.objects import AuthorizationPolicy, RefusedObject, RequestAuthentication
 from ambient.kube.policies import TargetRef
+from ambient.model.workload import Service
+from ambient.waypoint.deploy import CLASS
 from ambient.waypoint.front import Policy
 
 Means = Callable[[TargetRef, str], bool]
@@ -28,6 +31,35 @@ def judged(
     names nothing readable closes it; `keys(url)`: those that were fetched."""
     policies = tuple(_policies(kept, refused, means, namespaces))
     return Judged(policies, tuple(dict.fromkeys(_tokens(kept, keys, means))))
+
+
+def meant(service: Service | None, of_kubernetes: bool, waypoint: Waypoint, root_namespace: str) -> Means:
+    """What means a service behind a waypoint, `of_kubernetes` or a ServiceEntry's; None: workloads that are called by
+    their own addresses."""
+
+    def means(ref: TargetRef, namespace: str) -> bool:
+        if ref.namespace not in ("", namespace):
+            return False
+        match ref.group, ref.kind:
+            case "" | "core", "Service" if service is not None:
+                return of_kubernetes and (service.namespace, service.name) == (namespace, ref.name)
+            case "networking.istio.io", "ServiceEntry" if service is not None:
+                return not of_kubernetes and (service.namespace, service.name) == (namespace, ref.name)
+            case "gateway.networking.k8s.io", "Gateway":
+                return (waypoint.namespace, waypoint.name) == (namespace, ref.name)
+            case "gateway.networking.k8s.io", "GatewayClass":
+                return ref.name == CLASS and namespace == root_namespace
+        return False
+
+    return means
+
+
+def rank(service: Service, of_kubernetes: bool, waypoint: Waypoint) -> int:
+    """What Kubernetes gave its address to goes before what the waypoint's own namespace says, that before what others
+    say."""
+    if of_kubernetes:
+        return 0
+    return 1 if service.namespace == waypoint.namespace else 2 if service.canonical else 3
 
 
 def _tokens(kept: Kept, keys: Callable[[str], str], means: Means) -> Iterable[JwtRule]:
@@ -82,3 +114,12 @@ def _readable_refs(refused: RefusedObject) -> tuple[TargetRef, ...] | None:
             return None
         found.append(TargetRef(str(entry.get("group") or ""), str(entry.get("kind")), entry["name"]))
     return tuple(found)
+
+
+def fetched_keys(kept: Kept) -> dict[str, dict[int, JwtRule]]:
+    """By the RequestAuthentication's key: the rules, by their number, whose keys are to be fetched."""
+    found = {
+        one.key: {number: rule for number, rule in enumerate(one.rules) if rule.keys_url}
+        for one in kept.of(RequestAuthentication)
+    }
+    return {key: rules for key, rules in found.items() if rules}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final, TypeVar
 
+from ambient.kube.backend_tls import BackendTLSPolicy
 from ambient.kube.networking import DestinationRule
 from ambient.kube.objects import (
     AuthorizationPolicy,
@@ -12,6 +13,7 @@ from ambient.kube.objects import (
     Records,
     ReferenceGrant,
     RequestAuthentication,
+    Telemetry,
     VirtualService,
 )
 from ambient.kube.routing import AttachedRoute
@@ -19,7 +21,15 @@ from ambient.kube.routing import AttachedRoute
 R = TypeVar("R", bound=Record)
 
 _TARGETED: Final = (AuthorizationPolicy, RequestAuthentication)
-_KINDS: Final[tuple[type[Record], ...]] = (*_TARGETED, DestinationRule, AttachedRoute, VirtualService, ReferenceGrant)
+_KINDS: Final[tuple[type[Record], ...]] = (
+    *_TARGETED,
+    DestinationRule,
+    AttachedRoute,
+    VirtualService,
+    ReferenceGrant,
+    BackendTLSPolicy,
+    Telemetry,
+)
 
 
 class Kept:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Iterator, Mapping
 from typing import Final
 
 from ambient.control.derive import Derived
@@ -20,3 +20,13 @@ def moved(records: Records, before: Records, derived: Derived, known: Container[
     if not all(key.startswith(_KINDS) for key in records.changed):
         return False
     return all(isinstance(one, Workload) for one in news.put) and all(uid in known for uid in news.gone_addresses)
+
+
+def relabelled(records: Records, before: Records, services_of: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
+    """Keys of the services of endpoints that have other labels than before. `services_of`: by uid of the workload."""
+    for key in records.changed or ():
+        old, new = before.by_key.get(key), records.by_key.get(key)
+        if old is not None and new is not None and old.labels != new.labels:
+            for uid, services in services_of.items():
+                if uid.endswith(f"/{key}"):
+                    yield from services

@@ -12,8 +12,9 @@ from ambient.waypoint.front import Policy
 class Providers:
     """Those of a MeshConfig. `services` are always those of the mesh, by "namespace/hostname"."""
 
-    def __init__(self, mesh: MeshConfig) -> None:
+    def __init__(self, mesh: MeshConfig, root_namespace: str) -> None:
         self._mesh = mesh
+        self._root_namespace = root_namespace
 
     def of(self, policies: Iterable[Policy], services: Mapping[str, Service]) -> Iterator[Provider]:
         """Whom these policies ask, as far as there is somebody to ask."""
@@ -28,19 +29,11 @@ class Providers:
         return [found[key] for key in sorted(found)]
 
     def service(self, provider: Provider, services: Mapping[str, Service]) -> Service | None:
-        """The service that has the provider's host name and port: of the namespace that is given, or that the name
-        itself says, or the only one. None where several have it: anybody may write a ServiceEntry."""
-        namespace = provider.namespace
-        parts = provider.hostname.split(".")
-        if not namespace and len(parts) > 2 and parts[2] == "svc":
-            namespace = parts[1]
-        if namespace:
-            found = [services[key]] if (key := f"{namespace}/{provider.hostname}") in services else []
-        else:
-            found = [one for one in services.values() if one.hostname == provider.hostname]
-        if len(found) != 1 or all(port.service_port != provider.port for port in found[0].ports):
-            return None
-        return found[0]
+        """Where the host name is none of Kubernetes', the root namespace's, unless another is named."""
+        return service_called(services, provider.hostname, provider.port, self._home(provider))
+
+    def _home(self, provider: Provider) -> str:
+        return provider.namespace or namespace_in(provider.hostname) or self._root_namespace
 
     def trouble(self, name: str, services: Mapping[str, Service]) -> str:
         """Why nobody is asked, "" where somebody is, or nobody has to be."""
@@ -51,5 +44,24 @@ class Providers:
             wrong = "".join(f"; {one}" for one in self._mesh.refused)[:300]
             return f"the mesh config has no extensionProvider {name!r} that authorizes{wrong}"
         if self.service(provider, services) is None:
-            return f"there is no Service {provider.hostname} with port {provider.port}"
+            home, hint = self._home(provider), ""
+            if home == self._root_namespace and not provider.namespace:
+                hint = f" (for one of another namespace, service is NAMESPACE/{provider.hostname})"
+            return f"there is no Service {provider.hostname} with port {provider.port} in namespace {home}{hint}"
         return ""
+
+
+def service_called(services: Mapping[str, Service], hostname: str, number: int, namespace: str = "") -> Service | None:
+    """The service that has this host name and port in the one namespace that has a say: the given one, else that which
+    the name itself says. Anybody may write a ServiceEntry, and nobody else's shall answer in its place, or keep it
+    from being asked."""
+    found = services.get(f"{namespace or namespace_in(hostname)}/{hostname}")
+    if found is None or all(port.service_port != number for port in found.ports):
+        return None
+    return found
+
+
+def namespace_in(hostname: str) -> str:
+    """The namespace in a name of a Service of Kubernetes, "" in others."""
+    parts = hostname.split(".")
+    return parts[1] if len(parts) > 2 and parts[2] == "svc" else ""

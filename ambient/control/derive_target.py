@@ -8,15 +8,32 @@ from typing import Final
 from ambient.control.derive_closed import names_targets
 from ambient.control.derive_waypoint import bind, waypoint
 from ambient.control.derive_world import World
+from ambient.control.gateway_owner import is_ingress_class, is_ours
 from ambient.kube.networking import Gateway, GatewayClass, ServiceEntry
-from ambient.kube.objects import AuthorizationPolicy, Condition, RefusedObject, RequestAuthentication, Service
+from ambient.kube.objects import (
+    AuthorizationPolicy,
+    Condition,
+    RefusedObject,
+    RequestAuthentication,
+    Service,
+    Telemetry,
+)
 from ambient.kube.policies import TargetRef
-from ambient.waypoint.deploy import is_ingress
+from ambient.waypoint.deploy import CLASS
 
+Targeted = AuthorizationPolicy | RequestAuthentication | Telemetry
 ATTACHED: Final = "WaypointAccepted"
 
 
-def target_condition(record: AuthorizationPolicy | RequestAuthentication, world: World) -> Condition:
+def telemetry_conditions(record: Telemetry) -> tuple[Condition, ...]:
+    """Of one without targetRefs: () when it is for a namespace or the mesh."""
+    if record.selector is None:
+        return (Condition(ATTACHED, "True", "Accepted", "for the waypoints of its namespace, or of the mesh"),)
+    why = "spec.selector: means pods with a proxy of their own, and there are none; name a target in targetRefs"
+    return (Condition(ATTACHED, "False", "Invalid", why),)
+
+
+def target_condition(record: Targeted, world: World) -> Condition:
     """Of a policy with at least one targetRef."""
     results = [_one(record, ref, world) for ref in record.target_refs]
     bound = [message for reason, message in results if reason == "Accepted"]
@@ -32,7 +49,7 @@ def target_condition(record: AuthorizationPolicy | RequestAuthentication, world:
     return Condition(ATTACHED, "False", failed[0][0], messages)
 
 
-def unfetched(record: AuthorizationPolicy | RequestAuthentication) -> Iterator[str]:
+def unfetched(record: Targeted) -> Iterator[str]:
     """Rules whose keys are neither written nor fetched, each with what comes of it."""
     for number, rule in enumerate(record.rules) if isinstance(record, RequestAuthentication) else ():
         then = f"every token of issuer {rule.issuer!r} is refused by this rule"
@@ -48,7 +65,7 @@ def has_targets(refused: RefusedObject) -> bool:
     return isinstance(spec, Mapping) and names_targets(spec)
 
 
-def _one(record: AuthorizationPolicy | RequestAuthentication, ref: TargetRef, world: World) -> tuple[str, str]:
+def _one(record: Targeted, ref: TargetRef, world: World) -> tuple[str, str]:
     """A reason, and the waypoint's name ("Accepted") or why not."""
     namespace = ref.namespace or record.namespace
     title = f"{ref.kind} {namespace}/{ref.name}"
@@ -64,7 +81,8 @@ def _one(record: AuthorizationPolicy | RequestAuthentication, ref: TargetRef, wo
             gateway = world.find(Gateway, namespace, ref.name)
             if gateway is None:
                 return "TargetNotFound", f"{title} was not found"
-            if is_ingress(gateway):
+            of_class = world.find(GatewayClass, "", gateway.class_name)
+            if gateway.class_name != CLASS and is_ours(gateway, of_class, world.settings.ingress_classes):
                 return "Accepted", f"{namespace}/{ref.name}"
             found = waypoint(world, namespace, ref.name)
             return ("Accepted", str(found)) if found else ("AncestorNotBound", f"{title} is not ready")
@@ -72,8 +90,11 @@ def _one(record: AuthorizationPolicy | RequestAuthentication, ref: TargetRef, wo
             if record.namespace != world.settings.root_namespace:
                 where = world.settings.root_namespace
                 return "Invalid", f"GatewayClass {ref.name}: only policies in namespace {where} may name a class"
-            if world.find(GatewayClass, "", ref.name) is None:
+            named = world.find(GatewayClass, "", ref.name)
+            if named is None:
                 return "TargetNotFound", f"GatewayClass {ref.name} was not found"
+            if ref.name not in (CLASS, *world.settings.ingress_classes) and not is_ingress_class(named):
+                return "AncestorNotBound", f"GatewayClass {ref.name} is of {named.controller}, and none of ours"
             return "Accepted", f"GatewayClass {ref.name}"
     return "Invalid", f"{ref.group or 'core'}/{ref.kind} is nothing that a policy can be attached to"
 

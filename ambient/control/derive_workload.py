@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from ambient.control.derive_endpoints import left_out
 from ambient.control.derive_network import gateway_of
 from ambient.control.derive_peer import peer_policies
 from ambient.control.derive_service import endpoint_ports, entry_endpoint_ports, hostname_of, outside_ports
@@ -65,7 +66,7 @@ def pod_workload(pod: Pod, world: World) -> Workload | None:
         cluster_id=settings.cluster_id,
         services=_services_of_pod(pod, world),
         application_tunnel=instance_tunnel(world, pod.namespace, pod.labels),
-        locality=_node_locality(world.find(Node, "", pod.node_name)),
+        locality=node_locality(world.find(Node, "", pod.node_name)),
         network_mode=NetworkMode.HOST_NETWORK if pod.host_network else NetworkMode.STANDARD,
     )
 
@@ -112,7 +113,8 @@ def entry_workload(entry: WorkloadEntry, world: World) -> tuple[Workload | None,
         locality=where.locality,
         capacity=entry.endpoint.weight or 1,
     )
-    return workload, binding.conditions
+    said = left_out([entry.endpoint.address]) if protocol is TunnelProtocol.NONE else None
+    return workload, binding.conditions if said is None else (*binding.conditions, said)
 
 
 def _unwell(entry: WorkloadEntry) -> bool:
@@ -194,7 +196,8 @@ def _first(labels: Mapping[str, str], *names: str) -> str:
     return next((labels[name] for name in names if labels.get(name)), "")
 
 
-def _node_locality(node: Node | None) -> Locality:
+def node_locality(node: Node | None) -> Locality:
+    """Of its pods, and of proxies on it; nowhere for one that is not known."""
     if node is None:
         return _NOWHERE
     return Locality(

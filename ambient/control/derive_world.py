@@ -29,6 +29,7 @@ from ambient.kube.objects import (
     record_key,
 )
 from ambient.kube.objects import Service as KubeService
+from ambient.waypoint.deploy import INGRESS_CLASSES
 
 R = TypeVar("R", bound=Record)
 NETWORK = "topology.istio.io/network"
@@ -49,6 +50,9 @@ class DeriveSettings:
     """Other names of our trust domain: principals of policies that name one of them mean all of them."""
     discovery_selectors: tuple[LabelSelector, ...] = ()
     """Namespaces that none of these fits are as if they were not there (the root namespace is always); (): all are."""
+
+    ingress_classes: frozenset[str] = INGRESS_CLASSES
+    """GatewayClasses whose Gateways are ours whoever has made them; of others the controller says whose they are."""
 
     @property
     def same_domains(self) -> frozenset[str]:

@@ -19,10 +19,10 @@ import grpc.aio
 
 from ambient.ca.token import Caller
 from ambient.control.access import Gate, peer_of
-from ambient.control.log import LogLimit
 from ambient.control.metrics import ControlMetrics
 from ambient.control.waypoints import Waypoints
 from ambient.errors import MeshError, ProtocolError, Refused, Unavailable
+from ambient.log import LogLimit
 from ambient.waypoint.bootstrap import GATEWAY_HEADER
 from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE
 from ambient.xds.catalogue import Catalogue

@@ -18,8 +18,8 @@ import grpc.aio
 
 from ambient.control.access import peer_of
 from ambient.control.join import Joins
-from ambient.control.log import LogLimit
 from ambient.errors import InvalidInput, MeshError, Refused, Unavailable
+from ambient.log import LogLimit
 
 SERVICE: Final = "ambient.join.v1.Join"
 _MOST_BYTES: Final = 16 * 1024

@@ -11,7 +11,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
@@ -22,42 +22,10 @@ from yarl import URL
 
 from ambient.errors import Refused, Unavailable
 from ambient.kube.jwt_rules import key_set_complaint
+from ambient.model.forbidden import forbidden
 
 MOST_BYTES: Final = 256 << 10
 MOST_S: Final = 5.0
-_NEVER: Final = tuple(
-    ip_network(one)
-    for one in (
-        "0.0.0.0/8",
-        "100.100.100.200/32",  # Alibaba Cloud's metadata
-        "168.63.129.16/32",  # Azure's
-        "192.0.0.192/32",  # Oracle Cloud's
-        "fd00:ec2::/32",  # Amazon's
-        "fd20:ce::254/128",  # Google's
-    )
-)
-_WITHIN: Final = tuple(ip_network(one) for one in ("64:ff9b::/96", "::/96"))
-"""IPv6 that stands for the IPv4 address at its end."""
-
-
-def forbidden(address: str) -> str:
-    """Why an address is not to be dialled, "" when it may be. Pure."""
-    found = _plain(ip_address(address.partition("%")[0]))
-    for kind in ("loopback", "link_local", "multicast", "unspecified"):
-        if getattr(found, f"is_{kind}"):
-            return f"{address} is a {kind.replace('_', '-')} address"
-    if any(found in one for one in _NEVER):
-        return f"{address} is an address that keys are not fetched from"
-    return ""
-
-
-def _plain(found: IPv4Address | IPv6Address) -> IPv4Address | IPv6Address:
-    if isinstance(found, IPv4Address) or found.is_loopback or found.is_unspecified:
-        return found
-    inner = found.ipv4_mapped or found.sixtofour
-    if inner is None and any(found in one for one in _WITHIN):
-        inner = IPv4Address(int(found) & 0xFFFFFFFF)
-    return inner or found
 
 
 class _Checked(AbstractResolver):

@@ -42,9 +42,11 @@ class MeshFile:
             text = f"\0{error}"
         if text == self._text:
             return
-        self._text = text
+        before, self._text = self._text, text
         if text.startswith("\0"):
-            _log.error("mesh config %s: %s: what was read before holds", self._path, text[1:])
+            # That there is none is usual. That there is none any more is not.
+            level = logging.INFO if before is None and not self._path.exists() else logging.ERROR
+            _log.log(level, "mesh config %s: %s: what was read before holds", self._path, text[1:])
             return
         try:
             config = read_mesh_config(text, str(self._path))

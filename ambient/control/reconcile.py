@@ -7,10 +7,10 @@ waits for nobody.
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import chain
 from types import MappingProxyType
 from typing import Any
@@ -28,7 +28,7 @@ from ambient.kube.objects import Condition, Record, Records
 from ambient.kube.source import ObjectSource, StatusSink
 from ambient.xds.catalogue import Catalogue
 from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES
-from ambient.xds.pace import between_others
+from ambient.xds.pace import WithoutCollection, between_others
 
 WRITER = "control"
 
@@ -67,6 +67,7 @@ class Reconciler:
         self.enforcement: Enforcement | None = None
         self._served = Records()
         self._on_gateways: frozenset[str] = frozenset()
+        self._with_ancestors: frozenset[str] = frozenset()
         self._wanted: Mapping[str, Sequence[Condition]] = MappingProxyType({})
 
     async def run(self, source: ObjectSource) -> None:
@@ -91,25 +92,24 @@ class Reconciler:
             hear(records)
         # Tenancies first: whoever is told about a pod may ask for its certificate at once.
         await self._certificates.tenancies_changed(self._tenancies.update(records))
-        try:
-            derived = await asyncio.to_thread(self._derive, records)
-        except Exception as error:
-            # A defect of ours: what was served stays, and readiness and /sync show that we are behind.
-            self.failure = f"revision {records.revision} cannot be derived: {type(error).__name__}: {error}"
-            _log.exception("%s", self.failure)
-            self._wanted = MappingProxyType({})  # what changed in this snapshot is to be said with the next one
-            return
-        self.failure = ""
-        changes = await self._serve(derived, records.revision)
-        self._waypoints.update(records, derived)
+        # All of the first stays: nobody has to look for cycles in it, again and again while others wait.
         first = self.observed < 0
+        with WithoutCollection() if first else nullcontext():
+            try:
+                derived = await asyncio.to_thread(self._derive, records)
+            except Exception as error:
+                # A defect of ours: what was served stays, and readiness and /sync show that we are behind.
+                self.failure = f"revision {records.revision} cannot be derived: {type(error).__name__}: {error}"
+                _log.exception("%s", self.failure)
+                self._wanted = MappingProxyType({})  # what changed in this snapshot is to be said with the next one
+                return
+            self.failure = ""
+            changes = await self._serve(derived, records.revision)
+            await between_others(self._waypoints.updating(records, derived))
         self._seen, self.observed = stamp, records.revision
         self.writers = writers
         self._discovery.changed()
         self._count(records, time.perf_counter() - started)
-        if first:
-            # All this stays: nobody has to look for cycles in it again and again while others wait.
-            gc.freeze()
         level = logging.INFO if changes or first else logging.DEBUG
         _log.log(level, "revision %d: %d resources changed", records.revision, changes)
         # Let the streams write before the slower work on files begins.
@@ -177,13 +177,19 @@ class Reconciler:
             _log.error("cannot write the status of %s: %s", getattr(target, "key", target), error)
 
     def _say_of_gateways(self, records: Records) -> None:
-        """Of their listeners, and of the routes on them."""
+        """Of their listeners, and of the routes and policies on them."""
         parents = self._waypoints.parents()
         for key in self._on_gateways | parents.keys():
             route = records.by_key.get(key)
             if route is not None:
                 self._quietly(self._status.route_parents, route, parents.get(key, ()))
         self._on_gateways = frozenset(parents)
+        ancestors = self._waypoints.ancestors()
+        for key in self._with_ancestors | ancestors.keys():
+            policy = records.by_key.get(key)
+            if policy is not None:
+                self._quietly(self._status.policy_ancestors, policy, ancestors.get(key, ()))
+        self._with_ancestors = frozenset(ancestors)
         for key, listeners in self._waypoints.listeners():
             gateway = records.by_key.get(key)
             if gateway is not None:
@@ -196,9 +202,9 @@ class Reconciler:
             _log.error("cannot write the status of %s: %s", record.key, error)
 
     def _give_addresses(self, records: Records, derived: Derived) -> None:
-        for gateway, name in self._waypoints.wanted_addresses(records):
+        for gateway, addresses in self._waypoints.wanted_addresses(records):
             try:
-                self._status.gateway_address(gateway, name)
+                self._status.gateway_addresses(gateway, addresses)
             except OSError as error:
                 _log.error("cannot give %s its address: %s", gateway.key, error)
             self._seen = None

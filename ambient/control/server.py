@@ -29,7 +29,8 @@ from ambient.control.derive_world import DeriveSettings
 from ambient.control.discovery import Discovery
 from ambient.control.enforcement import Enforcement
 from ambient.control.gatekeeper import Admission
-from ambient.control.gateway_class import OwnClass
+from ambient.control.gateway_class import OwnClasses
+from ambient.control.gateway_evidence import CONCERNED, wanted
 from ambient.control.gateway_objects import objects_of
 from ambient.control.join import Joins
 from ambient.control.join_rpc import JoinService
@@ -37,13 +38,13 @@ from ambient.control.join_store import open_store
 from ambient.control.key_fetch import fetch_keys, trusting
 from ambient.control.key_sets import KeySets
 from ambient.control.kube_metrics import SourceCollector
-from ambient.control.log import set_up_logging
 from ambient.control.mesh_file import MeshFile
 from ambient.control.metrics import ControlMetrics
 from ambient.control.reconcile import WRITER, Reconciler
 from ambient.control.refusals import RefusalEvents
 from ambient.control.settings import ControlSettings, read_control_settings
 from ambient.control.sync import sync_page, syncz_page
+from ambient.control.system_roots import system_roots
 from ambient.control.trust import Trust
 from ambient.control.upkeep import Upkeep
 from ambient.control.waypoint_metrics import WaypointCollector
@@ -51,10 +52,11 @@ from ambient.control.waypoints import Waypoints
 from ambient.errors import MeshError, Unavailable
 from ambient.http import HttpServer, Page
 from ambient.kube.api.lease import Seat
-from ambient.kube.api.source import ApiSource
+from ambient.kube.api.source import ApiSource, Beside
 from ambient.kube.mesh_config import MeshConfig
 from ambient.kube.objects import Records
 from ambient.kube.source import open_source
+from ambient.log import set_up_logging
 from ambient.waypoint.deploy import CLASS
 from ambient.xds.catalogue import Catalogue
 
@@ -100,6 +102,9 @@ class ControlPlane:
             settings.root_namespace,
             settings.cluster_domain,
             self.keys,
+            counting=settings.rate_limits,
+            roots=system_roots(settings.egress_roots),
+            ingress_classes=settings.ingress_classes,
         )
         self.keys.changed = self._keys_changed
         self._mesh = MeshFile(settings.mesh_config) if settings.mesh_config is not None else None
@@ -124,7 +129,8 @@ class ControlPlane:
             patience_s=settings.news_patience_s,
             refused=self.trust.identity_refused,
         )
-        self._source = open_source(settings.objects, environment, seat=_seat(settings))
+        beside = Beside(lambda records: wanted(records, settings.ingress_classes, settings.root_namespace), CONCERNED)
+        self._source = open_source(settings.objects, environment, seat=_seat(settings), beside=beside)
         self.reconciler = Reconciler(
             derivation(settings),
             self.catalogue,
@@ -186,17 +192,21 @@ class ControlPlane:
         self.http_port = 0
 
     def _keep_gateways(self, source: ApiSource, enforcement: Enforcement) -> None:
-        """What waypoints stand for, on a cluster; Gateways of class `istio` are left to whoever makes their pods."""
-        self.waypoints.classes = {CLASS}
+        """What waypoints and gateways stand for, on a cluster."""
+        self.waypoints.evidence.unread = source.named.trouble
         self.waypoints.proxies.leading = source.leading
         self.waypoints.proxies.peers = lambda: enforcement.peers
-        if not self._settings.waypoint_image:
+        settings = self._settings
+        classes = ({CLASS} if settings.waypoint_image else set()) | (
+            settings.gateway_classes if settings.gateway_image else set()
+        )
+        if not classes:
             return
-        upkeep = Upkeep(source.client, objects_of(self._settings), source.leading, self.reconciler.say)
-        own_class = OwnClass(source.client, source.leading)
+        upkeep = Upkeep(source.client, objects_of(settings), source.leading, self.reconciler.say)
+        own_classes = OwnClasses(source.client, classes, source.leading)
         self.waypoints.obstacle = upkeep.trouble
-        self.reconciler.listeners += [upkeep.hear, own_class.hear]
-        self._beside += [upkeep.run, own_class.run]
+        self.reconciler.listeners += [upkeep.hear, own_classes.hear]
+        self._beside += [upkeep.run, own_classes.run]
 
     async def start(self) -> None:
         """Listen; raises Unavailable when an address cannot be had. The ports are in `xds_port` and `http_port`.
@@ -286,6 +296,7 @@ def derivation(settings: ControlSettings) -> Callable[[Records], Derived]:
         dry_run_policies=settings.dry_run_policies,
         trust_domain_aliases=settings.trust_domain_aliases,
         discovery_selectors=settings.discovery_selectors,
+        ingress_classes=settings.ingress_classes,
     )
     return Derivation(wanted).update
 

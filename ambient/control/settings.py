@@ -8,9 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from ambient.control.derive_limiter import Counting
+from ambient.kube import syntax
 from ambient.kube.networking import LabelSelector
 from ambient.kube.selectors import parse_selectors
-from ambient.model.address import Endpoint
+from ambient.kube.source import KUBERNETES
+from ambient.model.address import Endpoint, port_number
 from ambient.settings import (
     boolean,
     choice,
@@ -24,6 +27,7 @@ from ambient.settings import (
     setting,
     text,
 )
+from ambient.waypoint.deploy import INGRESS_CLASS, INGRESS_CLASSES
 
 FOREIGN: Final = frozenset(
     {
@@ -54,6 +58,15 @@ def _resources(given: str) -> Mapping[str, Any]:
     if not isinstance(found, dict) or found.keys() - {"requests", "limits", "claims"}:
         raise ValueError('expected {"requests": {...}, "limits": {...}}')
     return found
+
+
+def _counting(given: str) -> Counting | None:
+    if given == "none":
+        return None
+    hostname, _, port = given.rpartition(":")
+    if (complaint := syntax.dns_subdomain(hostname)) or not port_number(port):
+        raise ValueError(complaint or f"{given!r} is not HOSTNAME:PORT")
+    return Counting(hostname, port_number(port))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +109,11 @@ class ControlSettings:
     waypoint_pull_policy: str = setting("AMBIENT_WAYPOINT_PULL_POLICY", text, "IfNotPresent")
     waypoint_pull_secrets: frozenset[str] = setting("AMBIENT_WAYPOINT_PULL_SECRETS", _optional_words, "")
     waypoint_resources: Mapping[str, Any] = setting("AMBIENT_WAYPOINT_RESOURCES", _resources, "{}")
+    gateway_image: str = setting("AMBIENT_GATEWAY_IMAGE", text, "")
+    """The same of ingress gateways."""
+    gateway_resources: Mapping[str, Any] = setting("AMBIENT_GATEWAY_RESOURCES", _resources, "{}")
+    gateway_classes: frozenset[str] = setting("AMBIENT_GATEWAY_CLASSES", _words, INGRESS_CLASS)
+    """GatewayClasses for ingress that are made on a cluster where they are not there."""
     cluster: str = setting("CLUSTER_ID", text, "Kubernetes")
     network: str = setting("NETWORK", text, "")
     trust_domain: str = setting("TRUST_DOMAIN", text, "cluster.local")
@@ -123,8 +141,13 @@ class ControlSettings:
     """How often key sets of RequestAuthentications (jwksUri) are fetched."""
     keys_roots: Path | None = setting("AMBIENT_JWKS_ROOTS", optional_path, "none")
     """PEM file of authorities that their servers may be certified by, beside the system's."""
+    egress_roots: Path | None = setting("AMBIENT_EGRESS_ROOTS", optional_path, "none")
+    """PEM file of authorities that proxies believe servers outside by where the system's are asked for: instead of
+    these."""
     mesh_config: Path | None = setting("AMBIENT_MESH_CONFIG", optional_path, "none")
     """File with Istio's MeshConfig; its extensionProviders are who CUSTOM policies may ask."""
+    rate_limits: Counting | None = setting("AMBIENT_RATE_LIMIT_SERVICE", _counting, "none")
+    """The service that counts limits for all proxies: HOSTNAME:PORT, as the mesh knows it."""
     stream_age_s: float = setting("AMBIENT_STREAM_AGE", duration, "30m")
     patience_s: float = setting("AMBIENT_CLIENT_PATIENCE", duration, "20s")
     news_patience_s: float = setting("AMBIENT_NEWS_PATIENCE", duration, "1s")
@@ -136,6 +159,11 @@ class ControlSettings:
     create_root: bool = setting("AMBIENT_CREATE_ROOT", boolean, "true")
     log_level: str = setting("LOG_LEVEL", choice("debug", "info", "warning", "error"), "info")
     log_format: str = setting("LOG_FORMAT", choice("plain", "json"), "plain")
+
+    @property
+    def ingress_classes(self) -> frozenset[str]:
+        """GatewayClasses that are ours whoever has made them: on a cluster their controller says whose they are."""
+        return frozenset() if self.objects == KUBERNETES else INGRESS_CLASSES
 
     @property
     def own_names(self) -> frozenset[str]:

@@ -14,11 +14,11 @@ from typing import Any, Final, Protocol
 
 from ambient.ca.review import Reviewed, expiry, node_of_pod, read_review
 from ambient.ca.token import Caller
-from ambient.control.log import LogLimit
 from ambient.control.token_cache import TokenCache
 from ambient.errors import InvalidInput, MeshError, Refused, Unavailable
 from ambient.kube.api.failure import NotThere
 from ambient.kube.resource import Resource
+from ambient.log import LogLimit
 
 REVIEWS: Final = Resource("authentication.k8s.io/v1", "tokenreviews", namespaced=False)
 PODS: Final = Resource("v1", "pods")

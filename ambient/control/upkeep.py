@@ -20,11 +20,11 @@ from ambient.kube.api.client import ApiClient
 from ambient.kube.api.failure import ApiInvalid, Conflict, Forbidden, NotThere
 from ambient.kube.api.follow import Follower
 from ambient.kube.api.listwatch import Change, ListWatch, Pace
-from ambient.kube.networking import Gateway
+from ambient.kube.networking import Gateway, GatewayClass
 from ambient.kube.objects import Condition, Records, record_key
 from ambient.kube.resource import Resource
 from ambient.waking import woken
-from ambient.waypoint.deploy import GATEWAY_NAME, MANAGED, MANAGED_BY
+from ambient.waypoint.deploy import GATEWAY_NAME, INGRESS_MANAGED_BY, MANAGED, MANAGED_BY
 
 MANAGER: Final = "ambient-gateways"
 """The field manager of everything that is made here."""
@@ -36,6 +36,9 @@ PLACES: Final[Mapping[str, Resource]] = {
 PROGRAMMED: Final = "Programmed"
 TAKE_OVER: Final = "ambient.mesh/take-over"
 """Annotation of a Gateway, "true": what another mesh made for it is ours from now on."""
+_OTHERS: Final = (MANAGED_BY, "istio.io-gateway-controller")
+"""What another mesh calls itself on what it makes."""
+_CONCERNED: Final = (Gateway.kind, GatewayClass.kind)
 PER_SECOND: Final = 20.0
 _LOOK_S: Final = 2.0
 _AGAIN_S: Final = 5.0
@@ -65,13 +68,13 @@ class _Kept:
 
 
 class Upkeep:
-    """`hear` each snapshot, `run` beside the server. `wanted(gateway)`: the objects of a Gateway of ours, in the order
-    to make them, () for one that is none. `say(key)`: something new is to be said of a Gateway."""
+    """`hear` each snapshot, `run` beside the server. `wanted(records, gateway)`: the objects of a Gateway of ours, in
+    the order to make them, () for one that is none. `say(key)`: something new is to be said of a Gateway."""
 
     def __init__(
         self,
         api: ApiClient,
-        wanted: Callable[[Gateway], Sequence[Object]],
+        wanted: Callable[[Records, Gateway], Sequence[Object]],
         leading: Callable[[], bool],
         say: Callable[[str], None],
         *,
@@ -97,7 +100,7 @@ class Upkeep:
                 ListWatch(
                     kind,
                     (place,),
-                    labels=f"{MANAGED}={MANAGED_BY}",
+                    labels=f"{MANAGED} in ({MANAGED_BY},{INGRESS_MANAGED_BY})",
                     pace=Pace(),
                     random=random.random,
                 ),
@@ -113,11 +116,11 @@ class Upkeep:
     def hear(self, records: Records) -> None:
         """Every snapshot."""
         changed = records.changed
-        if changed is not None and not any(key.startswith(f"{Gateway.kind}/") for key in changed):
+        if changed is not None and not any(key.partition("/")[0] in _CONCERNED for key in changed):
             return
         before, self._gateways = self._gateways, {}
         for gateway in records.of(Gateway):
-            wanted = () if gateway.deleting else self._wanted(gateway)
+            wanted = () if gateway.deleting else self._wanted(records, gateway)
             if not wanted:
                 continue
             kept = before.get(gateway.key)
@@ -282,7 +285,7 @@ def _ours(content: Mapping[str, Any], gateway: Gateway) -> bool:
         # Two Gateways may ask for one name. A label that somebody took away is one to put back.
         return bool(labels.get(GATEWAY_NAME, gateway.name) == gateway.name)
     given = gateway.annotations.get(TAKE_OVER) == "true"
-    return given and labels.get(MANAGED) == MANAGED_BY and labels.get(GATEWAY_NAME) == gateway.name
+    return given and labels.get(MANAGED) in _OTHERS and labels.get(GATEWAY_NAME) == gateway.name
 
 
 _PASSING: Final[Collection[str]] = frozenset({"resourceVersion", "managedFields", "generation"})

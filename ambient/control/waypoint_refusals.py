@@ -2,24 +2,32 @@
 
 A proxy that refuses a resource goes on with the one before, which may let through what the new one does not. So the
 port of the service that it is for is closed, until the resource is another one or the proxy is no longer there.
+Endpoints whose cluster is refused are taken away: routes of other services lead to them, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ambient.waypoint import tunnel
-from ambient.waypoint.closed import NOTHING, Closed, differing, port_of
+from ambient.waypoint.closed import NOTHING, Closed, differing, pool_of, port_of
 from ambient.waypoint.front import View
-from ambient.waypoint.resources import Made, Named, resources
-from ambient.waypoint.typed import ROUTE_TYPE, Message
+from ambient.waypoint.origination import proved_by
+from ambient.waypoint.resources import Made, resources
+from ambient.waypoint.typed import CLUSTER_TYPE, ROUTE_TYPE, SECRET_TYPE, Message, Named
 from ambient.waypoint.wire import version_of
 from ambient.xds.codec import Resource
 from ambient.xds.server import DeltaStream
 
 _TABLE: Final = (ROUTE_TYPE, tunnel.CONNECT_ROUTES)
+
+SLICE: Final = 10
+"""Resources made in one go: some milliseconds."""
+
+Steps = Generator[None, None, list[Named]]
+"""Resources, made in steps (`ambient.xds.steps`)."""
 
 _Key = tuple[str, str, str]
 """Type URL, name, version."""
@@ -72,47 +80,69 @@ class WaypointRefusals:
         self._refusals = left
         return gone
 
-    def told(self, view: View) -> list[Named]:
-        """Every resource, with what is closed; what is refused no more is forgotten."""
-        self._closed = NOTHING
-        found = list(resources(view, made=self._made))
-        if not self._refusals:
+    def told(self, view: View) -> Steps:
+        """Every resource, with what is closed; what is refused no more is forgotten. What is heard between two steps
+        counts the next time."""
+        before, closed = set(self._refusals), NOTHING
+        found = yield from _listed(resources(view, made=self._made))
+        if not before:
+            self._closed = closed
             return found
         kept = self._refused(found)
-        if ports := frozenset(filter(None, (port_of(name) for _, name, _ in kept))):
-            self._closed = Closed(shut=ports)
-            found = list(resources(view, self._closed, self._made))
+        secrets = {name for url, name, _ in kept if url == SECRET_TYPE}
+        unproved = proved_by((*view.fronts, *view.beyond, *view.asked, *filter(None, (view.limiter,))), secrets)
+        if ports := unproved.union(filter(None, (port_of(name) for _, name, _ in kept))):
+            lost = {name for url, name, _ in kept if url == CLUSTER_TYPE and pool_of(name)}
+            lost |= {name for url, name, _ in found if url == CLUSTER_TYPE and pool_of(name) in unproved}
+            closed = Closed(shut=ports, gone=frozenset(lost))
+            found = yield from _listed(resources(view, closed, self._made))
         every = differing(_table(found), {})
-        if any(not port_of(name) and name != _TABLE[1] for _, name, _ in kept):
+        if any(
+            not port_of(name) and (url, name) != _TABLE and not (unproved and url == SECRET_TYPE)
+            for url, name, _ in kept
+        ):
             # It is for all of them.
-            self._closed = replace(self._closed, unlisted=every)
-            found = list(resources(view, self._closed, self._made))
+            closed = replace(closed, unlisted=every)
+            found = yield from _listed(resources(view, closed, self._made))
         # What a table says anew may be why it is refused. If it is not that, nobody can tell.
         for suspects in (differing(_table(found), self._taken), every):
             if not (refused := self._refused([(*_TABLE, _table(found))])):
                 break
             kept |= refused
-            self._closed = replace(self._closed, unlisted=self._closed.unlisted | suspects)
-            found = list(resources(view, self._closed, self._made))
-        kept |= self._refused(found)
-        self._refusals = {key: refusal for key, refusal in self._refusals.items() if key in kept}
+            closed = replace(closed, unlisted=closed.unlisted | suspects)
+            found = yield from _listed(resources(view, closed, self._made))
+        self._closed = closed
+        self._keep(before, kept | self._refused(found))
         return found
 
-    def told_by(self, make: Callable[[frozenset[str]], Iterable[Named]]) -> list[Named]:
+    def told_by(self, make: Callable[[frozenset[str]], Iterable[Named]]) -> Steps:
         """The same of a gateway: `make(names)` gives every resource, what depends on refused names closed."""
-        found = list(make(frozenset()))
-        if not self._refusals:
+        before = set(self._refusals)
+        found = yield from _listed(make(frozenset()))
+        if not before:
             return found
         kept = self._refused(found)
-        found = list(make(frozenset(name for _, name, _ in kept)))
-        kept |= self._refused(found)
-        self._refusals = {key: refusal for key, refusal in self._refusals.items() if key in kept}
+        found = yield from _listed(make(frozenset(name for _, name, _ in kept)))
+        self._keep(before, kept | self._refused(found))
         return found
+
+    def _keep(self, before: Collection[_Key], kept: Collection[_Key]) -> None:
+        """Of the refusals that there were before; newer ones stay."""
+        self._refusals = {key: one for key, one in self._refusals.items() if key in kept or key not in before}
 
     def _refused(self, found: Iterable[Named]) -> set[_Key]:
         names = {key[:2] for key in self._refusals}
         made = {(url, name, version_of(content)) for url, name, content in found if (url, name) in names}
         return made & self._refusals.keys()
+
+
+def _listed(found: Iterable[Named]) -> Steps:
+    listed: list[Named] = []
+    for one in found:
+        listed.append(one)
+        if len(listed) % SLICE == 0:
+            yield
+    return listed
 
 
 def _table(found: Iterable[Named]) -> Message:

@@ -7,7 +7,7 @@ change costs what it concerns.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Final
@@ -15,29 +15,35 @@ from typing import Any, Final
 from ambient.ca.token import Caller
 from ambient.control.derive import Derived
 from ambient.control.derive_front import Fronts
-from ambient.control.derive_gateway import Told
+from ambient.control.derive_gateway import Told, lenient
+from ambient.control.derive_limiter import Counting
 from ambient.control.derive_waypoint import Waypoint
+from ambient.control.derive_workload import node_locality
+from ambient.control.gateway_address import PROGRAMMED, addresses, unmet
+from ambient.control.gateway_owner import is_ours, is_own_class
 from ambient.control.key_sets import KeySets, fetched
+from ambient.control.places import Places
 from ambient.control.proxies import Proxies, Sight
-from ambient.control.waypoint_refusals import WaypointRefusals
+from ambient.control.waypoint_refusals import SLICE, WaypointRefusals
 from ambient.errors import InvalidInput, Refused
 from ambient.kube.mesh_config import MeshConfig
-from ambient.kube.networking import Gateway, GatewayClass
-from ambient.kube.objects import Condition, Records, Service, record_key
-from ambient.kube.routing import CONTROLLER
-from ambient.kube.status_values import ListenerStatus, ParentStatus
-from ambient.waypoint.deploy import CLASS, CLASSES, account_of, is_ingress, name_of, trouble
+from ambient.kube.networking import Gateway, GatewayClass, TypedAddress
+from ambient.kube.objects import Condition, Node, Records, Service, record_key
+from ambient.kube.status_values import AncestorStatus, ListenerStatus, ParentStatus
+from ambient.waypoint.deploy import INGRESS_CLASSES, account_of, is_ingress, trouble, unread_networks
+from ambient.waypoint.door import GatewayView
 from ambient.waypoint.exports import read_exports
+from ambient.waypoint.front import Place, View
 from ambient.waypoint.ingress import gateway_resources
-from ambient.waypoint.resources import ENVOY_ORDER, ENVOY_TYPES, Named
+from ambient.waypoint.resources import ENVOY_ORDER, ENVOY_TYPES
 from ambient.waypoint.typed import LISTENER_TYPE, Message
-from ambient.waypoint.wire import encode
+from ambient.waypoint.wire import encoding
 from ambient.xds.catalogue import Catalogue
 from ambient.xds.codec import Resource
 from ambient.xds.server import DeltaStream
+from ambient.xds.steps import finish
 
 ACCEPTED: Final = "Accepted"
-PROGRAMMED: Final = "Programmed"
 PROVIDER: Final = "ambient.mesh/ProviderFound"
 CONFIGURED: Final = "ambient.mesh/Configured"
 
@@ -46,18 +52,23 @@ _log = logging.getLogger("ambient.control.waypoints")
 
 @dataclass(slots=True)
 class _Served:
-    """One waypoint or gateway. `made`: content and bytes of each resource by type and name. `failure`: what could not
-    be made. `streams`: of its proxies; true for one that has once had, and taken, all there was. `told`: of a gateway
-    what it was made of."""
+    """One waypoint or gateway. `made`: content and bytes of each resource by type and name, `of`: the view that all was
+    made of. `failures`: what could not be made. `streams`: of its proxies; true for one that has once had, and taken,
+    all there was. `told`: of a gateway what it was made of. `busy`: it is being made, in steps; `again`: something that
+    counts has happened meanwhile."""
 
     gateway: Gateway
     waypoint: Waypoint | None = None
     refusals: WaypointRefusals = field(default_factory=WaypointRefusals)
     told: Told | None = None
     catalogue: Catalogue = field(default_factory=lambda: Catalogue(types=ENVOY_TYPES))
+    places: Places = field(default_factory=Places)
     made: dict[tuple[str, str], tuple[Message, Resource]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     streams: dict[DeltaStream, bool] = field(default_factory=dict)
+    of: View | GatewayView | None = None
+    busy: bool = False
+    again: bool = False
 
 
 class Waypoints:
@@ -65,23 +76,40 @@ class Waypoints:
     it stands for cannot be made, where that is known. `proxies` is to be run beside."""
 
     def __init__(
-        self, trust_domains: tuple[str, ...], root_namespace: str, domain: str, keys: KeySets | None = None
+        self,
+        trust_domains: tuple[str, ...],
+        root_namespace: str,
+        domain: str,
+        keys: KeySets | None = None,
+        *,
+        roots: str = "",
+        ingress_classes: Collection[str] = INGRESS_CLASSES,
+        counting: Counting | None = None,
     ) -> None:
-        """`keys`: those that are fetched; None: none are."""
+        """`keys`: those that are fetched; None: none are. `ingress_classes`: names of those that are ours whoever has
+        made them. `counting`: who counts limits for all proxies. `roots`: PEM of the authorities that the system
+        believes."""
         self._keys = keys
-        self._fronts = Fronts(trust_domains, root_namespace, keys.keys if keys is not None else lambda url: "")
+        fetched_keys = keys.keys if keys is not None else lambda url: ""
+        self._fronts = Fronts(trust_domains, root_namespace, fetched_keys, counting, domain, roots)
+        self.evidence = self._fronts.evidence
         self._domain = domain
         self._served: dict[str, _Served] = {}
-        self._unfit: dict[str, str] = {}
-        self._class = ""
-        self.classes: Collection[str] = CLASSES
-        """Of the Gateways that are ours."""
+        self._unfit: dict[str, Condition] = {}
+        self._records = Records()
+        self._own_classes: tuple[str, ...] = ()
+        self._ingress_classes = ingress_classes
         self.say: Callable[[str], None] = lambda key: None
         self.obstacle: Callable[[str], Condition | None] = lambda key: None
         self.proxies = Proxies(self._seen, lambda name: self.say(f"{Gateway.kind}/{name}"))
 
     def update(self, records: Records, derived: Derived) -> bool:
-        """Take a snapshot and what was derived from it; whether any waypoint has something new to be told.
+        """Take a snapshot and what was derived from it; whether any waypoint has something new to be told."""
+        return finish(self.updating(records, derived))
+
+    def updating(self, records: Records, derived: Derived) -> Generator[None, None, bool]:
+        """`update` in small steps, so that its caller can do other things in between; of each waypoint nothing is
+        changed before all of it is made. One at a time.
 
         What a defect of ours keeps from being made stays as it was, and is said on its Gateway: nobody else's waypoint,
         and no ztunnel, waits for it."""
@@ -96,9 +124,14 @@ class Waypoints:
             for key, rules in self._fronts.key_urls.items():
                 urls.setdefault(key.split("/")[1], []).extend(rule.keys_url for rule in rules.values())
             self._keys.want(urls)
-        of_class = records.find(GatewayClass, "", CLASS)
-        self._class = of_class.key if of_class is not None and of_class.controller == CONTROLLER else ""
-        gateways = [one for one in records.of(Gateway) if one.class_name in self.classes and not one.deleting]
+        self._records = records
+        classes = {one.name: one for one in records.of(GatewayClass)}
+        self._own_classes = tuple(one.key for one in classes.values() if is_own_class(one))
+        gateways = [
+            one
+            for one in records.of(Gateway)
+            if is_ours(one, classes.get(one.class_name), self._ingress_classes) and not one.deleting
+        ]
         self._unfit = {one.key: why for one in gateways if (why := trouble(one))}
         ours = {one.key: one for one in gateways if one.key not in self._unfit}
         for key in self._served.keys() - ours.keys():
@@ -110,7 +143,7 @@ class Waypoints:
             served = self._served.setdefault(key, _Served(gateway))
             served.gateway = gateway
             served.waypoint = derived.waypoints.get(f"{gateway.namespace}/{gateway.name}")
-            changed |= self._made(served, records.revision)
+            changed |= yield from self._making(served, records.revision)
         return changed
 
     def renew(self, urls: Collection[str]) -> bool:
@@ -131,48 +164,76 @@ class Waypoints:
         return changed
 
     def _made(self, served: _Served, revision: int) -> bool:
+        served.of = None
+        if served.busy:
+            # Whoever is at it tells everybody in the end.
+            served.again = True
+            return False
+        return finish(self._making(served, revision))
+
+    def _making(self, served: _Served, revision: int) -> Generator[None, None, bool]:
+        changed, served.busy, served.again = False, True, True
         try:
-            if is_ingress(served.gateway):
-                served.told = told = self._fronts.told(served.gateway)
-                found = served.refusals.told_by(lambda refused: gateway_resources(told.view, refused))
-                return self._make(served, found, revision)
-            if served.waypoint is None:
-                return False
-            return self._make(
-                served, served.refusals.told(self._fronts.view(served.waypoint, served.gateway)), revision
-            )
+            while served.again:
+                served.again = False
+                yield
+                changed |= yield from self._make(served, revision)
         except Exception as error:
             _keep(served, error)
-            return False
+        finally:
+            served.busy = False
+        return changed
 
-    def _make(self, served: _Served, found: Iterable[Named], revision: int) -> bool:
+    def _make(self, served: _Served, revision: int) -> Generator[None, None, bool]:
+        of: View | GatewayView
+        if is_ingress(served.gateway):
+            served.told = told = self._fronts.told(served.gateway)
+            steps, of = served.refusals.told_by(lambda refused: gateway_resources(told.view, refused)), told.view
+        elif served.waypoint is not None:
+            of = yield from self._fronts.viewing(served.waypoint, served.gateway)
+            steps = served.refusals.told(of)
+        else:
+            return False
+        if of is served.of:
+            served.places.confirm(revision)
+            return bool(served.catalogue.change((), {}, revision))
+        found = yield from steps
         made: dict[tuple[str, str], tuple[Message, Resource]] = {}
-        failures: dict[str, str] = dict(read_exports(served.gateway.annotations)[1])
+        failures = {**read_exports(served.gateway.annotations)[1], **unread_networks(served.gateway)}
+        new = 0
         for url, name, content in found:
             before = served.made.get((url, name))
             if before is not None and (before[0] is content or before[0] == content):
                 made[url, name] = before
                 continue
+            if (new := new + 1) % SLICE == 0:
+                yield
             try:
-                made[url, name] = (content, encode(url, name, content))
+                made[url, name] = (content, (yield from encoding(url, name, content)))
             except InvalidInput as error:
                 # A defect of ours. What was there stays, where it was.
                 _log.error("Gateway %s/%s: %s", served.gateway.namespace, served.gateway.name, error)
                 failures[name] = str(error)
                 if before is not None:
                     made[url, name] = before
-        served.made, served.failures = made, failures
-        return bool(served.catalogue.update((one for _, one in made.values()), revision))
+        served.made, served.failures, served.of = made, failures, None if served.again else of
+        begun = isinstance(of, View) and served.places.begin(of)
+        for stream in served.streams if begun else ():
+            stream.end("where it is counts now")
+        changed = begun | served.places.update(made, revision)
+        return bool(served.catalogue.update((one for _, one in made.values()), revision)) or changed
 
-    def wanted_addresses(self, records: Records) -> Iterator[tuple[Gateway, str]]:
-        """Gateways that have a Service and not yet its name as their address."""
+    def wanted_addresses(self, records: Records) -> Iterator[tuple[Gateway, tuple[TypedAddress, ...]]]:
+        """Gateways whose status has other addresses than their Services. Without a Service they keep what they have."""
+
+        def service(namespace: str, name: str) -> Service | None:
+            return records.find(Service, namespace, name)
+
         for served in self._served.values():
-            gateway = served.gateway
-            found = records.by_key.get(record_key(Service.kind, gateway.namespace, name_of(gateway)))
-            name = f"{name_of(gateway)}.{gateway.namespace}.svc.{self._domain}"
-            given = any((one.type, one.value) == ("Hostname", name) for one in gateway.assigned)
-            if isinstance(found, Service) and found.cluster_ips and not given:
-                yield gateway, name
+            found = addresses(served.gateway, service, self._domain)
+            given = served.gateway.assigned
+            if found and (found != given if is_ingress(served.gateway) else not set(found) <= set(given)):
+                yield served.gateway, found
 
     def listeners(self) -> Iterator[tuple[str, tuple[ListenerStatus, ...]]]:
         """Of each gateway, by key, what is to be said of its listeners."""
@@ -188,6 +249,10 @@ class Waypoints:
                 found[key] = found.get(key, ()) + said
         return found
 
+    def ancestors(self) -> Mapping[str, tuple[AncestorStatus, ...]]:
+        """Of each BackendTLSPolicy that concerns a Gateway of ours, by key, what is to be said for each."""
+        return self._fronts.originations.ancestors()
+
     # --- clients
 
     def open(self, caller: Caller, gateway: str) -> DeltaStream:
@@ -196,7 +261,9 @@ class Waypoints:
         served = self._served.get(record_key(Gateway.kind, caller.namespace, gateway))
         if served is None or account_of(served.gateway) != caller.service_account:
             raise Refused("token", caller.account, f"is no waypoint of Gateway {caller.namespace}/{gateway[:100]}")
-        stream = DeltaStream(served.catalogue, prefix=f"{gateway}.", order=ENVOY_ORDER)
+        place = Place(caller.node, node_locality(self._records.find(Node, "", caller.node)))
+        catalogue = served.places.at(place, served.made, served.catalogue.revision) or served.catalogue
+        stream = DeltaStream(catalogue, prefix=f"{gateway}.", order=ENVOY_ORDER)
         served.streams[stream] = False
         return stream
 
@@ -227,8 +294,8 @@ class Waypoints:
         """`conditions`, what is said of HTTPRoutes, and the keys of the class and of the Gateways that there is
         something to say of."""
         more: dict[str, tuple[Condition, ...]] = {key: () for key in (*self._served, *self._unfit)}
-        if self._class:
-            more[self._class] = (Condition(ACCEPTED, "True", "Accepted", "Handled by the control plane"),)
+        for key in self._own_classes:
+            more[key] = (Condition(ACCEPTED, "True", "Accepted", "Handled by the control plane"),)
         more.update(self._fronts.route_conditions())
         return MappingProxyType({**conditions, **more}) if more else conditions
 
@@ -237,11 +304,13 @@ class Waypoints:
         if self._keys is not None and (rules := self._fronts.key_urls.get(key)):
             return (fetched(rules, self._keys),)
         if key in self._unfit:
-            return (Condition(ACCEPTED, "False", "UnsupportedProtocol", self._unfit[key]),)
+            return (self._unfit[key],)
         if why := self._fronts.unasked(key):
             return (
                 Condition(PROVIDER, "False", "NotFound", f"spec.provider: {why}: what the policy matches is refused"),
             )
+        if why := self._fronts.untold(key):
+            return (Condition(PROVIDER, "False", "NotFound", f"{why}: what else it says is in force"),)
         served = self._served.get(key)
         if served is None:
             return ()
@@ -249,10 +318,12 @@ class Waypoints:
         if served.told is not None:
             accepted = served.told.accepted
         obstacle = self.obstacle(key)
+        tls = (*lenient(served.gateway), *self._fronts.originations.proof(served.gateway))
         if not served.gateway.assigned:
             nowhere = Condition(PROGRAMMED, "False", "AddressNotAssigned", "its Service has no address yet")
-            return (accepted, obstacle or nowhere)
-        return (accepted, obstacle or self._programmed(served), self._configured(served))
+            return (accepted, obstacle or nowhere, *tls)
+        obstacle = obstacle or unmet(served.gateway)
+        return (accepted, obstacle or self._programmed(served), self._configured(served), *tls)
 
     def _serves(self, gateway: Gateway) -> bool:
         serves = self.proxies.serves(f"{gateway.namespace}/{gateway.name}")
@@ -284,15 +355,17 @@ class Waypoints:
             shut = f"; closed are {', '.join(closed)[:1000]}" if (closed := served.refusals.closed) else ""
             return Condition(CONFIGURED, "False", "Refused", f"{told[:1000]}{shut}; everything else is in force")
         if not sight.connected and not self._serves(served.gateway):
-            return Condition(CONFIGURED, "False", "NoProxy", "no proxy of it is connected: its services refuse")
+            then = "nobody gets in" if is_ingress(served.gateway) else "its services refuse"
+            return Condition(CONFIGURED, "False", "NoProxy", f"no proxy of it is connected: {then}")
         return Condition(CONFIGURED, "True", "Accepted", "its proxies have taken their configuration")
 
     @property
     def summary(self) -> Mapping[str, Mapping[str, Any]]:
-        """Per Gateway ("namespace/name"): proxies connected, whether they have all there is, what they refuse, and what
-        is closed because of it."""
+        """Per Gateway ("namespace/name"): whether it is an ingress, proxies connected, whether they have all there is,
+        what they refuse, and what is closed because of it."""
         return {
             f"{one.gateway.namespace}/{one.gateway.name}": {
+                "ingress": is_ingress(one.gateway),
                 "proxies": len(one.streams),
                 "settled": all(stream.settled for stream in one.streams),
                 "acked": min((stream.acked for stream in one.streams), default=-1),
@@ -311,4 +384,4 @@ def _refused(served: _Served) -> dict[str, str]:
 
 def _keep(served: _Served, error: Exception) -> None:
     _log.exception("Gateway %s/%s: what it is told stays", served.gateway.namespace, served.gateway.name)
-    served.failures = {"all of it": f"stays as it was: {type(error).__name__}: {error}"}
+    served.of, served.failures = None, {"all of it": f"stays as it was: {type(error).__name__}: {error}"}

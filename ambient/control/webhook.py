@@ -20,9 +20,9 @@ from aiohttp import web
 from ambient.control.admission import review
 from ambient.control.admission_checks import View
 from ambient.control.fair import Guests, Turns
-from ambient.control.log import LogLimit
 from ambient.control.metrics import ControlMetrics
 from ambient.errors import InvalidInput, Unavailable
+from ambient.log import LogLimit
 from ambient.model.address import Endpoint
 
 MOST_BYTES: Final = 8 << 20

@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -20,6 +20,7 @@ from ambient.errors import KernelError
 from ambient.lab.run import run
 
 OWN_MOUNT: Final = Path("/run/ambient/cgroup2")
+_LOOK_S: Final = 0.05
 
 
 def find_mount(mounts: str) -> Path | None:
@@ -88,6 +89,31 @@ def signal_all(folder: Path, number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
+def signal_heads(folder: Path, number: signal.Signals) -> list[int]:
+    """Send a signal to those below that no other of them has started, as whoever runs containers does; their pids."""
+    members = pids(folder)
+    heads = [pid for pid in members if _parent(pid) not in members]
+    for pid in heads:
+        with suppress(ProcessLookupError):
+            os.kill(pid, number)
+    return heads
+
+
+def _parent(pid: int) -> int:
+    """proc_pid_stat(5); 0 when the process is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    except OSError:
+        return 0
+
+
+def wait_gone(folder: Path, members: Collection[int], timeout_s: float) -> None:
+    """Until none of these is left in the cgroup and below, or the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while not set(members).isdisjoint(pids(folder)) and time.monotonic() < deadline:
+        _wait_event(folder, min(_LOOK_S, max(0.0, deadline - time.monotonic())))
+
+
 def kill(folder: Path, *, timeout_s: float = 10) -> None:
     """SIGKILL everything below and wait until it is gone; raises KernelError when it does not go."""
     deadline = time.monotonic() + timeout_s
@@ -125,13 +151,6 @@ def remove(folder: Path, *, timeout_s: float = 10) -> None:
 def _subtree(folder: Path) -> Iterator[Path]:
     for directory, _, _ in os.walk(folder):
         yield Path(directory)
-
-
-def wait_empty(folder: Path, timeout_s: float) -> None:
-    """Until nobody is left in the cgroup and below, or the time is over."""
-    deadline = time.monotonic() + timeout_s
-    while folder.is_dir() and pids(folder) and time.monotonic() < deadline:
-        _wait_event(folder, min(1.0, max(0.0, deadline - time.monotonic())))
 
 
 def _wait_event(folder: Path, timeout_s: float) -> None:

@@ -5,6 +5,7 @@ The lines are the access log, and all that Istio's metrics are counted from. No 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from ambient.waypoint.front import Front
@@ -26,22 +27,24 @@ def http_log(front: Front) -> Message:
     return _of_service(
         front,
         log="http",
-        method="%REQ(:METHOD)%",
-        path="%PATH(NQ:ORIG_OR_PATH)%",
-        authority="%REQ(:AUTHORITY)%",
-        protocol="%PROTOCOL%",
+        **_REQUEST,
         content_type="%REQ(CONTENT-TYPE):64%",
-        status="%RESPONSE_CODE%",
         grpc_status="%GRPC_STATUS(NUMBER)%",
-        details="%RESPONSE_CODE_DETAILS%",
         wire_received="%DOWNSTREAM_WIRE_BYTES_RECEIVED%",
         wire_sent="%DOWNSTREAM_WIRE_BYTES_SENT%",
-        dry_run_deny=_tried("deny"),
-        dry_run_allow=_tried("allow"),
-        token_issuer=_claim("iss"),
-        token_subject=_claim("sub"),
-        token_scope=_claim("scope"),
     )
+
+
+def gateway_log(gateway: str, listeners: Iterable[str], *, proven: bool) -> Message:
+    """Of a request to a gateway ("namespace/name"), when it is over. `proven`: somebody vouches for what its client's
+    certificate says."""
+    client = {"client_subject": "%DOWNSTREAM_PEER_SUBJECT%"} if proven else {}
+    return _of_gateway(gateway, listeners, log="gateway", **client, **_REQUEST)
+
+
+def gateway_tls_log(gateway: str, listeners: Iterable[str]) -> Message:
+    """Of a connection that a gateway carries unread, when it is over."""
+    return _of_gateway(gateway, listeners, log="gateway-tls")
 
 
 def _tried(action: str) -> str:
@@ -91,23 +94,59 @@ def failed_tunnel_log() -> Message:
 
 def _of_service(front: Front, **more: str) -> Message:
     """What is told of every connection and request to a service, and `more`."""
+    if front.exports is not None and front.exports.least:
+        # All lines are counted; the agent that counts them leaves out of the log what is less.
+        more["least"] = str(front.exports.least)
     return file_log(
-        time="%START_TIME%",
+        **_CARRIED,
         peer=f"%FILTER_STATE({PEER}:PLAIN)%",
         source=f"%FILTER_STATE({BAGGAGE}:PLAIN):1024%",
-        client="%DOWNSTREAM_REMOTE_ADDRESS%",
-        service=front.hostname,
-        namespace=front.namespace,
-        upstream="%UPSTREAM_HOST%",
-        upstream_peer=f"%UPSTREAM_METADATA({METADATA}:san)%",
+        # Workloads that are called by their own addresses are no service.
+        service="" if front.unnamed else front.hostname,
+        namespace="" if front.unnamed else front.namespace,
         destination="%UPSTREAM_METADATA(istio:workload)%",
-        flags="%RESPONSE_FLAGS%",
-        received="%BYTES_RECEIVED%",
-        sent="%BYTES_SENT%",
-        duration_ms="%DURATION%",
+        **more,
+    )
+
+
+def _of_gateway(gateway: str, listeners: Iterable[str], **more: str) -> Message:
+    return file_log(
+        **_CARRIED,
+        peer="%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
+        gateway=gateway,
+        listener=",".join(listeners),
+        backend="%UPSTREAM_CLUSTER%",
+        server_name="%REQUESTED_SERVER_NAME%",
         **more,
     )
 
 
 def _claim(name: str) -> str:
     return f"%DYNAMIC_METADATA({JWT_FILTER}:{PAYLOAD}:{name}):256%"
+
+
+_CARRIED: Final = {
+    "time": "%START_TIME%",
+    "client": "%DOWNSTREAM_REMOTE_ADDRESS%",
+    "upstream": "%UPSTREAM_HOST%",
+    "upstream_peer": f"%UPSTREAM_METADATA({METADATA}:san)%",
+    "flags": "%RESPONSE_FLAGS%",
+    "received": "%BYTES_RECEIVED%",
+    "sent": "%BYTES_SENT%",
+    "duration_ms": "%DURATION%",
+}
+"""Of whatever is carried to an endpoint."""
+_REQUEST: Final = {
+    "method": "%REQ(:METHOD)%",
+    "path": "%PATH(NQ:ORIG_OR_PATH)%",
+    "authority": "%REQ(:AUTHORITY)%",
+    "protocol": "%PROTOCOL%",
+    "status": "%RESPONSE_CODE%",
+    "details": "%RESPONSE_CODE_DETAILS%",
+    "dry_run_deny": _tried("deny"),
+    "dry_run_allow": _tried("allow"),
+    "token_issuer": _claim("iss"),
+    "token_subject": _claim("sub"),
+    "token_scope": _claim("scope"),
+}
+"""Of a request, wherever it comes from."""

@@ -19,13 +19,25 @@ READY_PORT: Final = 15021
 STATS_PORT: Final = 15090
 METRICS_PORT: Final = 15020
 """Of the agent: Istio's metrics, and what Envoy tells on `STATS_PORT`."""
+NAMES_PORT: Final = 15025
+"""UDP, on loopback: the agent looks up names that are written, for Envoy."""
+ASKED_NAMES_PORT: Final = 15026
+"""The same for names that clients choose."""
+OWN_PORTS: Final = (READY_PORT, METRICS_PORT, STATS_PORT)
+"""No listener of a Gateway has these."""
 METRICS_PATH: Final = "/stats/prometheus"
 _ADMIN: Final = "admin"
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
-_KEPT: Final = ("istio", "server", "listener_manager", "cluster_manager", "control_plane", "sds", "http.connect")
+_KEPT: Final = (
+    *("istio", "server", "listener_manager", "cluster_manager", "control_plane", "sds"),
+    *("http.connect", "http.ingress", "tcp.ingress"),
+)
+_COUNTED: Final = ("ok", "over_limit", "error", "failure_mode_allowed")
 _KEPT_ENDS: Final = (
     *("upstream_rq_total", "upstream_cx_total", "ssl.fail_verify_san", "rbac.denied", "rbac.allowed"),
     *("shadow_denied", "shadow_allowed"),
+    # Of limits that all proxies count together, by what becomes of requests that cannot be counted.
+    *(f"ratelimit.{kind}.{what}" for kind in ("lax", "strict") for what in _COUNTED),
 )
 
 
@@ -72,6 +84,7 @@ def bootstrap(who: Identification, *, agent_socket: str, admin_socket: str, most
             ]
         },
         "overload_manager": overload(most),
+        "typed_dns_resolver_config": resolver(NAMES_PORT, search=True),
         "stats_config": {
             "stats_matcher": {
                 "inclusion_list": {
@@ -90,8 +103,21 @@ def bootstrap(who: Identification, *, agent_socket: str, admin_socket: str, most
     }
 
 
+def resolver(port: int, *, search: bool) -> Message:
+    """How names are looked up: by the agent, which tells Envoy no address that it is not to dial. `search`: a name may
+    be completed."""
+    here = {"socket_address": {"protocol": "UDP", "address": "127.0.0.1", "port_value": port}}
+    return typed(
+        "envoy.network.dns_resolver.cares",
+        "network.dns_resolver.cares.v3.CaresDnsResolverConfig",
+        resolvers=[here],
+        dns_resolver_options={"no_default_search_domain": not search},
+    )
+
+
 def _told(name: str, port: int, path: str, asked: str) -> Message:
-    """One path of the admin interface for everybody, and no other."""
+    """One path of the admin interface for everybody, and no other. It is told however many connections there are: a
+    proxy that has all that it may have is not one that is to be replaced."""
     route = {"match": {"path": path}, "route": {"cluster": _ADMIN, "prefix_rewrite": asked}}
     connections = manager(
         stat_prefix=name,
@@ -99,7 +125,8 @@ def _told(name: str, port: int, path: str, asked: str) -> Message:
         http_filters=[router()],
     )
     address = {"socket_address": {"address": "::", "port_value": port, "ipv4_compat": True}}
-    return {"name": name, "address": address, "filter_chains": [{"filters": [connections]}]}
+    made: Message = {"name": name, "address": address, "filter_chains": [{"filters": [connections]}]}
+    return {**made, "ignore_global_conn_limit": True}
 
 
 def _pipe(name: str, path: str, *, http2: bool) -> Message:

@@ -16,11 +16,13 @@ _BODY: Final = "the waypoint could not take what it was told of this service"
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """Ports of services, by the names of their internal listeners. `shut`: no connection and no request passes.
-    `unlisted`: the table of CONNECTs leaves them out, whatever it would say of them."""
+    """Ports of services, by name (`tunnel.inner`). `shut`: no connection and no request passes.
+    `unlisted`: the table of CONNECTs leaves them out, whatever it would say of them. `gone`: names of clusters that are
+    not there, with their endpoints: whatever leads to them is answered 503, from wherever it comes."""
 
     shut: frozenset[str] = frozenset()
     unlisted: frozenset[str] = frozenset()
+    gone: frozenset[str] = frozenset()
 
 
 NOTHING: Final = Closed()
@@ -35,9 +37,16 @@ def closed_table(name: str) -> Message:
 
 
 def port_of(name: str) -> str:
-    """The internal listener of the port that a resource of this name is for, "" when it is for none."""
+    """The port that a resource of this name is for, "" when it is for none."""
+    if (table := tunnel.table_of(name)) != name:
+        return table
     parts = name.split("|")
     return tunnel.inner_of(parts[-1], parts[1]) if len(parts) > 2 else ""
+
+
+def pool_of(name: str) -> str:
+    """The port whose endpoints are those of a cluster of this name, "" when it is another one."""
+    return "" if name.startswith("service|") else port_of(name)
 
 
 def differing(table: Message, taken: Message) -> frozenset[str]:

@@ -9,22 +9,31 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from ambient.errors import InvalidInput
 from ambient.kube.networking import Gateway
+from ambient.kube.records import Condition
+from ambient.kube.routing import GATEWAY_CONTROLLER
 from ambient.model.address import HBONE_PORT
-from ambient.waypoint.bootstrap import METRICS_PATH, METRICS_PORT, READY_PORT, STATS_PORT
+from ambient.model.forbidden import read_reach
+from ambient.waypoint.bootstrap import METRICS_PATH, METRICS_PORT, OWN_PORTS, READY_PORT, STATS_PORT
 
 CLASS: Final = "istio-waypoint"
-INGRESS_CLASS: Final = "istio"
-CLASSES: Final = frozenset({CLASS, INGRESS_CLASS})
-"""GatewayClasses whose Gateways are proxies of ours: waypoints, and gateways for clients outside of the mesh."""
+INGRESS_CLASS: Final = "ambient"
+INGRESS_CLASSES: Final = frozenset({INGRESS_CLASS, "istio"})
+CLASSES: Final = frozenset({CLASS, *INGRESS_CLASSES})
+"""GatewayClasses whose Gateways the lab makes proxies of: waypoints, and gateways for clients outside of the mesh. A
+cluster knows the latter by the controller that their class names."""
 GATEWAY_NAME: Final = "gateway.networking.k8s.io/gateway-name"
 MANAGED: Final = "gateway.istio.io/managed"
 MANAGED_BY: Final = "istio.io-mesh-controller"
-INGRESS_MANAGED_BY: Final = "istio.io-gateway-controller"
+INGRESS_MANAGED_BY: Final = GATEWAY_CONTROLLER.replace("/", "-")
 NAME: Final = "gateway.istio.io/name-override"
 SERVICE_TYPE: Final = "networking.istio.io/service-type"
+BALANCED: Final = "LoadBalancer"
 ACCOUNT: Final = "gateway.istio.io/service-account"
 XFCC: Final = "ambient.istio.io/xfcc-include-client-identity"
+WILDCARD_NETWORKS: Final = "ambient.mesh/wildcard-networks"
+"""Where names may lead that clients of a waypoint choose, beside the Internet (see `ambient.model.forbidden`)."""
 HBONE_PROTOCOL: Final = "HBONE"
 
 
@@ -41,8 +50,8 @@ class Placement:
 
 
 def is_ingress(gateway: Gateway) -> bool:
-    """It is for clients outside of the mesh, and no waypoint."""
-    return gateway.class_name == INGRESS_CLASS
+    """Of a Gateway of ours: it is for clients outside of the mesh, and no waypoint."""
+    return gateway.class_name != CLASS
 
 
 def name_of(gateway: Gateway) -> str:
@@ -56,21 +65,32 @@ def account_of(gateway: Gateway) -> str:
     return gateway.annotations.get(ACCOUNT) or name_of(gateway)
 
 
+def service_type(gateway: Gateway) -> str:
+    """Of the Service of an ingress."""
+    marks = {**gateway.infrastructure.annotations, **gateway.annotations}
+    return marks.get(SERVICE_TYPE) or BALANCED
+
+
 def is_managed(gateway: Gateway) -> bool:
     """Whether its objects are to be made: not where its owner names the Service that stands for it."""
     wanted = gateway.wanted
     return not wanted or (len(wanted) == 1 and wanted[0].type == "IPAddress")
 
 
-def trouble(gateway: Gateway) -> str:
-    """Why a Gateway of one of `CLASSES` cannot be served at all, "" when it can. What is wrong with a single listener
-    of an ingress is said of that."""
+def trouble(gateway: Gateway) -> Condition | None:
+    """Why a Gateway of ours cannot be served at all, None when it can. What is wrong with a single listener of an
+    ingress is said of that."""
+    wanted = gateway.infrastructure.parameters
+    if wanted and not wanted.startswith("ConfigMap/"):
+        why = f"infrastructure.parametersRef: {wanted} is nothing that parameters can be read from"
+        return Condition("Accepted", "False", "InvalidParameters", why)
     if is_ingress(gateway):
-        return ""
+        return None
     good = len(gateway.listeners) == 1 and gateway.listeners[0].protocol == HBONE_PROTOCOL
     if good and gateway.listeners[0].port == HBONE_PORT:
-        return ""
-    return f'Expected a single listener on port {HBONE_PORT} with protocol "{HBONE_PROTOCOL}"'
+        return None
+    why = f'Expected a single listener on port {HBONE_PORT} with protocol "{HBONE_PROTOCOL}"'
+    return Condition("Accepted", "False", "UnsupportedProtocol", why)
 
 
 def labels(gateway: Gateway) -> dict[str, str]:
@@ -93,8 +113,12 @@ def service(gateway: Gateway) -> dict[str, Any]:
     ports = [{"name": "status-port", "port": READY_PORT, "protocol": "TCP", "appProtocol": "tcp"}]
     spec: dict[str, Any] = {"selector": {GATEWAY_NAME: gateway.name}, "ipFamilyPolicy": "PreferDualStack"}
     if is_ingress(gateway):
-        spec["type"] = gateway.annotations.get(SERVICE_TYPE) or "LoadBalancer"
+        spec["type"] = service_type(gateway)
+        if gateway.wanted and spec["type"] == BALANCED:
+            spec["loadBalancerIP"] = gateway.wanted[0].value
         for number, listener in sorted({one.port: one for one in reversed(gateway.listeners)}.items()):
+            if number in OWN_PORTS:
+                continue
             protocol = "http" if listener.protocol == "HTTP" else "tls"
             ports.append({"name": f"{protocol}-{number}", "port": number, "protocol": "TCP", "appProtocol": protocol})
     else:
@@ -113,6 +137,7 @@ def pod_template(gateway: Gateway, placement: Placement) -> dict[str, Any]:
         *(_field(name, path) for name, path in _FIELDS),
         {"name": "XDS_ROOT_CA", "value": f"{placement.root}/root-cert.pem"},
         {"name": "AUTH_TOKEN", "value": f"{placement.token}/istio-token"},
+        *({"name": "AMBIENT_WILDCARD_NETWORKS", "value": one} for one in _networks(gateway)),
         *({"name": name, "value": value} for name, value in sorted(placement.environment.items())),
     ]
     container: dict[str, Any] = {
@@ -164,6 +189,20 @@ def pod_template(gateway: Gateway, placement: Placement) -> dict[str, Any]:
             ],
         },
     }
+
+
+def unread_networks(gateway: Gateway) -> dict[str, str]:
+    """What is wrong with the networks of a Gateway, by its annotation; then there are none."""
+    try:
+        read_reach(gateway.annotations.get(WILDCARD_NETWORKS, ""))
+    except InvalidInput as error:
+        return {WILDCARD_NETWORKS: str(error)}
+    return {}
+
+
+def _networks(gateway: Gateway) -> list[str]:
+    found = gateway.annotations.get(WILDCARD_NETWORKS, "")
+    return [found] if found and not unread_networks(gateway) else []
 
 
 _FIELDS: Final = (

@@ -1,4 +1,4 @@
-"""The Deployment of a waypoint on a cluster: the template of its pods, shut in as far as Envoy needs nothing. Pure.
+"""The Deployment of a waypoint or gateway on a cluster: the template of its pods, shut in as far as Envoy allows. Pure.
 
 How many replicas there are is for the owner, or an autoscaler, to say: that field is never set here.
 """
@@ -13,7 +13,7 @@ from typing import Any, Final
 from ambient.kube.networking import Gateway
 from ambient.settings import size
 from ambient.waypoint.bootstrap import READY_PORT
-from ambient.waypoint.deploy import GATEWAY_NAME, Placement, metadata, name_of, pod_template
+from ambient.waypoint.deploy import GATEWAY_NAME, Placement, is_ingress, metadata, name_of, pod_template
 
 USER: Final = 1337
 LINGER_S: Final = 5
@@ -21,6 +21,7 @@ LINGER_S: Final = 5
 DRAIN_S: Final = 10
 """For so long afterwards what is under way may end."""
 _SPARE_S: Final = 10
+_ANY_PORT: Final = {"name": "net.ipv4.ip_unprivileged_port_start", "value": "0"}
 _ENVOYS_SHARE: Final = 0.75
 """Of the memory of its pod: the agent has the rest."""
 
@@ -37,6 +38,10 @@ class Dressing:
 def deployment(gateway: Gateway, placement: Placement, dressing: Dressing) -> dict[str, Any]:
     """A rollout has the next pod ready before one of the last goes."""
     selector = {GATEWAY_NAME: gateway.name}
+    template = _dressed(pod_template(gateway, placement), selector, dressing)
+    if is_ingress(gateway):
+        # Its listeners are on ports that only root has otherwise.
+        template["spec"]["securityContext"]["sysctls"] = [dict(_ANY_PORT)]
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -44,7 +49,7 @@ def deployment(gateway: Gateway, placement: Placement, dressing: Dressing) -> di
         "spec": {
             "selector": {"matchLabels": selector},
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "template": _dressed(pod_template(gateway, placement), selector, dressing),
+            "template": template,
         },
     }
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from ambient.kube.jwt_rules import JwtRule
+from ambient.waypoint.evidence import Evidence
 from ambient.waypoint.front import Destination, Front, Policy, Route
 
 
@@ -44,15 +45,6 @@ class Door:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
-    """Certificates in PEM under a name; with `key` they are its own, without they vouch for others."""
-
-    name: str
-    chain: str = field(repr=False)
-    key: str = field(default="", repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class Through:
     """A waypoint that services are behind: its proxies' addresses, and the SPIFFE URIs one of which it has to prove."""
 
@@ -73,7 +65,7 @@ class Topology:
 @dataclass(frozen=True, slots=True)
 class GatewayView:
     """Everything that one gateway is configured from. `pools`: services that routes lead to, with the ports that are
-    wanted; of those behind a waypoint that is the one endpoint."""
+    wanted; of those behind a waypoint that is the one endpoint. `limiter`: as in `View`."""
 
     namespace: str
     name: str
@@ -85,3 +77,4 @@ class GatewayView:
     policies: tuple[Policy, ...] = ()
     tokens: tuple[JwtRule, ...] = ()
     topology: Topology = Topology()
+    limiter: Front | None = None

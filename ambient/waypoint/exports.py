@@ -9,6 +9,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from ambient.errors import InvalidInput
+from ambient.kube.telemetry_values import SpanTag
 from ambient.waypoint.typed import Message, any_of, typed
 
 TRACING: Final = "ambient.mesh/tracing"
@@ -18,6 +19,8 @@ ACCESS_LOG: Final = "ambient.mesh/access-log"
 _FORM: Final = re.compile(
     r"(otlp|zipkin) (\[[0-9a-f:]+\]|[a-z0-9][a-z0-9.-]{0,252}):([1-9][0-9]{0,4})(?: ([0-9.]{1,9})%)?"
 )
+NO_LOG: Final = 1000
+"""Higher than any status."""
 _USUAL: Final = 1.0
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
@@ -38,8 +41,12 @@ class Collector:
 
 @dataclass(frozen=True, slots=True)
 class Exports:
+    """`tags`: more of each span. `least`: what has a lower status than this is in no log; metrics count it."""
+
     spans: Collector | None = None
     logs: Collector | None = None
+    tags: tuple[SpanTag, ...] = ()
+    least: int = 0
 
 
 NO_EXPORTS: Final = Exports()
@@ -82,9 +89,15 @@ def tracing(exports: Exports, service: str, peer: str) -> Message:
             "provider": _otlp(spans, service) if spans.protocol == "otlp" else _zipkin(spans),
             "random_sampling": {"value": spans.percent},
             "spawn_upstream_span": True,
-            "custom_tags": [{"tag": "source.principal", "value": peer}],
+            "custom_tags": [{"tag": "source.principal", "value": peer}, *map(_tag, exports.tags)],
         }
     }
+
+
+def _tag(one: SpanTag) -> Message:
+    if one.kind == "literal":
+        return {"tag": one.name, "literal": {"value": one.value}}
+    return {"tag": one.name, "request_header": {"name": one.value, "default_value": one.default}}
 
 
 def _otlp(spans: Collector, service: str) -> Message:
@@ -111,8 +124,13 @@ def exported_log(exports: Exports, log: Message) -> list[Message]:
     if exports.logs is None:
         return []
     fields = log["typed_config"]["log_format"]["json_format"]
+    filtered = {}
+    if exports.least:
+        comparison = {"op": "GE", "value": {"default_value": exports.least, "runtime_key": "ambient.least_status"}}
+        filtered = {"filter": {"status_code_filter": {"comparison": comparison}}}
     return [
-        typed(
+        filtered
+        | typed(
             "envoy.access_loggers.open_telemetry",
             "access_loggers.open_telemetry.v3.OpenTelemetryAccessLogConfig",
             common_config={
@@ -126,9 +144,10 @@ def exported_log(exports: Exports, log: Message) -> list[Message]:
     ]
 
 
-def collectors(exports: Exports) -> Iterator[Message]:
+def collectors(*several: Exports) -> Iterator[Message]:
     """Clusters, each once."""
-    yield from {one.cluster: _cluster(one) for one in (exports.spans, exports.logs) if one is not None}.values()
+    found = (one for exports in several for one in (exports.spans, exports.logs) if one is not None)
+    yield from {one.cluster: _cluster(one) for one in found}.values()
 
 
 def _cluster(one: Collector) -> Message:

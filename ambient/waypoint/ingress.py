@@ -11,10 +11,13 @@ from itertools import groupby
 from typing import Final
 
 from ambient.waypoint import tls, tunnel
-from ambient.waypoint.access import METADATA
+from ambient.waypoint.access import gateway_log, gateway_tls_log
 from ambient.waypoint.closed import closed_table
-from ambient.waypoint.door import Door, Evidence, GatewayView, Site
+from ambient.waypoint.door import Door, GatewayView, Site
+from ambient.waypoint.evidence import secret
 from ambient.waypoint.front import Destination, Front, FrontPort, Protocol, View
+from ambient.waypoint.limiter import limiter
+from ambient.waypoint.origination import asked_for, originating
 from ambient.waypoint.rbac import http_filters, network_filters
 from ambient.waypoint.route_filters import route_filters
 from ambient.waypoint.routes import cluster_name, routes
@@ -32,7 +35,6 @@ from ambient.waypoint.typed import (
     SECRET_TYPE,
     Message,
     any_of,
-    file_log,
     typed,
 )
 
@@ -47,17 +49,24 @@ _NO_SITE: Final[Message] = {"match": {"prefix": "/"}, "direct_response": {"statu
 
 def gateway_resources(view: GatewayView, refused: frozenset[str] = frozenset()) -> Iterator[Named]:
     """All of them; each name once per type. `refused`: names of those that Envoy did not take; requests that they are
-    for are answered 503, and a port is closed whose connections are judged by its listener alone."""
+    for are answered 503, and a port is closed whose connections are judged by its listener alone. Endpoints are not
+    there whose cluster is refused, or what it proves itself with: Envoy would go on with the one before."""
     yield LISTENER_TYPE, tunnel.ORIGINATE, tunnel.originate()
     inner = View(view.namespace, view.name, view.trust_domains)
     yield CLUSTER_TYPE, tunnel.ORIGINATE, tunnel.originate_cluster(inner)
+    yield from limiter(view.limiter)
     for one in view.through:
         yield from through_resources(one, inner)
+    asked: set[str] = set()
     for front in view.pools:
         for port in front.ports:
-            yield from _pools(front, port)
-    for evidence in view.evidence:
-        yield SECRET_TYPE, evidence.name, _secret(evidence)
+            for pool in _pools(front, port, refused):
+                asked.update(asked_for(pool[2]))
+                yield pool
+    # What nobody asks for would be waited for without end: certificates of listeners that are not served.
+    proving = {name for door in view.doors for name in _evidence(door)}
+    yield from ((SECRET_TYPE, one.name, secret(one)) for one in view.evidence if one.name in proving)
+    yield from (one for one in originating(view.pools) if one[1] in asked)
     for number, doors in groupby(sorted(view.doors, key=lambda one: one.port), key=lambda one: one.port):
         shared = list(doors)
         for url, name, content in _port(view, number, shared):
@@ -67,23 +76,24 @@ def gateway_resources(view: GatewayView, refused: frozenset[str] = frozenset()) 
                 yield url, name, content
 
 
-def _pools(front: Front, port: FrontPort) -> Iterator[Named]:
+def _evidence(door: Door) -> Iterator[str]:
+    yield from door.certificates
+    if door.clients is not None:
+        yield door.clients.authority
+
+
+def _pools(front: Front, port: FrontPort, refused: frozenset[str]) -> Iterator[Named]:
     for kind in ("http", "tcp"):
         made = cluster(front, port, kind)
+        if {made["name"], *asked_for(made)} & refused:
+            continue
         if kind == "http" and port.protocol is not Protocol.HTTP2:
             # What a client speaks with us says nothing of what the application speaks.
             options = any_of(_HTTP_OPTIONS, explicit_http_config={"http_protocol_options": {}})
             made["typed_extension_protocol_options"] = {_HTTP_OPTIONS: options}
         yield CLUSTER_TYPE, made["name"], made
-        yield ENDPOINT_TYPE, made["name"], endpoints(front, port, kind)
-
-
-def _secret(evidence: Evidence) -> Message:
-    chain = {"inline_string": evidence.chain}
-    if not evidence.key:
-        return {"name": evidence.name, "validation_context": {"trusted_ca": chain}}
-    own = {"certificate_chain": chain, "private_key": {"inline_string": evidence.key}}
-    return {"name": evidence.name, "tls_certificate": own}
+        if made.get("type") == "EDS":
+            yield ENDPOINT_TYPE, made["name"], endpoints(front, port, kind)
 
 
 def _listener_name(number: int) -> str:
@@ -146,7 +156,7 @@ def _passed(view: GatewayView, door: Door) -> Iterator[Message]:
         else:
             weights = [{"name": _tcp(one), "weight": one.weight} for one in chosen]
             proxy["weighted_clusters"] = {"clusters": weights}
-        proxy["access_log"] = [_log(view, [door], log="gateway-tls", server_name="%REQUESTED_SERVER_NAME%")]
+        proxy["access_log"] = [gateway_tls_log(f"{view.namespace}/{view.name}", _names([door]))]
         # Whoever is refused has not been connected to anything yet.
         proxy |= {"upstream_connect_mode": "ON_DOWNSTREAM_DATA", "max_early_data_bytes": _EARLY}
         filters = [
@@ -166,7 +176,10 @@ def _tcp(destination: Destination) -> str:
 def _requests(view: GatewayView, table: str, doors: list[Door]) -> Message:
     """Everything between a connection and its requests' routes."""
     told: Message = {"forward_client_cert_details": "SANITIZE"}
-    if doors[0].clients is not None:
+    clients = doors[0].clients
+    proven = clients is not None and not clients.insecure
+    if proven:
+        # Of clients whom nobody need vouch for nothing is told: a name of theirs could be anybody's.
         told = {
             "forward_client_cert_details": "SANITIZE_SET",
             "set_current_client_cert_details": {"subject": True, "uri": True, "dns": True},
@@ -188,43 +201,19 @@ def _requests(view: GatewayView, table: str, doors: list[Door]) -> Message:
         upgrade_configs=[{"upgrade_type": "websocket"}],
         request_headers_timeout="30s",
         stream_idle_timeout="300s",
-        access_log=[
-            _log(
-                view,
-                doors,
-                log="gateway",
-                method="%REQ(:METHOD)%",
-                path="%PATH(NQ:ORIG_OR_PATH)%",
-                authority="%REQ(:AUTHORITY)%",
-                protocol="%PROTOCOL%",
-                status="%RESPONSE_CODE%",
-                details="%RESPONSE_CODE_DETAILS%",
-                server_name="%REQUESTED_SERVER_NAME%",
-                client_subject="%DOWNSTREAM_PEER_SUBJECT%",
-                upstream_peer=f"%UPSTREAM_METADATA({METADATA}:san)%",
-                dry_run="%DYNAMIC_METADATA(envoy.filters.http.rbac:dry_run_shadow_engine_result)%",
-            )
-        ],
+        access_log=[gateway_log(f"{view.namespace}/{view.name}", _names(doors), proven=proven)],
         rds={"route_config_name": table, "config_source": dict(ADS)},
-        http_filters=[*token_filters(view.tokens), *rbac_filters(), *route_filters(), router()],
+        http_filters=[
+            *token_filters(view.tokens),
+            *rbac_filters(),
+            *route_filters(chosen_anew=bool(view.tokens)),
+            router(),
+        ],
     )
 
 
-def _log(view: GatewayView, doors: Iterable[Door], **more: str) -> Message:
-    return file_log(
-        time="%START_TIME%",
-        client="%DOWNSTREAM_REMOTE_ADDRESS%",
-        peer="%DOWNSTREAM_DIRECT_REMOTE_ADDRESS%",
-        gateway=f"{view.namespace}/{view.name}",
-        listener=",".join(one.name for one in doors),
-        upstream="%UPSTREAM_HOST%",
-        backend="%UPSTREAM_CLUSTER%",
-        flags="%RESPONSE_FLAGS%",
-        received="%BYTES_RECEIVED%",
-        sent="%BYTES_SENT%",
-        duration_ms="%DURATION%",
-        **more,
-    )
+def _names(doors: Iterable[Door]) -> list[str]:
+    return [one.name for one in doors]
 
 
 def _outside(view: GatewayView) -> View:

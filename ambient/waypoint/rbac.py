@@ -119,7 +119,14 @@ def _rules(
     found: Message = {}
     for policy in policies:
         context = Context(
-            policy.namespace, view.trust_domains, front.addresses, port.number, http, tokens, view.outside
+            policy.namespace,
+            view.trust_domains,
+            front.addresses,
+            port.number,
+            http,
+            tokens,
+            view.outside,
+            front.unnamed,
         )
         for number, rule in enumerate(policy.rules):
             translated = translate(rule, context, allow=action == "ALLOW")

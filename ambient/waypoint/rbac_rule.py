@@ -27,7 +27,7 @@ _HEADER: Final = re.compile(r"request\.headers\[([^\[\]]+)\]")
 class Context:
     """What a rule is read for. `http` False: only a connection is known, no request. `tokens` False: nobody has looked
     at tokens yet. `outside`: the client itself is connected to us, so its address and the one that others report of it
-    are two, and no identity is known."""
+    are two, and no identity is known. `anywhere`: addresses and port are not known beforehand, but what was dialled."""
 
     namespace: str
     trust_domains: tuple[str, ...]
@@ -36,6 +36,7 @@ class Context:
     http: bool
     tokens: bool = True
     outside: bool = False
+    anywhere: bool = False
 
 
 def translate(rule: PolicyRule, context: Context, *, allow: bool) -> Message | None:
@@ -179,13 +180,18 @@ class _Reader:
         return claim(key, value)
 
     def _port(self, value: int) -> Message:
+        if self._context.anywhere:
+            dialled = {"name": ":authority", "string_match": {"suffix": f":{value}"}}
+            return {"destination_port": value} if self._context.http else {"header": dialled}
         return ANY if value == self._context.port else {"not_rule": ANY}
 
     def _direct(self, value: str) -> Message:
         return {"direct_remote_ip": _remote(value)["remote_ip"]} if self._context.outside else _remote(value)
 
     def _address(self, value: str) -> Message:
-        if self._context.outside:
+        if self._context.anywhere and not self._context.http:
+            raise CannotSay
+        if self._context.outside or self._context.anywhere:
             return {"destination_ip": _remote(value)["remote_ip"]}
         network = ip_network(value, strict=False)
         return ANY if any(address in network for address in self._context.addresses) else {"not_rule": ANY}

@@ -1,7 +1,8 @@
-"""What single routes ask of filters: faults, CORS, sessions. Pure.
+"""What single routes ask of filters: limits, faults, CORS, sessions. Pure.
 
-The filters stand in every chain, after those that judge, and do nothing by themselves: a route that asks for one of
-them changes no listener. Nothing that judges may be configured by a route: that would take the virtual host's place.
+The filters stand in every chain, after those that judge, and are disabled: a route that asks for one of them enables
+it for its requests, and changes no listener. Nothing that judges may be configured by a route: that would take the
+virtual host's place.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Final
 from ambient.kube.routing import Cors, Fault, RouteRule, Session
 from ambient.waypoint.limits import limit_filter, limits_of_route
 from ambient.waypoint.route_match import string_match
+from ambient.waypoint.shared_limits import shared_limit_filters, shared_limits_of_route
 from ambient.waypoint.typed import Message, any_of, seconds, typed
 
 CORS_FILTER: Final = "ambient.cors"
@@ -21,14 +23,20 @@ _SESSIONS: Final = "envoy.extensions.http.stateful_session"
 _METHODS: Final = "GET,HEAD,POST,PUT,DELETE,CONNECT,OPTIONS,TRACE,PATCH"
 
 
-def route_filters() -> list[Message]:
-    """For the chain, in the order in which requests pass them."""
-    return [
+def route_filters(*, chosen_anew: bool) -> list[Message]:
+    """For the chain, in the order in which requests pass them.
+
+    Each is passed by those requests alone whose route configures it; the others, nearly all, are spared what six
+    idle filters cost. Which that are is settled by the route that is chosen first: so where a filter that comes before
+    may have it chosen anew (`chosen_anew`), every request passes them all."""
+    filters = [
         limit_filter(),
+        *shared_limit_filters(),
         typed(FAULT_FILTER, "filters.http.fault.v3.HTTPFault"),
         typed(CORS_FILTER, "filters.http.cors.v3.Cors"),
         typed(SESSION_FILTER, _SESSION),
     ]
+    return filters if chosen_anew else [{**one, "disabled": True} for one in filters]
 
 
 def of_route(rule: RouteRule) -> Message:
@@ -41,6 +49,7 @@ def of_route(rule: RouteRule) -> Message:
     if rule.session is not None:
         made[SESSION_FILTER] = _session(rule.session)
     made.update(limits_of_route(rule.limits))
+    made.update(shared_limits_of_route(rule.limits))
     return {"typed_per_filter_config": made} if made else {}
 
 
@@ -65,8 +74,9 @@ def _cors(cors: Cors) -> Message:
         "forward_not_matching_preflights": cors.forward,
     }
     if cors.methods:
-        # With credentials a browser takes the star for a name, so it is written out.
-        made["allow_methods"] = _METHODS if "*" in cors.methods else ",".join(cors.methods)
+        # With credentials a browser takes the star for a name, so it is written out (but see `preflights`).
+        every = _METHODS if cors.credentials else "*"
+        made["allow_methods"] = every if "*" in cors.methods else ",".join(cors.methods)
     if cors.headers:
         made["allow_headers"] = ",".join(cors.headers)
     if cors.exposed:

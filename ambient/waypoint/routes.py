@@ -11,9 +11,10 @@ from typing import Final
 from ambient.kube.routing import HeaderEdit, PathEdit, PathMatch, Redirect, Retry, RouteRule
 from ambient.waypoint.balance import hash_policies
 from ambient.waypoint.front import Destination, Front, Route
+from ambient.waypoint.preflight import preflights
 from ambient.waypoint.route_filters import of_route
 from ambient.waypoint.route_match import request_match
-from ambient.waypoint.typed import Message, seconds, typed
+from ambient.waypoint.typed import Message, seconds, typed, verbatim
 
 NOWHERE: Final = "nowhere"
 """A cluster that there is none of: its share of the requests gets a 500."""
@@ -36,7 +37,7 @@ def cluster_name(hostname: str, port: int, kind: str, subset: str = "") -> str:
 
 def routes(front: Front, port: int) -> list[Message]:
     """Those of a port; without any of its own each request goes to the service itself."""
-    found = [_route(one) for one in front.routes if one.port == port]
+    found = [each for one in front.routes if one.port == port for each in (*preflights(one), _route(one))]
     name = cluster_name(front.hostname, port, "http")
     hashed = [one.traffic.balancer.hash_by for one in front.ports if one.number == port and one.traffic.balancer]
     action = {"cluster": name, "timeout": "0s", **hash_policies(hashed), **retries()}
@@ -136,9 +137,8 @@ def _edit(made: Message, side: str, edit: HeaderEdit) -> None:
 
 
 def _header(name: str, value: str, how: str) -> Message:
-    # Envoy reads values as formats: a % of the user's is doubled, so it stays one and reads nothing of the proxy's.
     return {
-        "header": {"key": name, "value": value.replace("%", "%%")},
+        "header": {"key": name, "value": verbatim(value)},
         "append_action": how,
         "keep_empty_value": True,
     }

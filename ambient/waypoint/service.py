@@ -15,7 +15,10 @@ from ambient.waypoint.access import METADATA, PEER, http_log
 from ambient.waypoint.asking import ask_filters, without_answers
 from ambient.waypoint.balance import balancing
 from ambient.waypoint.exports import NO_EXPORTS, Exports, exported_log, tracing
-from ambient.waypoint.front import Backend, Front, FrontPort, Protocol, Subset
+from ambient.waypoint.front import Backend, Front, FrontPort, Place, Protocol, Subset
+from ambient.waypoint.near import groups
+from ambient.waypoint.origination import begun
+from ambient.waypoint.rbac import is_layer_4
 from ambient.waypoint.resilience import http2_options, http_options, resilience
 from ambient.waypoint.route_filters import route_filters
 from ambient.waypoint.routes import cluster_name, routes
@@ -27,6 +30,7 @@ from ambient.waypoint.tunnel import (
     ORIGINAL_DST,
     ORIGINATE,
     TOLD,
+    entrance,
     inner,
     manager,
     original_dst_filter,
@@ -34,13 +38,14 @@ from ambient.waypoint.tunnel import (
     router,
 )
 from ambient.waypoint.typed import ADS, Message, any_of, typed
+from ambient.waypoint.wild import named, wild_filters, wild_found, wild_hosts, wild_of
 
 SNIFF: Final = "0.2s"
 """How long a connection to a port of unknown protocol may say nothing before it is taken for no HTTP."""
 HELLO: Final = "5s"
 """The same where routes ask which name TLS wants: who is slow must not be taken for somebody without TLS."""
 _MOST_WEIGHT: Final = 2**31
-_RAW: Final = typed("envoy.transport_sockets.raw_buffer", "transport_sockets.raw_buffer.v3.RawBuffer")
+RAW: Final = typed("envoy.transport_sockets.raw_buffer", "transport_sockets.raw_buffer.v3.RawBuffer")
 _HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _XFCC: Final = f"%FILTER_STATE({TOLD}:PLAIN)%"
 
@@ -50,29 +55,40 @@ def kinds(protocol: Protocol) -> tuple[str, ...]:
     return {Protocol.TCP: ("tcp",), Protocol.AUTO: ("http", "tcp")}.get(protocol, ("http",))
 
 
+def served(front: Front, port: FrontPort) -> tuple[str, ...]:
+    """How the port may be used. Where nobody says what is spoken and a policy asks for HTTP, only HTTP is let through:
+    of anything else it cannot be told before the first byte of an answer whether the policy lets it. The same where
+    tokens are looked at, or the owner's routes say what may be asked for, and how often: who says nothing at first
+    would be carried unread, past all of it."""
+    asked = front.tokens or port.number in front.read or not all(is_layer_4(policy) for policy in front.policies)
+    return ("http",) if port.protocol is Protocol.AUTO and asked else kinds(port.protocol)
+
+
 def listener(
     front: Front, port: FrontPort, used: tuple[str, ...], *, xfcc: bool, exports: Exports = NO_EXPORTS
 ) -> Message:
     """The internal listener that CONNECTs to the port lead to. `used`: which of `kinds` are served."""
+    exports = front.exports or exports
     streams = streams_of(front, port.number) if "tcp" in used else []
-    named = any(one.names for one in streams)
+    by_name = any(one.names for one in streams)
     chains = [_http_chain(front, port.number, exports, xfcc=xfcc)] if "http" in used else []
     chains += [stream_chain(front, one, number, exports) for number, one in enumerate(streams)]
     made: Message = {
-        "name": inner(front, port.number),
+        "name": entrance(front, port.number, used),
         "internal_listener": {},
-        "listener_filters": [original_dst_filter(), *([tls_inspector()] if named else [])],
+        "listener_filters": [original_dst_filter(), *([tls_inspector()] if by_name else [])],
         "filter_chains": chains,
     }
-    if named:
+    if by_name:
         made["listener_filters_timeout"] = HELLO
         made["continue_on_listener_filters_timeout"] = True
-    if port.protocol is Protocol.AUTO:
+    if port.protocol is Protocol.AUTO and "tcp" in used:
+        # Where HTTP alone is served there is nothing to find out: whoever says nothing for long is waited for.
         inspector = typed("envoy.filters.listener.http_inspector", "filters.listener.http_inspector.v3.HttpInspector")
         made["listener_filters"].append(inspector)
-        made["listener_filters_timeout"] = HELLO if named else SNIFF
+        made["listener_filters_timeout"] = HELLO if by_name else SNIFF
         made["continue_on_listener_filters_timeout"] = True
-        unread = {"transport_protocol": "raw_buffer"} if named else {}
+        unread = {"transport_protocol": "raw_buffer"} if by_name else {}
         chains[0]["filter_chain_match"] = {**unread, "application_protocols": ["http/1.0", "http/1.1", "h2c"]}
     return made
 
@@ -83,6 +99,9 @@ def _http_chain(front: Front, port: int, exports: Exports, *, xfcc: bool) -> Mes
     told = {"header": {"key": "x-forwarded-client-cert", "value": _XFCC}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
     # What a client says of itself in this header is taken away in any case.
     mutation = {"append": told} if xfcc else {"remove": "x-forwarded-client-cert"}
+    wild = wild_of(front, port)
+    # A port that is another one there says nothing to the server.
+    plain = {"strip_matching_host_port": True} if wild is not None and wild.port != port else {}
     early = [*without_claims(front.tokens), *without_answers(front.providers)]
     connections = manager(
         stat_prefix=name,
@@ -90,6 +109,7 @@ def _http_chain(front: Front, port: int, exports: Exports, *, xfcc: bool) -> Mes
         use_remote_address=True,
         internal_address_config=dict(NOBODY_INTERNAL),
         forward_client_cert_details="ALWAYS_FORWARD_ONLY",
+        **plain,
         normalize_path=True,
         merge_slashes=True,
         path_with_escaped_slashes_action="UNESCAPE_AND_FORWARD",
@@ -109,7 +129,8 @@ def _http_chain(front: Front, port: int, exports: Exports, *, xfcc: bool) -> Mes
             *ask_filters(front.providers),
             *token_filters(front.tokens),
             *rbac_filters(),
-            *route_filters(),
+            *route_filters(chosen_anew=bool(front.tokens or front.providers)),
+            *wild_filters(front, port),
             router(),
         ],
     )
@@ -122,24 +143,20 @@ def route_table(front: Front, port: int, filters: Message) -> Message:
     No route configures a filter that judges: that would take the place of these.
     """
     name = cluster_name(front.hostname, port, "http")
-    return {
-        # The listener's own name: where that is refused, nobody waits for these.
-        "name": inner(front, port),
-        "validate_clusters": False,
-        "virtual_hosts": [
-            {
-                "name": name,
-                "domains": ["*"],
-                "routes": routes(front, port),
-                **({"typed_per_filter_config": filters} if filters else {}),
-            }
-        ],
+    host = {
+        "name": name,
+        "domains": ["*"],
+        "routes": routes(front, port),
+        **({"typed_per_filter_config": filters} if filters else {}),
     }
+    wild = wild_of(front, port)
+    hosts = [host] if wild is None else wild_hosts(wild, port, host)
+    return {"name": inner(front, port), "validate_clusters": False, "virtual_hosts": hosts}
 
 
-def inner_cluster(front: Front, port: int) -> Message:
-    """Leads into the port's internal listener."""
-    name = inner(front, port)
+def inner_cluster(front: Front, port: int, used: tuple[str, ...]) -> Message:
+    """Leads into the internal listener of the port that is used so."""
+    name = entrance(front, port, used)
     address = {"envoy_internal_address": {"server_listener_name": name}}
     return {
         "name": name,
@@ -148,52 +165,103 @@ def inner_cluster(front: Front, port: int) -> Message:
             "cluster_name": name,
             "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
         },
-        "transport_socket": _internal(()),
+        "transport_socket": internal(()),
         **resilience(TrafficPolicy()),
     }
 
 
 def cluster(front: Front, port: FrontPort, kind: str, subset: Subset | None = None) -> Message:
-    """The endpoints of a port, or of a subset of them, one by one; which they are comes by EDS."""
+    """The endpoints of a port, or of a subset of them, one by one; which they are comes by EDS, but for those that have
+    a name and no address: these are looked up by the proxy."""
     name = cluster_name(front.hostname, port.number, kind, subset.name if subset else "")
-    traffic = (subset or port).traffic
+    part = subset or port
+    traffic = part.traffic
+    spoken = RAW if part.tls is None else begun(part.tls)
     made: Message = {
         "name": name,
-        "type": "EDS",
-        "eds_cluster_config": {"eds_config": dict(ADS), "service_name": name},
-        **balancing(traffic.balancer),
-        **resilience(traffic),
+        **_shared(traffic),
         "metadata": {"filter_metadata": {"istio": {"host": front.hostname}}},
+        **protocol_options(port, kind, traffic),
+    }
+    if port.wild is not None and subset is None and kind in ("http", "tcp"):
+        return {**made, **wild_found(front), "transport_socket": spoken}
+    return {
+        **made,
+        **_found(front, port, kind, subset),
+        **balancing(traffic.balancer),
         "transport_socket_matches": [
-            {"name": "plain", "match": {"tunnel": "none"}, "transport_socket": _RAW},
-            {"name": "tunnel", "match": {}, "transport_socket": _internal((ORIGINAL_DST, METADATA))},
+            {"name": "plain", "match": {"tunnel": "none"}, "transport_socket": spoken},
+            {"name": "tunnel", "match": {}, "transport_socket": internal((ORIGINAL_DST, METADATA), spoken)},
         ],
     }
-    if kind == "ask-http":
-        options = any_of(_HTTP_OPTIONS, explicit_http_config={"http_protocol_options": {}})
-        made["typed_extension_protocol_options"] = {_HTTP_OPTIONS: options}
-    elif kind != "tcp":
-        config: Message = {"http2_protocol_options": http2_options(traffic)}
-        options = any_of(
-            _HTTP_OPTIONS,
-            **(
-                {"explicit_http_config": config}
-                if port.protocol is Protocol.HTTP2 or (traffic.pool is not None and traffic.pool.upgrade == "UPGRADE")
-                else {"use_downstream_protocol_config": {"http_protocol_options": {}, **config}}
-            ),
-            **({"common_http_protocol_options": common} if (common := http_options(traffic)) else {}),
-        )
-        made["typed_extension_protocol_options"] = {_HTTP_OPTIONS: options}
+
+
+def _shared(traffic: TrafficPolicy) -> Message:
+    """What keeps it from being overrun; and where localities have shares, these count."""
+    made = resilience(traffic)
+    spread = traffic.balancer.spread if traffic.balancer is not None else None
+    if spread is not None and spread.enabled and spread.distribute:
+        made["common_lb_config"] = {**made["common_lb_config"], "locality_weighted_lb_config": {}}
     return made
 
 
-def endpoints(front: Front, port: FrontPort, kind: str, subset: Subset | None = None) -> Message:
-    """The load assignment of `cluster`. Weights keep their ratio where Envoy would refuse their sum, 32 bits wide."""
+def protocol_options(port: FrontPort, kind: str, traffic: TrafficPolicy) -> Message:
+    """What a cluster speaks, as a field of it; {} where it carries anything."""
+    if kind == "ask-http":
+        options = any_of(_HTTP_OPTIONS, explicit_http_config={"http_protocol_options": {}})
+        return {"typed_extension_protocol_options": {_HTTP_OPTIONS: options}}
+    if kind == "tcp":
+        return {}
+    config: Message = {"http2_protocol_options": http2_options(traffic)}
+    options = any_of(
+        _HTTP_OPTIONS,
+        **(
+            {"explicit_http_config": config}
+            if port.protocol is Protocol.HTTP2 or (traffic.pool is not None and traffic.pool.upgrade == "UPGRADE")
+            else {"use_downstream_protocol_config": {"http_protocol_options": {}, **config}}
+        ),
+        **({"common_http_protocol_options": common} if (common := http_options(traffic)) else {}),
+        **named(port),
+    )
+    return {"typed_extension_protocol_options": {_HTTP_OPTIONS: options}}
+
+
+def _found(front: Front, port: FrontPort, kind: str, subset: Subset | None) -> Message:
+    if any(one.named for one in (subset or port).backends):
+        return {
+            "type": "STRICT_DNS",
+            "respect_dns_ttl": True,
+            "dns_lookup_family": "V4_PREFERRED",
+            # Nobody waits for a name that nobody has.
+            "wait_for_warm_on_init": False,
+            "load_assignment": endpoints(front, port, kind, subset),
+        }
+    name = cluster_name(front.hostname, port.number, kind, subset.name if subset else "")
+    return {"type": "EDS", "eds_cluster_config": {"eds_config": dict(ADS), "service_name": name}}
+
+
+def endpoints(
+    front: Front, port: FrontPort, kind: str, subset: Subset | None = None, place: Place | None = None
+) -> Message:
+    """The load assignment of `cluster`, for proxies in `place`. Weights keep their ratio where Envoy would refuse their
+    sum, 32 bits wide."""
     name = cluster_name(front.hostname, port.number, kind, subset.name if subset else "")
     backends = (subset or port).backends
+    if any(one.named for one in backends):
+        # Names are looked up for sockets, and tunnels have none.
+        backends = tuple(one for one in backends if not one.identity and not one.through)
     part = 1 + sum(one.weight for one in backends) // _MOST_WEIGHT
-    found = [_endpoint(one, max(one.weight // part, 1)) for one in backends]
-    return {"cluster_name": name, "endpoints": [{"lb_endpoints": found}]}
+    balancer = (subset or port).traffic.balancer
+    found = []
+    for number, group in enumerate(groups(backends, port.near, balancer.spread if balancer else None, place)):
+        here: Message = {"lb_endpoints": [_endpoint(one, max(one.weight // part, 1)) for one in group.backends]}
+        if group.priority:
+            here["priority"] = group.priority
+        if group.share:
+            # Groups of one priority are told apart by their localities; whose shares they are is no matter to Envoy.
+            here |= {"locality": {"sub_zone": f"share-{number}"}, "load_balancing_weight": group.share}
+        found.append(here)
+    return {"cluster_name": name, "endpoints": found}
 
 
 def _endpoint(backend: Backend, weight: int) -> Message:
@@ -215,10 +283,11 @@ def _endpoint(backend: Backend, weight: int) -> Message:
     }
 
 
-def _internal(metadata: Iterable[str]) -> Message:
+def internal(metadata: Iterable[str], spoken: Message = RAW) -> Message:
+    """The transport into an internal listener; `metadata` of the endpoint is handed on. `spoken`: within."""
     return typed(
         "envoy.transport_sockets.internal_upstream",
         "transport_sockets.internal_upstream.v3.InternalUpstreamTransport",
-        transport_socket=_RAW,
+        transport_socket=spoken,
         passthrough_metadata=[{"kind": {"host": {}}, "name": name} for name in metadata],
     )

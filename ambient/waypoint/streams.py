@@ -10,6 +10,7 @@ from ambient.waypoint.exports import NO_EXPORTS, Exports, exported_log
 from ambient.waypoint.front import Destination, Front, Stream
 from ambient.waypoint.routes import NOWHERE, cluster_name
 from ambient.waypoint.typed import Message, typed
+from ambient.waypoint.wild import sni_filter, wild_of, wild_streams
 
 
 def streams_of(front: Front, port: int) -> list[Stream]:
@@ -18,7 +19,9 @@ def streams_of(front: Front, port: int) -> list[Stream]:
     found = [one for one in front.streams if one.port == port]
     named = [one for one in found if one.names]
     rest = [one for one in found if not one.names][:1]
-    return named + (rest or [Stream(port, (Destination(front.hostname, port),))])
+    every = named + (rest or [Stream(port, (Destination(front.hostname, port),))])
+    wild = wild_of(front, port)
+    return every if wild is None else wild_streams(wild, every)
 
 
 def stream_chain(front: Front, stream: Stream, number: int, exports: Exports = NO_EXPORTS) -> Message:
@@ -33,9 +36,15 @@ def stream_chain(front: Front, stream: Stream, number: int, exports: Exports = N
     }
     if any(one.hash_by is not None and one.hash_by.kind == "source" for one in stream.destinations):
         proxy["hash_policy"] = [{"source_ip": {}}]
+    wild = wild_of(front, stream.port)
+    here = any(one.weight and one.hostname == front.hostname for one in stream.destinations)
+    looked_up = [sni_filter(front, wild)] if wild is not None and here else []
     made: Message = {
         "name": f"tcp-{number}" if stream.names else "tcp",
-        "filters": [typed("envoy.filters.network.tcp_proxy", "filters.network.tcp_proxy.v3.TcpProxy", **proxy)],
+        "filters": [
+            *looked_up,
+            typed("envoy.filters.network.tcp_proxy", "filters.network.tcp_proxy.v3.TcpProxy", **proxy),
+        ],
     }
     if stream.names:
         made["filter_chain_match"] = {"transport_protocol": "tls", "server_names": list(stream.names)}

@@ -53,9 +53,14 @@ def served(certificates: Iterable[str], clients: Clients | None) -> Message:
         "tls_certificate_sds_secret_configs": [_discovered(name) for name in certificates],
     }
     fields: Message = {"common_tls_context": common}
-    if clients is not None:
+    if clients is not None and clients.insecure:
+        common["combined_validation_context"] = {
+            "default_validation_context": {"trust_chain_verification": "ACCEPT_UNTRUSTED"},
+            "validation_context_sds_secret_config": _discovered(clients.authority),
+        }
+    elif clients is not None:
         common["validation_context_sds_secret_config"] = _discovered(clients.authority)
-        fields["require_client_certificate"] = not clients.insecure
+        fields["require_client_certificate"] = True
     return typed("envoy.transport_sockets.tls", "transport_sockets.tls.v3.DownstreamTlsContext", **fields)
 
 

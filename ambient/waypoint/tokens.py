@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from ambient.kube.jwt_rules import JwtRule
+from ambient.kube.jwt_rules import SPACE_DELIMITED, JwtRule
 from ambient.waypoint.rbac_claims import JWT_FILTER, PAYLOAD
 from ambient.waypoint.typed import Message, typed
 
@@ -24,7 +24,6 @@ NOBODYS_KEY: Final = {
 """A point of the curve made of the hash of a text, so nobody knows its private key. It stands in every key set: one in
 which Envoy can use no key would make it refuse the whole listener, and so keep the one before, without these rules."""
 _MEMBERS: Final = ("kty", "alg", "use", "kid", "crv", "n", "e", "x", "y", "k")
-_SPACE_DELIMITED: Final = ("scope", "permission")
 _FILTER: Final = "filters.http.jwt_authn.v3.JwtAuthentication"
 
 
@@ -55,7 +54,7 @@ def _provider(rule: JwtRule) -> Message:
         "forward": rule.forward,
         "payload_in_metadata": PAYLOAD,
         "normalize_payload_in_metadata": {
-            "space_delimited_claims": list(dict.fromkeys((*_SPACE_DELIMITED, *rule.space_delimited)))
+            "space_delimited_claims": list(dict.fromkeys((*SPACE_DELIMITED, *rule.space_delimited)))
         },
     }
     if rule.audiences:

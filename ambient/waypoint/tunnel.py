@@ -7,7 +7,8 @@ Who the client is and what it asked for travel inward as filter state.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ambient.model.address import HBONE_PORT
@@ -26,6 +27,9 @@ AUDIT_FILTER: Final = "ambient.rbac.audit"
 LOCAL: Final = "io.istio.local_principal"
 TOLD: Final = "ambient.client_cert"
 """What x-forwarded-client-cert says of the client, whether the application is told or not."""
+CONNECT_ATTEMPTS: Final = 2
+"""A tunnel that is there already may lead to a pod that is gone without a word; nothing was sent through it before it
+is open, so another one may be tried. Envoy tries a refused CONNECT again as well: it has no setting for lost ones."""
 ORIGINAL_DST: Final = "envoy.filters.listener.original_dst"
 NOBODY_INTERNAL: Final[Message] = {"cidr_ranges": [{"address_prefix": "255.255.255.255", "prefix_len": 32}]}
 """No client is a trusted part of this proxy: what its headers say to Envoy itself (x-envoy-...) is taken away. An empty
@@ -93,7 +97,7 @@ def terminate(view: View) -> Message:
 
 
 def inner(front: Front, port: int) -> str:
-    """Name of the internal listener of a service's port, and of the cluster that leads into it."""
+    """Name of a service's port: of its CONNECT's virtual host, and of the table of its requests' routes."""
     return inner_of(front.hostname, port)
 
 
@@ -101,36 +105,78 @@ def inner_of(hostname: str, port: int | str) -> str:
     return f"service|{port}|{hostname}"
 
 
-def connect_routes(
-    hosts: Iterable[tuple[Front, int, Message | None]], unlisted: Collection[str] = frozenset()
-) -> Message:
-    """The table: for each service and port what its CONNECT has to pass (per-filter configuration), None: it is
-    closed. `unlisted` ports are left out, and nobody else is called by their names."""
-    table = [(front, port, filters, _domains(front, port)) for front, port, filters in hosts]
+def entrance(front: Front, port: int, used: Sequence[str]) -> str:
+    """Name of the internal listener of a port that is used so, and of the cluster that leads into it.
+
+    Another use is another listener: TCP is judged at the CONNECT alone, so what carries it unread must not be led to
+    before the table of CONNECTs has the rules for that.
+    """
+    name = inner(front, port)
+    return name if tuple(used) == ("http",) else f"{name}|{'+'.join(used)}"
+
+
+def table_of(name: str) -> str:
+    """The table that an internal listener of this name asks for; other names are given back."""
+    return "|".join(name.split("|")[:3]) if name.startswith("service|") else name
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One port in the table of CONNECTs. `filters`: what has to be passed (per-filter configuration), None: it is
+    closed. `names`: of workloads that are called by their own addresses, "ip:port", or "ip:*" for any other port; ()
+    for a service's."""
+
+    front: Front
+    port: int
+    entrance: str
+    filters: Message | None
+    names: tuple[str, ...] = ()
+
+
+def connect_routes(rows: Iterable[Row], unlisted: Collection[str] = frozenset()) -> Message:
+    """The table. `unlisted` ports are left out, and nobody else is called by their names. An address of a workload
+    is that one's, whoever claims it: so clients' ztunnels have it."""
+    rows = list(rows)
+    own = {name.rpartition(":")[0] for row in rows for name in row.names}
+    table = [(row, list(row.names) or _domains(row.front, row.port, own)) for row in rows]
     claims: dict[str, list[Front]] = {}
-    for front, _, _, names in table:
+    for row, names in table:
         for name in names:
-            claims.setdefault(name, []).append(front)
+            claims.setdefault(name, []).append(row.front)
     held = {name: holder(found) for name, found in claims.items()}
     return {
         "name": CONNECT_ROUTES,
         "validate_clusters": False,
         "virtual_hosts": [
             {
-                "name": inner(front, port),
+                "name": inner(row.front, row.port),
                 "domains": domains,
-                "routes": [_connect_to(inner(front, port)) if filters is not None else _CLOSED],
-                **({"typed_per_filter_config": filters} if filters else {}),
+                "routes": [_route(row)],
+                **({"typed_per_filter_config": row.filters} if row.filters else {}),
             }
-            for front, port, filters, names in table
-            if inner(front, port) not in unlisted and (domains := [name for name in names if held[name] is front])
+            for row, names in table
+            if inner(row.front, row.port) not in unlisted
+            and (domains := [name for name in names if held[name] is row.front])
         ],
     }
 
 
-def _domains(front: Front, port: int) -> list[str]:
-    names = [*(authority(address, port) for address in front.addresses), f"{front.hostname}:{port}"]
-    return list(dict.fromkeys(names))
+def _route(row: Row) -> Message:
+    if row.filters is None:
+        return _CLOSED
+    route = _connect_to(row.entrance)
+    if row.names:
+        # A port that is written in another way would be another one to rules about ports.
+        plain = {"name": ":authority", "string_match": {"safe_regex": {"regex": ".+:[1-9][0-9]{0,4}"}}}
+        route["match"]["headers"] = [plain]
+    return route
+
+
+def _domains(front: Front, port: int, own: Collection[str]) -> list[str]:
+    """`own`: addresses that are workloads'."""
+    names = [authority(address, port) for address in front.addresses]
+    names = [name for name in names if name.rpartition(":")[0] not in own]
+    return list(dict.fromkeys([*names, f"{front.hostname}:{port}"]))
 
 
 _CLOSED: Final[Message] = {"match": {"connect_matcher": {}}, "direct_response": {"status": 503}}
@@ -154,6 +200,7 @@ def originate(name: str = ORIGINATE) -> Message:
         stat_prefix=name,
         cluster=name,
         tunneling_config={"hostname": "%DOWNSTREAM_LOCAL_ADDRESS%"},
+        max_connect_attempts=CONNECT_ATTEMPTS,
         access_log=[failed_tunnel_log()],
     )
     return {

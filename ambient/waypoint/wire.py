@@ -10,14 +10,19 @@ import hashlib
 import importlib
 import json
 import pkgutil
-from collections.abc import Iterator
-from typing import Any
+import sys
+from collections.abc import Generator, Iterator
+from typing import Any, Final
 
 from google.protobuf import descriptor_pool, json_format, message_factory
 
 from ambient.errors import InvalidInput
-from ambient.waypoint.typed import PREFIX, Message
+from ambient.waypoint.typed import PREFIX, ROUTE_TYPE, Message
 from ambient.xds.codec import Resource
+from ambient.xds.steps import finish
+
+_HOSTS: Final = 20
+"""Virtual hosts that are encoded in one go: a millisecond or two."""
 
 
 def version_of(content: Message) -> str:
@@ -28,23 +33,50 @@ def version_of(content: Message) -> str:
 
 def encode(type_url: str, name: str, content: Message) -> Resource:
     """The resource that carries `content`; raises InvalidInput when it is no message of that type."""
-    try:
-        wire = _parsed(type_url, content)
-    except (json_format.ParseError, KeyError, TypeError):
-        # Once everything that it may need is imported, it is what it is.
+    return finish(encoding(type_url, name, content))
+
+
+def encoding(type_url: str, name: str, content: Message) -> Generator[None, None, Resource]:
+    """`encode` in small steps, however large a table of routes is, and however much has to be imported for it."""
+    parts = []
+    for number, part in enumerate(_parts(type_url, content)):
+        if number:
+            yield
         try:
-            for url in {type_url, *_types(content)}:
-                _load(url.removeprefix(PREFIX).rpartition(".")[0])
-            wire = _parsed(type_url, content)
-        except (json_format.ParseError, KeyError, ImportError) as error:
-            raise InvalidInput("Envoy resource", name, str(error)) from None
-    return Resource(type_url, name, version_of(content), wire.SerializeToString())
+            parts.append(_serialized(type_url, part))
+        except (json_format.ParseError, KeyError, TypeError):
+            # Once everything that it may need is imported, it is what it is.
+            try:
+                for url in {type_url, *_types(part)}:
+                    yield from _loading(url.removeprefix(PREFIX).rpartition(".")[0])
+                parts.append(_serialized(type_url, part))
+            except (json_format.ParseError, KeyError, ImportError) as error:
+                raise InvalidInput("Envoy resource", name, str(error)) from None
+    return Resource(type_url, name, version_of(content), b"".join(parts))
 
 
-def _parsed(type_url: str, content: Message) -> Any:
+def _parts(type_url: str, content: Message) -> Iterator[Message]:
+    """Messages whose bytes one after the other are those of the whole: so protobuf merges repeated fields."""
+    hosts = content.get("virtual_hosts")
+    if type_url != ROUTE_TYPE or not isinstance(hosts, list) or len(hosts) <= _HOSTS:
+        yield content
+        return
+    yield {key: value for key, value in content.items() if key != "virtual_hosts"}
+    for start in range(0, len(hosts), _HOSTS):
+        yield {"virtual_hosts": hosts[start : start + _HOSTS]}
+
+
+def message_class(full_name: str) -> Any:
+    """The class of a message of Envoy's, for who speaks with it otherwise than by discovery."""
+    finish(_loading(full_name.rpartition(".")[0]))
+    return _class(full_name)
+
+
+def _serialized(type_url: str, content: Message) -> bytes:
     wire = _class(type_url.removeprefix(PREFIX))()
     json_format.ParseDict(content, wire)
-    return wire
+    made: bytes = wire.SerializeToString()
+    return made
 
 
 def _types(value: Any) -> Iterator[str]:
@@ -59,16 +91,20 @@ def _types(value: Any) -> Iterator[str]:
             yield from _types(one)
 
 
+def _loading(package: str) -> Generator[None, None, None]:
+    """Every module of a protobuf package, one by one: only what was imported can be found by its name."""
+    for module in _modules(package):
+        if module not in sys.modules:
+            importlib.import_module(module)
+            yield
+
+
 @functools.cache
-def _load(package: str) -> None:
-    """Every module of a protobuf package: only what was imported can be found by its name."""
+def _modules(package: str) -> tuple[str, ...]:
     if package.startswith("google.protobuf"):
-        importlib.import_module("google.protobuf.wrappers_pb2")
-        return
-    folder = importlib.import_module(package)
-    for found in pkgutil.iter_modules(folder.__path__):
-        if found.name.endswith("_pb2"):
-            importlib.import_module(f"{package}.{found.name}")
+        return ("google.protobuf.wrappers_pb2",)
+    found = pkgutil.iter_modules(importlib.import_module(package).__path__)
+    return tuple(f"{package}.{one.name}" for one in found if one.name.endswith("_pb2"))
 
 
 def _class(full_name: str) -> Any:

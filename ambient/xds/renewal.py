@@ -23,6 +23,9 @@ RENEW_JITTER: Final = 0.05
 step."""
 FUTURE: Final = 60.0
 """A certificate that begins later than this from now was issued under a clock that has been put right since."""
+BACKDATED: Final = 120.0
+"""CAs let certificates begin before they are issued (Istio's by two minutes), for clocks that are behind. That is no
+part of a life: one of a minute would be half over at once. Of one that was not issued just now it is guessed."""
 
 
 RENEW_ALL_WITHIN: Final = 10.0
@@ -79,14 +82,20 @@ class Schedule:
 
     def fetched(self, identity: str, not_before: float, not_after: float, now: float) -> bool:
         """A certificate arrived (from the CA or out of custody). False: it was forgotten meanwhile, drop it."""
+        issued_now = identity in self._in_flight
         self._in_flight.discard(identity)
         entry = self._entries.get(identity)
         if entry is None:
             return False
-        life = not_after - not_before
-        half = not_before + life / 2 + (2 * self._draw() - 1) * RENEW_JITTER * life
+        begin = not_before
+        if issued_now:
+            begin = max(not_before, now)
+        elif not_before + BACKDATED <= now:
+            begin = not_before + BACKDATED
+        life = not_after - begin
+        half = begin + life / 2 + (2 * self._draw() - 1) * RENEW_JITTER * life
         # A lifetime of seconds, or a clock far ahead, must not turn into a busy loop.
-        entry.due = max(half, now + min(FIRST_RETRY, life / 4))
+        entry.due = max(half, now + min(FIRST_RETRY, (not_after - not_before) / 4))
         entry.not_before, entry.not_after = not_before, not_after
         entry.failures, entry.outstanding, entry.why = 0, False, ""
         entry.priority = Priority.BACKGROUND

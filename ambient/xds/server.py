@@ -10,7 +10,7 @@ own kind names them; else, or where names cannot be believed, halves of the resp
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -32,7 +32,9 @@ class Order:
     waits while there is something of those to put. `put_after` and `removed_after`: what of a type has to wait until
     the client has today's version of those types. `last`: names that wait until it has everything else. `blames`: a
     refusal of the client's names its culprits ("name: why; name: why"); other texts may hold what any user wrote.
-    `renewed_by`: who is sent a resource of this type waits for the one of that type and its name, again."""
+    `renewed_by`: who is sent a resource of this type waits for the one of that type and its name, again. `asks`: by the
+    name of a resource that of what makes its client ask for it; nobody waits until a client has what it never asks for.
+    """
 
     types: tuple[str, ...]
     behind: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -41,6 +43,7 @@ class Order:
     last: frozenset[str] = frozenset()
     blames: bool = True
     renewed_by: Mapping[str, str] = field(default_factory=dict)
+    asks: Callable[[str], str] = str
 
 
 MESH_ORDER: Final = Order(
@@ -173,9 +176,11 @@ class DeltaStream:
         if not self._catalogue.filled:
             # A server that has just started must not take from its clients what it has yet to read.
             return None
-        for url in self._order.types:
+        in_turn = [(url, False) for url in self._order.types]
+        in_turn += [(url, True) for url in self._order.removed_after]  # waited for a later type that had nothing to say
+        for url, late in in_turn:
             state = self._types.get(url)
-            if state is not None and state.outstanding is None and self._may_put(url):
+            if state is not None and state.outstanding is None and (state.removals if late else self._may_put(url)):
                 response = self._next(url, state)
                 if response is not None:
                     return response
@@ -194,9 +199,8 @@ class DeltaStream:
     def _first(self, request: DeltaRequest) -> _TypeState:
         asked, given_back = set(request.subscribe), set(request.unsubscribe)
         wildcard = (not asked and not given_back) or ("*" in asked and "*" not in given_back)
-        state = _TypeState(wildcard, names=asked - given_back - {"*"}, sent=dict(request.versions))
-        state.again |= state.names
-        return state
+        names = asked - given_back - {"*"}
+        return _TypeState(wildcard, names=names, again=set(names), sent=dict(request.versions))
 
     def _subscribe(self, state: _TypeState, request: DeltaRequest) -> None:
         if "*" in request.unsubscribe:
@@ -295,7 +299,7 @@ class DeltaStream:
         last = self._order.last if last is None else last
         state, resources = self._types.get(url), self._catalogue.resources(url)
         refused = {name for one in self._types.values() for name in one.refused}
-        wanted = resources.keys() - set(last) - refused
+        wanted = resources.keys() - set(last) - refused - set(map(self._order.asks, refused))
         if state is None:
             return not wanted
         if state.outstanding is not None or state.parts or state.again - set(last):

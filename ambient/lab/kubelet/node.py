@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections.abc import Callable
 from typing import Final
 
@@ -14,7 +13,7 @@ from ambient.kube.status import file_name
 from ambient.lab import cgroup, network
 from ambient.lab.kubelet.dns import DnsServer
 from ambient.lab.kubelet.names import Zone, zone
-from ambient.lab.kubelet.pod import Host, PodRunner, netns_of, remove_files
+from ambient.lab.kubelet.pod import Host, PodRunner, netns_of, remove_files, say
 from ambient.lab.kubelet.services import ruleset
 from ambient.lab.run import ip_batch, run
 from ambient.lab.settings import LabSettings
@@ -164,9 +163,3 @@ def node_routes(records: Records, settings: LabSettings, node: str) -> list[str]
         foreign += [(ip, number) for ip in pod.ips if ip not in plan.pods(number)]
     others = [number for name, number in numbers.items() if name != node]
     return network.peer_routes(plan, others, foreign)
-
-
-def say(text: str) -> None:
-    """To the kubelet's log."""
-    sys.stderr.write(f"{text}\n")
-    sys.stderr.flush()

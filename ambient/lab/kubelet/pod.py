@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import shutil
 import signal
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,13 +20,14 @@ from ambient.errors import MeshError
 from ambient.kube.objects import Condition, Container, Pod, Records
 from ambient.kube.status import StatusWriter
 from ambient.lab import cgroup, launch, network, volumes
-from ambient.lab.kubelet.container import ContainerRunner, Work
+from ambient.lab.kubelet.container import ContainerRunner, ContainerState, Work
 from ambient.lab.kubelet.names import DOMAIN
 from ambient.lab.mesh import is_enrolled, wants_mesh
 from ambient.lab.names import NETNS_DIR
 from ambient.lab.settings import LabSettings, read_json, write_atomically
 
 _RETRY_S: Final = 1.0
+_LET_GO_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +78,11 @@ def place_of(pod: Pod, container: Container, settings: LabSettings) -> launch.Pl
         launch.confinement(pod, container.name),
         volumes.mounts(pod, container.name, settings.names.pod_folder(pod.uid)),
     )
+
+
+def last_phase(states: Collection[ContainerState]) -> str:
+    """Of a pod that is over: "Succeeded" only if every container is known to have ended by itself, with 0."""
+    return "Succeeded" if states and all(one.ended and one.exit_code == 0 for one in states) else "Failed"
 
 
 class PodRunner:
@@ -212,7 +219,7 @@ class PodRunner:
         ended = bool(states) and all(state.ended for state in states.values())
         phase = "Running" if states else "Pending"
         if ended:
-            phase = "Succeeded" if all(state.exit_code == 0 for state in states.values()) else "Failed"
+            phase = last_phase(states.values())
         ready = phase == "Running" and all(state.ready for state in states.values())
         status, pod = self._host.status, self.pod
         status.conditions(
@@ -232,23 +239,50 @@ class PodRunner:
         )
 
     async def _terminate(self) -> None:
-        """SIGTERM, the grace period, SIGKILL; then the network and what is on disk."""
+        """SIGTERM for each container, the grace period, SIGKILL; then the network and what is on disk."""
         group = self._group()
         if group is not None:
-            cgroup.signal_all(group, signal.SIGTERM)
-            await asyncio.to_thread(cgroup.wait_empty, group, self.pod.grace_s)
+            # What a container's first process has started is that one's to end, and ends with it.
+            heads = cgroup.signal_heads(group, signal.SIGTERM)
+            await asyncio.to_thread(cgroup.wait_gone, group, heads, self.pod.grace_s)
             await asyncio.to_thread(cgroup.remove, group)
+        await self._until_let_go()
         if not self.pod.host_network:
             netns = netns_of(self.pod, self._host.settings)
             if (NETNS_DIR / netns).exists():
                 await asyncio.to_thread(network.remove_pod, self._names, self._host.node, netns, self.pod.uid)
         remove_files(self._folder)
 
+    async def _until_let_go(self) -> None:
+        """Its network is there until the agent has ended what goes through it: else peers would take tunnels to the pod
+        for open, and use them for the next pod of its address. Runtimes tell CNI plugins for that."""
+        if not self._host.settings.mesh:
+            return
+        states = [runner.state for runner in self._runners.values()]
+        self._host.status.set(self.pod, phase=last_phase(states), ready=False)
+
+        def let_go(records: Records) -> bool:
+            now = records.find(Pod, self.pod.namespace, self.pod.name)
+            return now is None or now.uid != self.pod.uid or not is_enrolled(now)
+
+        try:
+            async with asyncio.timeout(_LET_GO_S):
+                await self._host.until(let_go)
+        except TimeoutError:
+            pod = self.pod
+            say(f"pod {pod.namespace}/{pod.name}: the agent has not let it go in {_LET_GO_S:g} s; it goes all the same")
+
     def _group(self) -> Path | None:
         mounted = cgroup.mount_point()
         if mounted is None:
             return None
         return mounted / self._names.pod_cgroup(self._host.node, self.pod.uid)
+
+
+def say(text: str) -> None:
+    """To the kubelet's log."""
+    sys.stderr.write(f"{text}\n")
+    sys.stderr.flush()
 
 
 def remove_files(folder: Path) -> None:

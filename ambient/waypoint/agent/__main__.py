@@ -17,14 +17,16 @@ from ambient.errors import MeshError, Unavailable
 from ambient.http import HttpServer, Page
 from ambient.log import log_lines
 from ambient.model.address import Endpoint
+from ambient.model.forbidden import forbidden
 from ambient.settings import read_settings
 from ambient.waypoint.agent.envoy import Envoy
 from ambient.waypoint.agent.identity import OwnIdentity
 from ambient.waypoint.agent.log_reader import LogReader
+from ambient.waypoint.agent.names import RESOLV_CONF, Names, nameservers
 from ambient.waypoint.agent.server import AgentServer
 from ambient.waypoint.agent.settings import WaypointSettings
 from ambient.waypoint.agent.traffic import Traffic
-from ambient.waypoint.bootstrap import METRICS_PATH, METRICS_PORT, bootstrap
+from ambient.waypoint.bootstrap import ASKED_NAMES_PORT, METRICS_PATH, METRICS_PORT, NAMES_PORT, bootstrap
 from ambient.xds.ca_client import CaClient
 from ambient.xds.channel import root_changed
 
@@ -52,8 +54,11 @@ async def serve(settings: WaypointSettings, folder: Path) -> None:
             theirs = await envoy.ask("GET", f"{METRICS_PATH}?usedonly")
         except Unavailable:
             theirs = ""
-        return Page(lines.exposition() + theirs.encode(), EXPOSITION)
+        names = "".join(("# TYPE ambient_waypoint_names_total counter\n", *written.render(), *asked.render()))
+        return Page(lines.exposition() + names.encode() + theirs.encode(), EXPOSITION)
 
+    servers = settings.nameservers or nameservers(RESOLV_CONF.read_text() if RESOLV_CONF.exists() else "")
+    written, asked = Names("written", forbidden, servers), Names("asked", settings.reach.refusal, servers)
     pages = HttpServer({METRICS_PATH: metrics, "/metrics": metrics})
     await server.start(socket)
     made = bootstrap(
@@ -63,6 +68,8 @@ async def serve(settings: WaypointSettings, folder: Path) -> None:
         most=settings.bearable,
     )
     try:
+        await written.start(NAMES_PORT)
+        await asked.start(ASKED_NAMES_PORT)
         await pages.start(Endpoint(ip_address("::"), METRICS_PORT))
         source, sink = os.pipe()
         try:
@@ -81,6 +88,8 @@ async def serve(settings: WaypointSettings, folder: Path) -> None:
             await asyncio.to_thread(reader.join, LAST_WORDS_S)
         await pages.stop()
         await server.stop()
+        await written.stop()
+        await asked.stop()
 
 
 async def _outlive(envoy: Envoy) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from ambient.errors import Unavailable
 from ambient.waypoint.typed import Message
@@ -17,7 +18,8 @@ _LOOK_S: Final = 0.1
 _ANSWER_S: Final = 2.0
 _FLUSH_MS: Final = 500
 """How long Envoy may keep lines of its access log: metrics are counted from them."""
-_ACTIVE: Final = "http.connect_terminate.downstream_cx_active"
+_ACTIVE: Final = "^(http.connect_terminate|http.ingress.*|tcp.ingress.*)[.]downstream_cx_active$"
+"""Connections of a waypoint's clients, and of a gateway's."""
 
 _log = logging.getLogger("waypoint.envoy")
 
@@ -77,9 +79,9 @@ class Envoy:
             await process.wait()
 
     async def _active(self) -> bool:
-        """Some client still has a tunnel here."""
-        answer = await self.ask("GET", f"/stats?filter=^{_ACTIVE}$")
-        return answer.strip().rpartition(": ")[2] not in ("", "0")
+        """Some client is still connected."""
+        answer = await self.ask("GET", f"/stats?filter={quote(_ACTIVE)}")
+        return any(line.rpartition(": ")[2] not in ("", "0") for line in answer.splitlines())
 
     async def ask(self, method: str, path: str) -> str:
         """The body of what the admin interface answers; raises Unavailable."""

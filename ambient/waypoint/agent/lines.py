@@ -36,6 +36,7 @@ class Line(msgspec.Struct, frozen=True, gc=False):
     kind: str | None = None
     connection: int = 0
     failure: Any = None
+    least: str = ""
 
 
 _DECODER: Final = msgspec.json.Decoder(Line)
@@ -50,9 +51,10 @@ def read(data: bytes) -> Line:
 
 
 def logged(data: bytes, line: Line) -> bytes:
-    """What of a line goes into the access log: b"" of a connection that goes on, and a refusal or failure is marked
+    """What of a line goes into the access log: b"" of a connection that goes on, and of what its owner
+    wants to be told nothing of; a refusal or failure is marked
     with its `signal`."""
-    if line.kind in _UNDER_WAY:
+    if line.kind in _UNDER_WAY or (line.least and (line.status or 0) < int(line.least)):
         return b""
     told = signal(line)
     return data if not told else b'%s,"signal":"%s"}' % (data.rstrip()[:-1], told.encode())

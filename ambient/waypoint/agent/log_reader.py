@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from ambient.errors import InvalidInput
-from ambient.waypoint.agent.lines import Line, logged, read, signal
+from ambient.waypoint.agent.lines import logged, read, signal
 from ambient.waypoint.agent.traffic import Traffic
 
 PATIENCE_S: Final = 2.0
@@ -69,24 +69,22 @@ class LogReader:
             self._pass_on([rest])
 
     def _pass_on(self, lines: Iterable[bytes]) -> None:
-        self._write([told for one in lines if one and (told := self._take(one))])
+        with self._lock:
+            told = [self._take(one) for one in lines if one]
+        self._write([one for one in told if one])
 
     def _take(self, data: bytes) -> bytes:
         """Count a line; what of it is logged."""
-        with self._lock:
-            try:
-                line = read(data)
-                self._count(line)
-            except InvalidInput:
-                self._unread += 1
-                return data
-        return logged(data, line)
-
-    def _count(self, line: Line) -> None:
+        try:
+            line = read(data)
+        except InvalidInput:
+            self._unread += 1
+            return data
         self._traffic.take(line)
         told = signal(line)
         if told:
             self._signals[told] = self._signals.get(told, 0) + 1
+        return logged(data, line)
 
     def _write(self, lines: list[bytes]) -> None:
         """What is not taken in time is dropped by whole lines; only of one beyond `_PIECE` a part may be missing."""

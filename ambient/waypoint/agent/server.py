@@ -41,7 +41,9 @@ class AgentServer:
     async def start(self, socket: Path) -> None:
         """Listen; raises Unavailable."""
         server = grpc.aio.server(options=(("grpc.max_receive_message_length", 64 << 20),))
-        server.add_generic_rpc_handlers((_handler(METHOD, self._relay), _handler(SECRETS_METHOD, self._secrets)))
+        server.add_generic_rpc_handlers(
+            (stream_handler(METHOD, self._relay), stream_handler(SECRETS_METHOD, self._secrets))
+        )
         if not server.add_insecure_port(f"unix:{socket}"):
             raise Unavailable("cannot listen", str(socket))
         await server.start()
@@ -116,7 +118,8 @@ class AgentServer:
             await channel.close(None)
 
 
-def _handler(method: str, serve: Any) -> grpc.GenericRpcHandler[bytes, bytes]:
+def stream_handler(method: str, serve: Any) -> grpc.GenericRpcHandler[bytes, bytes]:
+    """A method ("/service/name") that carries messages both ways, unread."""
     service, _, name = method.removeprefix("/").partition("/")
     made = grpc.stream_stream_rpc_method_handler(serve, request_deserializer=None, response_serializer=None)
     return grpc.method_handlers_generic_handler(service, {name: made})

@@ -7,8 +7,10 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from ambient.model.forbidden import Reach, read_reach
 from ambient.model.identity import Identity
 from ambient.settings import address, choice, duration, integer, path, setting, target, text
+from ambient.waypoint.agent.names import DNS_PORT, Address
 from ambient.waypoint.bootstrap import GATEWAY_HEADER, Identification
 from ambient.waypoint.overload import Bearable
 from ambient.xds.channel import ServerSettings
@@ -20,6 +22,11 @@ def _envoy(given: str) -> Path:
         return path(given)
     beside = Path(sys.executable).with_name("envoy")
     return beside if beside.exists() else Path(shutil.which("envoy") or "envoy")
+
+
+def _nameservers(given: str) -> tuple[Address, ...]:
+    """Addresses with commas between them; without any the pod's own are asked."""
+    return tuple((str(address(one.strip())), DNS_PORT) for one in given.split(",") if one.strip())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +50,8 @@ class WaypointSettings:
     threads: int = setting("AMBIENT_ENVOY_CONCURRENCY", integer(1, 256), "2")
     connections: int = setting("AMBIENT_ENVOY_CONNECTIONS", integer(1, 10_000_000), "200000")
     heap_mib: int = setting("AMBIENT_ENVOY_HEAP_MIB", integer(0, 1 << 20), "0")
+    nameservers: tuple[Address, ...] = setting("AMBIENT_NAMESERVERS", _nameservers, "")
+    reach: Reach = setting("AMBIENT_WILDCARD_NETWORKS", read_reach, "")
     log_level: str = setting("LOG_LEVEL", choice("debug", "info", "warn", "error"), "info")
 
     @property

@@ -33,7 +33,7 @@ REQUEST_LABELS: Final = (
     "connection_security_policy",
 )
 TCP_LABELS: Final = (*_LABELS, "request_protocol", "response_flags", "connection_security_policy")
-_SOURCES_KEPT: Final = 4096
+_KEYS_KEPT: Final = 4096
 _OPENED: Final = "TcpUpstreamConnected"
 _GOES_ON: Final = "TcpPeriodic"
 
@@ -76,7 +76,8 @@ class Traffic:
     def __init__(self, limit: int = LIMIT) -> None:
         self._requests = Busiest(limit, lambda key: Requests(_text(REQUEST_LABELS, key)), _rest_of_requests)
         self._connections = Busiest(limit, lambda key: Connections(_text(TCP_LABELS, key)), _rest_of_connections)
-        self._sources: dict[tuple[str, str], PeerLabels] = {}
+        self._keys: dict[tuple[object, ...], Key] = {}
+        """Labels by what a line says that they are made of: nearly every line says what one before it has said."""
         self._open: dict[int, tuple[int, int]] = {}
         """Bytes of each open connection that are counted already, by Envoy's number for it."""
         self._connects: dict[int, int] = {}
@@ -91,24 +92,14 @@ class Traffic:
             self._connects[status] = self._connects.get(status, 0) + 1
 
     def _request(self, line: Line) -> None:
-        grpc = (line.content_type or "").startswith("application/grpc")
-        row = self._requests.at(
-            (
-                *self._ends(line),
-                "grpc" if grpc else "http",
-                str(line.status or 0),
-                "" if line.grpc_status is None or not grpc else str(line.grpc_status)[:LONGEST],
-                line.flags or "-",
-                MUTUAL_TLS,
-            )
-        )
+        row = self._requests.at(self._key(line))
         row.count += 1
         row.duration.add(line.duration_ms or 0)
         row.request.add(line.wire_received)
         row.response.add(line.wire_sent)
 
     def _connection(self, line: Line) -> None:
-        row = self._connections.at((*self._ends(line), "tcp", line.flags or "-", MUTUAL_TLS))
+        row = self._connections.at(self._key(line))
         before = self._open.get(line.connection)
         if before is None:
             row.opened += 1
@@ -121,38 +112,16 @@ class Traffic:
             self._open.pop(line.connection, None)
             row.closed += 1
 
-    def _ends(self, line: Line) -> tuple[str, ...]:
-        """The labels of client and server."""
-        peer = line.peer or ""
-        hostname, namespace = line.service, line.namespace
-        short = hostname.partition(".")[0] if f".{namespace}.svc." in hostname else hostname
-        labels = traffic_labels(
-            _REPORTER,
-            self._source(line.source or "", peer),
-            peer,
-            _destination(line.destination or ""),
-            line.upstream_peer or "",
-            ServiceLabels(hostname, namespace, short),
-            security=MUTUAL_TLS,
-        )
-        return labels[: len(_LABELS)]
-
-    def _source(self, baggage: str, peer: str) -> PeerLabels:
-        """What the client's ztunnel says of it. Its namespace is the certificate's: that is proven."""
-        found = self._sources.get((baggage, peer))
+    def _key(self, line: Line) -> Key:
+        """The labels of a request or connection."""
+        grpc = _grpc_status(line)
+        ends = (line.peer, line.source, line.service, line.namespace, line.destination, line.upstream_peer)
+        said = (line.log, ends, line.flags, line.status, grpc)
+        found = self._keys.get(said)
         if found is None:
-            told = baggage_labels((baggage,))
-            namespace = _namespace(peer) or told.namespace
-            found = PeerLabels(
-                workload=told.workload,
-                namespace=namespace,
-                canonical_service=told.canonical_service,
-                canonical_revision=told.canonical_revision,
-                cluster=told.cluster,
-            )
-            if len(self._sources) >= _SOURCES_KEPT:
-                self._sources.clear()
-            self._sources[baggage, peer] = found
+            if len(self._keys) >= _KEYS_KEPT:
+                self._keys.clear()
+            found = self._keys[said] = _labels(line, grpc)
         return found
 
     def render(self) -> Iterator[str]:
@@ -184,6 +153,50 @@ _TCP: Final = {
     "istio_tcp_received_bytes_total": "received",
     "istio_tcp_sent_bytes_total": "sent",
 }
+
+
+def _grpc_status(line: Line) -> str | None:
+    """None where it is no gRPC, "" where nothing is said."""
+    if line.content_type is None or not line.content_type.startswith("application/grpc"):
+        return None
+    return "" if line.grpc_status is None else str(line.grpc_status)[:LONGEST]
+
+
+def _labels(line: Line, grpc: str | None) -> Key:
+    flags = line.flags or "-"
+    if line.log != "http":
+        return (*_ends(line), "tcp", flags, MUTUAL_TLS)
+    spoken = "http" if grpc is None else "grpc"
+    return (*_ends(line), spoken, str(line.status or 0), grpc or "", flags, MUTUAL_TLS)
+
+
+def _ends(line: Line) -> tuple[str, ...]:
+    """The labels of client and server."""
+    peer = line.peer or ""
+    hostname, namespace = line.service, line.namespace
+    short = hostname.partition(".")[0] if f".{namespace}.svc." in hostname else hostname
+    labels = traffic_labels(
+        _REPORTER,
+        _source(line.source or "", peer),
+        peer,
+        _destination(line.destination or ""),
+        line.upstream_peer or "",
+        ServiceLabels(hostname, namespace, short),
+        security=MUTUAL_TLS,
+    )
+    return labels[: len(_LABELS)]
+
+
+def _source(baggage: str, peer: str) -> PeerLabels:
+    """What the client's ztunnel says of it. Its namespace is the certificate's: that is proven."""
+    told = baggage_labels((baggage,))
+    return PeerLabels(
+        workload=told.workload,
+        namespace=_namespace(peer) or told.namespace,
+        canonical_service=told.canonical_service,
+        canonical_revision=told.canonical_revision,
+        cluster=told.cluster,
+    )
 
 
 def _destination(told: str) -> PeerLabels:

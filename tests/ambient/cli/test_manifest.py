@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ambient.cli.manifest import RESOURCES, pieces, progress, shipped
+from ambient.cli.manifest import MESH_CONFIG, RESOURCES, pieces, progress, shipped
 from ambient.errors import InvalidInput
 
 IMAGE = "registry.example.org/ambient:7"
@@ -49,6 +49,24 @@ def test_a_setting_reaches_the_config_map_and_makes_pods_again() -> None:
         assert template["metadata"]["annotations"]["ambient.mesh/set"] == "TRUST_DOMAIN=example.org"
 
 
+def test_a_mesh_config_is_where_the_control_plane_reads_it() -> None:
+    text = "extensionProviders: [{name: me, envoyExtAuthzGrpc: {service: authz.shop.svc.cluster.local, port: 9000}}]"
+    made = pieces(shipped(), image=IMAGE, namespace="mesh", mesh_config=text)
+    found = next(piece for piece in made if piece.name == MESH_CONFIG)
+    assert (found.kind, found.namespace, found.content["data"]) == ("ConfigMap", "mesh", {"mesh": text})
+    control = next(piece for piece in made if piece.kind == "Deployment").content["spec"]["template"]["spec"]
+    (volume,) = [one for one in control["volumes"] if one.get("configMap", {}).get("name") == MESH_CONFIG]
+    (container,) = control["containers"]
+    (mount,) = [one for one in container["volumeMounts"] if one["name"] == volume["name"]]
+    told = {one["name"]: one.get("value") for one in container["env"]}
+    assert told["AMBIENT_MESH_CONFIG"] == f"{mount['mountPath']}/mesh"
+    assert volume["configMap"]["optional"] is True
+
+
+def test_without_one_what_is_there_is_left_alone() -> None:
+    assert MESH_CONFIG not in {piece.name for piece in pieces(shipped(), image=IMAGE)}
+
+
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
@@ -57,6 +75,8 @@ def test_a_setting_reaches_the_config_map_and_makes_pods_again() -> None:
         ({"namespace": "Not_One"}, "--namespace"),
         ({"settings": ["trust-domain=x"]}, "--set"),
         ({"settings": ["TRUST_DOMAIN"]}, "--set"),
+        ({"mesh_config": "extensionProviders: [{name: me, envoyExtAuthzGrpc: {service: a.b, port: 0}}]"}, "port: 0"),
+        ({"mesh_config": "- no mapping"}, "--mesh-config"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_by_option(changed: dict[str, Any], named: str) -> None:

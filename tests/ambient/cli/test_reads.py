@@ -321,3 +321,7 @@ def test_check_and_status_tell_how_pods_are_captured_on_each_node() -> None:
     assert "n2/datapath" not in ran.out
     node, other = ambient(mesh, "status", "-o", "json").json["nodes"]
     assert (node["capture"], other["capture"]) == ("clsact", "")
+    assert "listeners by name" not in ran.out
+    mesh.answers["n1/agent", "/datapath"] = {**said, "listeners": "named"}
+    for verb in ("check", "status"):
+        assert "listeners by name" in ambient(mesh, verb, "-o", "json").out, verb

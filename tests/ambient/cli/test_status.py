@@ -24,6 +24,12 @@ def test_what_is_wrong_with_it_is_said() -> None:
     assert one == Finding(NAME, False, "1 proxy, up to date; REFUSES route: bad regex")
 
 
+def test_a_gateway_is_called_one_and_without_a_proxy_nobody_gets_in() -> None:
+    page = sync(0)
+    page["waypoints"]["shop/waypoint"]["ingress"] = True
+    assert list(waypoints([page])) == [Finding("gateway shop/waypoint", False, "0 proxies, NO PROXY: nobody gets in")]
+
+
 def test_what_is_closed_because_a_proxy_refuses_something_is_said() -> None:
     page = sync(1, route="bad regex")
     page["waypoints"]["shop/waypoint"]["closed"] = ["service|80|web"]

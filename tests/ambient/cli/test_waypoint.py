@@ -76,7 +76,7 @@ def test_what_is_generated_is_a_gateway_as_istioctl_makes_it() -> None:
         ("apply", "--namespace", "A"),
         ("apply", "--name", "1"),
         ("apply", "w"),
-        ("apply", "--enroll-namespace", "--for", "workload"),
+        ("apply", "--enroll-namespace", "--for", "none"),
         ("delete", "--all", "w"),
         ("apply", "--for", "everything"),
     ],

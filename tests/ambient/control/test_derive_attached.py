@@ -63,7 +63,7 @@ def test_a_route_is_attached_where_it_may_be(
     ("listeners", "wanted"),
     [
         ([{**HTTP, "protocol": "UDP"}], [("UnsupportedProtocol", "")]),
-        ([{**HTTP, "port": 15021}], [("PortUnavailable", "")]),
+        *(([{**HTTP, "port": port}], [("PortUnavailable", "")]) for port in (15020, 15021, 15090)),
         ([{**HTTP, "port": 443}, https()], [("", "ProtocolConflict"), ("", "ProtocolConflict")]),
         (
             [https("a.com"), {**https("a.com"), "name": "t", "protocol": "TLS", "tls": {"mode": "Passthrough"}}],
@@ -80,3 +80,34 @@ def test_listeners_that_cannot_be_served_say_why(
     gateway = parse_object(ingress(*listeners), "x")
     assert isinstance(gateway, Gateway)
     assert [(one.unserved[0], one.conflict[0]) for one in faces(gateway)] == wanted
+
+
+@pytest.mark.parametrize(
+    ("kind", "protocol", "reason"),
+    [
+        ("GRPCRoute", "HTTP", "Accepted"),
+        ("GRPCRoute", "HTTPS", "Accepted"),
+        ("GRPCRoute", "TLS", "NotAllowedByListeners"),
+        ("TCPRoute", "HTTP", "NotAllowedByListeners"),
+    ],
+)
+def test_a_listener_takes_routes_about_what_it_serves(kind: str, protocol: str, reason: str) -> None:
+    tls = {"HTTPS": {"tls": {"certificateRefs": [{"name": "site"}]}}, "TLS": {"tls": {"mode": "Passthrough"}}}
+    made = {**route("r"), "kind": kind}
+    made["spec"].pop("hostnames")
+    if kind == "TCPRoute":
+        made["apiVersion"] = "gateway.networking.k8s.io/v1alpha2"
+    found = told(ingress({**HTTP, "protocol": protocol, **tls.get(protocol, {})}), made)
+    (said,) = found.parents[f"{kind}/shop/r"]
+    assert statuses(said.conditions)["Accepted"][1] == reason
+
+
+def test_requests_for_a_method_go_where_a_grpc_route_says_for_its_hosts() -> None:
+    match = {"method": {"service": "shop.Cart", "method": "Add"}}
+    rule = {"matches": [match], "backendRefs": [{"name": "web", "port": 80}]}
+    made = {**route("r", rule, hosts=("a.example.com",)), "kind": "GRPCRoute"}
+    (door,) = told(ingress(), made).view.doors
+    assert {one.hostname: [each.match.path.value for each in one.routes] for one in door.sites} == {
+        "a.example.com": ["/shop.Cart/Add"],
+        "*": [],
+    }

@@ -34,13 +34,6 @@ def test_labels_are_those_of_where_a_workload_came_from() -> None:
     assert list(labels.fitting((pod, vm, inline, unknown), {"a": "pod"})) == [pod]
 
 
-BOTH = ["10.1.0.1", "10.1.0.2"]
-
-
-def of_shop(content: dict[str, Any]) -> dict[str, Any]:
-    return {**content, "metadata": {**content["metadata"], "namespace": "shop"}}
-
-
 def addresses(part: FrontPort | Subset) -> list[str]:
     return [str(one.address) for one in part.backends]
 
@@ -63,19 +56,30 @@ def test_a_pod_that_is_given_another_label_changes_its_subset() -> None:
     assert look(scene(V1, RULE, virtual(http=http)))[0].ports[0].subsets[0].backends
 
 
+def test_an_endpoint_that_has_a_name_alone_is_called_by_it_unless_it_is_no_name() -> None:
+    spec = {"hosts": ["x.example.com", "*.example.com"], "resolution": "DNS", "addresses": ["10.8.0.1"]}
+    entry = istio("ServiceEntry", "x", {**spec, "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}]})
+    entry["metadata"] = {**entry["metadata"], "namespace": "shop", "labels": {"istio.io/use-waypoint": "waypoint"}}
+    fronts = {one.hostname: one for one in look(scene(entry))[1].fronts}
+    assert [addresses(fronts[host].ports[0]) for host in spec["hosts"]] == [["x.example.com"], []]
+    assert all(one.named for one in fronts["x.example.com"].ports[0].backends)
+
+
 @pytest.mark.parametrize(
-    ("mode", "sent"),
-    [("SIMPLE", ["10.1.0.1"]), ("MUTUAL", ["10.1.0.1"]), ("DISABLE", BOTH), ("ISTIO_MUTUAL", BOTH), ("", BOTH)],
+    ("address", "sent"),
+    [
+        *((one, False) for one in ("127.0.0.1", "127.3.3.3", "0.0.0.0", "169.254.169.254", "::1", "fe80::1")),
+        *((one, False) for one in ("::ffff:169.254.169.254", "100.100.100.200", "224.0.0.1", "::")),
+        *((one, False) for one in ("localhost", "a.localhost", "LOCALHOST", "metadata.google.internal", "127.1")),
+        *((one, True) for one in ("10.9.0.1", "203.0.113.5", "2001:db8::1", "api.example.com", "metadata.example.com")),
+    ],
 )
-def test_where_tls_is_asked_for_nothing_leaves_the_mesh_as_plain_text(mode: str, sent: list[str]) -> None:
-    tls = {"trafficPolicy": {"tls": {"mode": mode}}} if mode else {}
-    raw_port = {"portLevelSettings": [{"port": {"number": 9000}, "tls": {"mode": "DISABLE"}}]}
-    policy = {"trafficPolicy": {**tls["trafficPolicy"], **raw_port}} if mode else {}
-    subsets = [{"name": "all", "labels": {"app": "web"}}, {"name": "own", "labels": {"app": "web"}, **tls}]
-    whole = istio("DestinationRule", "r", {"host": "web", "subsets": subsets[:1], **policy})
-    web, plain = look(scene(of_shop(whole)))[0].ports
-    assert addresses(web) == addresses(web.subsets[0]) == sent
-    assert addresses(plain) == BOTH
-    own = istio("DestinationRule", "r", {"host": "web", "subsets": subsets})
-    web, _ = look(scene(of_shop(own)))[0].ports
-    assert (addresses(web), addresses(web.subsets[0]), addresses(web.subsets[1])) == (BOTH, BOTH, sent)
+def test_nobody_is_sent_to_what_is_the_proxys_own_or_its_machines(address: str, sent: bool) -> None:
+    named = not address.replace(":", "").replace(".", "").isdigit() and ":" not in address
+    spec = {"hosts": ["x.example.com"], "resolution": "DNS" if named or address == "127.1" else "STATIC"}
+    ports = [{"number": 80, "name": "http", "protocol": "HTTP"}]
+    endpoints = [{"address": address}, {"address": "10.9.9.9"}]
+    entry = istio("ServiceEntry", "x", {**spec, "addresses": ["10.8.0.1"], "ports": ports, "endpoints": endpoints})
+    entry["metadata"] = {**entry["metadata"], "namespace": "shop", "labels": {"istio.io/use-waypoint": "waypoint"}}
+    (front,) = [one for one in look(scene(entry))[1].fronts if one.hostname == "x.example.com"]
+    assert len(front.ports[0].backends) == 1 + sent

@@ -48,8 +48,8 @@ def test_over_tls_a_host_of_another_listener_is_not_answered_for() -> None:
     found = told(gateway, secret("site", site("a.example.com")), route("r"))
     assert [set(one.elsewhere) for one in found.view.doors] == [
         {"a.example.com", "*.example.com"},
-        set(),
-        {"a.example.com"},
+        {"*", "*.example.com"},
+        {"*", "a.example.com"},
     ]
 
 
@@ -131,3 +131,36 @@ def test_what_stands_before_a_gateway_is_believed_as_far_as_its_owner_says(
     gateway = parse_object(ingress(HTTP, **notes), "x")
     assert isinstance(gateway, Gateway)
     assert topology(gateway) == wanted
+
+
+def test_what_a_backend_edits_is_edited_on_the_way_to_it_alone() -> None:
+    edits = [{"type": f"{side}HeaderModifier", f"{key}HeaderModifier": {"set": [{"name": "x-a", "value": side}]}}
+             for side, key in (("Request", "request"), ("Response", "response"))]  # fmt: skip
+    backends = [{"name": "web", "port": 80, "filters": edits}, {"name": "web", "port": 80}]
+    (door,) = told(ingress(), route("r", {"backendRefs": backends})).view.doors
+    ((edited, plain),) = [each.destinations for each in door.sites[0].routes]
+    assert (edited.request.set, edited.response.set) == ((("x-a", "Request"),), (("x-a", "Response"),))
+    assert (plain.request.set, plain.response.set) == ((), ())
+
+
+@pytest.mark.parametrize(
+    ("listened", "redirect", "port"),
+    [(8080, {}, 8080), (80, {}, 0), (8080, {"scheme": "https"}, 0), (8080, {"port": 81}, 81)],
+)
+def test_a_redirect_stays_on_the_listeners_port_unless_it_says_where_to(
+    listened: int, redirect: dict[str, Any], port: int
+) -> None:
+    rule = {"filters": [{"type": "RequestRedirect", "requestRedirect": {"statusCode": 302, **redirect}}]}
+    (door,) = told(ingress({**HTTP, "port": listened}), route("r", rule)).view.doors
+    (made,) = [each.rule.redirect for each in door.sites[0].routes]
+    assert made is not None
+    assert made.port == port
+
+
+def test_a_listener_whose_clients_nobody_vouches_for_is_not_accepted() -> None:
+    check = {"caCertificateRefs": [{"kind": "ConfigMap", "name": "absent"}]}
+    found = told(ingress(https("", frontendValidation=check)), secret("site", site("a.example.com")))
+    assert found.view.doors == ()
+    said = statuses(found.listeners[0].conditions)
+    assert said["Accepted"] == ("False", "NoValidCACertificate")
+    assert said["Programmed"][0] == said["ResolvedRefs"][0] == "False"

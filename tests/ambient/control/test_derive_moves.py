@@ -16,6 +16,8 @@ from ambient.kube.objects import Record, Records, parse_object
 from ambient.waypoint.front import View
 from ambient.waypoint.resources import Made, resources
 from tests.support.builders import raw
+from tests.support.gateway_records import ingress
+from tests.support.gateway_records import route as on_a_gateway
 from tests.support.waypoint_records import NAMESPACE, TARGET, gateway, pod, policy, service
 
 PORT = {"name": "http", "port": 80, "targetPort": 8080}
@@ -64,6 +66,9 @@ class Mesh:
         assert view == anew.view(told.waypoints["shop/waypoint"], record)
         assert self.fronts.route_conditions() == anew.route_conditions()
         assert list(resources(view, made=self.made)) == list(resources(view))
+        door = self.records.find(Gateway, "shop", "front")
+        if door is not None:
+            assert self.fronts.told(door) == anew.told(door)
         return view
 
 
@@ -74,7 +79,8 @@ def services() -> list[dict[str, Any]]:
 @pytest.mark.parametrize("seed", range(6))
 def test_whatever_happens_in_whatever_order_nobody_can_tell(seed: int) -> None:
     draw, mesh = random.Random(seed), Mesh()
-    mesh.change(NAMESPACE, gateway(), *services(), everything=True)
+    on_gateway = on_a_gateway("g", {"backendRefs": [{"name": "web", "port": 80}, {"name": "free", "port": 80}]})
+    mesh.change(NAMESPACE, gateway(), ingress(), on_gateway, *services(), everything=True)
     there: set[int] = set()
     for _ in range(25):
         number = draw.randrange(6)
@@ -122,6 +128,30 @@ def test_one_endpoint_leaves_all_other_services_the_very_same() -> None:
     after = mesh.change(pod("c", "10.1.0.3"))
     same = [old.hostname for old, new in zip(before.fronts, after.fronts, strict=True) if old is new]
     assert same == ["db.shop.svc.cluster.local", "free.shop.svc.cluster.local"]
+
+
+def test_a_gateway_is_derived_again_only_when_what_it_is_made_of_changes() -> None:
+    mesh = Mesh()
+    objects = (
+        gateway(),
+        ingress(),
+        on_a_gateway("g"),
+        *services(),
+        pod("a", "10.1.0.1"),
+        pod("b", "10.1.0.2", app="db"),
+    )
+    mesh.change(NAMESPACE, *objects, everything=True)
+    door = mesh.records.find(Gateway, "shop", "front")
+    assert door is not None
+    first = mesh.fronts.told(door)
+    mesh.change(pod("b", "10.1.0.2", app="db", ready=False))
+    assert mesh.fronts.told(door) is first
+    mesh.change(service("web", PORT, **{"istio.io/use-waypoint": "none"}))
+    second = mesh.fronts.told(door)
+    mesh.change(pod("a", "10.1.0.1", ready=False))
+    third = mesh.fronts.told(door)
+    assert [len(one.view.pools[0].ports[0].backends) for one in (first, second, third)] == [1, 1, 0]
+    assert second != first
 
 
 def test_anything_but_an_endpoint_is_looked_at_whole() -> None:

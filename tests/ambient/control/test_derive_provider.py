@@ -22,7 +22,7 @@ ASK = Policy("shop", "ask", "CUSTOM", provider="me")
 
 
 def found(provider: Provider, *services: Service) -> Service | None:
-    return Providers(MeshConfig()).service(provider, {one.key: one for one in services})
+    return Providers(MeshConfig(), "istio-system").service(provider, {one.key: one for one in services})
 
 
 def test_a_name_of_kubernetes_says_its_namespace_whatever_others_claim() -> None:
@@ -30,12 +30,16 @@ def test_a_name_of_kubernetes_says_its_namespace_whatever_others_claim() -> None
     assert found(ME, FOREIGN) is None
 
 
-def test_any_other_name_has_to_be_told_apart() -> None:
+def test_any_other_name_is_that_of_the_root_namespace_or_of_the_one_that_is_given() -> None:
     outside = replace(ME, hostname="authz.example.com")
     ours, theirs = (replace(one, hostname="authz.example.com") for one in (OURS, FOREIGN))
-    assert found(outside, ours) == ours
-    assert found(outside, ours, theirs) is None
-    assert found(replace(outside, namespace="shop"), ours, theirs) == ours
+    root = replace(ours, namespace="istio-system")
+    assert found(outside, root, ours, theirs) == root
+    assert found(outside, theirs) is None, "whoever is first is not who is asked"
+    assert found(replace(outside, namespace="shop"), root, ours, theirs) == ours
+    mesh = MeshConfig({"me": outside})
+    said = Providers(mesh, "istio-system").trouble("me", {theirs.key: theirs})
+    assert "in namespace istio-system (for one of another namespace, service is NAMESPACE/authz.example.com)" in said
 
 
 def test_a_service_without_the_port_is_none() -> None:
@@ -48,7 +52,7 @@ def test_a_service_without_the_port_is_none() -> None:
     ids=["custom", "dry run", "of nobody"],
 )
 def test_whom_policies_ask(one: Policy, asked: bool) -> None:
-    providers = Providers(MeshConfig({"me": ME}))
+    providers = Providers(MeshConfig({"me": ME}), "istio-system")
     assert list(providers.of([one], {OURS.key: OURS})) == ([ME] if asked else [])
     assert list(providers.of([one], {})) == []
 

@@ -57,6 +57,15 @@ def test_a_route_leads_to_another_service_whose_endpoints_are_there() -> None:
     assert said == {"HTTPRoute/shop/r": wanted}
 
 
+def test_ports_that_routes_of_its_own_namespace_are_on_carry_nothing_unread() -> None:
+    bare = service("web", {"name": "http", "port": 80}, {"port": 7000, "name": "x"}, {"port": 7001, "name": "y"})
+    for port, read in ((7000, {7000}), (None, {80, 7000, 7001})):
+        parent = {} if port is None else {"port": port}
+        found = scene(bare, route({"name": "web"}, **parent), without=("web",))
+        assert [one.read for one in look(found)[0].fronts] == [read]
+    assert [one.read for one in look(scene(bare, without=("web",)))[0].fronts] == [set()]
+
+
 @pytest.mark.parametrize("host", ["a.example.com", "z.example.com"])
 def test_a_service_entry_of_the_same_name_does_not_take_the_place_of_a_service(host: str) -> None:
     spec = {"hosts": [host], "ports": [{"number": 80, "name": "http"}], "resolution": "DNS"}

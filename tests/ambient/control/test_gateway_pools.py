@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ambient.waypoint.front import FrontPort
+from tests.ambient.control.test_derive_backend_tls import ROOTS, policy
 from tests.support.gateway_records import ingress, route, told
 from tests.support.waypoint_records import gateway, pod, service
 
@@ -43,6 +45,41 @@ def test_a_waypoint_that_has_no_proxy_leads_nowhere() -> None:
         found = told(ingress(), to("web"), *objects)
         assert [one.addresses for one in found.view.through] == [()]
         assert [one.through for one in found.view.pools[0].ports[0].backends] == ["shop/waypoint"]
+
+
+def headless(*waypoint: str) -> list[tuple[str, str, bool]]:
+    """Where a service without an address leads, whose pods have such a waypoint: address, through, a tunnel of ours."""
+    return sorted((str(one.address), one.through, bool(one.identity)) for one in headless_port(waypoint).backends)
+
+
+def headless_port(waypoint: tuple[str, ...], *more: dict[str, Any]) -> FrontPort:
+    bare = service("bare", HTTP, ip="None", **{"istio.io/use-waypoint": "none"})
+    pods = [pod(f"bare-{number}", f"10.1.0.{number}", app="bare") for number in (11, 12)]
+    for one, name in zip(pods, waypoint, strict=False):
+        one["metadata"]["labels"]["istio.io/use-waypoint"] = name
+    door = gateway()
+    door["metadata"]["labels"] = {"istio.io/waypoint-for": "workload"}
+    found = told(ingress(), to("bare"), WAYPOINT, PROXY, bare, door, *pods, *more)
+    (pool,) = found.view.pools
+    names = {one.through for one in pool.ports[0].backends if one.through}
+    assert {one.name for one in found.view.through} == names
+    return pool.ports[0]
+
+
+def test_a_pods_own_waypoint_begins_no_tls_with_it_so_the_gateway_does_and_sends_nothing_in_plain_text() -> None:
+    asked = policy()
+    asked["spec"]["targetRefs"][0]["name"] = "bare"
+    port = headless_port(("waypoint",), ROOTS, asked)
+    assert [one.through for one in port.backends] == ["shop/waypoint", ""]
+    assert port.tls is not None
+    assert port.tls.sni == "web.example.com"
+
+
+def test_a_service_without_an_address_is_reached_pod_by_pod_each_through_the_waypoint_that_it_has() -> None:
+    free = [("10.1.0.11", "", True), ("10.1.0.12", "", True)]
+    assert headless() == free
+    assert headless("waypoint") == [("10.1.0.11", "shop/waypoint", False), free[1]]
+    assert headless("waypoint", "waypoint")[1] == ("10.1.0.12", "shop/waypoint", False)
 
 
 def test_a_waypoint_that_is_not_ready_is_none() -> None:

@@ -34,7 +34,7 @@ class World:
         self.said: list[Condition | None] = []
         self.one = Upkeep(api, self.wanted, lambda: self.leads, self.say, pause_s=0.0, again_s=0.01, rest_s=rest_s)
 
-    def wanted(self, found: Gateway) -> Sequence[Object]:
+    def wanted(self, _: Records, found: Gateway) -> Sequence[Object]:
         if found.class_name != CLASS:
             return ()
         place = PLACE.__class__(command=("a",), environment={}, token="/t", root="/r", image=self.image)

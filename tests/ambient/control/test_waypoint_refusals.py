@@ -12,17 +12,20 @@ from ambient.control.waypoint_metrics import WaypointCollector
 from ambient.control.waypoints import Waypoints
 from ambient.kube.objects import Records
 from ambient.waypoint.resources import ENVOY_TYPES
-from ambient.waypoint.tunnel import CONNECT_ROUTES, TERMINATE
+from ambient.waypoint.tunnel import CONNECT_ROUTES, TERMINATE, table_of
 from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE
 from ambient.xds.codec import Resource
 from ambient.xds.messages import DeltaRequest
-from tests.support.waypoint_records import TARGET, derived, policy, scene, service, tokens
+from tests.support.builders import raw
+from tests.support.tunnel_certs import Authority
+from tests.support.waypoint_records import POOLS, TARGET, derived, policy, scene, service, tokens
 
 OWN = Caller("n1", "shop", "waypoint", "u")
 OTHER = service("other", {"name": "http", "port": 80}, {"name": "tcp-b", "port": 9001}, ip="10.96.0.2")
 WEB, RAW = "service|80|web.shop.svc.cluster.local", "service|9000|web.shop.svc.cluster.local"
 THEIRS = "service|80|other.shop.svc.cluster.local"
 DENY = policy("deny", "DENY", TARGET, rules=[{}])
+ROOTS, MORE = Authority("partners").roots, Authority("others").roots
 LAYER_4 = policy("from", "ALLOW", TARGET, rules=[{"from": [{"source": {"namespaces": ["shop"]}}]}])
 
 Refuses = Callable[[Resource], bool]
@@ -56,10 +59,10 @@ class Proxy:
 
     def _ask(self, resources: Iterable[Resource]) -> None:
         for one in resources:
-            if one.type_url == CLUSTER_TYPE and one.name.startswith("inbound-vip"):
+            if one.type_url == CLUSTER_TYPE and one.name.startswith(POOLS):
                 self.hear(DeltaRequest(type_url=ENDPOINT_TYPE, subscribe=(one.name,)))
             if one.type_url == LISTENER_TYPE:
-                name = CONNECT_ROUTES if one.name == TERMINATE else one.name
+                name = CONNECT_ROUTES if one.name == TERMINATE else table_of(one.name)
                 self.hear(DeltaRequest(type_url=ROUTE_TYPE, subscribe=(name,)))
 
 
@@ -105,6 +108,26 @@ def test_refused_routes_are_replaced_by_none_that_lets_anything_pass() -> None:
     assert b"could not take" not in one.has[ROUTE_TYPE, THEIRS]
     assert made.conditions("Gateway/shop/waypoint")[-1].status == "False"
     assert WEB in made.conditions("Gateway/shop/waypoint")[-1].message
+
+
+def test_what_is_refused_while_all_is_made_anew_is_closed_in_the_end() -> None:
+    made = waypoints()
+    one = proxy(made)
+    one.refuses = only(ROUTE_TYPE, WEB, b"policy[deny]")
+    tell(made, scene(OTHER, DENY))
+    response = one.stream.pull()
+    assert response is not None
+    more = (service(f"s{number}", {"name": "http", "port": 80}, ip=f"10.96.1.{number}") for number in range(30))
+    found = scene(OTHER, DENY, *more)
+    steps = made.updating(found, derived(found))
+    next(steps)
+    one.hear(DeltaRequest(type_url=response.type_url, nonce=response.nonce, error="no"))
+    assert closed(made) == []
+    for _ in steps:
+        pass
+    one.settle()
+    assert closed(made) == [WEB]
+    assert b"could not take" in one.has[ROUTE_TYPE, WEB]
 
 
 def test_what_a_refusal_says_blames_nobody_who_is_not_refused() -> None:
@@ -214,3 +237,74 @@ def test_what_is_refused_and_closed_can_be_alarmed_of() -> None:
     text = generate_latest(registry).decode()
     for name in ("proxies", "refused_resources", "closed_ports"):
         assert f'ambient_control_waypoint_{name}{{gateway="waypoint",namespace="shop"}} 1.0' in text
+
+
+BEYOND = service("beyond", {"name": "http", "port": 80}, ip="10.96.0.3", **{"istio.io/use-waypoint": "none"})
+POOL = "inbound-vip|80|http|beyond.shop.svc.cluster.local"
+
+
+def to(name: str) -> dict[str, Any]:
+    rules = [{"backendRefs": [{"name": name, "port": 80}]}]
+    made = raw("HTTPRoute", "r", {"parentRefs": [{"group": "", **TARGET}], "rules": rules}, namespace="shop")
+    return {**made, "apiVersion": "gateway.networking.k8s.io/v1"}
+
+
+def begun_with(name: str, ca: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """TLS with a service, and who vouches for it."""
+    validation = {
+        "hostname": "x.example.com",
+        "caCertificateRefs": [{"group": "", "kind": "ConfigMap", "name": f"{name}-ca"}],
+    }
+    spec = {"targetRefs": [{"group": "", "kind": "Service", "name": name}], "validation": validation}
+    made = raw("BackendTLSPolicy", name, spec, namespace="shop")
+    metadata = {"name": f"{name}-ca", "namespace": "shop"}
+    vouching = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"ca.crt": ca}}
+    return {**made, "apiVersion": "gateway.networking.k8s.io/v1"}, vouching
+
+
+def test_endpoints_beyond_whose_new_cluster_is_refused_are_there_no_more() -> None:
+    made = waypoints(BEYOND, to("beyond"))
+    one = proxy(made)
+    assert (CLUSTER_TYPE, POOL) in one.has
+    one.refuses = only(CLUSTER_TYPE, POOL, b"UpstreamTlsContext")
+    tell(made, scene(OTHER, BEYOND, to("beyond"), *begun_with("beyond", ROOTS)))
+    one.settle()
+    assert not {(CLUSTER_TYPE, POOL), (ENDPOINT_TYPE, POOL)} & one.has.keys(), "plain text would go on"
+    assert closed(made) == ["service|80|beyond.shop.svc.cluster.local"]
+    assert WEB in table(one)
+    tell(made, scene(OTHER, BEYOND, to("beyond")))
+    one.settle()
+    assert (CLUSTER_TYPE, POOL) in one.has
+    assert closed(made) == []
+
+
+def test_a_refused_cluster_of_a_service_is_led_to_by_no_route_of_another() -> None:
+    made = waypoints(to("other"))
+    one = proxy(made)
+    one.hear(DeltaRequest(type_url=SECRET_TYPE, subscribe=("upstream/authority/ConfigMap/shop/other-ca",)))
+    pool = "inbound-vip|80|http|other.shop.svc.cluster.local"
+    one.refuses = only(CLUSTER_TYPE, pool, b"UpstreamTlsContext")
+    tell(made, scene(OTHER, to("other"), *begun_with("other", ROOTS)))
+    one.settle()
+    assert (CLUSTER_TYPE, pool) not in one.has
+    assert closed(made) == [THEIRS]
+
+
+def test_a_refused_secret_closes_the_ports_that_rest_on_it_and_no_others() -> None:
+    made = waypoints(BEYOND, to("beyond"), *begun_with("other", ROOTS), *begun_with("beyond", MORE))
+    one = Proxy(made)
+    name = "upstream/authority/ConfigMap/shop/{}-ca"
+    both = tuple(name.format(each) for each in ("other", "beyond"))
+    one.hear(DeltaRequest(type_url=SECRET_TYPE, subscribe=both))
+    one.refuses = only(SECRET_TYPE, both[0])
+    one.settle()
+    theirs = ["service|80|other.shop.svc.cluster.local", "service|9001|other.shop.svc.cluster.local"]
+    assert closed(made) == theirs
+    assert (CLUSTER_TYPE, "inbound-vip|80|http|other.shop.svc.cluster.local") not in one.has
+    assert (CLUSTER_TYPE, POOL) in one.has
+    assert b"could not take" not in one.has[ROUTE_TYPE, WEB]
+    tell(made, scene(OTHER, BEYOND, to("beyond"), *begun_with("other", MORE), *begun_with("beyond", MORE)))
+    one.refuses = lambda resource: False
+    one.settle()
+    assert closed(made) == []
+    assert (CLUSTER_TYPE, "inbound-vip|80|http|other.shop.svc.cluster.local") in one.has

@@ -12,19 +12,18 @@ from ambient.control.derive import Changes
 from ambient.control.waypoints import Waypoints
 from ambient.errors import Refused, Unavailable
 from ambient.kube.objects import Condition, Records
-from ambient.kube.routing import CONTROLLER
-from ambient.waypoint.deploy import CLASS
+from ambient.kube.routing import CONTROLLER, GATEWAY_CONTROLLER
 from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from ambient.xds.messages import DeltaRequest
 from ambient.xds.server import DeltaStream
-from tests.support.waypoint_records import TARGET, derived, gateway, pod, policy, scene, service
+from tests.support.waypoint_records import POOLS, TARGET, derived, gateway, pod, policy, scene, service
 
 OWN = Caller("n1", "shop", "waypoint", "u")
 KEY = "Gateway/shop/waypoint"
 
 
-def waypoints(found: Records) -> Waypoints:
-    made = Waypoints(("cluster.local",), "istio-system", "cluster.local")
+def waypoints(found: Records, **more: Any) -> Waypoints:
+    made = Waypoints(("cluster.local",), "istio-system", "cluster.local", **more)
     made.update(found, derived(found))
     return made
 
@@ -33,15 +32,29 @@ def test_gateways_of_a_class_that_is_somebody_elses_are_let_be() -> None:
     front = gateway("front")
     front["spec"] = {"gatewayClassName": "istio", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}
     key = "Gateway/shop/front"
-    found = scene(front)
-    made = waypoints(found)
-    assert key in made.with_gateways({})
-    made.classes = {CLASS}
-    made.update(found, derived(found))
+    assert key in waypoints(scene(front)).with_gateways({})
+    found = scene(front, gateway_class("istio", "istio.io/gateway-controller"))
+    made = waypoints(found, ingress_classes=())
     assert key not in made.with_gateways({})
     assert made.conditions(key) == ()
     with pytest.raises(Refused, match="no waypoint of Gateway"):
         made.open(Caller("n1", "shop", "front-istio", "u"), "front")
+
+
+def test_gateways_of_a_class_of_our_controller_are_ours_whatever_it_is_called() -> None:
+    front = gateway("front")
+    front["spec"] = {"gatewayClassName": "edge", "listeners": [{"name": "http", "port": 80, "protocol": "HTTP"}]}
+    made = waypoints(scene(front, gateway_class("edge", GATEWAY_CONTROLLER)), ingress_classes=())
+    told = made.with_gateways({})
+    assert "Gateway/shop/front" in told
+    assert [(one.type, one.status) for one in told["GatewayClass/_/edge"]] == [("Accepted", "True")]
+    made.update(scene(front), derived(scene(front)))
+    assert "Gateway/shop/front" not in made.with_gateways({})
+
+
+def gateway_class(name: str, controller: str) -> dict[str, Any]:
+    metadata, spec = {"name": name}, {"controllerName": controller}
+    return {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": metadata, "spec": spec}
 
 
 def statuses(made: Waypoints, key: str = KEY) -> dict[str, tuple[str, str]]:
@@ -54,7 +67,7 @@ def take_all(stream: DeltaStream) -> None:
         stream.receive(DeltaRequest(type_url=url))
     while (response := stream.pull()) is not None:
         if response.type_url == CLUSTER_TYPE:
-            names = tuple(one.name for one in response.resources if one.name.startswith("inbound-vip"))
+            names = tuple(one.name for one in response.resources if one.name.startswith(POOLS))
             stream.receive(DeltaRequest(type_url=ENDPOINT_TYPE, subscribe=names))
         stream.receive(DeltaRequest(type_url=response.type_url, nonce=response.nonce))
 
@@ -73,6 +86,19 @@ def test_nobody_but_its_own_account_is_told_a_waypoints_configuration(caller: Ca
     made.open(OWN, "waypoint")
     with pytest.raises(Refused, match="no waypoint of Gateway"):
         made.open(caller, name)
+
+
+def test_a_large_configuration_is_made_in_steps_and_told_as_one() -> None:
+    made = waypoints(scene())
+    before = made.summary["shop/waypoint"]["resources"]
+    found = scene(
+        *(service(f"s{number}", {"name": "http", "port": 80}, ip=f"10.96.1.{number}") for number in range(30))
+    )
+    steps = made.updating(found, derived(found))
+    for count, _ in enumerate(steps):
+        assert made.summary["shop/waypoint"]["resources"] == before, count
+    assert count > 5
+    assert made.summary["shop/waypoint"]["resources"] > before + 100
 
 
 def test_a_change_is_told_and_nothing_else() -> None:
@@ -171,6 +197,23 @@ def test_a_gateway_says_how_far_it_is() -> None:
     assert statuses(made)["ambient.mesh/Configured"] == ("True", "Accepted")
 
 
+def test_a_gateway_that_lets_in_clients_whom_nobody_vouches_for_says_so_for_as_long() -> None:
+    def said(mode: str) -> dict[str, tuple[str, str]]:
+        check = {"caCertificateRefs": [{"kind": "ConfigMap", "name": "enterprise"}], "mode": mode}
+        front = gateway("front")
+        front["spec"] = {
+            "gatewayClassName": "istio",
+            "listeners": [
+                {"name": "web", "port": 443, "protocol": "HTTPS", "tls": {"certificateRefs": [{"name": "s"}]}}
+            ],
+            "tls": {"frontend": {"default": {"validation": check}}},
+        }
+        return statuses(waypoints(scene(front)), "Gateway/shop/front")
+
+    assert said("AllowInsecureFallback")["InsecureFrontendValidationMode"] == ("True", "ConfigurationChanged")
+    assert "InsecureFrontendValidationMode" not in said("AllowValidOnly")
+
+
 def test_an_obstacle_to_what_a_gateway_stands_for_is_said_and_its_class_is_accepted() -> None:
     own = {"apiVersion": "gateway.networking.k8s.io/v1", "kind": "GatewayClass", "metadata": {"name": "istio-waypoint"}}
     found = scene({**own, "spec": {"controllerName": CONTROLLER}})
@@ -204,8 +247,8 @@ def test_a_gateway_with_other_listeners_is_not_accepted_and_not_served() -> None
 def test_a_gateway_gets_its_services_name_as_its_address_once() -> None:
     own = service("waypoint", {"name": "mesh", "port": 15008}, ip="10.96.0.8")
     found = scene(gateway(ready=False), own, without=("waypoint",))
-    ((record, name),) = waypoints(found).wanted_addresses(found)
-    assert (record.key, name) == (KEY, "waypoint.shop.svc.cluster.local")
+    ((record, (address,)),) = waypoints(found).wanted_addresses(found)
+    assert (record.key, address.type, address.value) == (KEY, "Hostname", "waypoint.shop.svc.cluster.local")
     found = scene(own)
     assert list(waypoints(found).wanted_addresses(found)) == []
 

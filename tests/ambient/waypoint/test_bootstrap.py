@@ -14,6 +14,10 @@ def test_it_is_a_bootstrap() -> None:
     assert MADE["node"]["id"] == "waypoint~10.1.1.1~waypoint-1.shop~shop.svc.cluster.local"
 
 
+def test_whether_it_is_ready_is_told_however_many_connections_there_are() -> None:
+    assert [one["ignore_global_conn_limit"] for one in MADE["static_resources"]["listeners"]] == [True, True]
+
+
 def test_the_admin_interface_is_on_a_socket_and_two_paths_of_it_are_told() -> None:
     assert MADE["admin"]["address"] == {"pipe": {"path": "/b", "mode": 0o600}}
     routes = [

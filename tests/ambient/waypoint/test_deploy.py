@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from ambient.kube.networking import Gateway, Listener
+from ambient.kube.networking import Gateway, Infrastructure, Listener
 from ambient.kube.objects import Pod, Service, parse_object
 from ambient.waypoint import deploy
 
@@ -38,5 +38,19 @@ def test_an_annotation_names_another_service_account() -> None:
 
 @pytest.mark.parametrize("listeners", [(), (Listener("web", 80, "HTTP"),), (Listener("mesh", 15009, "HBONE"),)])
 def test_a_gateway_with_other_listeners_is_no_waypoint(listeners: tuple[Listener, ...]) -> None:
-    assert deploy.trouble(replace(GATEWAY, listeners=listeners)).startswith("Expected a single listener on port 15008")
-    assert deploy.trouble(GATEWAY) == ""
+    found = deploy.trouble(replace(GATEWAY, listeners=listeners))
+    assert found is not None
+    assert (found.type, found.status, found.reason) == ("Accepted", "False", "UnsupportedProtocol")
+    assert found.message.startswith("Expected a single listener on port 15008")
+    assert deploy.trouble(GATEWAY) is None
+
+
+@pytest.mark.parametrize("name", ["istio-waypoint", "ambient"])
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [("", ""), ("ConfigMap/x", ""), ("Pool/x", "InvalidParameters"), ("ConfigMap.example.com/x", "InvalidParameters")],
+)
+def test_parameters_of_an_unheard_of_kind_are_refused(name: str, parameters: str, reason: str) -> None:
+    gateway = replace(GATEWAY, class_name=name, infrastructure=Infrastructure(parameters=parameters))
+    found = deploy.trouble(gateway)
+    assert (found.reason if found is not None else "") == reason

@@ -6,10 +6,12 @@ from dataclasses import replace
 
 import pytest
 
+from ambient.kube.telemetry_values import SpanTag
 from ambient.waypoint.access import http_log
 from ambient.waypoint.exports import (
     ACCESS_LOG,
     NO_EXPORTS,
+    NO_LOG,
     TRACING,
     Collector,
     Exports,
@@ -19,6 +21,7 @@ from ambient.waypoint.exports import (
     tracing,
 )
 from ambient.waypoint.resources import resources
+from ambient.waypoint.typed import CLUSTER_TYPE, LISTENER_TYPE
 from ambient.waypoint.wire import encode
 from tests.support.waypoint_views import EVERY_EXPORT, EVERY_KIND, front
 
@@ -73,3 +76,38 @@ def test_every_resource_is_a_message_and_tunnels_are_as_ever() -> None:
         encode(url, name, content)
     same = [key for url, name, content in resources(EVERY_KIND) if told.get(key := (url, name)) == content]
     assert any("connect_terminate" in name for _, name in same)
+
+
+def test_tags_of_its_owner_are_on_every_span() -> None:
+    tags = (SpanTag("env", "literal", "prod"), SpanTag("team", "header", "x-team", "none"))
+    found = tracing(Exports(Collector("otlp", "y", 1), tags=tags), "web", "peer")["tracing"]["custom_tags"]
+    assert found[1:] == [
+        {"tag": "env", "literal": {"value": "prod"}},
+        {"tag": "team", "request_header": {"name": "x-team", "default_value": "none"}},
+    ]
+
+
+def test_what_a_service_has_of_its_own_takes_the_place_of_what_holds_for_all() -> None:
+    own = Exports(Collector("otlp", "own", 1), Collector("otlp", "logs", 2), (SpanTag("a", "literal", "b"),), 400)
+    told = replace(EVERY_EXPORT, fronts=(replace(front(), exports=own), front(name="other")))
+    found = {(url, name): content for url, name, content in resources(told)}
+    names = [f"service|80|{name}.shop.svc.cluster.local" for name in ("web", "other")]
+    web, other = (str(found[LISTENER_TYPE, name]) for name in names)
+    assert (CLUSTER_TYPE, "collector|otlp|1|own") in found
+    assert "collector|otlp|1|own" in web
+    assert "collector|otlp|1|own" not in other
+    assert "'least': '400'" in web
+    assert "status_code_filter" in web
+    assert "'least'" not in other
+    for url, name, content in resources(told):
+        encode(url, name, content)
+
+
+def test_where_nothing_is_logged_nothing_is_sent_and_all_is_counted() -> None:
+    quiet = replace(EVERY_KIND, fronts=(replace(front(), exports=Exports(least=NO_LOG)),))
+    found = [one for url, name, one in resources(quiet) if (url, name[:11]) == (LISTENER_TYPE, "service|80|")]
+    listener = found[0]
+    (manager,) = listener["filter_chains"][0]["filters"]
+    (log,) = manager["typed_config"]["access_log"]
+    assert "filter" not in log
+    assert log["typed_config"]["log_format"]["json_format"]["least"] == "1000"

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from ambient.waypoint.door import Door, GatewayView, Site
-from ambient.waypoint.front import Destination
+from ambient.waypoint.door import Clients, Door, GatewayView, Site
+from ambient.waypoint.evidence import Evidence
+from ambient.waypoint.front import Destination, FrontPort, Origination, Protocol
 from ambient.waypoint.ingress import gateway_resources
 from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE, Message
 from ambient.waypoint.wire import encode
 from tests.ambient.waypoint.test_resources import every
 from tests.support.gateway_views import EVERY_DOOR, LEAF, WEB
-from tests.support.waypoint_views import RULE, policy
+from tests.support.waypoint_views import PLAIN, RULE, front, policy
 
 
 def found(view: GatewayView = EVERY_DOOR, *refused: str) -> dict[tuple[str, str], Message]:
@@ -38,6 +39,15 @@ def test_every_resource_is_a_message_of_its_type_and_what_is_referred_to_is_ther
     mesh = {"default", "ROOTCA"}
     asked = {one["name"] for one in _secrets(content)} - mesh
     assert asked == names[SECRET_TYPE]
+
+
+def test_certificates_of_listeners_that_are_not_served_are_told_to_nobody() -> None:
+    plain = replace(EVERY_DOOR, doors=tuple(one for one in EVERY_DOOR.doors if one.protocol != "HTTPS"))
+    assert [name for url, name in found(plain) if url == SECRET_TYPE] == []
+    without = tuple(replace(one, clients=None) for one in EVERY_DOOR.doors)
+    assert [name for url, name in found(replace(EVERY_DOOR, doors=without)) if url == SECRET_TYPE] == [
+        "server/shop/site"
+    ]
 
 
 def _secrets(value: Any) -> list[Message]:
@@ -75,6 +85,23 @@ def test_a_port_whose_listener_is_refused_answers_nobody_and_one_that_is_carried
     assert closed[ROUTE_TYPE, "ingress|443|tls"] == found()[ROUTE_TYPE, "ingress|443|tls"]
 
 
+def test_endpoints_are_not_there_whose_cluster_is_refused_or_what_it_rests_on() -> None:
+    tls = Origination("x", ("x",), Evidence("upstream/authority", "chain"))
+    ports = (FrontPort(80, Protocol.HTTP, (PLAIN,), tls=tls), FrontPort(81, Protocol.HTTP, (PLAIN,)))
+    view = replace(EVERY_DOOR, pools=(front(ports=ports),))
+
+    def pools(*refused: str) -> set[tuple[str, str]]:
+        return {(name.split("|")[1], name.split("|")[2]) for _, name in found(view, *refused) if "inbound-vip" in name}
+
+    first, second = {("80", "http"), ("80", "tcp")}, {("81", "http"), ("81", "tcp")}
+    assert pools() == first | second
+    assert pools(f"inbound-vip|80|http|{WEB}") == {("80", "tcp")} | second
+    assert pools("upstream/authority") == second
+    secret = (SECRET_TYPE, "upstream/authority")
+    assert secret in found(view)
+    assert secret not in found(view, "upstream/authority"), "nobody would ask for it"
+
+
 @pytest.mark.parametrize("carried", [(), (("a.example.com", (Destination(WEB, 80, 0), Destination("", 0))),)])
 def test_a_port_for_tls_from_which_nothing_is_carried_has_no_listener(carried: Any) -> None:
     alone = replace(EVERY_DOOR, doors=(Door("shared", 444, "TLS", "", destinations=carried),))
@@ -97,6 +124,22 @@ def test_a_certificate_of_a_client_is_demanded_where_its_owner_says_so(clients: 
     assert context.get("require_client_certificate", False) is clients
     told = chain["filters"][0]["typed_config"]["forward_client_cert_details"]
     assert told == ("SANITIZE_SET" if clients else "SANITIZE")
+    assert ("%DOWNSTREAM_PEER_SUBJECT%" in json.dumps(chain)) is clients
+
+
+def test_where_anybody_is_let_in_no_client_is_told_to_the_application_or_in_the_log() -> None:
+    doors = tuple(
+        replace(one, clients=Clients(one.clients.authority, insecure=True)) if one.clients else one
+        for one in EVERY_DOOR.doors
+    )
+    listener = found(replace(EVERY_DOOR, doors=doors))[LISTENER_TYPE, "ingress|443"]
+    chain = next(one for one in listener["filter_chains"] if one["name"] == "mutual")
+    context = chain["transport_socket"]["typed_config"]
+    assert "require_client_certificate" not in context
+    checks = context["common_tls_context"]["combined_validation_context"]
+    assert checks["default_validation_context"] == {"trust_chain_verification": "ACCEPT_UNTRUSTED"}
+    assert chain["filters"][0]["typed_config"]["forward_client_cert_details"] == "SANITIZE"
+    assert "DOWNSTREAM_PEER" not in json.dumps(chain)
 
 
 def test_what_is_carried_unread_is_judged_before_anything_is_connected() -> None:

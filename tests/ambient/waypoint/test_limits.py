@@ -32,7 +32,23 @@ def test_each_client_has_a_bucket_by_its_identity_and_there_are_not_more_than_so
     assert expression == 'filter_state["io.istio.peer_principal"]'
 
 
+def test_each_value_of_a_header_and_of_a_claim_has_a_bucket_and_what_has_none_has_one_together() -> None:
+    made = limits_of_route((Limit(5, 1, header="x-team"), Limit(6, 60, claim="sub")))[LIMIT_FILTER]
+    assert [one["entries"] for one in made["descriptors"]] == [[{"key": "header:x-team"}], [{"key": "claim:sub"}]]
+    assert [one["token_bucket"]["max_tokens"] for one in made["descriptors"]] == [5, 6]
+    header, claim = (one["actions"][0] for one in made["rate_limits"])
+    expression = header["extension"]["typed_config"]["text"]
+    assert expression.startswith('"x-team" in request.headers ? (')
+    assert expression.endswith(': " "')
+    assert claim["metadata"]["default_value"] == " "
+    assert [one["key"] for one in claim["metadata"]["metadata_key"]["path"]] == ["payload", "sub"]
+
+
 def test_what_is_made_is_a_message_of_its_type() -> None:
-    for limits in ((Limit(1, 1),), (Limit(1, 86_400, per_client=True),)):
+    for limits in (
+        (Limit(1, 1),),
+        (Limit(1, 86_400, per_client=True),),
+        (Limit(1, 1, header="x"), Limit(1, 1, claim="y")),
+    ):
         made = limits_of_route(limits)[LIMIT_FILTER]
         encode(FILTER, "x", {key: value for key, value in made.items() if key != "@type"})

@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from ambient.waypoint.front import FrontPort, Protocol
-from ambient.waypoint.resources import resources, served
+from ambient.waypoint.resources import resources
+from ambient.waypoint.service import served
+from ambient.waypoint.shared_limits import LIMITER
 from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE
 from ambient.waypoint.wire import encode
 from tests.support.waypoint_views import EVERY_KIND, LAYER_4, RULE, TUNNEL, front, policy, view
@@ -73,9 +75,23 @@ def test_a_port_of_unknown_protocol_is_http_alone_where_a_policy_asks_for_http()
     assert served(front(policy("x", "DENY", RULE)), port) == ("http",)
 
 
+def test_a_port_of_unknown_protocol_is_http_alone_where_its_owners_routes_say_what_may_be_asked_for() -> None:
+    """Else whoever says nothing at first would be carried unread: past its limits, and to paths that no route has."""
+    ports = (FrontPort(7000, Protocol.AUTO, (TUNNEL,)), FrontPort(7001, Protocol.AUTO, (TUNNEL,)))
+    found = replace(front(ports=ports), read=frozenset({7000}))
+    assert [served(found, port) for port in ports] == [("http",), ("http", "tcp")]
+    only, either = (one for url, name, one in resources(view(found)) if url == LISTENER_TYPE and "|700" in name)
+    assert [one["name"] for one in only["filter_chains"]] == ["http"]
+    assert [one["name"] for one in either["filter_chains"]] == ["http", "tcp"]
+    # Nor is he who takes his time turned away.
+    assert "filter_chain_match" not in only["filter_chains"][0]
+    assert "listener_filters_timeout" not in only
+
+
 def test_weights_keep_their_ratio_and_their_sum_is_one_that_envoy_takes() -> None:
     port = FrontPort(80, Protocol.HTTP, tuple(replace(TUNNEL, weight=one) for one in (2**32 - 1, 2**32 - 1, 2**31, 1)))
-    (table,) = [content for url, _, content in resources(view(front(ports=(port,)))) if url == ENDPOINT_TYPE]
+    tables = [content for url, _, content in resources(view(front(ports=(port,)))) if url == ENDPOINT_TYPE]
+    (table,) = [one for one in tables if one["cluster_name"] != LIMITER]
     found = [one["load_balancing_weight"] for one in table["endpoints"][0]["lb_endpoints"]]
     assert sum(found) < 2**32
     assert (found[0], round(found[0] / found[2], 3), found[3]) == (found[1], 2, 1)

@@ -14,6 +14,7 @@ import pytest
 from ambient.kube.objects import HTTPRoute, parse_object
 from ambient.kube.routing import (
     Answer,
+    Cors,
     Fault,
     HeaderEdit,
     PathEdit,
@@ -28,6 +29,7 @@ from ambient.kube.routing import (
 )
 from ambient.kube.traffic_values import Balancer, HashBy, TrafficPolicy
 from ambient.waypoint.front import Destination, Front, FrontPort, Protocol, Route, Subset, View
+from ambient.waypoint.preflight import preflights
 from ambient.waypoint.resources import resources
 from ambient.waypoint.route_filters import route_filters
 from ambient.waypoint.routes import routes
@@ -160,12 +162,15 @@ def test_envoy_takes_them(tmp_path: Path) -> None:
     """Its own check of a whole configuration, with the routes written into a listener."""
     config = table(routed(policy("deny", "DENY", RULE)))
     hosts = [{**one, "typed_per_filter_config": {}} for one in config["virtual_hosts"]]
+    anybody = (TextMatch("", ".*", "RegularExpression"),)
+    cors = Cors(anybody, methods=("*",), headers=("x-%",), exposed=("%x",), credentials=True, forward=False)
+    hosts[0]["routes"][:0] = preflights(Route("r", 80, RouteMatch(), RouteRule(cors=cors)))
     manager = {
         "@type": f"{EXTENSIONS}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "x",
         "route_config": {**config, "virtual_hosts": hosts},
         "http_filters": [
-            *route_filters(),
+            *route_filters(chosen_anew=False),
             {
                 "name": "envoy.filters.http.router",
                 "typed_config": {"@type": f"{EXTENSIONS}.http.router.v3.Router"},

@@ -15,7 +15,8 @@ from ambient.kube.jwt_rules import JwtRule
 from ambient.kube.policies import PolicyRule, Source, When
 from ambient.waypoint.front import FrontPort, Policy, Protocol
 from ambient.waypoint.rbac import http_filters
-from ambient.waypoint.resources import resources, served
+from ambient.waypoint.resources import resources
+from ambient.waypoint.service import served
 from ambient.waypoint.tokens import NOBODYS_KEY, NOBODYS_SEED, token_filters, without_claims
 from ambient.waypoint.typed import LISTENER_TYPE
 from ambient.waypoint.wire import encode

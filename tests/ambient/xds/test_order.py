@@ -54,8 +54,8 @@ def summary(response: DeltaResponse) -> tuple[str, list[str], list[str]]:
     return response.type_url, [one.name for one in response.resources], list(response.removed)
 
 
-def connected(*resources: Resource) -> Client:
-    client = Client(*resources)
+def connected(*resources: Resource, order: Order = ORDER) -> Client:
+    client = Client(*resources, order=order)
     client.ask(CLUSTERS)
     client.told()
     client.ask(ENDPOINTS, "a")
@@ -104,6 +104,17 @@ def test_what_the_client_refuses_holds_nothing_else_up() -> None:
     assert client.stream.nacks == {"b": "no"}
 
 
+def test_nobody_waits_for_what_only_a_refused_resource_would_have_made_its_client_ask_for() -> None:
+    more = (resource(LISTENERS, "b|tcp"), resource(ROUTES, "b"))
+    for order, told in ((ORDER, []), (replace(ORDER, asks=lambda name: name[0]), [(ROUTES, ["table"], [])])):
+        client = connected(*BASE, order=order)
+        client.catalogue.update((*BASE[:3], resource(ROUTES, "table", "2"), *more), 2)
+        response = client.stream.pull()
+        assert response is not None
+        client.stream.receive(DeltaRequest(type_url=LISTENERS, nonce=response.nonce, error="no"))
+        assert client.told() == told
+
+
 def test_of_several_the_one_that_is_refused_is_found_and_the_rest_is_taken() -> None:
     client = connected(*BASE)
     client.catalogue.update((*BASE, *(resource(CLUSTERS, name) for name in "xyz")), 2)
@@ -129,3 +140,10 @@ def test_what_waits_for_another_type_after_a_change_gets_it_again() -> None:
         client.told()
         client.catalogue.update((resource(CLUSTERS, "a", "2"), *BASE[1:]), 2)
         assert client.told() == [(CLUSTERS, ["a"], []), *again]
+
+
+def test_what_nothing_else_changes_with_is_removed_all_the_same() -> None:
+    client = connected(*BASE, resource(CLUSTERS, "b"))
+    client.catalogue.update(BASE, 2)
+    assert client.told() == [(CLUSTERS, [], ["b"])]
+    assert client.stream.settled

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -27,9 +28,27 @@ def test_renewal_comes_at_half_life() -> None:
     schedule = Schedule(middle)
     schedule.want("a", 0)
     schedule.step(0)
-    assert schedule.fetched("a", 0, DAY, 10)
+    assert schedule.fetched("a", 0, DAY, 0)
     assert schedule.step(10) == Step((), DAY / 2)
     assert schedule.step(DAY / 2).fetch == ("a",)
+
+
+@pytest.mark.parametrize("back", [0, 120, 3600])
+def test_what_a_ca_dates_back_for_clocks_that_are_behind_is_no_part_of_a_life(back: float) -> None:
+    """Half of a certificate of a minute would be over when it comes, and each would be asked for at once."""
+    schedule = Schedule(middle)
+    schedule.want("a", 5000)
+    schedule.step(5000)
+    schedule.fetched("a", 5000 - back, 5060, 5000)
+    assert schedule.step(5000) == Step((), 5030)
+
+
+@pytest.mark.parametrize(("back", "now", "due"), [(120, 5010, 5030), (0, 5040, 5041)])
+def test_a_certificate_out_of_custody_is_due_when_it_was_or_at_once(back: float, now: float, due: float) -> None:
+    schedule = Schedule(middle)
+    schedule.want("a", now)
+    schedule.fetched("a", 5000 - back, 5060, now)
+    assert schedule.step(now) == Step((), due)
 
 
 def test_a_certificate_from_the_future_is_replaced_at_once() -> None:

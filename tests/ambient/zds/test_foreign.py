@@ -16,6 +16,7 @@ from ambient.agent.ztunnels import Ztunnels
 from ambient.zds import codec
 from ambient.zds.codec import AddWorkload
 from tests.support import zds_foreign as foreign
+from tests.support.agent_fakes import nobody
 from tests.support.fake_worker import own_netns
 from tests.support.waiting import eventually
 from tests.support.zds_foreign import IstioAgent, RustZtunnel
@@ -44,7 +45,7 @@ def test_what_we_write_is_what_they_write(ours: bytes, theirs: bytes) -> None:
 @contextlib.asynccontextmanager
 async def our_agent(folder: Path) -> AsyncIterator[tuple[Ztunnels, Path, int]]:
     path, netns = folder / "ztunnel.sock", own_netns()
-    ours = Ztunnels(lambda _peer: None, lambda _peer: None)
+    ours = Ztunnels(nobody, lambda _peer: None)
     serving = asyncio.create_task(ours.serve(path))
     try:
         await eventually(path.exists)

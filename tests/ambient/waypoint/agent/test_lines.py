@@ -46,3 +46,28 @@ def test_a_tunnel_that_could_not_be_had_is_marked() -> None:
 def test_what_is_no_line_of_ours_is_refused(data: bytes) -> None:
     with pytest.raises(InvalidInput):
         read(data)
+
+
+@pytest.mark.parametrize(
+    ("status", "least", "told"),
+    [
+        (200, "400", False),
+        (399, "400", False),
+        (400, "400", True),
+        (0, "400", False),
+        (599, "1000", False),
+        (200, "", True),
+    ],
+)
+def test_what_is_less_than_its_owner_wants_to_be_told_is_read_and_not_logged(
+    status: int, least: str, told: bool
+) -> None:
+    data = json.dumps({"log": "http", "status": status, "least": least}).encode()
+    line = read(data)
+    assert line.status == status
+    assert bool(logged(data, line)) is told
+
+
+def test_a_connection_has_no_status_and_is_not_logged_where_answers_are_filtered() -> None:
+    data = json.dumps({"log": "tcp", "kind": "TcpConnectionEnd", "least": "400"}).encode()
+    assert logged(data, read(data)) == b""

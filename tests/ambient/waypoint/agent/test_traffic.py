@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from ambient.waypoint.agent.lines import Line
@@ -90,6 +91,26 @@ def test_grpc_has_its_own_protocol_and_status() -> None:
     found = samples(taken(line(content_type="application/grpc+proto", grpc_status=14)))
     ((labels, _),) = found["istio_requests_total"]
     assert (labels["request_protocol"], labels["grpc_response_status"]) == ("grpc", "14")
+
+
+@pytest.mark.parametrize("log", ["http", "tcp"])
+@pytest.mark.parametrize(
+    "field", ["peer", "source", "service", "namespace", "destination", "upstream_peer", "flags", "status"]
+)
+def test_lines_that_differ_in_what_labels_are_made_of_are_counted_apart_however_often_they_come(
+    log: str, field: str
+) -> None:
+    other: object = 503 if field == "status" else "k8s.deployment.name=b" if field == "source" else "b;b;b;b;b"
+    count = "istio_requests_total" if log == "http" else "istio_tcp_connections_closed_total"
+    lines = [line(log, kind="TcpConnectionEnd", connection=1), line(log, **{field: other})] * 3
+    found = samples(taken(*lines))[count]
+    assert [value for _, value in found] == ([6] if (log, field) == ("tcp", "status") else [3, 3])
+
+
+def test_more_kinds_of_lines_than_are_remembered_are_counted_all_the_same() -> None:
+    lines = [line(source=f"k8s.deployment.name=w{number}") for number in range(5000)]
+    found = of(taken(*lines, *lines, limit=3), "istio_requests_total")
+    assert sum(found.values()) == 10_000
 
 
 def test_what_nobody_answered_has_an_unknown_destination() -> None:

@@ -1,0 +1,68 @@
+"""Certificates and keys as PEM that people write: read, judged, and written anew as Envoy can take them. Pure.
+
+Raises Unusable whatever the parser does: a certificate is its owner's trouble and nobody else's.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+
+from ambient.kube.secrets import AUTHORITY, CERTIFICATE, KEY
+
+_CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
+_SMALLEST_RSA: Final = 2048
+_PUBLIC: Final = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+_REVOKED: Final = "-----BEGIN X509 CRL-----"
+_LIST: Final = re.compile(f"{_REVOKED}[^-]*-----END X509 CRL-----")
+
+
+class Unusable(Exception):
+    """Why, without a word of what it is about."""
+
+
+def pair(chain: str, key: str) -> tuple[str, str]:
+    """A certificate, with those that vouch for it, and its key."""
+    try:
+        found = x509.load_pem_x509_certificates(chain.encode())
+        private = load_pem_private_key(key.encode(), None)
+        public = found[0].public_key().public_bytes(*_PUBLIC)
+    except Exception:
+        # Beside ValueError: TypeError, UnsupportedAlgorithm, InvalidVersion, and whatever the next parser thinks of.
+        raise Unusable(f"{CERTIFICATE} and {KEY} are not a certificate and its key in PEM") from None
+    if isinstance(private, rsa.RSAPrivateKey):
+        if private.key_size < _SMALLEST_RSA:
+            raise Unusable(f"{KEY}: RSA keys need at least {_SMALLEST_RSA} bits")
+    elif not isinstance(private, ec.EllipticCurvePrivateKey) or private.curve.name not in _CURVES:
+        raise Unusable(f"{KEY}: neither RSA nor one of the curves {', '.join(_CURVES)}")
+    if public != private.public_key().public_bytes(*_PUBLIC):
+        raise Unusable(f"{KEY} is not the key of the first certificate of {CERTIFICATE}")
+    return _written(found), private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def authorities(text: str) -> str:
+    """Who vouches, and the lists of what they have revoked: a list that cannot be read is not left out."""
+    lists = _LIST.findall(text)
+    try:
+        revoked = [x509.load_pem_x509_crl(one.encode()) for one in lists]
+        made = _written(x509.load_pem_x509_certificates(text.encode()))
+        made += "".join(one.public_bytes(Encoding.PEM).decode() for one in revoked)
+    except Exception:
+        raise Unusable(f"{AUTHORITY} is no certificate in PEM") from None
+    if len(lists) != text.count(_REVOKED):
+        raise Unusable(f"{AUTHORITY} has a list of revoked certificates that cannot be read")
+    return made
+
+
+def _written(certificates: list[x509.Certificate]) -> str:
+    return "".join(one.public_bytes(Encoding.PEM).decode() for one in certificates)
