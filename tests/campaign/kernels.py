@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from tests.support.campaign_record import ROOT, commit, keep
 from tests.support.guest import guest
-from tests.support.kernel_matrix import PARTS, Row, prebuilt_object, run, told
+from tests.support.kernel_matrix import PARTS, Row, prebuilt_objects, run, told
 from tests.support.kernel_packages import KERNELS, kernel_of, unpacked
 
 REPORT: Final = ROOT / "docs" / "reports" / "kernels.json"
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str]) -> int:
     given = parser.parse_args(arguments)
     rows = earlier()
     broken = False
-    with prebuilt_object():
+    with prebuilt_objects():
         for series in given.series or [kernel.series for kernel in KERNELS]:
             with guest(unpacked(kernel_of(series))) as machine:
                 for part in PARTS:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import socket
 import sys
 import threading
@@ -18,13 +19,15 @@ from typing import Any, Final
 from ambient.datapath.maps import Maps
 from tests.support.agent_lab import AgentLab, eventually, settled_world, whole_mesh
 from tests.support.agent_objects import OTHER, POD, WILLING, deny_port
-from tests.support.direct_churn import Churn, churn, dialled, serve
+from tests.support.campaign_record import ROOT, where
+from tests.support.direct_churn import Churn, Dial, churn, dialled, serve, talk
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 REPORT: Final = ROOT / "docs" / "reports" / "same-node.json"
 _CUT_EVERY_S: Final = 20.0
 _CUT_FOR_S: Final = 2.0
-_SETTLE_S: Final = 1.5
+_SETTLE_S: Final = 5.0
+"""For whoever is last to hear of it, after connections open again."""
+_AGAIN_S: Final = 0.2
 _THREADS: Final = 4
 _PATIENCE_S: Final = 60.0
 _GROWN_MIB: Final = 16.0
@@ -37,7 +40,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     with settled_world(f"amb-smc-{os.getpid()}") as world, whole_mesh(world, WILLING, POD, OTHER) as lab:
-        record = _run(lab, options.minutes, options.seed)
+        record = where() | _run(lab, options.minutes, options.seed)
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     REPORT.write_text(json.dumps(record, indent=1) + "\n")
     print(json.dumps(record, indent=1))
@@ -60,7 +63,7 @@ def _run(lab: AgentLab, minutes: float, seed: int) -> dict[str, Any]:
 
         eventually(granted, "connections take the kernel path", _PATIENCE_S)
         cutting, over = threading.Event(), threading.Event()
-        cutter = threading.Thread(target=_come_and_go, args=(lab, target[1], cutting, over))
+        cutter = threading.Thread(target=_come_and_go, args=(lab, target[1], dial, cutting, over))
         before, began, memory = _directs(lab), time.monotonic(), _memory_mib(lab)
         cutter.start()
         try:
@@ -86,16 +89,27 @@ def _run(lab: AgentLab, minutes: float, seed: int) -> dict[str, Any]:
     }
 
 
-def _come_and_go(lab: AgentLab, port: int, cutting: threading.Event, over: threading.Event) -> None:
+def _come_and_go(lab: AgentLab, port: int, dial: Dial, cutting: threading.Event, over: threading.Event) -> None:
     """A policy that denies the port, for a while, again and again. `cutting` is set from before it comes until what it
     did is over."""
     while not over.wait(_CUT_EVERY_S):
         cutting.set()
         lab.put(deny_port(port))
+        while not over.is_set() and not _shown(lab)["policy_rows"]:
+            over.wait(_AGAIN_S)
         over.wait(_CUT_FOR_S)
         lab.delete("AuthorizationPolicy", "no")
+        while not over.is_set() and (_shown(lab)["policy_rows"] or not _opens(dial)):
+            over.wait(_AGAIN_S)
         over.wait(_SETTLE_S)
         cutting.clear()
+
+
+def _opens(dial: Dial) -> bool:
+    try:
+        return talk(dial, "empty", random.Random()) == 0
+    except OSError:
+        return False
 
 
 def _shown(lab: AgentLab) -> dict[str, Any]:

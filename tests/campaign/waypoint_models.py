@@ -1,4 +1,4 @@
-"""`./dev campaign waypoint_models [--models N] [--seed S]`: random services, which one Envoy has to take.
+"""`./dev campaign waypoint_models [--models N] [--seed S]`: random services and gateways, which Envoy has to take.
 
 Recorded in docs/reports/waypoint-models.json; what Envoy refuses ends it, with the name and the reason.
 """
@@ -11,17 +11,23 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from bench.fed_envoy import FedEnvoy
 from tests.support.campaign_record import ROOT, keep
 from tests.support.envoy_fed import Told, fed_envoy
-from tests.support.waypoint_models import models, take
+from tests.support.random_gateways import Fronted, gateway_model
+from tests.support.waypoint_models import Models, models, take
 
 REPORT: Final = ROOT / "docs" / "reports" / "waypoint-models.json"
-_SHARE: Final = 100
-"""Models at once, as the services of one waypoint; the next share takes their place, with the next seed."""
+_SERVED: Final = 80
+_GATEWAYS: Final = 20
+_SHARE: Final = _SERVED + _GATEWAYS
+"""Models of a share: so many services and servers outside at once, behind one waypoint, and gateways one by one.
+The next share takes their place, with the next seed."""
 
 
 @dataclass(frozen=True)
@@ -35,18 +41,50 @@ class Share:
     unfit: int
 
 
+class Taking:
+    """Two Envoys, one of a waypoint and one of an ingress, that are told one share after another."""
+
+    def __init__(self) -> None:
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Taking:
+        self._inside, self._edge = [await self._fed() for _ in range(2)]
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._stack.aclose()
+
+    async def _fed(self) -> tuple[Told, FedEnvoy]:
+        told, folder = Told(), self._stack.enter_context(tempfile.TemporaryDirectory())
+        return told, await self._stack.enter_async_context(fed_envoy(told, Path(folder)))
+
+    async def share(self, seed: int) -> Share:
+        """Raises AssertionError with what was refused."""
+        found = models(seed, _SERVED)
+        resources, drawn = await self._taken(self._inside, seed, found), [found.unfit]
+        objects = Counter(found.kinds)
+        for number in range(seed * _GATEWAYS, (seed + 1) * _GATEWAYS):
+            gateway = gateway_model(number)
+            resources += await self._taken(self._edge, number, gateway)
+            objects.update(gateway.kinds)
+            drawn.append(gateway.unfit)
+        return Share(seed, _SHARE, dict(objects), resources, sum(drawn))
+
+    @staticmethod
+    async def _taken(by: tuple[Told, FedEnvoy], seed: int, found: Models | Fronted) -> int:
+        taken = await take(*by, found)
+        assert not taken.refused, (type(found).__name__, seed, taken.refused)
+        return taken.resources
+
+
 async def run(count: int, seed: int) -> list[Share]:
     """Raises AssertionError with what was refused."""
-    told, done = Told(), []
-    with tempfile.TemporaryDirectory() as folder:
-        async with fed_envoy(told, Path(folder)) as envoy:
-            for number in range(seed, seed + -(-count // _SHARE)):
-                found = models(number, _SHARE)
-                taken = await take(told, envoy, found)
-                assert not taken.refused, (number, taken.refused)
-                done.append(Share(number, _SHARE, dict(found.kinds), taken.resources, found.unfit))
-                if len(done) % 10 == 0:
-                    print(f"{len(done) * _SHARE} models", flush=True)
+    done = []
+    async with Taking() as taking:
+        for number in range(seed, seed + -(-count // _SHARE)):
+            done.append(await taking.share(number))
+            if len(done) % 10 == 0:
+                print(f"{len(done) * _SHARE} models", flush=True)
     return done
 
 
@@ -77,10 +115,12 @@ def _markdown(about: dict[str, Any], figures: dict[str, Any]) -> str:
     rows = "\n".join(f"| {name} | {value} |" for name, value in figures["objects"].items())
     where = f"{about['date']}, commit {about['commit'][:12]}, {about['cores']} cores."
     told = (
-        f"{figures['models']} services behind a waypoint, drawn at random with whatever our parsers take, in shares of"
-        f" {_SHARE} that take each other's place in one running Envoy by delta discovery:"
-        f" {figures['resources']} resources, of which Envoy refused {figures['refused_by_envoy']}."
-        f" Our own parsers refused {figures['drawn_again']} objects, which were drawn again. {figures['seconds']} s."
+        f"{figures['models']} models, drawn at random with whatever our parsers take, in shares of {_SHARE}:"
+        f" {_SERVED} services and servers outside at once behind a waypoint, which is for workloads, too, in half of"
+        f" the shares, and {_GATEWAYS} ingress gateways one after another. They take each other's place in two running"
+        f" Envoys by delta discovery: {figures['resources']} resources, of which Envoy refused"
+        f" {figures['refused_by_envoy']}. Our own parsers refused {figures['drawn_again']} objects, which were drawn"
+        f" again. {figures['seconds']} s."
     )
     return f"# Random models that Envoy takes\n\n{where}\n\n{told}\n\n| kind | objects |\n|---|---|\n{rows}\n"
 

@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +22,7 @@ from tests.cluster.lab.plan import STATE
 
 BIN: Final = STATE / "bin"
 MODULES: Final = Path(__file__).with_name("go")
+_ENVIRONMENT: Final = {**os.environ, "GOFLAGS": "-mod=readonly", "CGO_ENABLED": "0"}
 KUBERNETES: Final = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "kubelet", "kubectl")
 
 
@@ -33,6 +36,8 @@ class Program:
     package: str = "."
     archive: str = ""
     """Its name in the cache, where that is not `file`."""
+    ours: bool = False
+    """What it does is written here, in the module's main.go: with other text it is another program."""
 
     @property
     def version(self) -> str:
@@ -43,13 +48,20 @@ class Program:
 
     @property
     def path(self) -> Path:
-        return BIN / f"{self.file}-{self.version}"
+        text = (MODULES / self.module / "main.go").read_bytes() if self.ours else b""
+        return BIN / f"{self.file}-{self.version}{f'-{sha256(text).hexdigest()[:8]}' if text else ''}"
 
 
 KUBE: Final = Program("kube", "kube", "k8s.io/kubernetes", archive="kubebin")
 ETCD: Final = Program("etcd", "etcd", "go.etcd.io/etcd/server/v3")
 COREDNS: Final = Program("coredns", "coredns", "github.com/coredns/coredns")
 HELM: Final = Program("helm", "helm", "helm.sh/helm/v4", "helm.sh/helm/v4/cmd/helm")
+_SUITE: Final = "sigs.k8s.io/gateway-api/conformance"
+_ECHO: Final = "istio.io/istio"
+CONFORMANCE: Final = Program("conformance", "conformance", _SUITE, ours=True)
+ECHO_BASIC: Final = Program("echo-basic", "conformance", _SUITE, f"{_SUITE}/echo-basic")
+ECHO_SERVER: Final = Program("echo-server", "echo", _ECHO, f"{_ECHO}/pkg/test/echo/cmd/server")
+ECHO_CLIENT: Final = Program("echo-client", "echo", _ECHO, f"{_ECHO}/pkg/test/echo/cmd/client")
 
 
 def ready(*programs: Program) -> None:
@@ -86,13 +98,27 @@ def _unpacked(program: Program, target: Path) -> bool:
     return True
 
 
-def _build(program: Program, target: Path) -> None:
+def sources(module: str, name: str) -> Path:
+    """The folder of a Go module that `go/<module>` uses, in Go's own cache."""
+    argv = [_go(module), "mod", "download", "-json", name]
+    result = subprocess.run(argv, cwd=MODULES / module, env=_ENVIRONMENT, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise SystemExit(f"cluster: {name} cannot be had: {(result.stderr or result.stdout).strip()}")
+    return Path(json.loads(result.stdout)["Dir"])
+
+
+def _go(module: str) -> str:
     go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin:/usr/lib/go/bin")
     if go is None:
         raise SystemExit(
-            f"cluster: {program.file} {program.version} has to be built and there is no Go here: install Go (the "
-            f"version in {MODULES / program.module / 'go.mod'} or later), or set KUBE_LAB_CACHE"
+            f"cluster: {module} has to be built and there is no Go here: install Go (the version in "
+            f"{MODULES / module / 'go.mod'} or later), or set KUBE_LAB_CACHE"
         )
+    return go
+
+
+def _build(program: Program, target: Path) -> None:
+    go = _go(program.module)
     flags = ["-s", "-w"]
     if program is KUBE:
         about = {
@@ -108,7 +134,7 @@ def _build(program: Program, target: Path) -> None:
     result = subprocess.run(
         ["nice", go, "build", "-trimpath", "-ldflags", " ".join(flags), "-o", target, program.package],
         cwd=MODULES / program.module,
-        env={**os.environ, "GOFLAGS": "-mod=readonly", "CGO_ENABLED": "0"},
+        env=_ENVIRONMENT,
         check=False,
     )
     if result.returncode != 0:

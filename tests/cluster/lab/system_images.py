@@ -42,13 +42,14 @@ def ready() -> list[Path]:
     """The archives, made where they are missing."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     return [
-        _made("pause", _pause, Image(reference=PAUSE, layers=(), entry=("/pause",), user="65535:65535")),
-        _made("coredns", _coredns, Image(reference=COREDNS, layers=(), entry=("/coredns",))),
-        _made("tools", _tools, Image(reference=TOOLS, layers=(), command=("bash",))),
+        made("pause", _pause, Image(reference=PAUSE, layers=(), entry=("/pause",), user="65535:65535")),
+        made("coredns", _coredns, Image(reference=COREDNS, layers=(), entry=("/coredns",))),
+        made("tools", _tools, Image(reference=TOOLS, layers=(), command=("bash",))),
     ]
 
 
-def _made(name: str, fill: Callable[[Path], None], image: Image) -> Path:
+def made(name: str, fill: Callable[[Path], None], image: Image) -> Path:
+    """The archive of an image whose files `fill` puts into an empty folder, made where it is missing."""
     target = IMAGES / f"{name}.tar"
     if not target.exists():
         with TemporaryDirectory(prefix="amb-image-", dir=IMAGES) as place:
@@ -81,6 +82,17 @@ def _coredns(root: Path) -> None:
 
 
 def _tools(root: Path) -> None:
+    skeleton(root)
+    for tool in _TOOLS:
+        found = shutil.which(tool)
+        if found is None:
+            raise SystemExit(f"cluster: {tool} is not installed here")
+        put(root, found, tool)
+    (root / "usr/bin/sh").symlink_to("bash")
+
+
+def skeleton(root: Path) -> None:
+    """The folders and files that every program looks for."""
     for folder in ("tmp", "etc", "proc", "sys", "dev", "run", "root", "var"):
         (root / folder).mkdir()
     (root / "tmp").chmod(0o1777)
@@ -90,19 +102,15 @@ def _tools(root: Path) -> None:
     for folder in ("bin", "sbin", "lib", "lib64"):
         (root / "usr" / folder).mkdir(parents=True)
         (root / folder).symlink_to(f"usr/{folder}")
-    libraries: set[str] = set()
-    for tool in _TOOLS:
-        found = shutil.which(tool)
-        if found is None:
-            raise SystemExit(f"cluster: {tool} is not installed here")
-        shutil.copy2(Path(found).resolve(), root / "usr/bin" / tool)
-        said = subprocess.run(["ldd", found], capture_output=True, text=True, check=False).stdout
-        libraries.update(re.findall(r"(/\S+\.so\S*)", said))
-    (root / "usr/bin/sh").symlink_to("bash")
-    for library in libraries:
+
+
+def put(root: Path, program: str, name: str) -> None:
+    """A program of this machine, under a name in /usr/bin, with its libraries."""
+    shutil.copy2(Path(program).resolve(), root / "usr/bin" / name)
+    said = subprocess.run(["ldd", program], capture_output=True, text=True, check=False).stdout
+    for library in re.findall(r"(/\S+\.so\S*)", said):
         _copied(root, library)
-        for name in _LATE:
-            late = Path(library).with_name(name)
+        for late in (Path(library).with_name(name) for name in _LATE):
             if late.exists():
                 _copied(root, str(late))
 
