@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from ambient.errors import MeshError
 from bench import budgets, envoy, stranger
-from bench.arms import Arm, bare, interpreted, ours
-from bench.cases import CASES, Case, Sample, run_case
+from bench.arms import Arm, again, bare, interpreted, ours
+from bench.cases import CASES
 from bench.control import lines as scale_lines
 from bench.control import measure as scale
 from bench.enforced import enforced
@@ -35,6 +35,7 @@ from bench.report import case_json, case_lines, machine, markdown
 from bench.same_node import lines as same_node_lines
 from bench.same_node import same_node
 from bench.scale import knowing
+from bench.slices import alternate
 from bench.waypoint import lines as waypoint_lines
 from bench.waypoint import waypoint
 from bench.waypoint_scale import lines as waypoint_scale_lines
@@ -42,6 +43,8 @@ from bench.waypoint_scale import waypoint_scale
 from bench.world import World, world
 
 FEWEST_ROUNDS: Final = 7
+SLICES: Final = 200
+SLICE_S: Final = 0.25
 EXTRA: Final = (
     *("memory", "judging", "mesh", "scale", "workloads", "fair", "refuse", "flows", "same-node"),
     *("waypoint-scale", "waypoint"),
@@ -52,6 +55,7 @@ others; what it costs that the kernel refuses what policy denies, and that it te
 pods of one node, beside no mesh; and what a waypoint costs, and a large configuration of one."""
 ON_A_CLUSTER: Final = ("enforced",)
 """Measured only when named, on the cluster of KUBECONFIG with the mesh in it: how soon a policy holds on real nodes."""
+OURSELVES: Final = frozenset({"interpreted", "itself"})
 ENFORCED_ROUNDS: Final = 50
 
 
@@ -67,12 +71,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--against",
         default="envoy",
-        metavar="envoy|interpreted|none|PATH",
-        help="interpreted: our own sources, not compiled; PATH: a ztunnel that understands Istio's local configuration "
-        "variables (default: envoy)",
+        metavar="envoy|interpreted|itself|none|PATH",
+        help="interpreted: our own sources, not compiled; itself: the same again, which must come out as 1; PATH: a "
+        "ztunnel that understands Istio's local configuration variables (default: envoy)",
     )
-    parser.add_argument("--rounds", type=int, default=FEWEST_ROUNDS, help=f"alternations, at least {FEWEST_ROUNDS}")
-    parser.add_argument("--seconds", type=float, default=1.0, help="length of one measurement (default: 1)")
+    parser.add_argument(
+        "--slices", type=int, default=SLICES, help=f"alternations of the cases, fair, same-node and flows ({SLICES})"
+    )
+    parser.add_argument("--slice", type=float, default=SLICE_S, help=f"seconds of each of them (default: {SLICE_S})")
+    parser.add_argument(
+        "--rounds", type=int, default=FEWEST_ROUNDS, help=f"those of the others, {FEWEST_ROUNDS} or more"
+    )
+    parser.add_argument("--seconds", type=float, default=1.0, help="length of one measurement of those (default: 1)")
+    parser.add_argument("--no-bare", action="store_true", help="leave out the arm without a mesh of the cases")
     parser.add_argument("--workers", type=int, default=2, help="of our ztunnel and of the other proxy (default: 2)")
     parser.add_argument("--quick", action="store_true", help="cross-node only, 0.3 s each: to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample and ratio there")
@@ -84,8 +95,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"no such benchmark: {' '.join(unknown)}; there are {' '.join(names)}")
     if options.rounds < FEWEST_ROUNDS:
         parser.error(f"--rounds: at least {FEWEST_ROUNDS}, fewer say nothing")
+    if options.slices < FEWEST_ROUNDS:
+        parser.error(f"--slices: at least {FEWEST_ROUNDS}, fewer say nothing")
     if options.quick:
-        options.seconds = 0.3
+        options.seconds, options.slices = 0.3, 20
         options.names = options.names or [
             name for name in names if not name.endswith("-same") and name not in ON_A_CLUSTER
         ]
@@ -102,6 +115,8 @@ def peer(world: World, options: argparse.Namespace, folder: Path) -> Iterator[Ar
     """The other proxy, running; None for `--against none`."""
     if options.against == "none":
         yield None
+    elif options.against == "itself":
+        yield again(world)
     elif options.against == "envoy":
         with envoy.running(world, options.workers, folder) as arm:
             yield arm
@@ -113,25 +128,17 @@ def peer(world: World, options: argparse.Namespace, folder: Path) -> Iterator[Ar
             yield arm
 
 
-def alternate(world: World, arms: Sequence[Arm], case: Case, rounds: int, seconds: float) -> dict[str, list[Sample]]:
-    """Every arm once per round; the one that begins changes from round to round."""
-    taken: dict[str, list[Sample]] = {arm.title: [] for arm in arms}
-    for number in range(rounds):
-        first = number % len(arms)
-        for arm in (*arms[first:], *arms[:first]):
-            taken[arm.title].append(run_case(arm.lab or world, arm, case, seconds))
-    return taken
-
-
 def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], list[str]]:
     """Everything that was asked for: as JSON and as lines of Markdown."""
     wanted = options.names or [*(case.name for case in CASES), *EXTRA]
     found: dict[str, Any] = {
         "machine": machine(),
-        "options": {key: getattr(options, key) for key in ("against", "rounds", "seconds", "workers")},
+        "options": {
+            key: getattr(options, key) for key in ("against", "slices", "slice", "rounds", "seconds", "workers")
+        },
         "cases": {},
     }
-    if options.against not in ("none", "envoy", "interpreted"):
+    if options.against not in OURSELVES | {"none", "envoy"}:
         found["options"]["against"] = Path(options.against).name
     lines: list[str] = []
     if "judging" in wanted:
@@ -166,12 +173,13 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
     with ExitStack() as stack:
         lab = stack.enter_context(world(options.workers, folder, options.env))
         other = stack.enter_context(peer(lab, options, folder))
-        arms = [ours(lab), *([other] if other else []), bare(lab)]
-        rested = [(arm, idle(arm)) for arm in arms[:-1]]
+        proxied = [ours(lab), *([other] if other else [])]
+        arms = proxied if options.no_bare else [*proxied, bare(lab)]
+        rested = [(arm, idle(arm)) for arm in proxied]
         done = []
         for case in CASES:
             if case.name in wanted:
-                samples = alternate(lab, arms, case, options.rounds, options.seconds)
+                samples = alternate(lab, arms, case, options.slices, options.slice)
                 done.append((case, samples))
                 found["cases"][case.name] = case_json(case, samples)
                 say("\n".join(case_lines(case, samples)))
@@ -191,7 +199,7 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
             lines += table
             say("\n".join(table))
         if "fair" in wanted:
-            floods = fair(lab, options.rounds, options.seconds)
+            floods = fair(lab, options.slices, options.slice)
             found["fair"] = asdict(floods)
             lines += fair_lines(floods, options.workers)
             say("\n".join(fair_lines(floods, options.workers)))
@@ -201,17 +209,18 @@ def measure(options: argparse.Namespace, folder: Path) -> tuple[dict[str, Any], 
             lines += refuse_lines(refusals)
             say("\n".join(refuse_lines(refusals)))
         if "same-node" in wanted:
-            beside = same_node(lab, options.rounds, options.seconds)
+            beside = same_node(lab, options.slices, options.slice)
             found["same_node"] = [asdict(one) for one in beside]
             lines += same_node_lines(beside)
             say("\n".join(same_node_lines(beside)))
         if "waypoint" in wanted:
-            hops = waypoint(lab, options.rounds, options.seconds)
+            hops, costs = waypoint(lab, options.rounds, options.seconds)
             found["waypoint"] = [asdict(one) for one in hops]
-            lines += waypoint_lines(hops)
-            say("\n".join(waypoint_lines(hops)))
+            found["waypoint_cpu"] = [asdict(one) for one in costs]
+            lines += waypoint_lines(hops, costs)
+            say("\n".join(waypoint_lines(hops, costs)))
         if "flows" in wanted:
-            telling = flows(lab, options.rounds, options.seconds)
+            telling = flows(lab, options.slices, options.slice)
             found["flows"] = asdict(telling)
             lines += flow_lines(telling)
             say("\n".join(flow_lines(telling)))
@@ -244,7 +253,7 @@ def main(arguments: Sequence[str]) -> int:
         sys.stderr.write(f"bench: {error}\n")
         return 1
     # Budgets are set against another proxy; against ourselves only those without a reference are told.
-    other = "" if options.against == "interpreted" else Path(options.against).name
+    other = "" if options.against in OURSELVES else Path(options.against).name
     judged = budgets.verdicts(found, other)
     found["budgets"] = [asdict(one) for one in judged]
     lines += budgets.lines(judged)

@@ -43,6 +43,11 @@ def interpreted(workers: int, folder: Path, env: Sequence[str]) -> Iterator[Arm]
         yield replace(ours(lab), title="interpreted", lab=lab)
 
 
+def again(world: World) -> Arm:
+    """The very same, as if it were another: whatever is found between the two is the method's."""
+    return replace(ours(world), title="again")
+
+
 def bare(world: World) -> Arm:
     """No mesh."""
     return Arm("no mesh", f"{BARE}/client", lambda server, port: _pod(world, BARE, server, port), no_pids)

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from bench.control import last_percent
 from bench.judging import MOST_TIMES, MOST_US
+from bench.stats import interval
 
 _MIB: Final = 1024
 
@@ -140,7 +141,8 @@ def _scale(found: Mapping[str, Any] | None) -> list[Verdict]:
 
 
 def _interval(ratio: Mapping[str, float]) -> str:
-    return f"{ratio['mean']:.2f}x ({ratio['low']:.2f}-{ratio['high']:.2f})"
+    mean, _, rest = interval(ratio["mean"], ratio["low"], ratio["high"]).partition(" ")
+    return f"{mean}x {rest}"
 
 
 def lines(found: Sequence[Verdict]) -> list[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from time import sleep
 from types import MappingProxyType
 from typing import Final
 
@@ -42,6 +43,8 @@ UNITS: Final = MappingProxyType(
 )
 """rate: requests or connections; cpu: of all proxy processes, per request or connection (bulk: per MB)."""
 
+_ALONE: Final[Mapping[str, Sequence[int]]] = MappingProxyType({})
+
 LOWER_IS_BETTER: Final = frozenset({"p50", "p99", "cpu"})
 
 
@@ -63,20 +66,33 @@ CASES: Final = tuple(
 )
 
 
-def run_case(world: World, arm: Arm, case: Case, seconds: float) -> Sample:
-    """Measure one case once in one arm."""
-    pids = arm.pids()
-    host, port = arm.reach(case.server, BULK if case.mode == "bulk" else HTTP)
-    before = cpu_ns(pids)
-    found = world.load(arm.client, case.mode, host, port, case.connections, seconds)
-    spent = (cpu_ns(pids) - before) / 1000
-    took = found["seconds"] or 1e9
-    figures: dict[str, float] = {}
+def port_of(case: Case) -> int:
+    """The port of the servers that the case talks to."""
+    return BULK if case.mode == "bulk" else HTTP
+
+
+def sample_of(case: Case, found: Mapping[str, float], spent_ns: Mapping[str, int]) -> Sample:
+    """What the load generator printed, and the CPU time that was spent meanwhile, by the name of its figure."""
+    took, figures, carried = found["seconds"] or 1e9, {}, found["all"]
     if case.mode == "bulk":
         figures["gbit"] = found["bytes"] * 8 / took / 1e9
-        figures["cpu"] = spent / max(1.0, found["all"] / 1e6)
+        carried /= 1e6
     else:
         figures["rate"] = found["count"] / took
         figures["p50"], figures["p99"] = found["p50_us"], found["p99_us"]
-        figures["cpu"] = spent / max(1.0, found["all"])
+    for name, spent in spent_ns.items():
+        figures[name] = spent / 1000 / carried if carried else 0.0
     return Sample(figures, int(found["errors"]))
+
+
+def run_case(
+    world: World, arm: Arm, case: Case, seconds: float, parts: Mapping[str, Sequence[int]] = _ALONE, rest_s: float = 0.0
+) -> Sample:
+    """Measure one case once in one arm. `parts`: processes by name whose CPU is told by itself, as figure "cpu NAME".
+    `rest_s`: how long after the last answer they may still have to do with it."""
+    pids = {"cpu": arm.pids(), **{f"cpu {name}": part for name, part in parts.items()}}
+    host, port = arm.reach(case.server, port_of(case))
+    before = {name: cpu_ns(some) for name, some in pids.items()}
+    found = world.load(arm.client, case.mode, host, port, case.connections, seconds)
+    sleep(rest_s)
+    return sample_of(case, found, {name: cpu_ns(some) - before[name] for name, some in pids.items()})

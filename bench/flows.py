@@ -1,7 +1,7 @@
 """What it costs that the kernel tells of flows: requests and new connections with the node's program attached and
 without, and the agent's CPU under new connections.
 
-    hooks   mesh/client to mesh/far, 64 keep-alive connections and 32 clients that connect anew, in turn with the
+    hooks   mesh/client to mesh/far, 64 keep-alive connections and 32 clients that connect anew, in slices with the
             program attached and detached; the agents stand still meanwhile, so that nobody attaches it again
     agent   the same new connections with everything running: the share of a core of the agent that sees most of them,
             beside what the same agent takes when nothing happens
@@ -22,9 +22,10 @@ from typing import Final
 from ambient.datapath import programs
 from ambient.lab import cgroup
 from ambient.lab.names import BPFFS
-from bench.arms import ours
+from bench.arms import Arm, ours
 from bench.cases import CASES, Case, Sample, run_case
 from bench.process import cpu_ns
+from bench.slices import in_turn, opened
 from bench.stats import Ratio, middle_of, paired_ratio
 from bench.world import NODES, World
 
@@ -33,6 +34,7 @@ LEAST: Final = 0.97
 MOST_AGENT: Final = 0.03
 """The budget of the agent's CPU, share of a core, at:"""
 CONNECTIONS: Final = 5_000
+_TITLES: Final = {True: "attached", False: "detached"}
 _WARM_S: Final = 1.0
 _AGENT_S: Final = 12.0
 """Two times that the agent takes a sheet, at least."""
@@ -40,9 +42,9 @@ _AGENT_S: Final = 12.0
 
 @dataclass(frozen=True, slots=True)
 class Flows:
-    """Medians of rates with and without the program, and the paired ratios; `cpu_ratio`: of the proxies' CPU time per
-    request, for machines that are busy with other things. The agent's share of a core (the larger of both nodes') at
-    how many connections a second, and at rest."""
+    """Medians of rates with and without the program, and the paired ratios; `cpu_ratio`, `connections_cpu_ratio`: of
+    the proxies' CPU time per request and connection, for machines that are busy with other things. The agent's share of
+    a core (the larger of both nodes') at how many connections a second, and at rest."""
 
     requests: float
     requests_without: float
@@ -51,6 +53,7 @@ class Flows:
     connections: float
     connections_without: float
     connections_ratio: Ratio
+    connections_cpu_ratio: Ratio
     agent: float
     agent_rate: float
     agent_idle: float
@@ -71,22 +74,21 @@ class Flows:
 
 
 def flows(world: World, rounds: int, seconds: float) -> Flows:
-    """Measure in turn; which comes first changes from round to round."""
+    """Measure in turn, `rounds` slices of `seconds` with the program and as many without, by the same connections.
+    They were opened with the program attached, or it would never be asked about them again."""
     cases = {case.name: case for case in CASES}
     requests, connects = cases["rr64"], cases["crr"]
-    taken: dict[tuple[str, bool], list[Sample]] = {(name, on): [] for name in ("rr64", "crr") for on in (True, False)}
-    for case in (requests, connects):
-        run_case(world, ours(world), case, _WARM_S)
+    arm = ours(world)
+    run_case(world, arm, connects, _WARM_S)
     with _still(world):
-        for number in range(rounds):
-            for on in (True, False) if number % 2 else (False, True):
-                _switch(world, on=on)
-                for case in (requests, connects):
-                    taken[case.name, on].append(run_case(world, ours(world), case, seconds))
-        _switch(world, on=True)
+        switch = _Switch(world)
+        taken = {
+            case.name: _with_and_without(world, arm, case, switch, rounds, seconds) for case in (requests, connects)
+        }
+        switch.turn(on=True)
 
     def of(name: str, figure: str, *, on: bool) -> list[float]:
-        return [one.figures[figure] for one in taken[name, on]]
+        return [one.figures[figure] for one in taken[name][_TITLES[on]]]
 
     def ratio(name: str, figure: str) -> Ratio:
         return paired_ratio(of(name, figure, on=True), of(name, figure, on=False))
@@ -100,19 +102,45 @@ def flows(world: World, rounds: int, seconds: float) -> Flows:
         connections=middle_of(of("crr", "rate", on=True)),
         connections_without=middle_of(of("crr", "rate", on=False)),
         connections_ratio=ratio("crr", "rate"),
+        connections_cpu_ratio=ratio("crr", "cpu"),
         agent=share,
         agent_rate=rate,
         agent_idle=idle,
     )
 
 
-def _switch(world: World, *, on: bool) -> None:
-    for node in NODES:
-        bpffs = BPFFS / world.names.lab / node
-        if on:
-            programs.attach_node(bpffs, cgroup.place(world.names.node_cgroup(node)))
-        else:
-            programs.detach_node(bpffs)
+def _with_and_without(
+    world: World, arm: Arm, case: Case, switch: _Switch, rounds: int, seconds: float
+) -> dict[str, list[Sample]]:
+    switch.turn(on=True)
+    with opened(world, arm, case) as take:
+
+        def of(*, on: bool) -> Callable[[], Sample]:
+            def one() -> Sample:
+                switch.turn(on=on)
+                return take(seconds)
+
+            return one
+
+        return in_turn({_TITLES[on]: of(on=on) for on in (True, False)}, rounds)
+
+
+class _Switch:
+    """Whether the program is attached on both nodes; it is at first."""
+
+    def __init__(self, world: World) -> None:
+        self._places = [(BPFFS / world.names.lab / node, cgroup.place(world.names.node_cgroup(node))) for node in NODES]
+        self._on = True
+
+    def turn(self, *, on: bool) -> None:
+        if on == self._on:
+            return
+        for bpffs, group in self._places:
+            if on:
+                programs.attach_node(bpffs, group)
+            else:
+                programs.detach_node(bpffs)
+        self._on = on
 
 
 @contextmanager
@@ -157,6 +185,7 @@ def lines(found: Flows) -> list[str]:
         f"| requests/s, 64 connections | {requests} | {_said(found.light)} |",
         f"| CPU of the proxies per request, attached over detached | | | {found.cpu_ratio} | |",
         f"| new connections/s, 32 clients | {connections} | |",
+        f"| CPU of the proxies per connection, attached over detached | | | {found.connections_cpu_ratio} | |",
         "",
         f"| agent, share of a core | under connections | at rest | they add, at {CONNECTIONS}/s | budget |",
         "|---" * 5 + "|",

@@ -4,13 +4,19 @@
  *   load rr   HOST PORT CONNS SECONDS     requests on CONNS connections that stay open
  *   load crr  HOST PORT CONNS SECONDS     a new connection per request, CONNS at a time, the client closes
  *   load bulk HOST PORT CONNS SECONDS     read what BULK_PORT sends
+ *   load ...  HOST PORT CONNS -           rr or crr in slices: for every line "WARM MEASURED" (seconds) on standard
+ *                                         input; MEASURED 0: until the next line, whatever that says
  *
- * The clients print one JSON object. `count` and `seconds` are of the time measured; `all` counts the warm-up too.
+ * The clients print one JSON object, one per slice. `count` and `seconds` are of the time measured; `all` counts the
+ * warm-up and what came after, too. Times are of what was asked while measuring, also when it was answered after that,
+ * and of what waited all through it; what has then no answer within a second is a sample all the same, of the time that
+ * it has waited so far, and is counted as `late`. Between slices connections stay open and nothing is asked or dialled;
+ * an object with "up" says when they are open. Requests and answers are HTTP/1.1. Whatever a proxy adds to an answer's head, one with status 200 and a whole body
+ * counts, and anything else is an error.
  */
 #define _GNU_SOURCE
-#include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
+#include <netdb.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -27,17 +33,32 @@
 #define MAX_FD 65536
 #define BUFFER (256 * 1024)
 #define SAMPLES (8u << 20)
+#define HEAD 2048
 #define WARM_NS 200000000ull
+#define OPEN_NS 2000000000ull
+#ifndef STUCK_NS
 #define STUCK_NS 5000000000ull
+#define SETTLE_NS 1000000000ull
+#endif
 
 enum kind { FREE, LISTEN_HTTP, LISTEN_BULK, HTTP, BULK, CLIENT };
 
 static struct conn {
     enum kind kind;
-    unsigned matched, got;
+    unsigned matched;
     uint64_t since;
     int connecting;
+    int busy;
+    int sampled; /* what it waits for is a sample of this slice */
 } conns[MAX_FD];
+
+/* What was heard of an answer: its head, until that is whole, then how much of its body is to come. */
+static struct answer {
+    int in_body;
+    unsigned size;
+    long left;
+    char head[HEAD + 1];
+} answers[MAX_FD];
 
 static char buffer[BUFFER];
 static uint32_t *samples;
@@ -134,12 +155,13 @@ static void serve(int http_port, int bulk_port) {
 static struct sockaddr_storage target;
 static socklen_t target_size;
 static unsigned long errors;
+static int measuring;
 
 static int dial(void) {
     int fd = socket(target.ss_family, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (fd < 0 || fd >= MAX_FD) die("socket");
     nodelay(fd);
-    conns[fd] = (struct conn){.kind = CLIENT, .since = now(), .connecting = 1};
+    conns[fd] = (struct conn){.kind = CLIENT, .since = now(), .connecting = 1, .sampled = measuring};
     if (connect(fd, (struct sockaddr *)&target, target_size) && errno != EINPROGRESS) {
         errors++;
         close(fd);
@@ -151,8 +173,26 @@ static int dial(void) {
 }
 
 static int ask(int fd) {
-    conns[fd].got = 0;
+    answers[fd].in_body = answers[fd].size = 0;
     return send(fd, REQUEST, REQUEST_SIZE, MSG_NOSIGNAL) == (ssize_t)REQUEST_SIZE;
+}
+
+/* More of an answer: 1 when it is whole, 0 while it is not, -1 when it is none that was asked for. */
+static int heard(struct answer *a, const char *data, long size) {
+    if (!a->in_body) {
+        long before = a->size, part = size < HEAD - before ? size : HEAD - before;
+        memcpy(a->head + before, data, (size_t)part);
+        a->size += (unsigned)part;
+        a->head[a->size] = 0;
+        const char *end = strstr(a->head, "\r\n\r\n"), *length = strcasestr(a->head, "\r\ncontent-length:");
+        if (!end) return a->size == HEAD ? -1 : 0;
+        if (strncmp(a->head, "HTTP/1.1 200 ", 13) || !length || length > end) return -1;
+        a->in_body = 1;
+        a->left = atol(length + sizeof "\r\ncontent-length:" - 1);
+        size -= end + 4 - a->head - before;
+    }
+    a->left -= size;
+    return a->left < 0 ? -1 : !a->left;
 }
 
 static int ascending(const void *a, const void *b) {
@@ -160,85 +200,184 @@ static int ascending(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-static int client(const char *mode, int wanted, double seconds) {
-    int fresh = !strcmp(mode, "crr"), bulk = !strcmp(mode, "bulk"), open_now = 0, up = 0, highest = 0;
-    uint64_t begun = now(), from = 0, until = 0, all = 0, count = 0, bytes = 0, looked = begun;
-    struct epoll_event events[256];
-    samples = malloc(SAMPLES * sizeof *samples);
-    if (!samples) die("malloc");
-    for (int i = 0; i < wanted; i++) {
-        int fd = dial();
-        if (fd >= 0) { open_now++; if (fd > highest) highest = fd; }
-    }
-    for (;;) {
-        int n = epoll_wait(poller, events, 256, 100);
-        uint64_t t = now();
-        if (!from && (fresh || up == wanted || t - begun > 2000000000ull)) {
-            from = t + WARM_NS;
-            until = from + (uint64_t)(seconds * 1e9);
-        }
-        if (from && t >= until) break;
-        int measuring = from && t >= from;
-        for (int i = 0; i < n; i++) {
-            int fd = events[i].data.fd, bad = 0, done = 0;
-            struct conn *c = &conns[fd];
-            if (c->kind != CLIENT) continue;
-            if (c->connecting) {
-                int error = 0;
-                socklen_t size = sizeof error;
-                getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
-                if (error) bad = 1;
-                else {
-                    c->connecting = 0;
-                    up++;
-                    watch(fd, EPOLLIN, EPOLL_CTL_MOD);
-                    if (!fresh) c->since = now();
-                    if (!bulk && !ask(fd)) bad = 1;
-                }
-            } else if (bulk) {
-                ssize_t got = recv(fd, buffer, BUFFER, 0);
-                if (got > 0) { c->since = t; all += (uint64_t)got; if (measuring) bytes += (uint64_t)got; }
-                else if (!got || errno != EAGAIN) bad = 1;
-            } else {
-                ssize_t got = recv(fd, buffer, 4096, 0);
-                if (got > 0) c->got += (unsigned)got;
-                else if (!got || errno != EAGAIN) bad = 1;
-                if (c->got > RESPONSE_SIZE) bad = 1;
-                done = c->got == RESPONSE_SIZE;
-            }
-            if (done && !bad) {
-                uint64_t end = now();
-                all++;
-                if (measuring) { if (count < SAMPLES) samples[count] = (uint32_t)((end - c->since) / 1000); count++; }
-                if (!fresh) { c->since = end; if (!ask(fd)) bad = 1; }
-            }
-            if (bad) errors++;
-            if (bad || (done && fresh)) {
-                drop(fd);
-                open_now--;
-                if (fresh && (fd = dial()) >= 0) { open_now++; if (fd > highest) highest = fd; }
-            }
-        }
-        if (t - looked > 1000000000ull) {
-            looked = t;
-            for (int fd = 0; fd <= highest; fd++)
-                if (conns[fd].kind == CLIENT && t > conns[fd].since + STUCK_NS) {
-                    errors++;
-                    drop(fd);
-                    open_now--;
-                    if (fresh && dial() >= 0) open_now++;
-                }
-        }
-        if (!open_now && t - begun > 3000000000ull) break;
-    }
+static int fresh, bulk, wanted, open_now, up, highest;
+static int going;     /* is anything asked and dialled anew? */
+static int busy;      /* connections that wait for their answer, or to be open and then for it */
+static int told;      /* a line came in a slice that goes on until then */
+static size_t kept;   /* samples */
+static uint64_t all, count, late, bytes, looked;
+
+static double us(size_t at) { return kept ? samples[at] / 1e3 : 0; }
+
+static void keep(int fd, uint64_t t) {
+    uint64_t ns = t - conns[fd].since;
+    if (conns[fd].sampled && kept < SAMPLES) samples[kept++] = ns < UINT32_MAX ? (uint32_t)ns : UINT32_MAX;
+    conns[fd].sampled = 0;
+}
+
+static void set_busy(int fd, int is) {
+    busy += is - conns[fd].busy;
+    conns[fd].busy = is;
+}
+
+static void dial_one(void) {
+    int fd = dial();
+    if (fd < 0) return;
+    open_now++;
+    set_busy(fd, 1);
+    if (fd > highest) highest = fd;
+}
+
+static void lose(int fd) {
+    set_busy(fd, 0);
+    drop(fd);
+    open_now--;
+    if (fresh && going) dial_one();
+}
+
+static void fail(int fd) { errors++; lose(fd); }
+
+static void ask_next(int fd, uint64_t t) {
+    conns[fd].since = t;
+    conns[fd].sampled = measuring;
+    set_busy(fd, 1);
+    if (!ask(fd)) fail(fd);
+}
+
+static void connected(int fd) {
+    int error = 0;
+    socklen_t size = sizeof error;
+    getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size);
+    if (error) { fail(fd); return; }
+    conns[fd].connecting = 0;
+    up++;
+    watch(fd, EPOLLIN, EPOLL_CTL_MOD);
+    if (!fresh) set_busy(fd, 0);
+    else if (!ask(fd)) fail(fd);
+}
+
+static void read_bulk(int fd, uint64_t t) {
+    ssize_t got = recv(fd, buffer, BUFFER, 0);
+    if (got > 0) { conns[fd].since = t; all += (uint64_t)got; if (measuring) bytes += (uint64_t)got; }
+    else if (!got || errno != EAGAIN) fail(fd);
+}
+
+static void read_answer(int fd) {
+    ssize_t got = recv(fd, buffer, 4096, 0);
+    int whole = got > 0 ? heard(&answers[fd], buffer, got) : 0;
+    if (whole < 0 || !got || (got < 0 && errno != EAGAIN)) { fail(fd); return; }
+    if (!whole) return;
     uint64_t end = now();
-    double took = from && end > from ? (double)(end - from) / 1e9 : 0;
-    size_t kept = count < SAMPLES ? count : SAMPLES;
+    all++;
+    count += (uint64_t)measuring;
+    keep(fd, end);
+    if (fresh) lose(fd);
+    else if (going) ask_next(fd, end);
+    else set_busy(fd, 0);
+}
+
+static void give_up_stuck(uint64_t t) {
+    if (t - looked < STUCK_NS / 5) return;
+    looked = t;
+    for (int fd = 0; fd <= highest; fd++)
+        if (conns[fd].kind == CLIENT && (conns[fd].busy || (bulk && going)) && t > conns[fd].since + STUCK_NS) fail(fd);
+}
+
+/* Handle what is next to happen, if it does before `until`; the time after waiting for it. */
+static uint64_t turn(uint64_t until) {
+    struct epoll_event events[256];
+    uint64_t t = now(), left = until > t ? (until - t) / 1000000 + 1 : 0;
+    int n = epoll_wait(poller, events, 256, left < 100 ? (int)left : 100);
+    t = now();
+    for (int i = 0; i < n; i++) {
+        int fd = events[i].data.fd;
+        if (fd == STDIN_FILENO) told = 1;
+        if (conns[fd].kind != CLIENT) continue;
+        if (conns[fd].connecting) connected(fd);
+        else if (bulk) read_bulk(fd, t);
+        else read_answer(fd);
+    }
+    give_up_stuck(t);
+    return t;
+}
+
+static void open_all(void) {
+    uint64_t latest = now() + OPEN_NS;
+    looked = latest - OPEN_NS;
+    for (int i = 0; i < wanted; i++) dial_one();
+    while (busy && now() < latest) turn(latest);
+}
+
+/* Who waits for an answer since before goes on waiting: since then. */
+static void go_on(uint64_t t) {
+    going = 1;
+    looked = t;
+    for (int fd = 0; fd <= highest; fd++)
+        if (conns[fd].kind == CLIENT && !conns[fd].busy) {
+            if (bulk) conns[fd].since = t;
+            else ask_next(fd, t);
+        }
+    for (int missing = fresh ? wanted - open_now : 0; missing > 0; missing--) dial_one();
+}
+
+/* What is asked and dialled from now on until `until`, or until a line comes, is a sample; when it was over. */
+static uint64_t measure(uint64_t t, uint64_t until) {
+    char line[128];
+    measuring = 1;
+    told = 0;
+    if (!until) watch(STDIN_FILENO, EPOLLIN, EPOLL_CTL_ADD);
+    while (open_now && (until ? t < until : !told)) t = turn(until ? until : t + OPEN_NS);
+    measuring = 0;
+    if (until) return t < until ? until : t; /* nothing is open any more: that takes its time, too */
+    watch(STDIN_FILENO, EPOLLIN, EPOLL_CTL_DEL);
+    if (!fgets(line, sizeof line, stdin)) exit(0);
+    return now();
+}
+
+/* Nothing new begins; what is under way ends, or is late. */
+static void settle(uint64_t t) {
+    uint64_t latest = t + SETTLE_NS;
+    going = 0;
+    for (int fd = 0; fd <= highest; fd++)
+        if (conns[fd].kind == CLIENT && conns[fd].busy) conns[fd].sampled = 1;
+    while (busy && t < latest) t = turn(latest);
+    for (int fd = 0; busy && fd <= highest; fd++)
+        if (conns[fd].kind == CLIENT && conns[fd].busy && conns[fd].sampled) { late++; keep(fd, t); }
+}
+
+static void slice(uint64_t warm, uint64_t measured) {
+    uint64_t t = now(), from = t + warm;
+    count = all = bytes = late = kept = 0;
+    go_on(t);
+    while (t < from && open_now) t = turn(from);
+    from = t;
+    t = measure(from, measured ? from + measured : 0);
+    settle(t);
     qsort(samples, kept, sizeof *samples, ascending);
-    printf("{\"count\": %lu, \"all\": %lu, \"bytes\": %lu, \"errors\": %lu, \"seconds\": %.6f, "
-           "\"p50_us\": %u, \"p99_us\": %u, \"max_us\": %u}\n",
-           (unsigned long)count, (unsigned long)all, (unsigned long)bytes, errors, took,
-           kept ? samples[kept / 2] : 0, kept ? samples[kept * 99 / 100] : 0, kept ? samples[kept - 1] : 0);
+    printf("{\"count\": %lu, \"all\": %lu, \"bytes\": %lu, \"errors\": %lu, \"late\": %lu, \"seconds\": %.6f, "
+           "\"p50_us\": %.1f, \"p99_us\": %.1f, \"max_us\": %.1f}\n",
+           (unsigned long)count, (unsigned long)all, (unsigned long)bytes, errors, (unsigned long)late,
+           (double)(t - from) / 1e9, us(kept / 2), us(kept * 99 / 100), us(kept - 1));
+    fflush(stdout);
+    errors = 0;
+}
+
+static int client(const char *seconds) {
+    double warm, measured;
+    char line[128];
+    if (!(samples = malloc(SAMPLES * sizeof *samples))) die("malloc");
+    if (!fresh) open_all();
+    if (strcmp(seconds, "-")) {
+        slice(WARM_NS, (uint64_t)(atof(seconds) * 1e9));
+        return 0;
+    }
+    setvbuf(stdin, NULL, _IONBF, 0); /* what comes next is to be seen by epoll */
+    printf("{\"up\": %d}\n", up);
+    fflush(stdout);
+    while (fgets(line, sizeof line, stdin)) {
+        if (sscanf(line, "%lf %lf", &warm, &measured) != 2) { fprintf(stderr, "not a slice: %s", line); return 2; }
+        slice((uint64_t)(warm * 1e9), (uint64_t)(measured * 1e9));
+    }
     return 0;
 }
 
@@ -249,16 +388,13 @@ int main(int argc, char **argv) {
     if ((poller = epoll_create1(0)) < 0) die("epoll_create1");
     if (argc == 4 && !strcmp(argv[1], "serve")) serve(atoi(argv[2]), atoi(argv[3]));
     if (argc != 6) { fprintf(stderr, "usage: see the head of load.c\n"); return 2; }
-    struct sockaddr_in *four = (struct sockaddr_in *)&target;
-    struct sockaddr_in6 *six = (struct sockaddr_in6 *)&target;
-    if (inet_pton(AF_INET, argv[2], &four->sin_addr) == 1) {
-        four->sin_family = AF_INET;
-        four->sin_port = htons((uint16_t)atoi(argv[3]));
-        target_size = sizeof *four;
-    } else if (inet_pton(AF_INET6, argv[2], &six->sin6_addr) == 1) {
-        six->sin6_family = AF_INET6;
-        six->sin6_port = htons((uint16_t)atoi(argv[3]));
-        target_size = sizeof *six;
-    } else { fprintf(stderr, "not an address: %s\n", argv[2]); return 2; }
-    return client(argv[1], atoi(argv[4]), atof(argv[5]));
+    struct addrinfo *found, numeric = {.ai_flags = AI_NUMERICHOST | AI_NUMERICSERV, .ai_socktype = SOCK_STREAM};
+    if (getaddrinfo(argv[2], argv[3], &numeric, &found)) { fprintf(stderr, "not an address: %s\n", argv[2]); return 2; }
+    memcpy(&target, found->ai_addr, target_size = found->ai_addrlen);
+    freeaddrinfo(found);
+    fresh = !strcmp(argv[1], "crr");
+    bulk = !strcmp(argv[1], "bulk");
+    wanted = atoi(argv[4]);
+    if (bulk && !strcmp(argv[5], "-")) { fprintf(stderr, "bulk in slices leaves its buffers to others\n"); return 2; }
+    return client(argv[5]);
 }

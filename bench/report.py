@@ -6,6 +6,7 @@ import os
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ def machine() -> dict[str, Any]:
 
 
 def ratios(samples: Samples, against: str, ours: str = "ambient") -> dict[str, Ratio]:
-    """Of each figure that both arms have; a figure that was 0 somewhere has none."""
+    """Of each figure that both arms have in two pairs at least; how many have it on one side only is in the ratio."""
     found = {}
     for figure in UNITS:
         left = [sample.figures.get(figure, 0.0) for sample in samples[ours]]
@@ -56,8 +57,8 @@ def case_json(case: Case, samples: Samples) -> dict[str, Any]:
     }
     against = {
         arm: {
-            figure: {"mean": round(r.mean, 4), "low": round(r.low, 4), "high": round(r.high, 4), "pairs": r.pairs}
-            for figure, r in ratios(samples, arm).items()
+            figure: {name: round(value, 4) for name, value in asdict(ratio).items()}
+            for figure, ratio in ratios(samples, arm).items()
         }
         for arm in samples
         if arm != "ambient" and "ambient" in samples
@@ -109,7 +110,9 @@ def markdown(cases: Sequence[tuple[Case, Samples]]) -> list[str]:
 
 
 def _median(taken: Sequence[Sample], figure: str) -> float:
-    return middle_of([one.figures.get(figure, 0.0) for one in taken])
+    """A slice without an answer has rate 0, and no latency."""
+    found = [one.figures.get(figure, 0.0) for one in taken]
+    return middle_of([value for value in found if value or figure not in LOWER_IS_BETTER])
 
 
 def _number(value: float) -> str:

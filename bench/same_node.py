@@ -3,7 +3,7 @@
     ambient   mesh/client to mesh/near by the pod's address, both in a namespace that asks for the kernel path
     no mesh   bare/client to bare/near
 
-That the connections really take the kernel path is read off the counter of it, run by run.
+That the connections really take the kernel path is read off the counter of it, case by case.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from ambient.datapath.maps import Maps
 from ambient.errors import MeshError
 from ambient.lab.names import BPFFS
 from bench.arms import Arm, bare, ours
-from bench.cases import CASES, LOWER_IS_BETTER, Sample, run_case
+from bench.cases import CASES, LOWER_IS_BETTER, Sample
+from bench.slices import alternate
 from bench.stats import Ratio, middle_of, paired_ratio
 from bench.world import BULK, HTTP, MESH, World
 
@@ -52,7 +53,7 @@ class Beside:
 
 
 def same_node(world: World, rounds: int, seconds: float) -> list[Beside]:
-    """Measure in turn; which comes first changes from round to round. Raises MeshError when the path is not taken."""
+    """Measure in turn, `rounds` slices of `seconds` each. Raises MeshError when the path is not taken."""
     world.stage.apply(json.dumps(_WILLING))
     arms = (ours(world), bare(world))
     with Maps.open(BPFFS / world.names.lab / "n1") as tables:
@@ -64,13 +65,10 @@ def same_node(world: World, rounds: int, seconds: float) -> list[Beside]:
             _open_the_way(world, mode, port, direct)
         found = []
         for case in (case for case in CASES if case.name in {name for name, _ in MEASURED}):
-            taken: dict[str, list[Sample]] = {arm.title: [] for arm in arms}
-            for number in range(rounds):
-                for arm in arms if number % 2 else arms[::-1]:
-                    before = direct()
-                    taken[arm.title].append(run_case(world, arm, case, seconds))
-                    if arm is arms[0] and direct() - before < case.connections:
-                        raise MeshError("the kernel path was not taken", case.name, f"round {number}")
+            before = direct()
+            taken = alternate(world, arms, case, rounds, seconds)
+            if direct() - before < case.connections:
+                raise MeshError("the kernel path was not taken", case.name)
             found += [_beside(case.name, figure, taken, arms) for name, figure in MEASURED if name == case.name]
     return found
 

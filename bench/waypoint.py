@@ -13,12 +13,23 @@ from typing import Any, Final
 
 from ambient.errors import MeshError
 from ambient.kube.objects import Service
+from ambient.lab import cgroup
 from bench.arms import Arm
 from bench.cases import CASES, LOWER_IS_BETTER, Sample, run_case
+from bench.process import role
 from bench.stats import Ratio, middle_of, paired_ratio
 from bench.world import HTTP, MESH, NODES, World
 
-MEASURED: Final = (("rr1", "p50"), ("rr1", "p99"), ("rr64", "rate"))
+MEASURED: Final = (
+    *(("rr1", figure) for figure in ("p50", "p99", "rate")),
+    *(("rr64", figure) for figure in ("p50", "p99", "rate")),
+    *(("crr", figure) for figure in ("p50", "rate")),
+)
+"""One connection, 64 of them, and a new one for each request of 32 clients; figures as in `bench.cases`."""
+PARTS: Final = ("ztunnel", "envoy", "agent")
+"""Whose CPU per request is told, too: of both nodes' ztunnels, and of the waypoint's two processes."""
+_LINES_S: Final = 0.6
+"""Until Envoy has handed over the last lines of its access log, and the agent has counted them."""
 _PORT: Final = 80
 _PATIENCE_S: Final = 60.0
 
@@ -34,23 +45,43 @@ class Hop:
     times: Ratio
 
 
-def waypoint(world: World, rounds: int, seconds: float) -> list[Hop]:
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """CPU of one of PARTS for a request (or new connection) of a case, medians in us."""
+
+    case: str
+    part: str
+    direct: float
+    waypoint: float
+
+
+def waypoint(world: World, rounds: int, seconds: float) -> tuple[list[Hop], list[Cost]]:
     """Measure in turn; which comes first changes from round to round. Raises MeshError when a request fails."""
     world.stage.apply("\n---\n".join(map(json.dumps, _objects(str(world.binary)))))
     arms = (_arm(world, "direct"), _arm(world, "behind"))
     for arm in arms:
         _ready(world, arm)
-    found = []
+    found: list[Hop] = []
+    costs: list[Cost] = []
     for case in (case for case in CASES if case.name in {name for name, _ in MEASURED}):
         taken: dict[str, list[Sample]] = {arm.title: [] for arm in arms}
         for number in range(rounds):
             for arm in arms if number % 2 else arms[::-1]:
-                sample = run_case(world, arm, case, seconds)
+                sample = run_case(world, arm, case, seconds, _processes(world), _LINES_S)
                 if sample.errors:
                     raise MeshError("requests failed", arm.title, f"{sample.errors} of {case.name}")
                 taken[arm.title].append(sample)
         found += [_hop(case.name, figure, taken, arms) for name, figure in MEASURED if name == case.name]
-    return found
+        costs += [_cost(case.name, part, taken, arms) for part in PARTS]
+    return found, costs
+
+
+def _processes(world: World) -> dict[str, list[int]]:
+    """Those of PARTS."""
+    pod = world.lab.pod(f"{MESH}/waypoint")
+    own = cgroup.pids(cgroup.place(world.names.pod_cgroup(pod.node_name, pod.uid)))
+    envoy = [pid for pid in own if role(pid) == "envoy"]
+    return dict(zip(PARTS, (world.ztunnel_pids(), envoy, [pid for pid in own if pid not in envoy]), strict=True))
 
 
 def _arm(world: World, service: str) -> Arm:
@@ -78,6 +109,11 @@ def _hop(case: str, figure: str, taken: dict[str, list[Sample]], arms: tuple[Arm
     return Hop(case, figure, middle_of(direct), middle_of(through), paired_ratio(through, direct))
 
 
+def _cost(case: str, part: str, taken: dict[str, list[Sample]], arms: tuple[Arm, Arm]) -> Cost:
+    direct, through = (middle_of([sample.figures[f"cpu {part}"] for sample in taken[arm.title]]) for arm in arms)
+    return Cost(case, part, direct, through)
+
+
 def _objects(binary: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for name in ("direct", "behind"):
@@ -99,10 +135,12 @@ def _object(version: str, kind: str, name: str, spec: dict[str, Any], labels: di
     return {"apiVersion": version, "kind": kind, "metadata": metadata, "spec": spec}
 
 
-def lines(found: list[Hop]) -> list[str]:
-    """A table of Markdown."""
+def lines(found: list[Hop], costs: list[Cost]) -> list[str]:
+    """Two tables of Markdown."""
     table = ["", "| waypoint | without | with | added | times (95 %) |", "|---" * 5 + "|"]
     for one in found:
         added = f"{one.waypoint - one.direct:+.0f} us" if one.figure in LOWER_IS_BETTER else ""
         table.append(f"| {one.case}, {one.figure} | {one.direct:.0f} | {one.waypoint:.0f} | {added} | {one.times} |")
+    table += ["", "| CPU of each, us | process | without | with |", "|---" * 4 + "|"]
+    table += [f"| {one.case} | {one.part} | {one.direct:.1f} | {one.waypoint:.1f} |" for one in costs]
     return table

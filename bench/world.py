@@ -9,6 +9,7 @@ All live side by side for the whole run, so that the arms can alternate within s
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -33,6 +34,10 @@ NODES: Final = ("n1", "n2")
 _EXTRA: Final = 7
 _SYSCTLS: Final = ("net.ipv4.ip_local_port_range=20000 65000", "net.ipv4.tcp_tw_reuse=1")
 """So that thousands of new connections per second do not run out of ports: the same in every pod of every arm."""
+_CONGESTION: Final = Path("/proc/sys/net/ipv4/tcp_congestion_control")
+CONGESTION: Final = "cubic"
+"""Linux's own default, for every arm. BBR, which some machines are set to, sends at a rate that it believes in and by
+timers: between two pods of one machine bulk is then what it believes."""
 
 
 def objects(binary: Path) -> list[dict[str, Any]]:
@@ -114,6 +119,20 @@ class World:
 
 
 @contextmanager
+def _congestion() -> Iterator[None]:
+    """Network namespaces that are made meanwhile have CONGESTION from this machine's; it is put back at once. Another
+    bench waits, or it would put back what this one has set."""
+    with _CONGESTION.open() as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        before = held.read()
+        _CONGESTION.write_text(CONGESTION)
+        try:
+            yield
+        finally:
+            _CONGESTION.write_text(before)
+
+
+@contextmanager
 def world(workers: int, folder: Path, env: Sequence[str] = (), suffix: str = "") -> Iterator[World]:
     """Build the load generator and the lab; it is down afterwards whatever happens. `suffix` names a second one."""
     binary = folder / f"load{suffix}"
@@ -124,8 +143,9 @@ def world(workers: int, folder: Path, env: Sequence[str] = (), suffix: str = "")
     stage = Stage(names.lab)
     settings = [f"ztunnel:ZTUNNEL_WORKER_THREADS={workers}", *env]
     try:
-        stage.must("lab", "up", "--name", names.lab, *(f"--env={setting}" for setting in settings))
-        stage.apply("\n---\n".join(json.dumps(item) for item in objects(binary)))
+        with _congestion():
+            stage.must("lab", "up", "--name", names.lab, *(f"--env={setting}" for setting in settings))
+            stage.apply("\n---\n".join(json.dumps(item) for item in objects(binary)))
         built = World(names, binary, stage)
         built._tune()
         yield built

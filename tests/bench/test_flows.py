@@ -15,6 +15,7 @@ FOUND = Flows(
     connections=500.0,
     connections_without=500.0,
     connections_ratio=Ratio(1.0, 0.9, 1.1, 7),
+    connections_cpu_ratio=Ratio(1.05, 1.0, 1.1, 7),
     agent=0.014,
     agent_rate=2500.0,
     agent_idle=0.004,
@@ -37,5 +38,5 @@ def test_the_agents_share_is_taken_at_the_rate_of_the_budget() -> None:
 
 def test_the_tables_say_what_was_held() -> None:
     text = "\n".join(lines(FOUND))
-    assert "990 | 1000 | 0.99 (0.98-1.00) | held" in text
+    assert "990 | 1000 | 0.990 (0.980-1.000) | held" in text
     assert "0.0140 at 2500/s | 0.0040 | 0.0200 | held" in text

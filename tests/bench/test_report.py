@@ -23,10 +23,23 @@ def test_a_figure_that_is_nothing_on_one_side_has_no_ratio() -> None:
     assert ratios(SAMPLES, "envoy")["cpu"].mean == pytest.approx(0.5)
 
 
+def test_a_slice_without_an_answer_is_told_beside_the_ratio_and_takes_no_figure_away() -> None:
+    samples = {
+        "ambient": [*SAMPLES["ambient"], Sample({"rate": 0.0, "cpu": 0.0}, 0)],
+        "envoy": [*SAMPLES["envoy"], Sample({"rate": 110.0, "cpu": 22.0}, 0)],
+    }
+    assert ratios(samples, "envoy")["rate"].empty == 1
+    assert case_json(CASES[0], samples)["ratio_to"]["envoy"]["rate"]["empty"] == 1
+    lines = case_lines(CASES[0], samples)
+    assert all(", 1 empty left out x envoy" in line for line in lines[1:3])
+    assert "ambient 200" in lines[1], "no answer is a rate"
+    assert "ambient 10.5" in lines[2], "but neither a latency nor a cost"
+
+
 def test_json_has_every_sample_and_every_ratio() -> None:
     found = case_json(CASES[0], SAMPLES)
     assert found["arms"]["ambient"] == {"rate": [200.0, 220.0], "cpu": [10.0, 11.0], "errors": [0, 1]}
-    assert found["ratio_to"]["envoy"]["rate"] == {"mean": 2.0, "low": 2.0, "high": 2.0, "pairs": 2}
+    assert found["ratio_to"]["envoy"]["rate"] == {"mean": 2.0, "low": 2.0, "high": 2.0, "pairs": 2, "empty": 0}
 
 
 def test_errors_of_the_load_are_printed_never_hidden() -> None:
@@ -36,11 +49,11 @@ def test_errors_of_the_load_are_printed_never_hidden() -> None:
 def test_the_table_has_a_ratio_for_every_other_arm() -> None:
     table = markdown([(CASES[0], SAMPLES)])
     assert table[0].count("ratio to") == 2
-    assert "2.00 (2.00-2.00)" in table[2]
+    assert "2.000 (2.000-2.000)" in table[2]
     assert len({line.count("|") for line in table}) == 1
 
 
-@pytest.mark.parametrize("arguments", [["--rounds", "6"], ["nonsense"]])
+@pytest.mark.parametrize("arguments", [["--rounds", "6"], ["--slices", "6"], ["nonsense"]])
 def test_what_cannot_be_measured_is_refused(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         parse(arguments)

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from ambient.errors import InvalidInput
-from bench.stats import middle_of, paired_ratio, quantile_t
+from bench.stats import interval, middle_of, paired_ratio, quantile_t
 
 
 def test_a_constant_ratio_has_an_interval_without_width() -> None:
@@ -46,6 +46,36 @@ def test_the_interval_holds_the_truth_in_95_of_100_cases() -> None:
     assert held / runs == pytest.approx(0.95, abs=0.015)
 
 
+def _coverage(inertia: float) -> float:
+    """How often the interval of 256 pairs holds the truth, where each pair remembers the one before."""
+    random, held, runs = Random(7), 0, 400
+    for _ in range(runs):
+        noise, mood = [], 0.0
+        for _ in range(256):
+            mood = inertia * mood + random.gauss(0, 0.1)
+            noise.append(1.3 * math.exp(mood))
+        ratio = paired_ratio(noise, [1.0] * len(noise))
+        held += ratio.low <= 1.3 <= ratio.high
+    return held / runs
+
+
+def test_many_pairs_hold_the_truth_also_where_neighbours_are_alike() -> None:
+    assert _coverage(0.0) >= 0.94
+    assert _coverage(0.7) >= 0.90
+
+
+def test_a_machine_that_changes_its_mood_widens_the_interval() -> None:
+    moody = [1.0] * 16 + [1.2] * 16
+    steady = [1.0, 1.2] * 16
+    assert paired_ratio(moody * 8, [1.0] * 256).high > paired_ratio(steady * 8, [1.0] * 256).high + 0.01
+
+
+def test_a_pair_with_nothing_on_one_side_is_left_out_and_counted() -> None:
+    ratio = paired_ratio([2.0, 0.0, 4.0, 6.0], [1.0, 9.0, 2.0, 3.0])
+    assert (ratio.mean, ratio.pairs, ratio.empty) == (pytest.approx(2.0), 3, 1)
+    assert str(ratio) == "2.000 (2.000-2.000), 1 empty left out"
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [
@@ -74,3 +104,8 @@ def test_no_degrees_of_freedom_are_refused() -> None:
 def test_the_middle_of_nothing_is_zero() -> None:
     assert middle_of([]) == 0.0
     assert middle_of([3, 1, 2]) == 2.0
+
+
+def test_a_third_digit_is_said_where_it_means_something() -> None:
+    assert interval(1.0, 0.98, 1.021) == "1.000 (0.980-1.021)"
+    assert interval(1.0, 0.8, 1.21) == "1.00 (0.80-1.21)"

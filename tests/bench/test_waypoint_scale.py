@@ -21,11 +21,12 @@ def test_it_is_as_large_as_it_says_and_every_object_can_be_read() -> None:
 
 
 def test_each_budget_is_held_or_missed_by_its_own_figure() -> None:
-    good = WaypointScale(2500, 2.0, 2.5, 4_000_000, (40.0, 50.0, 900.0), (2500, 2600, 2600))
-    assert "\n".join(lines(good)).count("| held |") == 3
+    good = WaypointScale(2500, 2.0, 2.5, 4_000_000, (40.0, 50.0, 900.0), (2500, 2600, 2600), (1.0, 20.0))
+    assert "\n".join(lines(good)).count("| held |") == 4
     for bad in (
-        WaypointScale(2500, 2.6, 2.5, 4_000_000, (40.0,), (2500,)),
-        WaypointScale(2500, 2.0, 2.5, 4_000_000, (140.0,), (2500,)),
-        WaypointScale(2500, 2.0, 2.5, 4_000_000, (40.0,), (2500, 20_000)),
+        WaypointScale(2500, 2.6, 2.5, 4_000_000, (40.0,), (2500,), (2.0,)),
+        WaypointScale(2500, 2.0, 2.5, 4_000_000, (140.0,), (2500,), (2.0,)),
+        WaypointScale(2500, 2.0, 2.5, 4_000_000, (40.0,), (2500, 20_000), (2.0,)),
+        WaypointScale(2500, 2.0, 2.5, 4_000_000, (40.0,), (2500,), (2.0, 3_000.0)),
     ):
         assert "\n".join(lines(bad)).count("**missed**") == 1
