@@ -38,6 +38,7 @@ TESTED_ELSEWHERE: Mapping[str, str] = MappingProxyType(
         "ambient.cli.table": "tests/ambient/cli/test_reads.py",
         "ambient.cli.version": "tests/ambient/cli/test_reads.py",
         "ambient.cli.workloads": "tests/ambient/cli/test_reads.py",
+        "ambient.agent.rule_table": "tests/lab/test_rule_table.py",
         "ambient.agent.upkeep": "tests/lab/test_agent.py",
         "ambient.agent.kernel_path": "tests/lab/test_same_node.py",
         "ambient.datapath.batch": "tests/bpf/test_direct.py",
@@ -52,11 +53,11 @@ TESTED_ELSEWHERE: Mapping[str, str] = MappingProxyType(
         "ambient.datapath.namespaces": "tests/lab/test_agent_by_rules.py",
         "ambient.datapath.nft": "tests/lab/test_agent_by_rules.py",
         "ambient.datapath.rule_tables": "tests/lab/test_agent_by_rules.py",
+        "ambient.datapath.tc_sockets": "tests/bpf/test_named_listeners.py",
         "ambient.datapath.pod_net": "tests/bpf/test_enrolment.py",
         "ambient.datapath.programs": "tests/bpf/test_lifecycle.py",
         "ambient.lab.lab": "tests/lab/test_lab_apply.py",
         "ambient.waypoint.agent.server": "tests/lab/test_waypoint.py",
-        "ambient.waypoint.service": "tests/ambient/waypoint/test_resources.py",
         "ambient.lab.sync": "tests/lab/test_lab_apply.py",
     }
 )

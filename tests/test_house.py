@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import tomllib
@@ -113,3 +114,13 @@ def test_both_programs_have_entry_points() -> None:
 def test_ci_runs_the_check_and_the_tests() -> None:
     lines = (ROOT / ".ci/run").read_text().splitlines()
     assert [line for line in lines if line.startswith("./dev")] == ["./dev check", "./dev test", "./dev test cluster"]
+
+
+def test_every_test_beside_the_folders_is_of_a_kind() -> None:
+    """A file that no kind names is run by nobody."""
+    dev = (ROOT / "dev").read_text()
+    found = re.search(r"printf 'tests/test_%s\.py\\n' ([a-z ]+)\n", dev)
+    assert found is not None
+    assert sorted(found[1].split()) == sorted(
+        file.stem.removeprefix("test_") for file in (ROOT / "tests").glob("test_*.py")
+    )

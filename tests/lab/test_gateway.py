@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from ambient.kube.objects import Gateway, HTTPRoute
+from ambient.kube.objects import Gateway, HTTPRoute, Service
 from tests.support.gateway_lab import (
     GATEWAY,
     IDENTITY,
@@ -151,8 +151,10 @@ def test_the_gateway_and_its_routes_say_how_they_are(lab: LabUnderTest) -> None:
     }
     until("what is said of the listeners", lambda: listeners() == {"http": (3, well), "apps": (1, well)})
     gateway = lab.lab.records().find(Gateway, "shop", "front")
+    service = lab.lab.records().find(Service, "shop", "front-istio")
     assert gateway is not None
-    assert [one.value for one in gateway.assigned] == ["front-istio.shop.svc.cluster.local"]
+    assert service is not None
+    assert [one.value for one in gateway.assigned] == [str(one) for one in service.cluster_ips]
 
     def parents(namespace: str, name: str) -> list[dict[str, tuple[str, str]]]:
         route = lab.lab.records().find(HTTPRoute, namespace, name)
@@ -166,6 +168,22 @@ def test_the_gateway_and_its_routes_say_how_they_are(lab: LabUnderTest) -> None:
     assert foreign["Accepted"] == ("False", "NotAllowedByListeners")
     assert (code(lab, "lost.example.com"), code(lab, "foreign.example.com")) == (500, 404)
     removed(lab, elsewhere + lost)
+
+
+def test_a_gateway_asks_an_application_no_more_at_a_time_than_its_owner_says(lab: LabUnderTest) -> None:
+    policy = {"connectionPool": {"http": {"http2MaxRequests": 1}}}
+    spec = {"host": "web.shop.svc.cluster.local", "trafficPolicy": policy}
+    rule = object_yaml("networking.istio.io/v1", "DestinationRule", "bears", "shop", spec=spec)
+    settled(lab, rule)
+    assert [code(lab) for _ in range(3)] == [200] * 3
+    where = f"web.example.com:80:{lab.ip(POD)}"
+    with lab.start(
+        "outside/client", "curl", "-s", "-m", "100", "--resolve", where, "http://web.example.com/hang"
+    ) as held:
+        until("the next request is turned away", lambda: code(lab) == 503)
+        removed(lab, rule)
+        until("without the rule it is asked again", lambda: code(lab) == 200)
+        held.kill()
 
 
 def test_with_the_gateway_killed_nothing_passes_until_it_is_back(lab: LabUnderTest) -> None:

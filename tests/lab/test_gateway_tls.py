@@ -69,6 +69,19 @@ server.serve_forever()
 """
 LISTENERS += (
     {
+        "name": "guest",
+        "port": 443,
+        "protocol": "HTTPS",
+        "hostname": "guest.staff.example.com",
+        "tls": {
+            "certificateRefs": [{"name": "staff"}],
+            "frontendValidation": {
+                "caCertificateRefs": [{"kind": "ConfigMap", "name": "enterprise"}],
+                "mode": "AllowInsecureFallback",
+            },
+        },
+    },
+    {
         "name": "passed",
         "port": 443,
         "protocol": "TLS",
@@ -140,7 +153,7 @@ def test_each_site_proves_itself_with_its_own_certificate_and_answers_for_no_oth
     assert (status, heard["pod"]) == (200, "web-1")
     assert heard["headers"]["x-forwarded-proto"] == "https"
     assert secure(lab, "other.example.com")[0] == 0  # no listener has that name
-    assert secure(lab, "site.example.com", "-H", "host: ann.staff.example.com")[0] == 404
+    assert secure(lab, "site.example.com", "-H", "host: ann.staff.example.com")[0] == 421  # of another listener
     assert secure(lab, "site.example.com", "--http1.1")[0] == 200
 
 
@@ -154,6 +167,14 @@ def test_only_clients_whom_the_enterprise_vouches_for_get_in_and_the_application
     assert secure(lab, "a.staff.example.com", *bad)[0] == 0
     assert secure(lab, "a.staff.example.com")[0] == 0
     assert "x-forwarded-client-cert" not in secure(lab, "site.example.com", *forged)[1]["headers"]
+
+
+def test_where_anybody_is_let_in_the_application_is_told_of_nobody(lab: LabUnderTest) -> None:
+    for words in (["--cert", kept(lab, "good")], ["--cert", kept(lab, "bad")], []):
+        forged = ["-H", "x-forwarded-client-cert: Subject=boss"]
+        status, heard = secure(lab, "guest.staff.example.com", *words, *forged)
+        assert status == 200
+        assert "x-forwarded-client-cert" not in heard["headers"]
 
 
 def test_what_is_carried_unread_ends_at_the_pod_and_a_policy_decides_who_gets_that_far(lab: LabUnderTest) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ambient.cli.demo.stage import PYTHON
 from ambient.lab import network
 from ambient.lab.process import alive
 from tests.support.lab import SLEEP, LabUnderTest, lab_under_test, namespace_yaml, pod_yaml, until
@@ -136,6 +137,34 @@ def test_deleting_asks_first_and_waits_for_the_grace_period(lab: LabUnderTest, t
     assert (tmp_path / "said").read_text() == "bye\n"
     assert not any(alive(pid) for pid in pids)
     assert not [name for name in os.listdir("/run/netns") if name.endswith(("a.polite", "a.stubborn"))]
+
+
+PARENT = r"""
+import signal, subprocess, sys, threading
+told = threading.Event()
+signal.signal(signal.SIGTERM, lambda *_: told.set())
+child = subprocess.Popen(["sleep", "1000"])
+open(sys.argv[1] + ".up", "w").close()
+told.wait()
+try:
+    code = child.wait(0.5)
+except subprocess.TimeoutExpired:
+    code = "none"
+open(sys.argv[1], "w").write(f"{child.pid} {code}")
+"""
+
+
+def test_only_a_containers_first_process_is_asked_to_end_and_the_others_end_with_it(
+    lab: LabUnderTest, tmp_path: Path
+) -> None:
+    said = tmp_path / "said"
+    text = pod_yaml("a/parent", [PYTHON, "-c", PARENT, str(said)], node="n1", grace=30)
+    lab.apply(text)
+    until("its child runs", (tmp_path / "said.up").exists)
+    lab.delete(text)
+    pid, code = said.read_text().split()
+    assert code == "none"
+    assert not alive(int(pid))
 
 
 def test_containers_of_a_pod_share_its_network(lab: LabUnderTest) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import socket
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from tests.support.agent_lab import AgentLab, eventually, settled_world, whole_m
 from tests.support.agent_objects import AMBIENT, OTHER, POD, WILLING, deny_port
 from tests.support.capture_bench import echoed, greeting
 from tests.support.capture_world import World
-from tests.support.direct_churn import churn, dialled, serve
+from tests.support.direct_churn import churn, dialled, serve, talk
 from tests.support.stand_in import App
 
 CHURN_S = 6.0
@@ -173,3 +174,13 @@ def test_churn_loses_no_octet_and_leaves_nothing_behind(lab: AgentLab, digester:
     assert counted(lab) > before
     with Maps.open(lab.bpffs) as tables:
         eventually(lambda: not tables.direct.ways(), "no way is left")
+
+
+def test_sabotage_urgent_data_that_comes_as_ordinary_is_seen_by_the_churn() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serve(listener)
+        there = partial(socket.create_connection, listener.getsockname())
+        assert talk(there, "urgent", random.Random(7)) > 0
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_OOBINLINE, 1)
+        assert talk(there, "urgent", random.Random(7)) == -1
+        listener.shutdown(socket.SHUT_RDWR)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from ambient.agent.ztunnels import Ztunnels
+from tests.support.agent_fakes import nobody
 from tests.support.waiting import eventually
 from tests.support.ztunnel_bench import Ztunnel, ZtunnelBench, ztunnel_bench
 
@@ -29,7 +30,7 @@ def beside(number: int, **second: str) -> Callable[[Scenario], Callable[[Path], 
                     "CONNECTION_TERMINATION_DEADLINE": "3s",
                 }
                 async with ztunnel_bench(tmp_path, prefix, number, **environment) as made:
-                    agent = Ztunnels(lambda _peer: None, lambda _peer: None)
+                    agent = Ztunnels(nobody, lambda _peer: None)
                     for pod in (made.a, made.b):
                         agent.add(pod.workload, pod.descriptor)
                     serving = asyncio.ensure_future(agent.serve(path))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from ambient.cli.demo.stage import PYTHON
 from ambient.kube.objects import Gateway
 from tests.support.lab import LabUnderTest, until
 from tests.support.waypoint_lab import (
@@ -20,9 +21,11 @@ from tests.support.waypoint_lab import (
     echo,
     policy_yaml,
     ready,
+    service_yaml,
     status,
     waypoint_lab,
 )
+from tests.support.waypoint_versions import named
 
 CLIENT = "spiffe://cluster.local/ns/shop/sa/client"
 WAYPOINT = "spiffe://cluster.local/ns/shop/sa/waypoint"
@@ -132,6 +135,46 @@ def test_not_a_byte_of_a_tcp_service_reaches_whom_a_policy_refuses(lab: LabUnder
     assert (banner(lab, "shop/client"), banner(lab, "shop/other")) == ("banner", "banner")
     apply(lab, policy_yaml("tcp", "ALLOW", {"from": FROM_CLIENT}, service="banner"))
     assert (banner(lab, "shop/client"), banner(lab, "shop/other")) == ("banner", "")
+
+
+SPY = r"""
+import socket, sys, threading
+stop, tried, heard = threading.Event(), [], []
+def ask():
+    while not stop.is_set():
+        tried.append(1)
+        try:
+            with socket.create_connection(("unsaid.shop", 9001), 10) as link:
+                link.sendall(b"no words of HTTP")
+                heard.append(link.recv(64))
+        except OSError:
+            pass
+threads = [threading.Thread(target=ask) for _ in range(8)]
+for one in threads: one.start()
+print("begun", flush=True)
+sys.stdin.readline()
+stop.set()
+for one in threads: one.join()
+print(len(tried), b"".join(heard).decode() or "nothing")
+"""
+
+
+def test_where_nobody_says_what_is_spoken_a_change_of_policies_lets_nobody_in_for_a_moment(lab: LabUnderTest) -> None:
+    layer_4 = policy_yaml("unsaid", "ALLOW", {"from": FROM_CLIENT}, service="unsaid")
+    layer_7 = policy_yaml("unsaid", "ALLOW", {"from": FROM_CLIENT, "to": [GET_ONLY]}, service="unsaid")
+    apply(lab, service_yaml("unsaid", {"port": 9001}, app="web") + layer_7)
+    with lab.start("shop/other", PYTHON, "-u", "-c", SPY) as spy:
+        assert spy.stdout is not None
+        assert spy.stdout.readline() == "begun\n"
+        for _ in range(4):
+            apply(lab, layer_4)
+            assert named(lab, "unsaid.shop") == "web-1"
+            apply(lab, layer_7)
+            assert named(lab, "unsaid.shop") == ""
+        said, _ = spy.communicate("\n", timeout=60)
+    tried, _, heard = said.strip().partition(" ")
+    assert int(tried)
+    assert heard == "nothing"
 
 
 def test_nobody_reaches_a_pod_behind_a_waypoint_by_its_own_address(lab: LabUnderTest) -> None:

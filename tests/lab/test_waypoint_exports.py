@@ -1,4 +1,4 @@
-"""Spans and access log of a waypoint at a collector: OTLP by gRPC, and Zipkin's JSON.
+"""Spans and access log of a waypoint at a collector: OTLP by gRPC, and Zipkin's JSON; by annotations, and by Telemetry.
 
 Real Envoy, real ztunnels on both sides, real traffic. The collector is a pod beside the mesh that says what it gets.
 """
@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.lab import LabUnderTest, pod_yaml, until
-from tests.support.waypoint_lab import apply, echo, gateway_yaml, namespace_yaml, waypoint_lab
+from tests.support.lab import LabUnderTest, object_yaml, pod_yaml, until
+from tests.support.waypoint_lab import apply, echo, gateway_yaml, namespace_yaml, status, waypoint_lab
 
 COLLECTOR = r"""
 import concurrent.futures, http.server, json, threading
@@ -63,11 +63,22 @@ CLIENT = "spiffe://cluster.local/ns/shop/sa/client"
 TRACING, ACCESS_LOG = "ambient.mesh/tracing", "ambient.mesh/access-log"
 
 
+MESH = """
+extensionProviders:
+- {name: spans, opentelemetry: {service: collector.obs.svc.cluster.local, port: 4317}}
+"""
+
+
 @pytest.fixture(scope="module")
-def lab() -> Iterator[LabUnderTest]:
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LabUnderTest]:
+    mesh = tmp_path_factory.mktemp("mesh") / "mesh"
+    mesh.write_text(MESH)
     ready = {"tcpSocket": {"port": 9411}, "periodSeconds": 1}
-    collector = pod_yaml("obs/collector", [sys.executable, "-u", "-c", COLLECTOR], node="n2", readiness=ready)
-    with waypoint_lab(namespace_yaml("obs") + collector) as lab:
+    command = [sys.executable, "-u", "-c", COLLECTOR]
+    collector = pod_yaml("obs/collector", command, node="n2", labels={"app": "collector"}, readiness=ready)
+    spec = {"selector": {"app": "collector"}, "ports": [{"name": "grpc", "port": 4317}]}
+    found = object_yaml("v1", "Service", "collector", "obs", spec=spec)
+    with waypoint_lab(namespace_yaml("obs") + collector + found, env={"control:AMBIENT_MESH_CONFIG": str(mesh)}) as lab:
         yield lab
 
 
@@ -108,3 +119,50 @@ def test_zipkin_gets_spans_of_the_same_trace(lab: LabUnderTest) -> None:
 def test_with_nobody_to_tell_the_trace_passes_untouched(lab: LabUnderTest) -> None:
     apply(lab, gateway_yaml())
     until("it is the client's own", lambda: ask(lab, "none")["traceparent"] == f"00-{TRACE}-{PARENT}-01")
+
+
+def telemetry(**spec: Any) -> str:
+    """For the service."""
+    spec["targetRefs"] = [{"group": "", "kind": "Service", "name": "web"}]
+    return object_yaml("telemetry.istio.io/v1", "Telemetry", "web", "shop", spec=spec)
+
+
+def test_a_telemetry_sends_spans_of_its_service_with_its_tags_and_of_so_many_traces(lab: LabUnderTest) -> None:
+    tags = {"stage": {"literal": {"value": "told-by-telemetry"}}, "team": {"header": {"name": "x-team"}}}
+    said = {"providers": [{"name": "spans"}], "customTags": tags}
+    apply(lab, telemetry(tracing=[{**said, "randomSamplingPercentage": 100}]))
+    url = ("-H", "x-team: red")
+    until("a span has come", lambda: echo(lab, "shop/client", *url) and within(got(lab, "trace"), "told-by-telemetry"))
+    until("with the header's value", lambda: within(got(lab, "trace"), '"team"'))
+    apply(lab, telemetry(tracing=[{**said, "disableSpanReporting": True}]))
+    until("it is the client's own", lambda: ask(lab, "off")["traceparent"] == f"00-{TRACE}-{PARENT}-01")
+    lab.delete(telemetry())
+
+
+def test_a_telemetry_says_what_is_logged_and_all_is_counted(lab: LabUnderTest) -> None:
+    def logged(mark: str) -> bool:
+        return f"/{mark}" in lab.run("logs", "shop/waypoint").stdout
+
+    def counted() -> int:
+        url = f"http://{lab.ip('shop/waypoint')}:15020/stats/prometheus"
+        lines = lab.exec("shop/waypoint", "curl", "-s", "-m", "20", url).stdout.splitlines()
+        return sum(int(float(one.rpartition(" ")[2])) for one in lines if one.startswith("istio_requests_total"))
+
+    def get(mark: str) -> int:
+        return status(lab, "shop/client", url=f"http://web.shop/{mark}")
+
+    apply(lab, telemetry(accessLogging=[{"filter": {"expression": "response.code >= 500"}}]))
+    until("the old listener is gone", lambda: get("filter-begins") == 200 and get("fail-once/first") in (200, 503))
+    before = counted()
+    assert get("quiet-one") == 200
+    assert get("fail-once/loud-one") == 503
+    until("what failed is logged", lambda: logged("fail-once/loud-one"))
+    assert not logged("quiet-one")
+    until("both are counted", lambda: counted() >= before + 2)
+    apply(lab, telemetry(accessLogging=[{"disabled": True}]))
+    before = counted()
+    assert get("fail-once/never-told") == 503
+    until("it is counted", lambda: counted() > before)
+    assert not logged("never-told")
+    lab.delete(telemetry())
+    until("it is logged again", lambda: get("told-again") == 200 and logged("told-again"))

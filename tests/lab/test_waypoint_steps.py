@@ -103,6 +103,30 @@ def test_a_browser_of_an_allowed_origin_is_let_in(lab: LabUnderTest) -> None:
 
     assert allowed("https://a.example.com")
     assert not allowed("https://example.org")
+
+
+def test_a_star_beside_credentials_is_answered_with_what_was_asked_for(lab: LabUnderTest) -> None:
+    every = {"allowMethods": ["*"], "allowHeaders": ["*"], "allowCredentials": True}
+    cors = {"type": "CORS", "cors": {"allowOrigins": ["https://*.example.com"], **every}}
+    apply(lab, http({"filters": [cors], "backendRefs": backends(("web-v1", 1))}))
+
+    def answered(origin: str, *words: str) -> dict[str, str]:
+        asked = ["-X", "OPTIONS", "-H", f"origin: {origin}", *words]
+        lines = lab.exec("shop/client", "curl", "-si", *asked, WEB).stdout.lower().splitlines()
+        pairs = (line.partition(": ") for line in lines)
+        return {name: value for name, _, value in pairs if name.startswith("access-control-")}
+
+    put = ("-H", "access-control-request-method: PUT")
+    good = {
+        "access-control-allow-origin": "https://a.example.com",
+        "access-control-allow-credentials": "true",
+        "access-control-allow-methods": "put",
+        "access-control-max-age": "5",
+    }
+    assert answered("https://a.example.com", *put) == good
+    named = answered("https://a.example.com", *put, "-H", "access-control-request-headers: x-a,x-b")
+    assert named == {**good, "access-control-allow-headers": "x-a,x-b"}
+    assert "access-control-allow-origin" not in answered("https://example.org", *put)
     lab.delete(http())
     ready(lab)
 

@@ -15,12 +15,14 @@ from ambient.kube.objects import RequestAuthentication
 from tests.support.lab import LabUnderTest, object_yaml, until
 from tests.support.tokens import LONG_AGO, Issuer
 from tests.support.waypoint_lab import (
+    GATEWAY_VERSION,
     POLICY_VERSION,
     WEB,
     apply,
     delete_policies,
     echo,
     policy_yaml,
+    ready,
     status,
     waypoint_lab,
 )
@@ -140,6 +142,28 @@ def test_the_application_hears_the_claims_and_no_token_but_one_that_is_to_be_for
     heard = echo(lab, "shop/client", "-H", f"x-token: {good}", *forged)["headers"]
     assert heard["x-token"] == good
     assert not {"x-sub", "x-role"} & heard.keys()
+
+
+def route_yaml(name: str, limits: str, **match: Any) -> str:
+    ref = {"group": "", "kind": "Service", "name": "web"}
+    rule = {"matches": [match], "backendRefs": [{"name": "web", "port": 80}]}
+    notes = {"ambient.mesh/rate-limit": limits} if limits else {}
+    spec = {"parentRefs": [{**ref, "port": 80}], "rules": [rule]}
+    return object_yaml(GATEWAY_VERSION, "HTTPRoute", name, "shop", annotations=notes, spec=spec)
+
+
+def test_a_limit_holds_on_a_route_that_is_chosen_by_what_a_token_says(lab: LabUnderTest) -> None:
+    """The route that is chosen first, by what the client sent, has none."""
+    admins = route_yaml("admins", "1/h", headers=[{"name": "x-role", "value": "admin"}])
+    others = route_yaml("others", "", path={"type": "PathPrefix", "value": "/"})
+    apply(lab, admins + others)
+    try:
+        admin = bearer(OURS.token(role="admin"))
+        until("the limit is in force", lambda: answer(lab, *admin) == 429)
+        assert [answer(lab, *admin), answer(lab, *bearer(OURS.token())), answer(lab)] == [429, 200, 200]
+    finally:
+        lab.delete(admins + others)
+        ready(lab)
 
 
 def test_a_rule_that_demands_a_principal_refuses_those_without(lab: LabUnderTest) -> None:

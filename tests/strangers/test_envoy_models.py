@@ -9,6 +9,7 @@ import asyncio
 from pathlib import Path
 
 from tests.support.envoy_fed import Told, fed_envoy
+from tests.support.random_gateways import gateway_model
 from tests.support.waypoint_models import models, spoilt, take
 
 SHARE = 50
@@ -20,6 +21,16 @@ def test_three_hundred_random_models_one_after_another_in_one_envoy(tmp_path: Pa
         async with fed_envoy(told, tmp_path) as envoy:
             for seed in range(1, 7):
                 assert (await take(told, envoy, models(seed, SHARE))).refused == {}
+
+    asyncio.run(scenario())
+
+
+def test_forty_random_gateways_one_after_another_in_one_envoy(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        told = Told()
+        async with fed_envoy(told, tmp_path) as envoy:
+            for seed in range(1, 41):
+                assert (seed, (await take(told, envoy, gateway_model(seed))).refused) == (seed, {})
 
     asyncio.run(scenario())
 

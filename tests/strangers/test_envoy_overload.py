@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -42,5 +43,46 @@ def test_it_answers_while_it_has_less(tmp_path: Path) -> None:
         listen = free("127.0.0.14")
         async with envoy_here(config(listen, Bearable(heap_mib=8192)), listen, tmp_path):
             assert await status(listen) == 200
+
+    asyncio.run(asyncio.wait_for(scenario(), 60))
+
+
+async def ends(reader: asyncio.StreamReader) -> bool:
+    """Once the other side has closed the connection."""
+    with contextlib.suppress(ConnectionError):
+        return await reader.read() == b""
+    return True
+
+
+async def answered(listen: tuple[str, int]) -> bool:
+    with contextlib.suppress(ConnectionError, IndexError):
+        return await status(listen) == 200
+    return False
+
+
+def test_connections_beyond_those_that_it_may_have_are_closed_and_where_none_count_they_are_not(tmp_path: Path) -> None:
+    """As that of readiness: a proxy that is full is not one to be replaced."""
+
+    async def scenario() -> None:
+        listen, told = free("127.0.0.14"), free("127.0.0.15")
+        made = config(listen, Bearable(connections=5))
+        uncounted = config(told, Bearable())["static_resources"]["listeners"][0]
+        uncounted |= {"name": "told", "ignore_global_conn_limit": True}
+        made["static_resources"]["listeners"].append(uncounted)
+        async with envoy_here(made, listen, tmp_path):
+            held = [await asyncio.open_connection(*listen) for _ in range(20)]
+            waiting = {asyncio.create_task(ends(reader)) for reader, _ in held}
+            while len(waiting) > 5:
+                _, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            assert await answered(told)
+            # Room that a connection of before has left is given to the next.
+            while await answered(listen):
+                held.append(await asyncio.open_connection(*listen))
+            for _, writer in held:
+                writer.close()
+            while not await answered(listen):
+                pass
+            for one in waiting:
+                one.cancel()
 
     asyncio.run(asyncio.wait_for(scenario(), 60))

@@ -12,7 +12,8 @@ from ambient.control.waypoints import Waypoints
 from ambient.kube.objects import HTTPRoute, Records
 from ambient.kube.routing import BackendRef, ParentRef, PathMatch, RouteMatch, RouteRule
 from ambient.xds.server import DeltaStream
-from tests.support.envoy_fed import FedEnvoy, fed_envoy
+from bench.fed_envoy import FedEnvoy
+from tests.support.envoy_fed import fed_envoy
 from tests.support.waypoint_records import TARGET, derived, policy, scene, service
 
 OWN = Caller("n1", "shop", "waypoint", "u")

@@ -27,11 +27,12 @@ from ambient.kube.objects import parse_object
 from ambient.kube.records import Pod, record_key
 from ambient.lab import credentials
 from ambient.netns import entered
+from tests.support import leavings
 from tests.support.capture_world import Place, World, run, world
 
 T = TypeVar("T")
 
-PATIENCE_S = 30.0
+PATIENCE_S = 90.0
 ANNOTATION = "ambient.istio.io/redirection"
 AGENT_ONLY = frozenset({"AMBIENT_RELEASE_LINGER", "AMBIENT_SWEEP"})
 
@@ -230,6 +231,7 @@ class AgentLab:
 @contextlib.contextmanager
 def settled_world(prefix: str) -> Iterator[World]:
     """A world in which every IPv6 address may be used."""
+    leavings.collect()
     with world(prefix) as made:
         for place in made.places.values():
             with entered(place.netns):

@@ -37,6 +37,7 @@ ARROWS: Final[Mapping[str, frozenset[str]]] = MappingProxyType(
         "datapath": _GROUND | _PROTOCOLS,
         "waypoint": _GROUND | _PROTOCOLS | {"kube"},
         "flows": _GROUND | _PROTOCOLS,
+        "ratelimit": _GROUND | _PROTOCOLS | {"kube", "waypoint"},
         "control": _BELOW_PROGRAMS,
         "agent": _BELOW_PROGRAMS,
         "lab": _BELOW_PROGRAMS,

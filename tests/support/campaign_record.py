@@ -21,17 +21,22 @@ def commit() -> str:
     return told.stdout.strip()
 
 
-def keep(
-    report: Path, key: str, values: Sequence[Any], markdown: Callable[[dict[str, Any]], str], **more: object
-) -> None:
-    """Write `values` (dataclasses) under `key`, after date, commit, kernel, cores and `more`; `markdown` gets these."""
-    about = {
+def where(**more: object) -> dict[str, Any]:
+    """What a record begins with: date, commit, kernel, cores and `more`."""
+    return {
         "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "commit": commit(),
         "kernel": platform.release(),
         "cores": os.cpu_count(),
         **more,
     }
+
+
+def keep(
+    report: Path, key: str, values: Sequence[Any], markdown: Callable[[dict[str, Any]], str], **more: object
+) -> None:
+    """Write `values` (dataclasses) under `key`, after date, commit, kernel, cores and `more`; `markdown` gets these."""
+    about = where(**more)
     report.parent.mkdir(parents=True, exist_ok=True)
     report.write_text(json.dumps({**about, key: [asdict(value) for value in values]}, indent=1) + "\n")
     report.with_suffix(".md").write_text(markdown(about))

@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 from ambient.agent.converge import State, Tracked
 from ambient.agent.enrol import Capture, PodTarget
-from ambient.datapath.direct import Call, Tuple, Way
+from ambient.datapath.direct import Call, Ends, Tuple, Way
 from ambient.datapath.layout import WayFlag
 from ambient.errors import KernelError
 from ambient.model.address import Endpoint, IpAddress
@@ -18,6 +18,7 @@ from ambient.model.workload import Workload
 CLIENT, SERVER = ip_address("10.0.0.4"), ip_address("10.0.0.5")
 CALL = Call(CLIENT, Endpoint(SERVER, 80))
 ONE = Tuple(Endpoint(CLIENT, 40_000), CALL.dialled)
+ENDS = Ends(ONE, 1.0, 0, 0)
 
 
 def pod(name: str, ip: IpAddress, *, direct: bool = True, state: State = State.ENROLLED) -> Tracked:
@@ -125,12 +126,12 @@ class FakeSockets:
     ended: list[Tuple] = field(default_factory=list)
     forgotten: list[Tuple] = field(default_factory=list)
 
-    def end(self, one: Tuple) -> bool:
-        self.ended.append(one)
-        return one not in self.there
+    def end(self, ends: Ends) -> bool:
+        self.ended.append(ends.tuple)
+        return ends.tuple not in self.there
 
-    def gone(self, one: Tuple) -> bool:
-        return one not in self.there
+    def gone(self, ends: Ends) -> bool:
+        return ends.tuple not in self.there
 
     def forget(self, one: Tuple) -> None:
         self.forgotten.append(one)

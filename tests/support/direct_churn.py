@@ -4,9 +4,13 @@ each octet is checked, and each connection ends as it was meant to, or was cut b
 
 from __future__ import annotations
 
+import array
+import fcntl
 import hashlib
 import random
+import select
 import socket
+import termios
 import threading
 import time
 from collections import Counter
@@ -15,11 +19,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from tests.support.capture_world import World
+from tests.support.waiting import until
 
 _LARGEST: Final = 400_000
 _PATIENCE_S: Final = 60.0
 _HEADER: Final = 8
 _WINDOW: Final = 16_384
+_FULL: Final = 4_096
+KINDS: Final = ("whole", "whole", "slow reader", "stalled reader", "urgent", "reset", "empty")
+"""`whole` ends its half of the connection when it has sent all, and so do those that follow but `reset`. `urgent`: with
+an urgent octet in the middle, which the other end does not get among the others."""
 
 Dial = Callable[[], socket.socket]
 
@@ -89,10 +98,10 @@ def churn(
     def work(number: int) -> None:
         dice = random.Random(seed * 1_000 + number)
         while time.monotonic() < until:
-            kind = dice.choice(("whole", "whole", "slow reader", "reset", "empty"))
+            kind = dice.choice(KINDS)
             before = cutting()
             try:
-                sent = _talk(dial, kind, dice)
+                sent = talk(dial, kind, dice)
             except OSError as error:
                 with lock:
                     if before or cutting():
@@ -114,7 +123,23 @@ def churn(
     return found
 
 
-def _talk(dial: Dial, kind: str, dice: random.Random) -> int:
+def _stand_still(client: socket.socket, octets: int) -> None:
+    """Read nothing before so much has come, or the connection has ended. Raises OSError when neither happens."""
+    ended = select.poll()
+    ended.register(client, select.POLLRDHUP)
+
+    def come() -> bool:
+        waiting = array.array("i", [0])
+        fcntl.ioctl(client, termios.FIONREAD, waiting)
+        return waiting[0] >= octets or bool(ended.poll(0))
+
+    try:
+        until(come, patience_s=_PATIENCE_S)
+    except AssertionError:
+        raise TimeoutError("nothing comes to a reader that stands still") from None
+
+
+def talk(dial: Dial, kind: str, dice: random.Random) -> int:
     """One connection of this kind; how many octets went each way, -1 when what came back is something else."""
     data = b"" if kind == "empty" else dice.randbytes(dice.randint(1, _LARGEST))
     with dial() as client:
@@ -123,10 +148,15 @@ def _talk(dial: Dial, kind: str, dice: random.Random) -> int:
             client.sendall(data[:_HEADER])
             client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\x01\0\0\0\0\0\0\0")
             return 0
-        if kind == "slow reader":
+        if kind in ("slow reader", "stalled reader"):
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _WINDOW)
-        client.sendall(data)
+        client.sendall(data[: len(data) // 2])
+        if kind == "urgent":
+            client.send(b"!", socket.MSG_OOB)
+        client.sendall(data[len(data) // 2 :])
         client.shutdown(socket.SHUT_WR)
+        if kind == "stalled reader":
+            _stand_still(client, min(_FULL, len(data)))
         back = bytearray()
         while more := client.recv(1_000 if kind == "slow reader" and len(back) < _WINDOW else 1 << 16):
             back += more

@@ -51,6 +51,13 @@ def _x86() -> str:
     return "" if os.uname().machine == "x86_64" else f"this is {os.uname().machine}"
 
 
+def _own_openssl() -> str:
+    import ssl
+
+    libraries = [line for line in Path("/proc/self/maps").read_text().splitlines() if "/libssl" in line]
+    return "" if libraries else f"{ssl.OPENSSL_VERSION} is built into the interpreter"
+
+
 FEATURES: Mapping[str, Callable[[], str]] = MappingProxyType(
     {
         "tcx": _since(6, 6),
@@ -59,6 +66,7 @@ FEATURES: Mapping[str, Callable[[], str]] = MappingProxyType(
         "curl with HTTP/2 to proxies": _curl_h2_proxy,
         "go toolchain": _go,
         "an x86-64 processor": _x86,
+        "an OpenSSL beside the interpreter": _own_openssl,
     }
 )
 

@@ -17,6 +17,7 @@ import dnslib
 from hpack import Decoder, Encoder, HPACKError
 
 from ambient.errors import MeshError
+from ambient.model import dns
 from ambient.model.address import Endpoint, parse_ip
 from ambient.model.workload import ApplicationTunnel, TunnelPreamble
 from ambient.xds.client import DeltaClient
@@ -27,7 +28,6 @@ from ambient.zds.session import AgentSession, ZtunnelSession
 from tests.support.fuzz import Target
 from tests.support.tunnel_certs import Authority
 from tests.support.tunnel_frames import Recording, Side
-from ztunnel.dns import message as dns
 from ztunnel.hbone import frames
 from ztunnel.hbone.frames import frame
 from ztunnel.hbone.headers import BlockReader, literal, read_stateless, request_prefix, response_block

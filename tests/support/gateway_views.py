@@ -5,7 +5,8 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from ambient.kube.routing import RouteMatch, RouteRule
-from ambient.waypoint.door import Clients, Door, Evidence, GatewayView, Site, Through, Topology
+from ambient.waypoint.door import Clients, Door, GatewayView, Site, Through, Topology
+from ambient.waypoint.evidence import Evidence
 from ambient.waypoint.front import Backend, Destination, Front, FrontPort, Protocol, Route
 from tests.support.gateway_records import site
 from tests.support.tunnel_certs import Authority

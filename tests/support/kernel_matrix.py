@@ -6,19 +6,22 @@ import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 from xml.etree import ElementTree
 
 from ambient.datapath import programs, sources
+from ambient.datapath.tc_sockets import FORMS
 from tests.support.guest import Guest, Ran
 from tests.support.guest_root import RESULT
 
 _TCX_SINCE: Final = (6, 6)
 _JUNIT: Final = "junit.xml"
 _TAIL: Final = 3000
+_TEST_SECONDS: Final = 1200
+"""After which one test is ended: several times what it may take outside of a guest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,17 @@ VERDICTS: Final = Part(
     600,
 )
 """Without an interface: every program past the verifier, run on frames beside the definition."""
+_GIVEN: Final = tuple(
+    f"tests/bpf/test_{name}.py"
+    for name in ("named_listeners", "reborn", "reservations", "capture", "cookies", "failing")
+)
+LISTENERS: Final = Part(
+    "listeners and what they are given",
+    (*_GIVEN, "-k=object and not clsact"),
+    1800,
+    without_tcx=(*_GIVEN, "-k=object and not tcx"),
+)
+"""What differs most between kernels: how a packet is given to a socket, also where an old connection is in its way."""
 CAPTURE: Final = Part(
     "capture, policy, alarm", ("tests/bpf", "-k=object"), 3600, without_tcx=("tests/bpf", "-k=object and clsact")
 )
@@ -61,7 +75,12 @@ AGENT: Final = Part(
     ("tests/lab/test_agent.py", "tests/lab/test_kernel_policy.py", "tests/lab/test_agent_policies.py"),
     3600,
 )
-PARTS: Final = (VERDICTS, CAPTURE, COMPILED_BY_BCC, AGENT)
+RULES: Final = Part(
+    "capture by nftables",
+    ("tests/lab/test_rule_table.py", "tests/lab/test_rules_planted.py", "tests/lab/test_agent_by_rules.py"),
+    3600,
+)
+PARTS: Final = (VERDICTS, LISTENERS, CAPTURE, COMPILED_BY_BCC, AGENT, RULES)
 
 
 @dataclass(slots=True)
@@ -83,7 +102,10 @@ def run(guest: Guest, part: Part, *, cores: int = 1) -> Row:
     found = guest.shared / _JUNIT
     found.unlink(missing_ok=True)
     begun = time.monotonic()
-    words = (sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={RESULT / _JUNIT}")
+    words = (
+        *(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={RESULT / _JUNIT}"),
+        f"--timeout={_TEST_SECONDS}",
+    )
     ran = guest.run((*words, *part.tests_on(guest.kernel.release)), part.seconds, cores=cores)
     row.seconds = round(time.monotonic() - begun, 1)
     if found.exists():
@@ -109,18 +131,16 @@ def _unfinished(ran: Ran) -> str:
 
 
 @contextmanager
-def prebuilt_object() -> Iterator[Path]:
-    """The object of these sources beside them, as a package has it: the guest's compiler would take half a minute."""
+def prebuilt_objects() -> Iterator[None]:
+    """Both objects of these sources beside them, as a package has it: the guest's compiler would take half a minute."""
     folder = sources.source_directory()
-    path = sources.object_path(folder, sources.version(folder))
-    if path.exists():
-        yield path
-        return
-    programs.build_object(folder, path)
-    try:
-        yield path
-    finally:
-        path.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        for form in FORMS:
+            path = sources.object_path(folder, sources.version(folder), form)
+            if not path.exists():
+                stack.callback(path.unlink, missing_ok=True)
+                programs.build_object(folder, path, form)
+        yield
 
 
 def told(rows: Sequence[Row]) -> list[str]:

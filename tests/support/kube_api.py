@@ -375,8 +375,8 @@ class FakeApi:
 
 def _selected(content: Object, query: Mapping[str, str]) -> bool:
     labels = content["metadata"].get("labels") or {}
-    label, equals, value = query.get("labelSelector", "").partition("=")
-    if equals and labels.get(label) != value:
+    label, chosen, values = query.get("labelSelector", "").replace("=", " in (").removesuffix(")").partition(" in (")
+    if chosen and labels.get(label) not in values.split(","):
         return False
     wanted = query.get("fieldSelector", "")
     if wanted.startswith("metadata.name="):

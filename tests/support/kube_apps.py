@@ -18,25 +18,35 @@ LINGER: Object = {"lifecycle": {"preStop": {"sleep": {"seconds": 4}}}}
 """What every server does that is replaced under load, with or without a mesh: go on while others hear of its end."""
 
 _LOAD = r"""
-import http.client, json, sys, threading, time
-host, port, pause = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])
+import http.client, json, ssl, sys, threading, time
+host, port, pause, tls, keep = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), "tls" in sys.argv, "keep" in sys.argv
 done, failed, lock = 0, 0, threading.Lock()
-def ask():
-    connection = http.client.HTTPConnection(host, port, timeout=10)
+def connect():
+    if tls:
+        return http.client.HTTPSConnection(host, port, timeout=10, context=ssl._create_unverified_context())
+    return http.client.HTTPConnection(host, port, timeout=10)
+def ask(connection):
     try:
-        connection.request("GET", "/id", headers={"Connection": "close"})
+        connection.request("GET", "/id", headers={} if keep else {"Connection": "close"})
         answer = connection.getresponse()
         body = answer.read()
+        if keep and answer.will_close:
+            return "the connection is to end"
         return "" if answer.status == 200 and body else "status %d" % answer.status
     except Exception as error:
         return repr(error)
     finally:
-        connection.close()
+        if not keep:
+            connection.close()
 def work():
     global done, failed
+    connection = connect()
+    if keep:
+        connection.connect()
+        connection.auto_open = 0
     while True:
         began = time.time()
-        why = ask()
+        why = ask(connection)
         with lock:
             done += 1
             if why:
@@ -65,12 +75,25 @@ def client(*, node: str = "", account: str = "default") -> Object:
 
 
 class Load:
-    """A pod that opens new connections all the time. It counts from its first answer on."""
+    """A pod that opens new connections all the time, or (`keep`) asks over a few and never opens another. It counts
+    from its first answer on."""
 
-    def __init__(self, kube: Kube, namespace: str, name: str, host: str, *, port: int = 80, node: str = "") -> None:
+    def __init__(
+        self,
+        kube: Kube,
+        namespace: str,
+        name: str,
+        host: str,
+        *,
+        port: int = 80,
+        node: str = "",
+        tls: bool = False,
+        keep: bool = False,
+    ) -> None:
         self._kube = kube
         self._namespace, self._name = namespace, name
-        argv = ("python3", "-c", _LOAD, host, str(port), "0.05")
+        how = ("tls",) * tls + ("keep",) * keep
+        argv = ("python3", "-c", _LOAD, host, str(port), "0.05", *how)
         kube.apply(objects.pod(namespace, name, objects.pod_spec(argv, kube.image, node=node)))
         eventually(lambda: self.total["done"] > 0, f"for the load {name}")
         self.began = self.total
@@ -97,5 +120,10 @@ class Load:
 
     def failures(self) -> list[str]:
         """Every failure since it was made, with its time."""
-        said = self._kube.run("-n", self._namespace, "logs", self._name)
+        return self.failures_of(self._kube, self._namespace, self._name)
+
+    @staticmethod
+    def failures_of(kube: Kube, namespace: str, name: str) -> list[str]:
+        """The same of one that another test has made."""
+        said = kube.run("-n", namespace, "logs", name)
         return [line for line in said.splitlines() if '"why"' in line]

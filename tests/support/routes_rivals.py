@@ -17,7 +17,7 @@ from ambient.model.workload import (
     Visibility,
     Workload,
 )
-from tests.support.builders import behind, service, workload
+from tests.support.builders import behind, service, waypoint, workload
 from tests.support.routes import CLIENT, PEER, TWO, WEB, A, Case, balanced, cidr, ends, hbone
 
 SHARED = "10.0.0.2:80"
@@ -45,6 +45,8 @@ def block(text: str, **changes: object) -> Service:
 WIDE, NARROW = block("10.8.0.0/16"), block("10.8.1.0/24")
 FOREIGN = replace(NARROW, namespace="x")
 TWIN = replace(WEB, hostname="twin.example", canonical=False)
+BEHIND = replace(WEB, waypoint=waypoint())
+OUTER = behind(workload("outer", "10.9.0.7", tunnel_protocol=TunnelProtocol.NONE), BEHIND)
 THEIRS = replace(WEB, namespace="x", hostname="web.x.svc.cluster.local")
 
 RIVALS: dict[str, Case] = {
@@ -198,6 +200,22 @@ DOUBTS: dict[str, Case] = {
     ),
     "a service without endpoints under REGISTRY_ONLY": Case(
         (WEB,), "10.96.0.1:80", NoRoute.NO_HEALTHY_UPSTREAM, registry_only=True
+    ),
+    "under REGISTRY_ONLY an endpoint outside of a service with a waypoint": Case(
+        (BEHIND, OUTER), "10.9.0.7:22", NoRoute.PAST_A_WAYPOINT, registry_only=True
+    ),
+    "the same without it": Case((BEHIND, OUTER), "10.9.0.7:22", ("10.9.0.7:22",)),
+    "under REGISTRY_ONLY one of a service without a waypoint, too": Case(
+        (BEHIND, TWIN, behind(behind(OUTER, BEHIND), TWIN)), "10.9.0.7:22", ("10.9.0.7:22",), registry_only=True
+    ),
+    "under REGISTRY_ONLY one that somebody else has without a waypoint as well": Case(
+        (BEHIND, OUTER, THEIRS, behind(replace(OUTER, uid="a", services={}), THEIRS)),
+        "10.9.0.7:22",
+        NoRoute.PAST_A_WAYPOINT,
+        registry_only=True,
+    ),
+    "under REGISTRY_ONLY an endpoint in the mesh, whose ztunnel judges": Case(
+        (BEHIND, *TWO), "10.0.1.1:8080", (hbone("10.0.1.1", "10.0.1.1:8080"),), registry_only=True
     ),
     "loopback under REGISTRY_ONLY": Case((), "127.0.0.1:8080", "pass", registry_only=True),
     "an IPv4 client and an IPv6 endpoint": Case(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from tests.support.lab import SLEEP, LabUnderTest, lab_under_test, namespace_yam
 SERVER = r"""
 import http.server, json, os, socketserver, threading
 class Echo(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
+    protocol_version, disable_nagle_algorithm = "HTTP/1.1", True
     def do_GET(self):
         paths.append(self.path)
         if self.path.startswith("/hang"):
@@ -124,9 +124,10 @@ def delete_policies(lab: LabUnderTest) -> None:
 
 
 @contextmanager
-def waypoint_lab(more: str = "", **annotations: str) -> Iterator[LabUnderTest]:
+def waypoint_lab(more: str = "", *, env: Mapping[str, str] | None = None, **annotations: str) -> Iterator[LabUnderTest]:
+    """`env`: of the mesh's parts, as `lab up` takes it."""
     with lab_under_test("wayp") as lab:
-        lab.up(SCENE + gateway_yaml(**annotations) + more, mesh=True)
+        lab.up(SCENE + gateway_yaml(**annotations) + more, mesh=True, env=env)
         ready(lab, resources=6)
         yield lab
 

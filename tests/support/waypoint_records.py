@@ -7,11 +7,14 @@ from typing import Any
 from ambient.control.derive import Derived, derive
 from ambient.control.derive_world import DeriveSettings
 from ambient.kube.objects import Records, RefusedObject
+from ambient.waypoint.shared_limits import LIMITER
 from tests.support.builders import raw, records
 from tests.support.waypoint_views import KEYS
 
 NAMESPACE = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}}
 LISTENER = {"name": "mesh", "port": 15008, "protocol": "HBONE"}
+POOLS = ("inbound-vip|", LIMITER)
+"""What names of clusters begin with whose endpoints are told."""
 TARGET = {"kind": "Service", "name": "web"}
 
 
