@@ -180,7 +180,8 @@ def test_a_gateway_asks_an_application_no_more_at_a_time_than_its_owner_says(lab
     with lab.start(
         "outside/client", "curl", "-s", "-m", "100", "--resolve", where, "http://web.example.com/hang"
     ) as held:
-        until("the next request is turned away", lambda: code(lab) == 503)
+        until("the server has the request", lambda: "hangs" in lab.run("logs", "shop/web-1").stdout)
+        assert code(lab) == 503, "the next request is turned away"
         removed(lab, rule)
         until("without the rule it is asked again", lambda: code(lab) == 200)
         held.kill()

@@ -33,12 +33,13 @@ class Told(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         if self.path == "/hold":
             freed.clear()
+            held.append(self.path)
             freed.wait()
         if self.path == "/release":
             freed.set()
         tls = self.connection if isinstance(self.connection, ssl.SSLSocket) else None
         peer = (tls.getpeercert() if tls else None) or {}
-        said = dict(port=self.server.server_port, path=self.path, tls=tls.version() if tls else "",
+        said = dict(port=self.server.server_port, path=self.path, held=len(held), tls=tls.version() if tls else "",
                     sni=getattr(tls, "asked", ""), serial=peer.get("serialNumber", ""),
                     client="".join(value for part in peer.get("subject", ()) for _, value in part),
                     headers={k.lower(): v for k, v in self.headers.items()})
@@ -51,7 +52,7 @@ class Told(http.server.BaseHTTPRequestHandler):
 class Server(http.server.ThreadingHTTPServer):
     request_queue_size, daemon_threads = 128, True
     def handle_error(self, *args): pass
-freed = threading.Event()
+freed, held = threading.Event(), []
 def heard(sock, name, context):
     sock.asked = name
 def file(text):
@@ -74,7 +75,7 @@ served(8445, os.environ["IMPOSTOR"])
 served(8080, "")
 """
 """8443 asks for a client's certificate, 8444 does not, 8445 proves to be somebody else; 8080 is plain HTTP. Who asks
-for /hold waits until somebody asks for /release."""
+for /hold waits until somebody asks for /release; `held` is how many ever asked."""
 HOST = "api.example.com"
 NAMED = "api.outside.svc.cluster.local"
 SITES = Authority("sites").mint
@@ -172,14 +173,20 @@ class Egress:
 
     def held_alone(self, url: str) -> None:
         """That while the server holds a request to `url` the next one is refused by the breaker, and then no more."""
+
+        def beside(path: str) -> Any:
+            """What the server says to whom no breaker stops."""
+            return self.ask_at(f"http://{self.address}:8080/{path}", pod="outside/client")
+
+        def turned_away() -> bool:
+            told = self.lab.exec("shop/client", "curl", "-s", "-m", "10", "-D", "-", "-o", "/dev/null", url).stdout
+            return told.startswith("HTTP/1.1 503") and "x-envoy-overloaded: true" in told.lower()
+
+        before = beside("held")["held"]
         with self.lab.start("shop/client", "curl", "-s", "-m", "100", f"{url}hold") as held:
-
-            def turned_away() -> bool:
-                told = self.lab.exec("shop/client", "curl", "-s", "-m", "10", "-D", "-", "-o", "/dev/null", url).stdout
-                return told.startswith("HTTP/1.1 503") and "x-envoy-overloaded: true" in told.lower()
-
-            until("the next request is turned away", turned_away)
-            self.lab.exec("outside/client", "curl", "-s", "-m", "10", f"http://{self.address}:8080/release")
+            until("the server holds the request", lambda: beside("held")["held"] == before + 1)
+            assert turned_away()
+            beside("release")
             assert json.loads(held.communicate()[0])["path"] == "/hold"
         assert not turned_away()
 

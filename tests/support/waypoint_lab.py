@@ -18,6 +18,7 @@ class Echo(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
         paths.append(self.path)
         if self.path.startswith("/hang"):
+            print("hangs", flush=True)
             threading.Event().wait()
         if self.path.startswith("/fail-once/") and paths.count(self.path) == 1:
             self.send_response(503)
