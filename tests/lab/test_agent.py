@@ -133,7 +133,7 @@ def test_a_pod_is_not_captured_before_ztunnel_serves_it(lab: AgentLab) -> None:
 def test_without_ztunnel_a_captured_pod_is_closed_and_one_that_asked_for_it_is_not_while_policies_are_unknown(
     lab: AgentLab,
 ) -> None:
-    lab.agent()
+    agent = lab.agent()
     stand_in = lab.ztunnel()
     willing = pod("pod", ["10.213.1.2", "fd00:213:1::2"], annotations={"ambient.mesh/fail-mode": "open"})
     lab.settled(lab.put(AMBIENT, willing))
@@ -142,7 +142,9 @@ def test_without_ztunnel_a_captured_pod_is_closed_and_one_that_asked_for_it_is_n
     with pytest.raises(OSError, match="timed out"):
         lab.connect(lab.world.pod, lab.world.outside, app.address.port, patience_s=0.4)
     assert counters(lab)["REFUSED_NO_LISTENER_OUT"] > 0
-    # Sabotage: with the row opened by hand the same connection gets out, so it was the row that refused it.
+    # Sabotage: with the row opened by hand the same connection gets out, so it was the row that refused it. Meanwhile
+    # the agent sleeps, whose sweep would close it.
+    agent.popen.send_signal(signal.SIGSTOP)
     with Maps.open(lab.bpffs) as tables:
         ip = lab.world.pod.ip(4)
         row = tables.pods.get(ip)
@@ -150,6 +152,7 @@ def test_without_ztunnel_a_captured_pod_is_closed_and_one_that_asked_for_it_is_n
         assert row.fail_out is FailMode.CLOSED
         tables.pods.put(ip, type(row)(row.flags, FailMode.OPEN, FailMode.OPEN, row.epoch, row.host_ifindex))
     lab.connect(lab.world.pod, lab.world.outside, app.address.port).close()
+    agent.popen.send_signal(signal.SIGCONT)
 
     def closed_again() -> bool:
         with Maps.open(lab.bpffs) as tables:
@@ -157,7 +160,8 @@ def test_without_ztunnel_a_captured_pod_is_closed_and_one_that_asked_for_it_is_n
         return found is not None and found.fail_out is FailMode.CLOSED
 
     eventually(closed_again, "the sweep closes it again")
-    assert 'ambient_agent_repairs_total{what="row"} 1' in lab.http("GET", "/metrics")[1]
+    told = 'ambient_agent_repairs_total{what="row"} 1'
+    eventually(lambda: told in lab.http("GET", "/metrics")[1], "it is counted")
     app.close()
 
 
@@ -258,7 +262,7 @@ def test_a_probe_of_the_node_reaches_the_pod_and_nothing_else_of_the_node_does_u
     for owner, counter in (("kubelet", "PROBE"), ("app", "REDIRECTED_IN")):
         before = counters(mesh)[counter]
         with mesh.world.socket(mesh.world.node, socket.AF_INET, owner=owner) as probe:
-            probe.settimeout(5)
+            probe.settimeout(60)
             probe.connect((str(app.address.ip), app.address.port))
             assert probe.recv(100)
         assert counters(mesh)[counter] > before, owner

@@ -29,7 +29,7 @@ def tc(lab: AgentLab, *words: str) -> str:
 def captured(lab: AgentLab, app: App) -> bool:
     """ztunnel's stand-in is there, so that a connection that is captured goes through."""
     before = counters(lab)
-    with lab.connect(lab.world.pod, lab.world.outside, app.address.port, patience_s=10.0) as client:
+    with lab.connect(lab.world.pod, lab.world.outside, app.address.port) as client:
         client.recv(100)
     return counters(lab) > before
 
@@ -55,11 +55,9 @@ def test_in_by_filters_mended_and_taken_over_by_links(lab: AgentLab) -> None:
     agent.end()
     lab.settings["AMBIENT_CAPTURE"] = "auto"
     lab.agent()
-    eventually(lambda: "clsact" not in tc(lab, "qdisc", "show"), "links have taken their place", 30.0)
-    eventually(
-        lambda: all(one.alive for one in programs.attached(lab.bpffs)[lab.uid("pod")]), "every program is on", 30.0
-    )
-    eventually(lambda: lab.http("GET", "/pods")[0] == 200, "the agent answers", 30.0)
-    eventually(lambda: lab.pods()["shop/pod"]["state"] == "enrolled", "it is in", 30.0)
+    eventually(lambda: "clsact" not in tc(lab, "qdisc", "show"), "links have taken their place")
+    eventually(lambda: all(one.alive for one in programs.attached(lab.bpffs)[lab.uid("pod")]), "every program is on")
+    eventually(lambda: lab.http("GET", "/pods")[0] == 200, "the agent answers")
+    eventually(lambda: lab.pods()["shop/pod"]["state"] == "enrolled", "it is in")
     assert captured(lab, app)
     app.close()

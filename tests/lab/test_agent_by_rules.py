@@ -112,12 +112,12 @@ def test_name_queries_are_ztunnels_to_answer(mesh: AgentLab) -> None:
     for version in (4, 6):
         resolver = mesh.world.outside.ip(version)
         with mesh.world.socket(mesh.world.pod, family_of(version), socket.SOCK_DGRAM) as client:
-            client.settimeout(10)
+            client.settimeout(60)
             client.connect((str(resolver), 53))
             client.send(b"who")
             assert client.recv(100).startswith(f"who {'[' if version == 6 else ''}{resolver}".encode())
         with mesh.world.socket(mesh.world.pod, family_of(version)) as client:
-            client.settimeout(10)
+            client.settimeout(60)
             client.connect((str(resolver), 53))
             assert client.recv(100) == b"names\n"
 
@@ -169,7 +169,7 @@ def test_what_a_stranger_does_to_the_rules_is_repaired_and_told(
     mesh.processes[0].wait_for("somebody changed or deleted the mesh's rules")
     eventually(lambda: nft.listing(place.netns) == before, "the rules are as they were")
     eventually(lambda: 'ambient_agent_repairs_total{what="rules"} 1' in repairs(mesh), "it is counted once")
-    with mesh.connect(place, mesh.world.outside, app.address.port, patience_s=10.0) as client:
+    with mesh.connect(place, mesh.world.outside, app.address.port) as client:
         assert is_proxied(client)
 
 
@@ -219,7 +219,7 @@ def test_a_probe_of_the_kubelet_reaches_the_pod_and_nobody_elses_connection_does
     def probe(version: int, owner: str) -> tuple[str, bool]:
         """Whom the application sees, and whether it is by the port that the prober has."""
         with mesh.world.socket(mesh.world.node, family_of(version), owner=owner) as probe:
-            probe.settimeout(10)
+            probe.settimeout(60)
             probe.connect((str(apps[version].address.ip), apps[version].address.port))
             seen, _, port = probe.recv(100).decode().strip().partition(" ")
             ports.append(probe.getsockname()[1])
@@ -228,7 +228,7 @@ def test_a_probe_of_the_kubelet_reaches_the_pod_and_nobody_elses_connection_does
     def somebody_by_port(version: int, port: int) -> str:
         """Whom the application sees when somebody outside has the port of a probe that was just made."""
         with mesh.world.socket(mesh.world.outside, family_of(version)) as thief:
-            thief.settimeout(10)
+            thief.settimeout(60)
             thief.bind(("::" if version == 6 else "0.0.0.0", port))
             thief.connect((str(apps[version].address.ip), apps[version].address.port))
             return thief.recv(100).decode().partition(" ")[0]
@@ -258,7 +258,7 @@ def test_nobody_borrows_the_address_of_probes(mesh: AgentLab, serve: Callable[..
         mesh.processes[0].end(signal.SIGKILL)
         nft.remove(mesh.world.node.netns)
         with mesh.world.socket(mesh.world.outside, socket.AF_INET) as thief:
-            thief.settimeout(10)
+            thief.settimeout(60)
             thief.bind((str(PROBE_SOURCES[0]), 0))
             thief.connect((str(app.address.ip), app.address.port))
             assert not is_proxied(thief)
@@ -271,7 +271,7 @@ def test_the_mark_of_ztunnel_helps_nobody_else(mesh: AgentLab, serve: Callable[.
     app = serve(mesh.world.outside)
     for owner, proxied in (("app", True), ("ztunnel", False)):
         with mesh.world.socket(mesh.world.pod, socket.AF_INET, owner=owner) as forger:
-            forger.settimeout(10)
+            forger.settimeout(60)
             forger.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, PROXY_MARK)
             forger.connect((str(app.address.ip), app.address.port))
             assert is_proxied(forger) is proxied

@@ -13,7 +13,7 @@ import pytest
 
 from ambient.datapath.layout import FailMode
 from ambient.datapath.maps import Maps
-from tests.support.agent_lab import AgentLab, agent_lab, eventually, namespace, pod, settled_world
+from tests.support.agent_lab import PATIENCE_S, AgentLab, agent_lab, eventually, namespace, pod, settled_world
 from tests.support.agent_objects import AMBIENT, OTHER, PLAIN, POD, deny_port, strict
 from tests.support.capture_world import World
 from tests.support.stand_in import App
@@ -61,7 +61,7 @@ def test_policy_that_forbids_an_older_connection_ends_it(lab: AgentLab, policy: 
     old.sendall(b"ping")
     assert old.recv(100) == b"ping"
     lab.put(strict() if policy == "strict" else deny_port(app.address.port))
-    assert ended(old, 20.0)
+    assert ended(old, PATIENCE_S)
     # The connection ends before the agent has noted that it has.
     eventually(lambda: lab.pods()["shop/other"]["older_connections"] == [], "it is listed no more")
     cut = 'ambient_agent_connections_cut_total{why="policy"} 1'

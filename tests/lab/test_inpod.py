@@ -9,7 +9,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 from tests.support.ztunnel_bench import ZtunnelBench, ztunnel_bench
 
 
@@ -45,7 +45,7 @@ async def test_a_connection_goes_through_the_tunnel_and_is_counted_dumped_and_sh
         return (await one.ztunnel.get("/metrics", 20))[1]
 
     text = ""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         while text.count("istio_tcp_connections_closed_total{") < 2:
             text = await counted()
     line = next(row for row in text.splitlines() if row.startswith("istio_tcp_connections_opened_total{"))
@@ -56,8 +56,9 @@ async def test_a_connection_goes_through_the_tunnel_and_is_counted_dumped_and_sh
     for part in ("spiffe://cluster.local/ns/shop/sa/a", '"Available"', "Kubernetes//Pod/shop/b", '"state": "Up"'):
         assert part in dump
     assert "PRIVATE KEY" not in dump
-    status, flows = await one.ztunnel.get("/flows?last=10")
-    assert '"event":"closed"' in flows
+    async with asyncio.timeout(PATIENCE_S):
+        while '"event":"closed"' not in text:
+            text = (await one.ztunnel.get("/flows?last=10"))[1]
     for pid in one.ztunnel.pids("director"):
         assert one.ztunnel.pss_kb(pid) <= 60_000
     print("PSS kB:", {word: [one.ztunnel.pss_kb(p) for p in one.ztunnel.pids(word)] for word in ("director", "worker")})
@@ -109,7 +110,7 @@ async def test_everything_killed_comes_back_without_control_plane_and_ca(one: Zt
     await one.control.__aenter__()
 
 
-@bench(5)
+@bench(5, CONNECTION_TERMINATION_DEADLINE="60s")
 async def test_a_stopped_ztunnel_lets_open_connections_end_and_leaves_nothing(one: ZtunnelBench) -> None:
     sock = one.a.socket()
     sock.setblocking(False)
@@ -136,7 +137,7 @@ async def test_a_policy_cuts_what_it_forbids_and_a_removed_pod_is_let_go(one: Zt
     writer.write(b"first")
     assert await reader.read(100) == f"{one.a.ip} first".encode()
     one.control.apply(DENY)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         with contextlib.suppress(ConnectionError):
             assert await reader.read() == b""
     writer.close()

@@ -118,8 +118,8 @@ def test_what_was_refused_is_told_with_policy_and_pods(lab: AgentLab, app: App) 
     assert (out["source_pod"], out["destination_pod"]) == ("pod", "other")
     assert arriving["destination_pod"] == "other"
     assert "source_principal" not in arriving
-    metrics = lab.http("GET", "/metrics")[1]
-    assert 'ambient_policy_denials_total{policy="shop/no",reason="denied-by"}' in metrics
+    wanted = 'ambient_policy_denials_total{policy="shop/no",reason="denied-by"}'
+    eventually(lambda: wanted in lab.http("GET", "/metrics")[1], "it is counted")
 
 
 def test_older_connections_and_new_ones_raise_no_alarm(lab: AgentLab, app: App) -> None:
@@ -176,11 +176,12 @@ def test_a_policy_that_is_about_udp_as_well_is_enforced_until_it_goes(lab: Agent
         about = deny_port(port)
         about["metadata"]["annotations"] = {"ambient.mesh/protocols": "udp"}
         lab.put(about)
-        eventually(lambda: not arrives(), "it is refused")
-        assert counted(lab, "policy_udp") >= 1
-        told = [json.loads(line) for line in lab.http("GET", "/flows")[1].splitlines()]
-        assert [flow["policy"] for flow in told if flow.get("protocol") == "udp" and flow["event"] == "denied"][:1] == [
-            "shop/no"
-        ]
+        eventually(lambda: not arrives() and counted(lab, "policy_udp") >= 1, "it is refused")
+
+        def told() -> list[object]:
+            flows = [json.loads(line) for line in lab.http("GET", "/flows")[1].splitlines()]
+            return [flow["policy"] for flow in flows if flow.get("protocol") == "udp" and flow["event"] == "denied"]
+
+        assert eventually(told, "it is told")[0] == "shop/no"
         lab.delete("AuthorizationPolicy", "no")
         eventually(arrives, "it is open again")

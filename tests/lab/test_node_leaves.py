@@ -116,7 +116,7 @@ def stopped(lab: AgentLab, *acts: Act, at_once: bool = False) -> dict[str, bool]
         if not at_once:
             eventually(lambda: ask(lambda api: bool(api.watchers)), "the agent watches its DaemonSet")
             ask(all_of(*acts))
-        assert all(on_the_node(lab).values()), on_the_node(lab)
+        eventually(lambda: all(on_the_node(lab).values()), "all of it is there")
         assert agent.end() == 0, agent.text()
     return on_the_node(lab)
 
@@ -144,4 +144,5 @@ def test_the_plugin_of_a_running_agent_is_put_back(lab: AgentLab) -> None:
     path.write_bytes(CONFIGURATION)
     Path(lab.root / "bin" / "ambient-cni").unlink()
     eventually(lambda: b"ambient-cni" in path.read_bytes(), "the entry again")
-    assert (lab.root / "bin" / "ambient-cni").read_bytes() == cni.plugin().read_bytes()
+    program = lab.root / "bin" / "ambient-cni"
+    eventually(lambda: program.exists() and program.read_bytes() == cni.plugin().read_bytes(), "the program again")

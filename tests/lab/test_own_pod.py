@@ -9,7 +9,7 @@ import sys
 
 def test_a_peer_gets_ztunnels_metrics_through_its_own_tunnel_port() -> None:
     argv = ["unshare", "--net", sys.executable, "-m", "tests.support.own_pod_scene"]
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=200, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     told = json.loads(done.stdout)
     assert told["status"] == 200

@@ -106,11 +106,14 @@ def test_the_second_connection_needs_no_tunnel_and_both_are_named(lab: AgentLab,
         flows = [flow for flow in map(json.loads, lines) if flow.get("security") == "kernel"]
         return [flow for flow in flows if flow["bytes_sent"] == 100_000]
 
-    flows = eventually(told, "the connection is told")
-    assert {flow["direction"] for flow in flows} == {"outbound", "inbound"}
+    def both() -> bool:
+        return {flow["direction"] for flow in told()} == {"outbound", "inbound"}
+
+    eventually(both, "the connection is told, both ways")
+    flows = told()
     assert str(flows[0]["source_principal"]).startswith(name)
     assert str(flows[0]["destination_principal"]).startswith(name)
-    assert 'connection_security_policy="kernel"' in lab.http("GET", "/metrics")[1]
+    eventually(lambda: 'connection_security_policy="kernel"' in lab.http("GET", "/metrics")[1], "and counted")
 
 
 def test_a_policy_that_refuses_cuts_what_is_open(lab: AgentLab, app: App) -> None:

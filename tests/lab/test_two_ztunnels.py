@@ -27,7 +27,7 @@ def beside(number: int, **second: str) -> Callable[[Scenario], Callable[[Path], 
                 environment = {
                     "INPOD_UDS": str(path),
                     "AMBIENT_CUSTODY_UDS": "",
-                    "CONNECTION_TERMINATION_DEADLINE": "3s",
+                    "CONNECTION_TERMINATION_DEADLINE": "60s",
                 }
                 async with ztunnel_bench(tmp_path, prefix, number, **environment) as made:
                     agent = Ztunnels(nobody, lambda _peer: None)
@@ -67,7 +67,7 @@ class Asking:
 
     async def _run(self) -> None:
         while not self._over:
-            answer = await self._one.a.ask(self._one.b.ip, 8080, timeout_s=20)
+            answer = await self._one.a.ask(self._one.b.ip, 8080, timeout_s=60)
             assert answer == f"{self._one.a.ip} hello".encode()
             self.count += 1
 
@@ -96,7 +96,7 @@ async def test_the_next_ztunnel_takes_the_same_sockets_and_the_pods_that_come_la
     await asking.more()
     assert await asyncio.to_thread(one.ztunnel.stop) == 0
     assert "2 pods were handed over" in one.ztunnel.log.read_text()
-    assert agent.count == 1
+    await eventually(lambda: agent.count == 1, "the agent has noticed")
     await asking.more()
     await asking.end()
     await second.ready()
@@ -116,4 +116,4 @@ async def test_without_a_common_folder_each_binds_its_own_and_no_connection_fail
     assert "0 pods were handed over" in one.ztunnel.log.read_text()
     await asking.more()
     await asking.end()
-    assert one.b.listening(15008) == 1
+    await eventually(lambda: one.b.listening(15008) == 1, "what the first one held is closed")

@@ -214,7 +214,7 @@ class AgentLab:
         eventually(lambda: self.shown(name) == "enabled", f"{name} enrolled")
 
     def connect(
-        self, place: Place, target: Place, port: int, version: int = 4, patience_s: float = 2.0
+        self, place: Place, target: Place, port: int, version: int = 4, patience_s: float = 60.0
     ) -> socket.socket:
         """A connection of an application in one place to another place; raises OSError."""
         family = socket.AF_INET6 if version == 6 else socket.AF_INET

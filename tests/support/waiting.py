@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-PATIENCE_S = 40.0
+PATIENCE_S = 100.0
 _PAUSE_S = 0.003
 
 

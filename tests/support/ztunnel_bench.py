@@ -28,7 +28,7 @@ from ambient.zds import packet
 from ambient.zds.codec import MAX_PACKET, AddWorkload, encode_request
 from ambient.zds.session import AgentSession, NotServed, Removed, Served, SnapshotDone
 from tests.support.control import ControlBench
-from tests.support.waiting import eventually
+from tests.support.waiting import PATIENCE_S, eventually
 
 APP_PORT = 8080
 _RULES = """
@@ -89,7 +89,7 @@ class BenchPod:
         with entered(self.descriptor):
             return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
 
-    async def ask(self, ip: str, port: int, data: bytes = b"hello", timeout_s: float = 5.0) -> bytes:
+    async def ask(self, ip: str, port: int, data: bytes = b"hello", timeout_s: float = PATIENCE_S) -> bytes:
         """Open a connection from inside, send, read all until the end."""
         sock = self.socket()
         sock.setblocking(False)
@@ -224,7 +224,7 @@ class Ztunnel:
         """SIGTERM and wait; its exit code."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+        return self.process.wait(PATIENCE_S)
 
     def kill_everything(self) -> None:
         """As when the machine loses power, for these processes."""
@@ -270,7 +270,7 @@ class Ztunnel:
         async def look() -> bool:
             return (await self.get("/healthz/ready", 21))[0] == 200
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while not await look():
                 pass
 
