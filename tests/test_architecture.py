@@ -47,6 +47,7 @@ TESTED_ELSEWHERE: Mapping[str, str] = MappingProxyType(
         "ambient.datapath.bpfsys": "tests/bpf/test_lifecycle.py",
         "ambient.datapath.holding": "tests/bpf/test_holding.py",
         "ambient.datapath.exchange": "tests/bpf/test_versions.py",
+        "ambient.datapath.unnoted": "tests/bpf/test_versions.py",
         "ambient.datapath.load_bcc": "tests/bpf/conftest.py",
         "ambient.datapath.load_object": "tests/bpf/conftest.py",
         "ambient.datapath.maps": "tests/bpf/test_lifecycle.py",

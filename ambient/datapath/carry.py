@@ -2,9 +2,10 @@
 
 A map that both versions lay out alike is one and the same map. Of one that differs the entries are carried over, member
 by member (`shapes`), in either direction. What cannot be read from outside begins empty: rings of events, sockets that
-wait for one look-up, tables of tables (the agent fills them again). What is kept in sockets cannot begin empty unseen:
-such a map is never changed, a new one takes a new name. Nor is that of the listeners, which are put there once, when
-they begin to listen: each would keep a name under which nobody is found.
+wait for one look-up, tables of tables (the agent fills them again). So does what is noted of a packet for that look-up.
+What is kept in sockets cannot begin empty unseen: such a map is never changed, a new one takes a new name. Nor is that
+of the listeners, which are put there once, when they begin to listen: each would keep a name under which nobody is
+found.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _CARRIED: Final = _PER_CPU | {Kind.HASH, Kind.ARRAY, Kind.LRU_HASH, Kind.LPM_TRI
 _TABLES: Final = frozenset({Kind.HASH_OF_MAPS, Kind.ARRAY_OF_MAPS})
 _NEVER_CHANGED: Final = frozenset({Kind.SK_STORAGE})
 _LISTENERS: Final = "listeners"
+_MOMENTARY: Final = frozenset({"reservations"})
+"""What they hold is over before the new one is used (`unnoted`)."""
 _WORD: Final = 8
 
 
@@ -53,6 +56,8 @@ def carry(old: Path, new: Path, *, again: bool = False) -> int:
     programs write. Nothing when its kind begins empty. Raises KernelError when one does not fit or the map is full."""
     before, after = bpfinfo.map_layout(old), bpfinfo.map_layout(new)
     if before.kind != after.kind or after.kind not in _CARRIED or (again and after.kind in _ARRAYS):
+        return 0
+    if new.name in _MOMENTARY:
         return 0
     source, target = _open(old, before), _open(new, after)
     try:

@@ -21,6 +21,7 @@ from typing import Final
 from ambient.datapath import bpfinfo, bpfsys, hooked
 from ambient.datapath.carry import alike, carry, layouts
 from ambient.datapath.maps import MAPS
+from ambient.datapath.unnoted import unnoted
 
 PROGRAMS: Final = "programs"
 PODS: Final = "pods"
@@ -80,7 +81,9 @@ def finish(bpffs: Path, checkpoint: Checkpoint = no_checkpoint) -> None:
     version = next((staged / PROGRAMS).iterdir(), None)
     if version is not None:
         checkpoint("links")
-        switch_links(bpffs, version)
+        with unnoted(bpffs / MAPS, staged / MAPS):
+            switch_links(bpffs, version, checkpoint)
+        checkpoint("linked")
         names = {pin.name for pin in (staged / MAPS).iterdir()}
         for pin in sorted((bpffs / MAPS).iterdir()):
             checkpoint(f"map {pin.name}")
@@ -104,10 +107,11 @@ def finish(bpffs: Path, checkpoint: Checkpoint = no_checkpoint) -> None:
     shutil.rmtree(done)
 
 
-def switch_links(bpffs: Path, programs: Path) -> None:
+def switch_links(bpffs: Path, programs: Path, checkpoint: Checkpoint = no_checkpoint) -> None:
     """Every link of every pod and of the node runs the program of its name from `programs`, each exchanged atomically;
     one whose program this version does not have goes."""
     for pin in sorted((*(bpffs / PODS).glob("*/*"), *(bpffs / NODE).glob("*"))):
+        checkpoint(f"link {pin.name}")
         target = programs / pin.name
         if not target.exists():
             hooked.take_off(pin)

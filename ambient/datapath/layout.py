@@ -51,6 +51,7 @@ class Option(IntFlag):
     DROP_CLEAR = 4
     NO_FLOWS = 8
     DIRECT = 16
+    EXCHANGING = 32
 
 
 class Side(IntEnum):

@@ -116,7 +116,8 @@ def load(
                 stage(bpffs, final.name, partial(_load_into, chosen, source), checkpoint)
             finish(bpffs, checkpoint)
             with Maps.open(bpffs) as tables:
-                tables.config.set(Option(0) if cgroups.mount_point() else Option.MARK_ALONE)
+                kept = tables.config.options() & ~Option.MARK_ALONE
+                tables.config.set(kept if cgroups.mount_point() else kept | Option.MARK_ALONE)
     return Loaded(chosen, tag, reused, form)
 
 

@@ -11,6 +11,7 @@
 
 #include "../include/contract.h"
 #include "../include/flow.h"
+#include "config.h"
 #include "counters.h"
 
 #define RESERVED_FOR 1000000000LL /* ns */
@@ -98,14 +99,14 @@ INLINE __u32 free_place_for(struct reservation_row *row, struct flow *flow, __u6
 	return place;
 }
 
-/* Not 0 where there is no place. `former`: whose place it was (all zero: nobody's). */
+/* Not 0 where there is no place, or nobody who would look. `former`: whose place it was (all zero: nobody's). */
 INLINE int reserve(struct flow *flow, __u64 name, struct flow *former)
 {
 	struct reservation_row *row = reservation_row_of(flow);
 	__u64 now = bpf_ktime_get_ns();
 	__u32 place;
 
-	if (!row)
+	if (!row || options() & OPTION_EXCHANGING)
 		return -1;
 	bpf_spin_lock(&row->lock);
 	place = free_place_for(row, flow, now);

@@ -16,13 +16,14 @@ from ambient.datapath import bpfinfo, bpfsys, load_object, programs, sources
 from ambient.datapath.carry import layouts
 from ambient.datapath.deny import DenyRow
 from ambient.datapath.exchange import Checkpoint, finish, is_as_written, no_checkpoint, schema, stage
-from ambient.datapath.layout import Counter, Flag, PodRow, Role, Side
+from ambient.datapath.layout import Counter, Flag, Option, PodRow, Role, Side
 from ambient.datapath.maps import Maps
 from ambient.datapath.tc_sockets import listeners
 from ambient.errors import KernelError
 from ambient.model.address import Endpoint
 from tests.support import next_version
-from tests.support.capture_bench import Bench, echoed, greeting
+from tests.support.capture_bench import Bench, echoed, greeting, used_up
+from tests.support.capture_world import GIVE_UP
 from tests.support.lab import until
 from tests.support.stand_in import StandIn
 
@@ -105,7 +106,8 @@ def test_the_next_version_and_back_under_traffic(bench: Bench, tomorrow: Path) -
         theirs = layouts(bench.bpffs / "maps")
         assert bpfinfo.map_id(bench.bpffs / "maps" / "pods") != before
         assert theirs["pods"].value.fields[0].name == next_version.FURTHER_MEMBER
-        assert {name for name in theirs if theirs[name] != present.get(name)} == {"pods", "deny_rows", "visits"}
+        changed = {name for name in theirs if theirs[name] != present.get(name)}
+        assert changed == {"pods", "deny_rows", "reservations", "visits"}
         assert is_as_written(bench.bpffs)
         programs.load(bench.bpffs, loader)
         traffic.more()
@@ -124,6 +126,41 @@ def test_the_next_version_and_back_under_traffic(bench: Bench, tomorrow: Path) -
             tables.pods.delete(address)
     links = programs.attached(bench.bpffs)[bench.world.pod.name]
     assert all(link.alive for link in links)
+
+
+def test_what_one_version_notes_and_the_other_does_not_find_is_never_the_applications(
+    bench: Bench, tomorrow: Path, tmp_path: Path
+) -> None:
+    """Opening packets that only a note leads to ztunnel (their four-tuples are in TIME_WAIT), before each link."""
+    theirs, loader = tmp_path / "theirs.o", loader_of(bench.bpffs)
+    programs.build_object(tomorrow / "bpf", theirs, listeners())
+    bench.attach(bench.world.pod)
+    proxy = bench.stand_in(bench.world.pod)
+    target = Endpoint(bench.world.pod.ip(4), 81)
+    ports = list(range(45_660, 45_680))
+    for port in ports:
+        used_up(bench, bench.world.outside, target, port)
+        assert proxy.seen.get(timeout=30).source.port == port
+    bench.app(bench.world.pod, 4, target.port)
+    between, options = [], []
+
+    def checkpoint(step: str) -> None:
+        if not step.startswith("link "):
+            return
+        between.append(step)
+        options.append(bench.maps.config.options())
+        with pytest.raises(TimeoutError):
+            bench.connect(bench.world.outside, target, source_port=ports.pop(), patience=GIVE_UP)
+
+    try:
+        exchange(bench.bpffs, "tomorrow", theirs, checkpoint)
+        assert between.index("link pod_ingress") < between.index("link pod_lookup")
+        assert all(Option.EXCHANGING in one for one in options)
+        assert Option.EXCHANGING not in bench.maps.config.options()
+        client = bench.connect(bench.world.outside, target, source_port=ports[0])
+        assert greeting(client).port != ports[0], "it is ztunnel that asks the application"
+    finally:
+        programs.load(bench.bpffs, loader)
 
 
 def test_rows_of_every_kind_go_along(scratch: Path, tomorrow: Path) -> None:
@@ -177,7 +214,7 @@ def test_ended_before_any_step_of_an_exchange_the_next_start_has_a_whole_version
     assert not ended_at(scratch, version, ours, steps, 1_000_000)
     kinds = [step.partition(" ")[0] for step in steps]
     tried = {kinds.index(kind) for kind in kinds} | {len(kinds) - 1 - kinds[::-1].index(kind) for kind in kinds}
-    assert {"load", "carry pods", "whole", "links", "map visits", "pin pods", "programs", "end"} <= {*steps}
+    assert {"load", "carry pods", "whole", "links", "linked", "map visits", "pin pods", "programs", "end"} <= {*steps}
     for last in sorted(tried):
         exchange(scratch, "tomorrow", theirs)
         assert schema(scratch) != written

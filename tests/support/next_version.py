@@ -1,5 +1,6 @@
-"""The version after this one, as a tree of its own: rows of pods and of policy with a further member, in front of the
-others, and a map that this version does not have. Made from the sources as they are, loaded by the real loader.
+"""The version after this one, as a tree of its own: rows of pods and of policy and what is noted of packets with a
+further member, in front of the others, and a map that this version does not have. Made from the sources as they are,
+loaded by the real loader.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ def make_next_version(tree: Path) -> Path:
     maps, layout = tree / "bpf" / "maps", tree / "ambient" / "datapath" / "layout.py"
     _change(maps / "pods.h", "struct pod_row {\n", f"struct pod_row {{\n\t__u32 {FURTHER_MEMBER};\n")
     _change(maps / "deny.h", "struct deny_row {\n", f"struct deny_row {{\n\t__u64 {FURTHER_MEMBER};\n")
+    _change(maps / "reservations.h", "struct reservation {\n", f"struct reservation {{\n\t__u64 {FURTHER_MEMBER};\n")
     (maps / "visits.h").write_text(_VISITS)
     _change(
         tree / "bpf" / "pod_egress.c", '#include "maps/pods.h"\n', '#include "maps/pods.h"\n#include "maps/visits.h"\n'
