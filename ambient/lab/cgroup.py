@@ -114,7 +114,7 @@ def wait_gone(folder: Path, members: Collection[int], timeout_s: float) -> None:
         _wait_event(folder, min(_LOOK_S, max(0.0, deadline - time.monotonic())))
 
 
-def kill(folder: Path, *, timeout_s: float = 10) -> None:
+def kill(folder: Path, *, timeout_s: float = 60) -> None:
     """SIGKILL everything below and wait until it is gone; raises KernelError when it does not go."""
     deadline = time.monotonic() + timeout_s
     while folder.is_dir() and (left := pids(folder)):
@@ -127,7 +127,7 @@ def kill(folder: Path, *, timeout_s: float = 10) -> None:
         _wait_event(folder, min(0.5, max(0.0, deadline - time.monotonic())))
 
 
-def remove(folder: Path, *, timeout_s: float = 10) -> None:
+def remove(folder: Path, *, timeout_s: float = 60) -> None:
     """Kill everything below and remove the folders; nothing happens when it does not exist.
 
     Raises KernelError when something does not go."""

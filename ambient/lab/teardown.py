@@ -22,6 +22,7 @@ from ambient.lab.lab import all_labs_locked, remove_pins, require_root
 from ambient.lab.names import BPFFS, LABS, Names
 
 _END_S: Final = 10.0
+_GONE_S: Final = 60.0
 
 
 def down(names: Names) -> bool:
@@ -96,7 +97,7 @@ def _end_processes(names: Names) -> None:
     mounted = cgroup.mount_point()
     if mounted is not None:
         cgroup.remove(mounted / names.cgroup())
-    deadline = time.monotonic() + _END_S
+    deadline = time.monotonic() + _GONE_S
     while strays := _inhabitants(_namespaces(names)):
         if time.monotonic() > deadline:
             raise KernelError("processes do not end", names.prefix, f"pids {strays}")

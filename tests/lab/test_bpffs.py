@@ -21,7 +21,7 @@ def on_a_node(script: str) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         cwd=Path(__file__).parents[2],
-        timeout=60,
+        timeout=200,
     )
 
 

@@ -63,7 +63,7 @@ def test_a_backend_tls_policy_begins_tls_and_without_its_authority_nothing_leave
 
 
 def test_by_its_own_address_nobody_reaches_what_is_behind_the_waypoint_nor_what_is_nowhere(out: Egress) -> None:
-    words = ("curl", "-s", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}")
+    words = ("curl", "-s", "-m", "20", "-o", "/dev/null", "-w", "%{http_code}")
     direct, elsewhere = f"http://{out.address}:8080/", f"http://{out.address[:-1]}7:8080/"
     assert out.lab.exec("outside/client", *words, direct).stdout == "200", "whoever is not in the mesh gets there"
     assert out.lab.exec("shop/client", *words, direct).stdout == "000"

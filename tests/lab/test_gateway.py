@@ -150,11 +150,15 @@ def test_the_gateway_and_its_routes_say_how_they_are(lab: LabUnderTest) -> None:
         "Conflicted": ("False", "NoConflicts"),
     }
     until("what is said of the listeners", lambda: listeners() == {"http": (3, well), "apps": (1, well)})
-    gateway = lab.lab.records().find(Gateway, "shop", "front")
     service = lab.lab.records().find(Service, "shop", "front-istio")
-    assert gateway is not None
     assert service is not None
-    assert [one.value for one in gateway.assigned] == [str(one) for one in service.cluster_ips]
+    own = [str(one) for one in service.cluster_ips]
+
+    def assigned() -> list[str]:
+        gateway = lab.lab.records().find(Gateway, "shop", "front")
+        return [one.value for one in gateway.assigned] if gateway is not None else []
+
+    until("its addresses are those of its Service", lambda: assigned() == own)
 
     def parents(namespace: str, name: str) -> list[dict[str, tuple[str, str]]]:
         route = lab.lab.records().find(HTTPRoute, namespace, name)
@@ -163,8 +167,9 @@ def test_the_gateway_and_its_routes_say_how_they_are(lab: LabUnderTest) -> None:
 
     good, resolved = ("True", "Accepted"), ("True", "ResolvedRefs")
     until("of a good route", lambda: parents("shop", "web") == [{"Accepted": good, "ResolvedRefs": resolved}])
-    assert parents("shop", "lost") == [{"Accepted": good, "ResolvedRefs": ("False", "BackendNotFound")}]
-    (foreign,) = parents("third", "foreign")
+    nobody = {"Accepted": good, "ResolvedRefs": ("False", "BackendNotFound")}
+    until("of one that leads to nobody", lambda: parents("shop", "lost") == [nobody])
+    (foreign,) = until("of one that may not be there", lambda: parents("third", "foreign"))
     assert foreign["Accepted"] == ("False", "NotAllowedByListeners")
     assert (code(lab, "lost.example.com"), code(lab, "foreign.example.com")) == (500, 404)
     removed(lab, elsewhere + lost)

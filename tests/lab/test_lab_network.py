@@ -23,7 +23,7 @@ _SERVE = (
 )
 _ASK = (
     "import socket,sys\n"
-    "c=socket.create_connection((sys.argv[1],int(sys.argv[2])),3)\n"
+    "c=socket.create_connection((sys.argv[1],int(sys.argv[2])),20)\n"
     "c.sendall(b'who\\n')\n"
     "print(c.makefile().read())\n"
 )

@@ -126,12 +126,13 @@ def test_a_pod_is_not_ready_before_its_startup_probe_passes(lab: LabUnderTest) -
 
 
 def test_deleting_asks_first_and_waits_for_the_grace_period(lab: LabUnderTest, tmp_path: Path) -> None:
-    polite = f"trap 'echo bye > {tmp_path}/said; exit' TERM; while :; do sleep 0.1; done"
-    stubborn = "trap '' TERM; while :; do sleep 0.1; done"
+    polite = f"trap 'echo bye > {tmp_path}/said; exit' TERM; >{tmp_path}/polite; while :; do sleep 0.1; done"
+    stubborn = f"trap '' TERM; >{tmp_path}/stubborn; while :; do sleep 0.1; done"
     pods = pod_yaml("a/polite", ["sh", "-c", polite], node="n1", grace=20)
     pods += pod_yaml("a/stubborn", ["sh", "-c", stubborn], node="n1", grace=1)
     lab.apply(pods)
     pids = [_main_pid(lab, pod) for pod in ("a/polite", "a/stubborn")]
+    until("both have said what they do then", lambda: {"polite", "stubborn"} <= {*os.listdir(tmp_path)})
     assert all(alive(pid) for pid in pids)
     lab.delete(pods)
     assert (tmp_path / "said").read_text() == "bye\n"

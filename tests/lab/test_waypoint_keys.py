@@ -171,7 +171,7 @@ def test_somebody_is_asked_what_may_pass_and_says_who_it_is(world: World, provid
     assert answer(world, *forged, "-H", "x-allow: yes", path="ask") == 200
     heard = echo(world.lab, "shop/client", *forged, "-H", "x-allow: yes", url=f"{WEB}ask")["headers"]
     assert heard["x-user"].startswith(provider)
-    told = world.lab.exec("shop/client", "curl", "-s", "-m", "10", "-D", "-", "-o", "/dev/null", f"{WEB}ask")
+    told = world.lab.exec("shop/client", "curl", "-s", "-m", "20", "-D", "-", "-o", "/dev/null", f"{WEB}ask")
     assert f"x-why: {provider}" in told.stdout
     assert answer(world, path="other") == 200
 

@@ -63,7 +63,7 @@ def lab() -> Iterator[LabUnderTest]:
 
 def ask(lab: LabUnderTest, pod: str = "shop/client", times: int = 1) -> list[int]:
     """The statuses of so many requests, one after the other."""
-    words = ("-s", "-m", "10", "-w", "%{http_code} ", *(("-o", "/dev/null", URL) * times))
+    words = ("-s", "-m", "20", "-w", "%{http_code} ", *(("-o", "/dev/null", URL) * times))
     return [int(one) for one in lab.exec(pod, "curl", *words).stdout.split()]
 
 

@@ -49,7 +49,7 @@ def to(*weights: tuple[str, int]) -> list[dict[str, Any]]:
 
 def told(lab: LabUnderTest, pod: str = "shop/client", url: str = WEB) -> tuple[int, str]:
     """Status and location of an answer."""
-    done = lab.exec(pod, "curl", "-s", "-m", "10", "-o", "/dev/null", "-w", "%{http_code} %{redirect_url}", url)
+    done = lab.exec(pod, "curl", "-s", "-m", "20", "-o", "/dev/null", "-w", "%{http_code} %{redirect_url}", url)
     code, _, where = done.stdout.partition(" ")
     return int(code or 0), where
 

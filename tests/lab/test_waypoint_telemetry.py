@@ -30,7 +30,7 @@ def lab() -> Iterator[LabUnderTest]:
 def samples(lab: LabUnderTest, name: str, **labels: str) -> list[tuple[dict[str, str], float]]:
     """What the metrics of the waypoint's agent say, as Prometheus reads them."""
     page = lab.exec(
-        "shop/client", "curl", "-sS", "-m", "10", f"http://{lab.ip('shop/waypoint')}:15020/stats/prometheus"
+        "shop/client", "curl", "-sS", "-m", "20", f"http://{lab.ip('shop/waypoint')}:15020/stats/prometheus"
     )
     assert page.returncode == 0, page.stderr + lab.tails()
     return [

@@ -20,8 +20,18 @@ from cryptography import x509
 
 from ambient.kube.objects import ServiceEntry
 from ambient.lab.names import NETNS_DIR
+from ambient.lab.sync import wait_acknowledged
 from ambient.waypoint.deploy import WILDCARD_NETWORKS
-from tests.support.lab import SLEEP, LabUnderTest, lab_under_test, namespace_yaml, object_yaml, pod_yaml, until
+from tests.support.lab import (
+    PATIENCE_S,
+    SLEEP,
+    LabUnderTest,
+    lab_under_test,
+    namespace_yaml,
+    object_yaml,
+    pod_yaml,
+    until,
+)
 from tests.support.mint import Leaf
 from tests.support.outside import NUMBER, Outside
 from tests.support.tunnel_certs import Authority
@@ -167,7 +177,7 @@ class Egress:
 
     def ask_at(self, url: str, *words: str, pod: str = "shop/client") -> Any:
         """The same of any URL."""
-        done = self.lab.exec(pod, "curl", "-s", "-m", "10", "-w", "\n%{http_code}", *words, url)
+        done = self.lab.exec(pod, "curl", "-s", "-m", "20", "-w", "\n%{http_code}", *words, url)
         body, _, status = done.stdout.rpartition("\n")
         return json.loads(body) if body.startswith("{") else int(status or 0)
 
@@ -179,7 +189,7 @@ class Egress:
             return self.ask_at(f"http://{self.address}:8080/{path}", pod="outside/client")
 
         def turned_away() -> bool:
-            told = self.lab.exec("shop/client", "curl", "-s", "-m", "10", "-D", "-", "-o", "/dev/null", url).stdout
+            told = self.lab.exec("shop/client", "curl", "-s", "-m", "20", "-D", "-", "-o", "/dev/null", url).stdout
             return told.startswith("HTTP/1.1 503") and "x-envoy-overloaded: true" in told.lower()
 
         before = beside("held")["held"]
@@ -191,14 +201,16 @@ class Egress:
         assert not turned_away()
 
     def known(self, host: str = HOST, name: str = "api") -> str:
-        """The address that the pods are told for the host."""
+        """The address that the pods are told for the host, once everybody knows it."""
 
         def given() -> str:
             entry = self.lab.lab.records().find(ServiceEntry, "shop", name)
             allocated = entry.allocated if entry is not None else ()
             return next((str(ip) for one, ip in allocated if one == host and ip.version == 4), "")
 
-        return until(f"{host} has an address", given)
+        found = until(f"{host} has an address", given)
+        wait_acknowledged(self.lab.lab, PATIENCE_S)
+        return found
 
     def said(self, kind: str, name: str, namespace: str = "shop") -> dict[str, tuple[str, str, str]]:
         """Conditions by type: status, reason, message."""
@@ -220,7 +232,7 @@ def egress_lab(more: str = "", *, env: Mapping[str, str] | None = None, reach: b
         with subprocess.Popen(argv, env={**os.environ, **server_env()}) as server:
             try:
                 url = f"http://{machine.address}:8080/"
-                words = ("curl", "-s", "-m", "5", url)
+                words = ("curl", "-s", "-m", "20", url)
                 until("the server outside answers", lambda: lab.exec("outside/client", *words).returncode == 0)
                 yield Egress(lab, machine.address)
             finally:

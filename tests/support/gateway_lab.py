@@ -97,7 +97,7 @@ def ask(
 ) -> tuple[int, dict[str, Any]]:
     """Status and, of a good answer, what the application heard, of a request from outside the mesh. 0: no answer."""
     where = ["--resolve", f"{host}:{port}:{lab.ip(POD)}"]
-    argv = ["curl", "-s", "-m", "10", "-w", "\n%{http_code}", *where, *words, f"{scheme}://{host}:{port}/{path}"]
+    argv = ["curl", "-s", "-m", "20", "-w", "\n%{http_code}", *where, *words, f"{scheme}://{host}:{port}/{path}"]
     done = lab.exec(pod or "outside/client", *argv)
     body, _, code = done.stdout.rpartition("\n")
     return int(code or 0), json.loads(body) if code == "200" else {}

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,9 +30,11 @@ from ambient.lab.teardown import down, remains
 T = TypeVar("T")
 Done = subprocess.CompletedProcess[str]
 _POLL_S = 0.02
+PATIENCE_S = 100.0
+"""How long something is waited for: also on a slow machine that does much else. Who waits in vain is rare."""
 
 
-def until(what: str, probe: Callable[[], T], timeout_s: float = 40) -> T:
+def until(what: str, probe: Callable[[], T], timeout_s: float = PATIENCE_S) -> T:
     """The first true value of `probe`; AssertionError naming `what` and the last value when the time is over."""
     deadline = time.monotonic() + timeout_s
     while True:
@@ -54,7 +56,7 @@ class LabUnderTest:
     def lab(self) -> Lab:
         return Lab(self.names)
 
-    def run(self, verb: str, *args: str, text: str = "", timeout_s: float = 100) -> Done:
+    def run(self, verb: str, *args: str, text: str = "", timeout_s: float = 200) -> Done:
         """`ambient lab VERB --name N ARGS`, whatever comes of it. `text` is its standard input."""
         return subprocess.run(
             [sys.executable, "-m", "ambient", "lab", verb, "--name", self.name, *args],
@@ -65,7 +67,7 @@ class LabUnderTest:
             check=False,
         )
 
-    def must(self, verb: str, *args: str, text: str = "", timeout_s: float = 100) -> str:
+    def must(self, verb: str, *args: str, text: str = "", timeout_s: float = 200) -> str:
         """Its output; AssertionError with everything it said when it fails."""
         done = self.run(verb, *args, text=text, timeout_s=timeout_s)
         assert done.returncode == 0, f"lab {verb} {' '.join(args)}: {done.stdout}{done.stderr}{self.tails()}"
@@ -73,20 +75,20 @@ class LabUnderTest:
 
     def up(self, text: str = "", *, mesh: bool = False, env: Mapping[str, str] | None = None) -> None:
         """Make the lab, with these objects."""
-        options = [] if mesh else ["--no-mesh"]
+        options = ["--timeout", str(PATIENCE_S)] + ([] if mesh else ["--no-mesh"])
         options += [f"--env={key}={value}" for key, value in (env or {}).items()]
         self.must("up", *options)
         if text:
             self.apply(text)
 
     def apply(self, text: str) -> str:
-        return self.must("apply", "-f", "-", text=text)
+        return self.must("apply", "--timeout", str(PATIENCE_S), "-f", "-", text=text)
 
     def delete(self, text: str) -> str:
-        return self.must("delete", "-f", "-", text=text)
+        return self.must("delete", "--timeout", str(PATIENCE_S), "-f", "-", text=text)
 
     def label(self, namespace: str, *changes: str) -> str:
-        return self.must("label", "namespace", namespace, *changes, "--overwrite")
+        return self.must("label", "namespace", namespace, *changes, "--overwrite", "--timeout", str(PATIENCE_S))
 
     def exec(self, pod: str, *command: str, text: str = "", timeout_s: float = 60) -> Done:
         return self.run("exec", pod, "--", *command, text=text, timeout_s=timeout_s)
@@ -110,9 +112,10 @@ class LabUnderTest:
         return next(entry for entry in pods if f"{entry['namespace']}/{entry['name']}" == pod)
 
     def signal(self, pid: int, name: str) -> None:
-        """Send SIG<name> to a process, which must be the lab's."""
-        assert self.names.prefix in Path(f"/proc/{pid}/cgroup").read_text(), f"{pid} is not of {self.name}"
-        os.kill(pid, signal.Signals[f"SIG{name}"])
+        """Send SIG<name> to a process, which must be the lab's, or be gone: with one go those that belonged to it."""
+        with suppress(FileNotFoundError, ProcessLookupError):
+            assert self.names.prefix in Path(f"/proc/{pid}/cgroup").read_text(), f"{pid} is not of {self.name}"
+            os.kill(pid, signal.Signals[f"SIG{name}"])
 
     def pod(self, text: str) -> Pod:
         return self.lab.pod(text)
@@ -121,7 +124,7 @@ class LabUnderTest:
         """The pod's address of that family, as text."""
         return next(str(ip) for ip in self.pod(pod).ips if ip.version == version)
 
-    def wait_ready(self, *pods: str, timeout_s: float = 40) -> None:
+    def wait_ready(self, *pods: str, timeout_s: float = PATIENCE_S) -> None:
         """Until these pods are ready; all pods of the lab without arguments."""
 
         def ready() -> bool:

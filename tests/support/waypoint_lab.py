@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ambient.cli.demo.stage import PYTHON
+from ambient.errors import Unavailable
 from ambient.lab.sync import control_get
 from tests.support.lab import SLEEP, LabUnderTest, lab_under_test, namespace_yaml, object_yaml, pod_yaml, until
 
@@ -103,11 +104,14 @@ def ready(lab: LabUnderTest, name: str = "shop/waypoint", resources: int = 1) ->
     """Until a proxy of the waypoint is there and has everything that there is."""
 
     def settled() -> bool:
-        page = control_get(lab.lab, "/sync")["waypoints"].get(name, {})
+        try:
+            page = control_get(lab.lab, "/sync")["waypoints"].get(name, {})
+        except Unavailable:
+            return False  # it is busy, or not back yet
         return bool(page.get("proxies") and page["settled"] and page["resources"] > resources)
 
-    until(f"waypoint {name} has its configuration", settled, 60)
-    lab.wait_ready(timeout_s=60)
+    until(f"waypoint {name} has its configuration", settled)
+    lab.wait_ready()
 
 
 def apply(lab: LabUnderTest, text: str) -> None:
@@ -135,13 +139,13 @@ def waypoint_lab(more: str = "", *, env: Mapping[str, str] | None = None, **anno
 
 def status(lab: LabUnderTest, pod: str, *words: str, url: str = WEB) -> int:
     """The HTTP status of a request from a pod, 0 when there is none."""
-    done = lab.exec(pod, "curl", "-s", "-m", "10", "-o", "/dev/null", "-w", "%{http_code}", *words, url)
+    done = lab.exec(pod, "curl", "-s", "-m", "20", "-o", "/dev/null", "-w", "%{http_code}", *words, url)
     return int(done.stdout or 0)
 
 
 def echo(lab: LabUnderTest, pod: str, *words: str, url: str = WEB) -> dict[str, Any]:
     """What the application heard."""
-    done = lab.exec(pod, "curl", "-sS", "-m", "10", *words, url)
+    done = lab.exec(pod, "curl", "-sS", "-m", "20", *words, url)
     assert done.returncode == 0, done.stderr + lab.tails()
     heard: dict[str, Any] = json.loads(done.stdout)
     return heard
@@ -151,7 +155,7 @@ def banner(lab: LabUnderTest, pod: str, host: str = "banner.shop", port: int = 9
     """What a TCP server says first, "" when nothing comes."""
     code = (
         "import socket,sys\ntry:\n"
-        " s=socket.create_connection((sys.argv[1],int(sys.argv[2])),10)\n print(s.recv(64).decode().strip())\n"
+        " s=socket.create_connection((sys.argv[1],int(sys.argv[2])),20)\n print(s.recv(64).decode().strip())\n"
         "except OSError: print('')"
     )
     done = lab.exec(pod, PYTHON, "-c", code, host, str(port))
