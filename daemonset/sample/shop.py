@@ -224,7 +224,7 @@ def answer_pings(shop: Shop) -> None:
 
 def fetch(url: str) -> int:
     try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
+        with urllib.request.urlopen(url, timeout=20) as answer:
             code, body = 0, answer.read()
     except urllib.error.HTTPError as error:
         code, body = 1, error.read()

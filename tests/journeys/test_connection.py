@@ -15,8 +15,8 @@ GIGABYTE = 1 << 30
 BULK = r"""
 import hashlib, socket, sys, threading
 host, size = sys.argv[1], int(sys.argv[2])
-s = socket.create_connection((host, 7002), 10)
-s.settimeout(100)
+s = socket.create_connection((host, 7002), 60)
+s.settimeout(200)
 def up():
     block, left, digest = bytes(range(256)) * 1024, size, hashlib.blake2b()
     while left:
@@ -118,7 +118,6 @@ def test_nobody_listening_is_an_end_and_not_a_hang(mesh: Journey, version: int) 
         assert talk.next().startswith(("refused", "closed"))
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("pod", [NEAR, FAR])
 def test_a_gigabyte_each_way_at_once_arrives_whole(mesh: Journey, pod: str, version: int) -> None:
@@ -126,7 +125,7 @@ def test_a_gigabyte_each_way_at_once_arrives_whole(mesh: Journey, pod: str, vers
     try:
         assert serving.stdout is not None
         assert serving.stdout.readline() == "listening\n"
-        ran = mesh.stage.exec(WEB, PYTHON, "-c", BULK, mesh.host(pod, version), str(GIGABYTE), timeout_s=200)
+        ran = mesh.stage.exec(WEB, PYTHON, "-c", BULK, mesh.host(pod, version), str(GIGABYTE), timeout_s=400)
         assert ran.code == 0, ran.err
         count, received, sent, arrived = ran.out.split()
         assert int(count) == GIGABYTE

@@ -29,7 +29,7 @@ def test_the_demo_proves_its_story_and_cleans_up() -> None:
         capture_output=True,
         text=True,
         check=False,
-        timeout=230,
+        timeout=450,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "FAIL" not in ran.stdout

@@ -72,14 +72,14 @@ def test_a_pod_of_a_joined_namespace_is_in_the_mesh_before_its_first_packet(mesh
     url = mesh.url(FAR, 4, "/")
     early = account("early") + pod_yaml(
         "shop/early",
-        ["sh", "-c", f"curl -sS --max-time 20 -d first {url}; exec sleep infinity"],
+        ["sh", "-c", f"curl -sS --max-time 60 -d first {url}; exec sleep infinity"],
         node="n1",
         account="early",
     )
     mesh.lab.apply(early)
     try:
         mesh.lab.wait_ready("shop/early")
-        assert "first" in mesh.lab.must("logs", "shop/early")
+        until("it is answered", lambda: "first" in mesh.lab.must("logs", "shop/early"))
         asked = ("flows", "--name", mesh.lab.name, "from=shop/early", "-o", "json")
         seen = until("its very first connection went through ztunnel", lambda: mesh.stage.must(*asked).splitlines())
         assert all('"security":"mutual_tls"' in line for line in seen)
@@ -91,6 +91,7 @@ def test_a_pod_that_is_deleted_leaves_no_identity_behind(mesh: Journey) -> None:
     mesh.lab.label("shop", JOIN)
     brief = account("brief") + pod_yaml("shop/brief", SLEEP, node="n1", account="brief")
     mesh.lab.apply(brief)
-    assert "sa/brief" in mesh.stage.must("certs", "--name", mesh.lab.name, "--node", "n1")
+    asked = ("certs", "--name", mesh.lab.name, "--node", "n1")
+    until("it has an identity", lambda: "sa/brief" in mesh.stage.must(*asked))
     mesh.lab.delete(brief)
-    assert "sa/brief" not in mesh.stage.must("certs", "--name", mesh.lab.name, "--node", "n1")
+    until("nobody has it", lambda: "sa/brief" not in mesh.stage.must(*asked))

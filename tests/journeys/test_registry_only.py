@@ -47,7 +47,7 @@ def test_what_is_not_is_refused_with_the_reason_in_log_counter_and_explanation(m
     url = f"http://{host}:{STATS}/metrics"
     assert mesh.stage.ask(OUTSIDE, url).out, "whoever is not in the mesh gets there: somebody listens"
     before = refusals(mesh)
-    assert mesh.stage.exec(WEB, "curl", "-s", "--max-time", "4", url).code in (7, 52, 56)
+    assert mesh.stage.exec(WEB, "curl", "-s", "--max-time", "20", url, timeout_s=60).code in (7, 52, 56)
     until("it is counted", lambda: refusals(mesh) == before + 1)
 
     def logged() -> bool:

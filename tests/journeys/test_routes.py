@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from ambient.lab.sync import wait_acknowledged
 from tests.support.fickle import PORT, fickle
 from tests.support.journey import BOTH, JOIN, Journey, account
-from tests.support.lab import SLEEP, lab_under_test, namespace_yaml, object_yaml, pod_yaml, until
+from tests.support.lab import PATIENCE_S, SLEEP, lab_under_test, namespace_yaml, object_yaml, pod_yaml, until
 
 CLIENT, LONELY = "shop/client", "shop/lonely"
 
@@ -72,6 +73,7 @@ class Routes(Journey):
         self.stage.exec(pod, "curl", "-s", f"http://127.0.0.1:{PORT}/{word}")
         ready = word == "well"
         until(f"{pod} is {word}", lambda: self.lab.status_of(pod)["ready"] is ready)
+        wait_acknowledged(self.lab.lab, PATIENCE_S)
 
     def explain(self, *args: str) -> dict[str, Any]:
         done = self.stage.command("explain", "--name", self.lab.name, *args, "-o", "json")
@@ -80,7 +82,7 @@ class Routes(Journey):
 
     def refused(self, host: str, port: int, reason: str, node: str = "n1") -> None:
         """The client gets no connection, at once, and the log says why."""
-        asked = self.stage.exec(CLIENT, "curl", "-s", "--max-time", "4", f"http://{host}:{port}/id")
+        asked = self.stage.exec(CLIENT, "curl", "-s", "--max-time", "20", f"http://{host}:{port}/id", timeout_s=60)
         assert asked.code in (7, 52, 56), f"curl exit {asked.code}: {asked.out}"
 
         def logged() -> bool:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.faults import Fault, deal
+from tests.support.faults import BUSY_S, Fault, deal
 from tests.support.faults_clock import CLOCKS, shiftable_clocks
 from tests.support.journey import Journey, journey
 from tests.support.survival import guarded
@@ -22,4 +22,4 @@ def mesh() -> Iterator[Journey]:
 def test_under_load_nothing_forbidden_happens_and_it_is_over_by_itself(mesh: Journey, fault: Fault) -> None:
     verdict = deal(fault, mesh)
     print(f"\n{fault.name}: {verdict}")
-    assert not fault.broken(verdict), str(verdict)
+    assert not fault.broken(verdict, busy_s=BUSY_S), str(verdict)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.faults import STATE, Fault, deal
+from tests.support.faults import BUSY_S, STATE, Fault, deal
 from tests.support.faults_node import SURROUNDINGS
 from tests.support.journey import Journey
 from tests.support.survival import guarded
@@ -22,4 +22,4 @@ def _rules(mesh: Journey) -> Iterator[None]:
 def test_under_load_nothing_forbidden_happens_and_it_is_over_by_itself(mesh: Journey, fault: Fault) -> None:
     verdict = deal(fault, mesh)
     print(f"\n{fault.name}: {verdict}")
-    assert not fault.broken(verdict), str(verdict)
+    assert not fault.broken(verdict, busy_s=BUSY_S), str(verdict)

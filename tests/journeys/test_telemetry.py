@@ -54,7 +54,7 @@ def test_both_ends_count_the_same_connections_and_bytes_under_both_principals(me
             now = _meters(mesh, end[0], reporter=end[1], **_labels(server))
             return {name: now[name] - before[end][name] for name in COUNTERS} == wanted
 
-        until(f"{end}: {wanted}", grown, timeout_s=5)
+        until(f"{end}: {wanted}", grown)
 
 
 def test_open_connections_are_counted_before_they_end(mesh: Journey) -> None:

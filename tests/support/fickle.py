@@ -41,7 +41,12 @@ def fickle(pod: str, node: str, app: str, *, port: int = PORT, sick: bool = Fals
     name = pod.rpartition("/")[2]
     env = [{"name": "NAME", "value": name}, {"name": "PORT", "value": str(port)}]
     env += [{"name": "SICK", "value": "1"}] if sick else []
-    ready = {"httpGet": {"path": "/healthz", "port": port}, "periodSeconds": 1, "failureThreshold": 1}
+    ready = {
+        "httpGet": {"path": "/healthz", "port": port},
+        "periodSeconds": 1,
+        "timeoutSeconds": 20,
+        "failureThreshold": 1,
+    }
     return pod_yaml(
         pod, [PYTHON, "-u", "-c", _PROGRAM], node=node, labels={"app": app}, env=env, readiness=ready, **fields
     )

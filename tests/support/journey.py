@@ -29,7 +29,7 @@ CUT_S = 1.0
 
 def server(pod: str, node: str, **fields: Any) -> str:
     name = pod.rpartition("/")[2]
-    ready = {"httpGet": {"path": "/healthz", "port": HTTP}, "periodSeconds": 1}
+    ready = {"httpGet": {"path": "/healthz", "port": HTTP}, "periodSeconds": 1, "timeoutSeconds": 20}
     return pod_yaml(pod, [PYTHON, "-u", "-c", SERVER], node=node, labels={"app": name}, readiness=ready, **fields)
 
 

@@ -152,7 +152,7 @@ def at_rest(mesh: Journey) -> Ledger:
             return now
 
 
-def leftovers(mesh: Journey, before: Ledger, *, within_s: float = 30.0, slack_kb: int = SLACK_KB) -> list[str]:
+def leftovers(mesh: Journey, before: Ledger, *, within_s: float = 100.0, slack_kb: int = SLACK_KB) -> list[str]:
     """What is still above `before` after so long, in words; sockets count by namespace."""
     deadline = monotonic() + within_s
     while True:

@@ -23,7 +23,7 @@ NODES: Final = ("n1", "n2", "n3")
 EVERY_S: Final = 0.05
 _FIRST_WORD: Final = r"""
 import sys, time, urllib.request
-print(urllib.request.urlopen(sys.argv[1], timeout=20).read().decode(), flush=True)
+print(urllib.request.urlopen(sys.argv[1], timeout=60).read().decode(), flush=True)
 time.sleep(1e6)
 """
 """Its first connection, begun at once, must succeed."""
@@ -112,11 +112,11 @@ def come_and_go(mesh: Journey, rounds: int, at_once: int, scene: Scene, hosts: l
             text += pod_yaml(pod, [PYTHON, "-c", _FIRST_WORD, url], node=NODES[n % 3], account=account)
         began = monotonic()
         mesh.lab.apply(text)
-        mesh.lab.wait_ready(*names, timeout_s=60)
+        mesh.lab.wait_ready(*names)
         slowest = max(slowest, monotonic() - began)
         for pod in names:
             try:
-                until(f"the first connection of {pod}", lambda pod=pod: "peer" in mesh.lab.must("logs", pod), 20)
+                until(f"the first connection of {pod}", lambda pod=pod: "peer" in mesh.lab.must("logs", pod))
             except AssertionError as error:
                 scene.broken.append(f"round {turn}: {error}")
         mesh.lab.delete(text)

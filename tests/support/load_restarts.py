@@ -137,7 +137,7 @@ def restart(mesh: Journey, node: str, how: str) -> None:
     """Send a node's ztunnel a signal to end; until it has, and another one is there."""
     before = mesh.lab.component(node, "ztunnel")["pid"]
     mesh.lab.signal(before, how)
-    until("it has ended", lambda: not alive(before), 60)
+    until("it has ended", lambda: not alive(before))
     until("another one runs", lambda: mesh.lab.component(node, "ztunnel")["pid"] not in (None, before))
 
 
@@ -157,7 +157,7 @@ def restarts(mesh: Journey, connections: int, per_second: float = 400.0, how: st
             struck = monotonic()
             restart(mesh, node, how)
             done += 1
-            until("the conversation was ended", lambda talk=talk: any("over" in e for e in list(talk.events)), 60)
+            until("the conversation was ended", lambda talk=talk: any("over" in e for e in list(talk.events)))
             lived.append(next(event["at"] for event in talk.events if "over" in event) - struck)
             talk.close()
         said = opening.end()
@@ -176,7 +176,7 @@ def restarts(mesh: Journey, connections: int, per_second: float = 400.0, how: st
     scene.broken = [f"a connection failed: {why}" for _, why in said["failed"][:10]]
     scene.broken += [f"a conversation was cut {why}" for _, why in said["cut"][:10]]
     if said["opened"] < connections:
-        scene.broken.append(f"only {said['count']} connections")
+        scene.broken.append(f"only {said['opened']} connections")
     if min(lived) < DRAIN_S:
         scene.broken.append(f"a conversation ended {min(lived):.1f} s after the order, the drain time is {DRAIN_S} s")
     return scene

@@ -88,7 +88,7 @@ class Roots:
         self.on(NODES, signer, *trusted)
 
     def on(self, nodes: Sequence[str], signer: str, *trusted: str) -> None:
-        until("the nodes have taken it over", lambda: all(self._taken(node, signer, trusted) for node in nodes), 60)
+        until("the nodes have taken it over", lambda: all(self._taken(node, signer, trusted) for node in nodes), 200)
 
     def _taken(self, node: str, signer: str, trusted: tuple[str, ...]) -> bool:
         dump = json.loads(LabReach(self.mesh.lab.name).ztunnel(node, "/config_dump", ADMIN_PORT).text)

@@ -26,7 +26,7 @@ from ambient.cli.demo.capture import Capture
 from ambient.cli.demo.stage import PYTHON
 from ambient.lab.cgroup import pids, place
 from tests.support.journey import BATCH, FAR, LINES, NEAR, OUTSIDE, WEB, Journey, policy, strict
-from tests.support.lab import until
+from tests.support.lab import PATIENCE_S, until
 
 RULES: Final = strict() + "".join(
     policy(f"only-web-{app}", "ALLOW", [{"from": [{"source": {"principals": ["cluster.local/ns/shop/sa/web"]}}]}], app)
@@ -187,9 +187,9 @@ class Load:
             talking = all(any("echo" in event for event in list(talk.events)) for talk in self.talks.values())
             return reached >= self.targets.keys() and talking and all(source.events for source in self.refused)
 
-        until("the load flows", flowing, timeout_s=30)
+        until("the load flows", flowing)
 
-    def settles(self, since: float, *, within_s: float = 40.0) -> None:
+    def settles(self, since: float, *, within_s: float = PATIENCE_S) -> None:
         """Until every destination was reached three times by attempts begun after `since`, the last without a miss,
         and the open conversations were heard of."""
 
@@ -252,7 +252,7 @@ def guarded(mesh: Journey, rules: str = RULES) -> Iterator[None]:
         mesh.lab.delete(rules)
 
 
-def whole(mesh: Journey, timeout_s: float = 60) -> None:
+def whole(mesh: Journey, timeout_s: float = PATIENCE_S) -> None:
     """Until `ambient check` is content."""
     until("the mesh is whole", lambda: mesh.stage.command("check", "--name", mesh.lab.name).code == 0, timeout_s)
 

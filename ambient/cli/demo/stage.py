@@ -21,7 +21,7 @@ from typing import IO, Any, Final
 from ambient.cli.demo import app
 from ambient.errors import MeshError
 
-TIMEOUT_S: Final = 60.0
+TIMEOUT_S: Final = 120.0
 PYTHON: Final = "/usr/bin/python3"
 """The distribution's interpreter: what a pod finds without an environment of ours."""
 
@@ -43,7 +43,7 @@ def manifest(name: str) -> str:
     return text.replace('"@SERVER@"', json.dumps(app.SERVER))
 
 
-def until(what: str, condition: Callable[[], Any], within_s: float = 30.0) -> Any:
+def until(what: str, condition: Callable[[], Any], within_s: float = 60.0) -> Any:
     """The first true value of `condition`, asked again and again; raises Broken when it stays false."""
     deadline = monotonic() + within_s
     while True:
@@ -70,7 +70,7 @@ class Conversation:
             self._lines.put(line.strip())
         self._lines.put("ended")
 
-    def next(self, within_s: float = 20.0) -> str:
+    def next(self, within_s: float = 60.0) -> str:
         """The next line: "got ...", "closed ...", "refused ..." or "ended"; "" when none comes in time."""
         try:
             return self._lines.get(timeout=within_s)
@@ -149,14 +149,14 @@ class Stage:
     def status(self) -> Any:
         return json.loads(self.must("lab", "status", "--name", self.lab, "-o", "json"))
 
-    def exec(self, pod: str, *argv: str, text: str = "", timeout_s: float = 20.0) -> Result:
+    def exec(self, pod: str, *argv: str, text: str = "", timeout_s: float = TIMEOUT_S) -> Result:
         """Run a command in a pod ("namespace/name")."""
         return self.command("lab", "exec", "--name", self.lab, pod, "--", *argv, text=text, timeout_s=timeout_s)
 
     def ask(self, pod: str, url: str, body: str = "") -> Result:
         """An HTTP request by curl, a fresh connection; the body goes by POST."""
         options = ["--data-binary", "@-", "-H", "Expect:"] if body else []
-        return self.exec(pod, "curl", "-sS", "--fail", "--max-time", "5", *options, url, text=body)
+        return self.exec(pod, "curl", "-sS", "--fail", "--max-time", "15", *options, url, text=body)
 
     def talk(self, pod: str, host: str, port: int) -> Conversation:
         """A conversation with the lines port; check its first line."""
