@@ -1,7 +1,8 @@
 """Thousands of connections one after the other, each seen under its client's address, none of them held up.
 
 The proxy speaks as the client from a port of its own. A port that leads to another connection, or to what is left of
-one, would cost a second or more, many times: that is what is looked for here, whoever ends the connections.
+one, would cost a second or more, many times, because its first packet is sent again: that is what is looked for here,
+whoever ends the connections. How long anything takes says more of the machine.
 """
 
 from __future__ import annotations
@@ -29,24 +30,25 @@ class Server(socketserver.TCPServer):
 Server(("::", 7002), Who).serve_forever()
 """
 CLIENT = r"""
-import collections, json, socket, sys, time
+import collections, json, socket, sys
 host, times, mode = sys.argv[1], int(sys.argv[2]), sys.argv[3].encode()
-took, seen, failures = [], collections.Counter(), []
+seen, failures = collections.Counter(), []
 for _ in range(times):
-    began = time.monotonic()
     try:
-        with socket.create_connection((host, 7002), 10) as s:
+        with socket.create_connection((host, 7002), 60) as s:
             s.sendall(mode)
             seen[s.makefile().readline().strip()] += 1
             if mode == b"s":
                 s.recv(1)
     except OSError as error:
         failures.append(str(error))
-    took.append(time.monotonic() - began)
-took.sort()
-held = sum(one > 0.9 for one in took)
-print(json.dumps(dict(seen=seen, failures=failures, held=held, slowest=took[-1], median=took[len(took) // 2])))
+print(json.dumps(dict(seen=seen, failures=failures)))
 """
+REPEATED = r"""
+names, values = [line.split() for line in open("/proc/net/netstat") if line.startswith("TcpExt:")]
+print(dict(zip(names, values))["TCPSynRetrans"])
+"""
+"""How many first packets of connections were sent again in a pod's namespace, the proxy's with the pod's."""
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +67,12 @@ def mesh() -> Iterator[LabUnderTest]:
         yield lab
 
 
+def repeated(mesh: LabUnderTest, client: str) -> int:
+    """At both ends, since the pods began."""
+    pods = (client, "in/server")
+    return sum(int(mesh.must("exec", pod, "--", PYTHON, "-c", REPEATED)) for pod in pods)
+
+
 @pytest.mark.parametrize("version", [4, 6])
 @pytest.mark.parametrize("ends", ["client", "server"])
 @pytest.mark.parametrize("client", ["in/client", "out/client"])
@@ -73,11 +81,13 @@ def test_many_connections_are_not_held_up_and_each_keeps_its_address(
 ) -> None:
     times = CONNECTIONS if version == 4 else CONNECTIONS // 3
     words = [mesh.ip("in/server", version), str(times), ends[0]]
-    done = mesh.exec(client, PYTHON, "-c", CLIENT, *words, timeout_s=90)
+    before = repeated(mesh, client)
+    done = mesh.exec(client, PYTHON, "-c", CLIENT, *words, timeout_s=300)
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
-    print(client, ends, version, result)
+    again = repeated(mesh, client) - before
+    print(client, ends, version, result, again)
     assert result["failures"] == []
     assert result["seen"] == {mesh.ip(client, version): times}
-    # A SYN that is lost on a busy machine costs a second, too; ports that are taken cost it again and again.
-    assert result["held"] <= times // 1_000
+    # One may be lost on a busy machine; for ports that are taken it is sent again and again.
+    assert again <= times // 1_000

@@ -126,7 +126,8 @@ def test_no_pod_holds_more_connections_than_it_may_and_others_hold_theirs(mesh: 
         assert (also, none) == (5, 0)
         modest.communicate("\n", timeout=90)
         until("it is in the metrics", lambda: reached(mesh, "open_connections") > 0)
-        assert "budget open_connections reached" in mesh.names.log("n1", "ztunnel").read_text()
+        log = mesh.names.log("n1", "ztunnel")
+        until("it is in the log", lambda: "budget open_connections reached" in log.read_text())
     finally:
         greedy.communicate("\n", timeout=90)
 
@@ -135,7 +136,7 @@ def test_no_pod_holds_more_connections_than_it_may_and_others_hold_theirs(mesh: 
         again.communicate("\n", timeout=90)
         return held == OPEN
 
-    until("what it held is given back", given_back, 30)
+    until("what it held is given back", given_back)
 
 
 def test_who_opens_connections_too_fast_is_held_back_while_others_work_and_fails_none(mesh: LabUnderTest) -> None:

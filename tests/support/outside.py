@@ -25,7 +25,7 @@ from tests.support.lab import Done, LabUnderTest, until
 NAME: Final = "outside"
 NUMBER: Final = 9
 SHOP: Final = Path(__file__).parents[2] / "daemonset" / "sample" / "shop.py"
-_ENDS_S: Final = 60
+_ENDS_S: Final = 100
 
 
 class Outside:
@@ -73,7 +73,7 @@ class Outside:
             process = subprocess.Popen(self.joining(ticket), text=True, stderr=log)
         self._processes.append(process)
         try:
-            until("the workload is captured", lambda: process.poll() is not None or self.captured, 40)
+            until("the workload is captured", lambda: process.poll() is not None or self.captured)
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log()}") from None
         assert process.poll() is None, self.log()

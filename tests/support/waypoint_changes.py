@@ -24,7 +24,7 @@ import collections, http.client, json, sys, threading, time
 rate, host, clients, stop = int(sys.argv[1]), sys.argv[2], 8, threading.Event()
 seen, lock, begin = collections.Counter(), threading.Lock(), time.monotonic()
 def client(first):
-    link, number = http.client.HTTPConnection(host, timeout=30), first
+    link, number = http.client.HTTPConnection(host, timeout=60), first
     while not stop.is_set():
         time.sleep(max(0, begin + number / rate - time.monotonic()))
         number += clients
@@ -49,7 +49,7 @@ print(json.dumps({"seconds": time.monotonic() - begin, "seen": seen}))
 """Its arguments: requests a second, and where to. Ends with its first line of input and tells what was seen."""
 _GOES_ON = """
 import signal, threading, os
-signal.signal(signal.SIGTERM, lambda *_: threading.Timer(3, os._exit, (0,)).start())
+signal.signal(signal.SIGTERM, lambda *_: threading.Timer(8, os._exit, (0,)).start())
 """
 """As an application has to that loses no request when it is told to end: others may not have heard of it yet."""
 
@@ -100,7 +100,7 @@ def loaded(load: subprocess.Popen[str]) -> Iterator[Told]:
     assert load.stdout.readline() == "begun\n", load.communicate()
     told = Told()
     yield told
-    said, trouble = load.communicate("\n", timeout=120)
+    said, trouble = load.communicate("\n", timeout=200)
     assert (load.returncode, trouble) == (0, ""), trouble
     last: dict[str, Any] = json.loads(said)
     told.seconds, told.seen = last["seconds"], last["seen"]
@@ -154,7 +154,7 @@ def _passing(number: int) -> str:
     command = [PYTHON, "-u", "-c", _GOES_ON + SERVER]
     labels = {"app": "web"}
     return pod_yaml(
-        f"shop/passing-{number}", command, node="n2", account="web", labels=labels, readiness=probe, grace=6
+        f"shop/passing-{number}", command, node="n2", account="web", labels=labels, readiness=probe, grace=30
     )
 
 
@@ -165,9 +165,9 @@ def rollout(lab: LabUnderTest, number: int) -> None:
     assert raw is not None
     metadata = {key: raw["metadata"][key] for key in ("namespace", "labels", "annotations")}
     lab.apply(json.dumps({**raw, "metadata": {**metadata, "name": new}}))
-    lab.wait_ready(f"shop/{new}", timeout_s=60)
+    lab.wait_ready(f"shop/{new}")
     lab.delete(json.dumps({**raw, "metadata": {**metadata, "name": old}}))
-    until("the one before is gone", lambda: lab.lab.records().find(Pod, "shop", old) is None, 60)
+    until("the one before is gone", lambda: lab.lab.records().find(Pod, "shop", old) is None)
 
 
 def _proxy(number: int) -> str:

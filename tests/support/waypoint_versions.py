@@ -24,7 +24,7 @@ if sys.argv[2]:
     except ssl.SSLWantReadError:
         hello = said.read()
 try:
-    s = socket.create_connection((sys.argv[1], 9001), 10)
+    s = socket.create_connection((sys.argv[1], 9001), 50)
     s.sendall(hello)
     print(s.recv(64).decode().strip())
 except OSError:
@@ -35,7 +35,7 @@ import collections, http.client, sys, threading, time
 requests, path = int(sys.argv[1]), sys.argv[2]
 seen, lock, begin = collections.Counter(), threading.Lock(), time.monotonic()
 def client(first):
-    link = http.client.HTTPConnection("web.shop", 80, timeout=30)
+    link = http.client.HTTPConnection("web.shop", 80, timeout=60)
     for number in range(first, requests, 8):
         time.sleep(max(0, begin + number / 500 - time.monotonic()))
         try:
