@@ -1,5 +1,6 @@
 /* On ingress of a pod's lo: hand what pod_egress looped to ztunnel. Traffic that the pod sends to itself is not ours, but
- * for resets: among it is what ztunnel answers the application. */
+ * for resets, among which is what ztunnel answers the application, and for opening packets, which may have the four-tuple
+ * of one that was noted for pod_lookup: ztunnel speaks to the application with its clients' addresses. */
 #include "include/dialect.h"
 #include "include/packet.h"
 #include "include/resets.h"
@@ -30,8 +31,12 @@ INLINE int not_looped(struct __sk_buff *skb)
 {
 	struct packet packet = {};
 
-	if (skb->len <= LONGEST_RESET && read_packet(skb, &packet) == PACKET_TCP && packet.reset)
+	if (skb->len > LONGEST_BARE || read_packet(skb, &packet) != PACKET_TCP)
+		return PASS;
+	if (packet.reset)
 		note_reset(skb, &packet);
+	if (packet.opening)
+		leave_to_application(&packet);
 	return PASS;
 }
 

@@ -6,6 +6,7 @@
 #include "include/packet.h"
 #include "maps/reborn.h"
 #include "maps/listeners.h"
+#include "maps/reservations.h"
 
 LOOKUP_PROGRAM int pod_lookup(struct bpf_sk_lookup *ctx)
 {
@@ -18,9 +19,9 @@ LOOKUP_PROGRAM int pod_lookup(struct bpf_sk_lookup *ctx)
 	__u32 local0 = ctx->local_ip6[0], local1 = ctx->local_ip6[1];
 	__u32 local2 = ctx->local_ip6[2], local3 = ctx->local_ip6[3];
 	__u16 remote_port = ctx->remote_port, local_port = bpf_htons(ctx->local_port);
-	struct flow flow = {};
+	struct look_up asked = {};
 	struct bpf_sock *listener;
-	__u64 name = 0;
+	__u64 name;
 	int verdict = SK_DROP;
 
 	asm volatile("" : "+r"(remote4), "+r"(remote0), "+r"(remote1), "+r"(remote2), "+r"(remote3));
@@ -28,27 +29,28 @@ LOOKUP_PROGRAM int pod_lookup(struct bpf_sk_lookup *ctx)
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
 		return SK_PASS;
 	if (family == ADDRESS_FAMILY_V4) {
-		map_v4(&flow.source, remote4);
-		map_v4(&flow.destination, local4);
+		map_v4(&asked.flow.source, remote4);
+		map_v4(&asked.flow.destination, local4);
 	} else {
-		flow.source.word[0] = remote0;
-		flow.source.word[1] = remote1;
-		flow.source.word[2] = remote2;
-		flow.source.word[3] = remote3;
-		flow.destination.word[0] = local0;
-		flow.destination.word[1] = local1;
-		flow.destination.word[2] = local2;
-		flow.destination.word[3] = local3;
+		asked.flow.source.word[0] = remote0;
+		asked.flow.source.word[1] = remote1;
+		asked.flow.source.word[2] = remote2;
+		asked.flow.source.word[3] = remote3;
+		asked.flow.destination.word[0] = local0;
+		asked.flow.destination.word[1] = local1;
+		asked.flow.destination.word[2] = local2;
+		asked.flow.destination.word[3] = local3;
 	}
-	flow.source_port = remote_port;
-	flow.destination_port = local_port;
-	if (!is_reserved(&flow, &name))
+	asked.flow.source_port = remote_port;
+	asked.flow.destination_port = local_port;
+	asked.protocol = protocol;
+	name = reserved_name(&asked);
+	if (!name)
 		return SK_PASS;
-	listener = reserved_listener(&flow, &name);
+	listener = listener_called(&name);
 	if (listener) {
 		verdict = bpf_sk_assign(ctx, listener, 0) ? SK_DROP : SK_PASS;
 		bpf_sk_release(listener);
 	}
-	drop_reservation(&flow);
 	return verdict;
 }

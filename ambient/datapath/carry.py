@@ -1,11 +1,11 @@
 """From the maps of one version of the programs to those of another: which stay, which are filled anew, and how.
 
 A map that both versions lay out alike is one and the same map. Of one that differs the entries are carried over, member
-by member (`shapes`), in either direction. What cannot be read from outside begins empty: rings of events, sockets that
-wait for one look-up, tables of tables (the agent fills them again). So does what is noted of a packet for that look-up.
-What is kept in sockets cannot begin empty unseen: such a map is never changed, a new one takes a new name. Nor is that
-of the listeners, which are put there once, when they begin to listen: each would keep a name under which nobody is
-found.
+by member (`shapes`), in either direction. What cannot be read from outside begins empty: rings of events, sockets under
+names that programs give them when they need them, tables of tables (the agent fills them again). So does what is noted
+of a packet for one look-up. What is kept in sockets cannot begin empty unseen: such a map is never changed, a new one
+takes a new name. Nor is that of the listeners, which are put there once, when they begin to listen: each would keep a
+name under which nobody is found.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import fcntl
 import json
 import logging
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -49,6 +50,9 @@ Via = Literal["tcx", "clsact"]
 
 LOAD_SECONDS: Final = 180
 """How long a loader may take before it is ended: many times what it takes on a node that is busy."""
+
+SEED_SIZE: Final = 16
+"""Octets of what bpf/maps/seed.h holds."""
 
 log = logging.getLogger("ambient.datapath")
 
@@ -151,9 +155,20 @@ def _source(loader: Literal["bcc", "object"], directory: Path, tag: str, form: L
 
 def _load_into(loader: Literal["bcc", "object"], source: dict[str, str], maps: Path, programs: Path) -> None:
     _run_loader(loader, {**source, "maps": str(maps), "programs": str(programs)})
+    _put_seed(maps / "seed")
     differences = btf.differences(btf.parse(bpfinfo.program_types(programs / HOOKS[0].program)))
     if differences:
         raise KernelError("the programs and ambient/datapath/layout.py differ", loader, "; ".join(differences))
+
+
+def _put_seed(path: Path) -> None:
+    """A random one, where there is none yet."""
+    table, only = bpfsys.Map(path, 4, SEED_SIZE), bytes(4)
+    try:
+        if not any(table.get(only) or b""):
+            table.put(only, secrets.token_bytes(SEED_SIZE))
+    finally:
+        table.close()
 
 
 def _run_loader(loader: str, job: dict[str, str]) -> None:

@@ -13,8 +13,8 @@ from ambient.datapath.bpfinfo import Kind
 from ambient.errors import KernelError
 
 Listeners = Literal["reserved", "named"]
-"""How pod_lookup gets at the listener for a four-tuple in TIME_WAIT: a program of tc has put it into a map by that
-four-tuple (bpf/maps/reborn.h), or has noted its name, under which it is in a map since it listens (listeners.h)."""
+"""How pod_lookup gets at the listener whose name a program of tc has noted: it is in a map under that name since such a
+program put it there (bpf/maps/reborn.h), or since it listens (listeners.h)."""
 
 FORMS: Final[tuple[Listeners, ...]] = ("reserved", "named")
 NAMED_MACRO: Final = "AMBIENT_NAMED_LISTENERS"

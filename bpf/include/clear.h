@@ -18,6 +18,7 @@ INLINE void admit_arriving(struct packet *packet)
 
 	flow_of(packet, &flow);
 	admit_clear(&flow);
+	leave_to_application(packet);
 }
 
 /* The sender of this packet talks to the network directly from now on. */

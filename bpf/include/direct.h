@@ -172,8 +172,10 @@ INLINE int arrives_directly(struct __sk_buff *skb)
 		return PASS;
 	receiver = receiver_state(skb, &packet);
 	if (!receiver || receiver == TCP_STATE_LISTEN || receiver == TCP_STATE_TIME_WAIT ||
-	    receiver == TCP_STATE_NEW_SYN_RECV)
+	    receiver == TCP_STATE_NEW_SYN_RECV) {
+		leave_to_application(&packet);
 		return PASS;
+	}
 	flow_of(&packet, &flow);
 	way = way_of(&flow);
 	if (way)

@@ -11,4 +11,10 @@ struct flow {
 	__u16 destination_port;
 };
 
+/* What pod_lookup is asked by. */
+struct look_up {
+	struct flow flow;
+	__u32 protocol; /* IPPROTO_TCP, IPPROTO_UDP */
+};
+
 #endif

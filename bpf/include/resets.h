@@ -8,8 +8,8 @@
 #include "sockets.h"
 #include "../maps/streams.h"
 
-/* No reset is longer, whatever options it carries. */
-#define LONGEST_RESET (ETH_HLEN + sizeof(struct ipv6hdr) + 60)
+/* No segment without data is longer, whatever options of TCP it carries: resets, opening packets. */
+#define LONGEST_BARE (ETH_HLEN + sizeof(struct ipv6hdr) + 60)
 
 INLINE void note_reset(struct __sk_buff *skb, struct packet *packet)
 {

@@ -5,6 +5,7 @@
 #include "packet.h"
 #include "../maps/reborn.h"
 #include "../maps/listeners.h"
+#include "../maps/reservations.h"
 
 /* The key of a look-up in the socket table; gives its size, which is also its family. */
 INLINE __u32 fill_tuple(struct bpf_sock_tuple *tuple, struct packet *packet)
@@ -128,17 +129,40 @@ INLINE struct bpf_sock *find_name_socket(struct __sk_buff *skb, struct packet *p
 	return 0;
 }
 
+INLINE void look_up_of(struct packet *packet, struct look_up *asked)
+{
+	flow_of(packet, &asked->flow);
+	asked->protocol = packet->protocol == IPPROTO_UDP ? IPPROTO_UDP : IPPROTO_TCP;
+}
+
+/* Not 0: pod_lookup will not give it to that socket. */
+INLINE int note_for_look_up(struct packet *packet, struct bpf_sock *socket)
+{
+	__u64 name = name_of(socket);
+	struct look_up asked = {};
+
+	look_up_of(packet, &asked);
+	return name ? reserve(&asked, name) : -1;
+}
+
+/* This opening packet is the application's, whosever the last one of its four-tuple was. */
+INLINE void leave_to_application(struct packet *packet)
+{
+	struct look_up asked = {};
+
+	look_up_of(packet, &asked);
+	forget_reservation(&asked);
+}
+
 /* To be named by pod_lookup, which the kernel asks for a listener only: where it knows the connection already (an opening
  * packet repeated, its answer will be as well) a reservation would stay unused. */
 INLINE int name_in_look_up(struct __sk_buff *skb, struct packet *packet, struct bpf_sock *socket)
 {
-	__u32 state = receiver_state(skb, packet);
-	struct flow flow = {};
+	__u32 state = packet->protocol == IPPROTO_UDP ? 0 : receiver_state(skb, packet);
 
 	if (state && state != TCP_STATE_LISTEN && state != TCP_STATE_TIME_WAIT)
 		return -1;
-	flow_of(packet, &flow);
-	return reserve_listener(&flow, socket);
+	return note_for_look_up(packet, socket);
 }
 
 /* Give the packet to the socket (and release it). Before 6.6 the kernel refuses one that may share its port
@@ -158,14 +182,7 @@ INLINE int assign(struct __sk_buff *skb, struct packet *packet, struct bpf_sock 
  * the new one may follow it, and pod_lookup names the listener. */
 INLINE int assign_opening(struct __sk_buff *skb, struct packet *packet, struct bpf_sock *socket, enum counter reason)
 {
-	struct flow flow = {};
-
-	flow_of(packet, &flow);
-	if (receiver_state(skb, packet) != TCP_STATE_TIME_WAIT) {
-		drop_reservation(&flow);
-		return assign(skb, packet, socket, reason);
-	}
-	if (reserve_listener(&flow, socket))
+	if (receiver_state(skb, packet) != TCP_STATE_TIME_WAIT || note_for_look_up(packet, socket))
 		return assign(skb, packet, socket, reason);
 	bpf_sk_release(socket);
 	return pass(reason);

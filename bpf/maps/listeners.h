@@ -12,9 +12,7 @@
 #define AMBIENT_MAPS_LISTENERS_H
 
 #include "../include/contract.h"
-#include "../include/flow.h"
 #include "counters.h"
-#include "reservations.h"
 
 #ifdef AMBIENT_NAMED_LISTENERS
 
@@ -34,7 +32,7 @@ struct listeners_table_t {
 __attribute__((section("maps/sockhash:" MAP_PIN("listeners")))) struct listeners_table_t listeners = {
 	.max_entries = LISTENERS_MAX,
 };
-INLINE __u64 *name_of(struct bpf_sock *listener)
+INLINE __u64 *kept_name(struct bpf_sock *listener)
 {
 	return listener_names.sk_storage_get(listener, 0, 0);
 }
@@ -63,7 +61,7 @@ struct {
 	__uint(key_size, sizeof(__u64));
 	__uint(value_size, sizeof(__u64));
 } listeners SEC(".maps");
-INLINE __u64 *name_of(struct bpf_sock *listener)
+INLINE __u64 *kept_name(struct bpf_sock *listener)
 {
 	return bpf_sk_storage_get(&listener_names, listener, 0, 0);
 }
@@ -81,23 +79,12 @@ INLINE struct bpf_sock *listener_called(__u64 *name)
 }
 #endif
 
-INLINE int reserve_listener(struct flow *flow, struct bpf_sock *listener)
+/* The name under which it is found; 0: it has none. */
+INLINE __u64 name_of(struct bpf_sock *listener)
 {
-	__u64 *name = name_of(listener);
-	struct flow former = {};
+	__u64 *kept = kept_name(listener);
 
-	return name ? reserve(flow, *name, &former) : -1;
-}
-
-INLINE struct bpf_sock *reserved_listener(struct flow *flow, __u64 *name)
-{
-	(void)flow;
-	return listener_called(name);
-}
-
-INLINE void drop_reservation(struct flow *flow)
-{
-	forget_reservation(flow);
+	return kept ? *kept : 0;
 }
 
 INLINE int is_port_of_ztunnel(__u32 port)

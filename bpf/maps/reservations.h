@@ -1,27 +1,34 @@
-/* reservations: opening packets on their way from pod_ingress or pod_lo, which chose ztunnel's listener for them and could
- * not assign it, to pod_lookup, which gives them to it. A packet that is noted here is never the application's.
- * Writers: pod_ingress, pod_lo; pod_lookup takes out what it used. Reader: pod_lookup.
- * Entries: until used, or the next opening packet of that four-tuple, or until another needs the place and this one is
- *          older than RESERVED_FOR: the packet is looked up in the same step of the kernel in which it was noted, so what
- *          is older was dropped on the way (a wrong checksum) or belonged to nobody's new connection.
- * Full:    each four-tuple has RESERVED_ALIKE places, shared with those of its number. None is taken from a younger one:
- *          the opening packet is refused in the end, counted (COUNT_LISTENER_FULL), and its sender repeats it. */
+/* reservations: opening packets and name queries on their way from pod_ingress or pod_lo, which chose ztunnel's socket for
+ * them and could not assign it, to pod_lookup, which gives them to it. What is noted here is never the application's,
+ * however often and however late it is looked up: two equal packets on two CPUs, or nftables before the kernel, look
+ * up twice what was noted once.
+ * Writers: pod_ingress, pod_lo. Reader: pod_lookup, which writes when it has looked the first time.
+ * Entries: until the next packet of that four-tuple that may go to the application, or until another needs the place and
+ *          this one was first looked up USED_FOR ago, or noted RESERVED_FOR ago: the packet is looked up in the same step
+ *          of the kernel in which it was noted, so what nobody has asked for by then was dropped on the way (a wrong
+ *          checksum) or belonged to nobody's new connection. Of such the one that was noted first makes way.
+ * Full:    each four-tuple has RESERVED_ALIKE places, shared with those of its number, which nobody can work out
+ *          (include/hash.h). None is taken from a younger one: the opening packet is refused in the end, counted
+ *          (COUNT_LISTENER_FULL), and its sender repeats it. */
 #ifndef AMBIENT_MAPS_RESERVATIONS_H
 #define AMBIENT_MAPS_RESERVATIONS_H
 
 #include "../include/contract.h"
 #include "../include/flow.h"
+#include "../include/hash.h"
 #include "config.h"
 #include "counters.h"
 
-#define RESERVED_FOR 1000000000LL /* ns */
+#define RESERVED_FOR 1000000000LL /* ns, both */
+#define USED_FOR 100000000LL
 #define RESERVED_ALIKE 4
 #define RESERVATION_ROWS 4096
 
 struct reservation {
-	struct flow flow;
-	__u64 since; /* ns, monotonic */
-	__u64 name;  /* of the listener, where listeners have names */
+	struct look_up asked;
+	__u64 since; /* when it was noted: ns, monotonic */
+	__u64 used;  /* when it was looked up first; 0: not yet */
+	__u64 name;  /* of the listener (reborn.h, listeners.h): never 0 */
 };
 
 struct reservation_row {
@@ -49,71 +56,77 @@ INLINE struct reservation_row *reservation_row_at(__u32 number)
 }
 #endif
 
-INLINE struct reservation_row *reservation_row_of(struct flow *flow)
+INLINE struct reservation_row *reservation_row_of(struct look_up *asked)
 {
-	__u32 number = (__u32)flow->source_port << 16 | flow->destination_port;
-
-#pragma unroll
-	for (int i = 0; i < 4; i++) {
-		number = (number ^ flow->source.word[i]) * 0x9e3779b1;
-		number ^= number >> 15;
-		number = (number ^ flow->destination.word[i]) * 0x85ebca6b;
-		number ^= number >> 13;
-	}
-	return reservation_row_at(number % RESERVATION_ROWS);
+	return reservation_row_at(hash_of(asked) % RESERVATION_ROWS);
 }
 
-INLINE int is_same_flow(struct flow *one, struct flow *other)
+INLINE int is_same(struct look_up *one, struct look_up *other)
 {
-	__u32 differ = (one->source_port ^ other->source_port) | (one->destination_port ^ other->destination_port);
+	__u32 differ = one->protocol ^ other->protocol;
 
+	differ |= one->flow.source_port ^ other->flow.source_port;
+	differ |= one->flow.destination_port ^ other->flow.destination_port;
 #pragma unroll
 	for (int i = 0; i < 4; i++) {
-		differ |= one->source.word[i] ^ other->source.word[i];
-		differ |= one->destination.word[i] ^ other->destination.word[i];
+		differ |= one->flow.source.word[i] ^ other->flow.source.word[i];
+		differ |= one->flow.destination.word[i] ^ other->flow.destination.word[i];
 	}
 	return !differ;
 }
 
-/* Where in the row the flow is; RESERVED_ALIKE: nowhere. With the lock held. */
-INLINE __u32 place_of(struct reservation_row *row, struct flow *flow)
+/* Where in the row it is; RESERVED_ALIKE: nowhere. With the lock held. */
+INLINE __u32 place_of(struct reservation_row *row, struct look_up *asked)
 {
 	__u32 place = RESERVED_ALIKE;
 
 #pragma unroll
 	for (__u32 i = 0; i < RESERVED_ALIKE; i++)
-		if (is_same_flow(&row->places[i].flow, flow))
+		if (is_same(&row->places[i].asked, asked))
 			place = i;
 	return place;
 }
 
-/* A place that is its own, or that nobody needs any more. With the lock held. */
-INLINE __u32 free_place_for(struct reservation_row *row, struct flow *flow, __u64 now)
+INLINE int makes_way(struct reservation *place, __u64 now)
 {
-	__u32 place = place_of(row, flow);
+	__s64 unused_for = now - place->since, used_for = now - place->used;
 
+	return place->used ? used_for > USED_FOR : unused_for > RESERVED_FOR;
+}
+
+/* A place that is its own, or the oldest that makes way. With the lock held. */
+INLINE __u32 place_for(struct reservation_row *row, struct look_up *asked, __u64 now)
+{
+	__u32 place = place_of(row, asked);
+	__u64 oldest = ~0ULL;
+
+	if (place < RESERVED_ALIKE)
+		return place;
 #pragma unroll
-	for (__u32 i = 0; i < RESERVED_ALIKE; i++)
-		if (place == RESERVED_ALIKE && (__s64)(now - row->places[i].since) > RESERVED_FOR)
-			place = i;
+	for (__u32 i = 0; i < RESERVED_ALIKE; i++) {
+		if (!makes_way(&row->places[i], now) || row->places[i].since >= oldest)
+			continue;
+		oldest = row->places[i].since;
+		place = i;
+	}
 	return place;
 }
 
-/* Not 0 where there is no place, or nobody who would look. `former`: whose place it was (all zero: nobody's). */
-INLINE int reserve(struct flow *flow, __u64 name, struct flow *former)
+/* Not 0 where there is no place, or nobody who would look. */
+INLINE int reserve(struct look_up *asked, __u64 name)
 {
-	struct reservation_row *row = reservation_row_of(flow);
+	struct reservation_row *row = reservation_row_of(asked);
 	__u64 now = bpf_ktime_get_ns();
 	__u32 place;
 
 	if (!row || options() & OPTION_EXCHANGING)
 		return -1;
 	bpf_spin_lock(&row->lock);
-	place = free_place_for(row, flow, now);
+	place = place_for(row, asked, now);
 	if (place < RESERVED_ALIKE) {
-		*former = row->places[place].flow;
-		row->places[place].flow = *flow;
+		row->places[place].asked = *asked;
 		row->places[place].since = now;
+		row->places[place].used = 0;
 		row->places[place].name = name;
 	}
 	bpf_spin_unlock(&row->lock);
@@ -123,30 +136,36 @@ INLINE int reserve(struct flow *flow, __u64 name, struct flow *former)
 	return -1;
 }
 
-INLINE int is_reserved(struct flow *flow, __u64 *name)
+/* The name of the listener that is to have it; 0: it is not noted. */
+INLINE __u64 reserved_name(struct look_up *asked)
 {
-	struct reservation_row *row = reservation_row_of(flow);
+	struct reservation_row *row = reservation_row_of(asked);
+	__u64 name = 0, now = bpf_ktime_get_ns();
 	__u32 place;
 
 	if (!row)
 		return 0;
 	bpf_spin_lock(&row->lock);
-	place = place_of(row, flow);
-	if (place < RESERVED_ALIKE)
-		*name = row->places[place].name;
+	place = place_of(row, asked);
+	if (place < RESERVED_ALIKE) {
+		name = row->places[place].name;
+		if (!row->places[place].used)
+			row->places[place].used = now;
+	}
 	bpf_spin_unlock(&row->lock);
-	return place < RESERVED_ALIKE;
+	return name;
 }
 
-INLINE void forget_reservation(struct flow *flow)
+/* What comes next on this four-tuple may go to the application. */
+INLINE void forget_reservation(struct look_up *asked)
 {
-	struct reservation_row *row = reservation_row_of(flow);
+	struct reservation_row *row = reservation_row_of(asked);
 	__u32 place;
 
 	if (!row)
 		return;
 	bpf_spin_lock(&row->lock);
-	place = place_of(row, flow);
+	place = place_of(row, asked);
 	if (place < RESERVED_ALIKE)
 		__builtin_memset(&row->places[place], 0, sizeof(row->places[place]));
 	bpf_spin_unlock(&row->lock);

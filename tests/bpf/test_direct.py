@@ -21,6 +21,7 @@ from ambient.model.address import Endpoint
 from ambient.netns import entered
 from tests.support.capture_bench import FULL, Bench, echoed, greeting
 from tests.support.frames_tcp import syn
+from tests.support.reserved import NO_LISTENER, YOUNG, asked_by, reservation, reservations, row
 from tests.support.stand_in import App, StandIn, endpoint
 from tests.support.waiting import until
 
@@ -327,6 +328,17 @@ def test_a_reader_who_stands_still_holds_the_writer_and_loses_nothing(pair: Pair
     while more := server.recv(1 << 20):
         got.update(more)
     assert got.digest() == wanted.digest()
+
+
+def test_it_is_not_held_up_by_an_older_note_of_its_four_tuple(pair: Pair) -> None:
+    pair.grant()
+    source = Endpoint(pair.call.source, 25_646)
+    note = row()
+    note.places[0] = reservation(asked_by(source, pair.server.address), YOUNG, 0, NO_LISTENER)
+    with reservations(pair.bench.bpffs) as rows:
+        rows.put_everywhere(note)
+        assert greeting(pair.connect(source_port=source.port)) == source
+    assert pair.ztunnel.seen.empty()
 
 
 def test_a_four_tuple_that_ztunnel_uses_for_the_same_client_takes_the_tunnel(pair: Pair) -> None:

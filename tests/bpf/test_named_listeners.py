@@ -87,7 +87,7 @@ def test_a_listener_without_a_name_gets_that_connection_late_and_the_application
     bench.attach(bench.world.pod)
     proxy = bench.stand_in(bench.world.pod)
     target = Endpoint(bench.world.pod.ip(4), PORT)
-    source_port = _own_port(bench, 45_610)
+    source_port = _own_port(bench, 25_610)
     used_up(bench, bench.world.outside, target, source_port)
     assert proxy.seen.get(timeout=30).source.port == source_port
     bench.app(bench.world.pod, 4, PORT)
@@ -101,7 +101,7 @@ def test_a_name_without_its_listener_gives_that_packet_to_nobody_and_the_next_on
     """As after the map of the listeners was emptied: late at worst, never the application's unjudged."""
     bench.attach(bench.world.pod)
     proxy = bench.stand_in(bench.world.pod)
-    target, source_port = Endpoint(bench.world.pod.ip(4), PORT), _own_port(bench, 45_620)
+    target, source_port = Endpoint(bench.world.pod.ip(4), PORT), _own_port(bench, 25_620)
     used_up(bench, bench.world.outside, target, source_port)
     assert proxy.seen.get(timeout=30).source.port == source_port
     bench.app(bench.world.pod, 4, PORT)
@@ -139,7 +139,7 @@ def test_a_listener_for_which_there_is_no_place_is_counted_and_gets_its_connecti
                 table.put((1 << 63 | name).to_bytes(8, sys.byteorder), filler.fileno().to_bytes(8, sys.byteorder))
         proxy = bench.stand_in(bench.world.pod)
         assert bench.count(Counter.LISTENER_UNNAMED) > before
-        source_port = _own_port(bench, 45_630)
+        source_port = _own_port(bench, 25_630)
         used_up(bench, bench.world.outside, Endpoint(bench.world.pod.ip(4), PORT), source_port)
         assert proxy.seen.get(timeout=30).source.port == source_port
 
@@ -149,7 +149,7 @@ def test_a_name_goes_with_its_listener(bench: Bench) -> None:
     """Nobody else gets what is left of it, and the next one has a name of its own."""
     bench.attach(bench.world.pod)
     target = Endpoint(bench.world.pod.ip(4), PORT)
-    for source_port in (_own_port(bench, 45_611), _own_port(bench, 45_612)):
+    for source_port in (_own_port(bench, 25_611), _own_port(bench, 25_612)):
         proxy = bench.stand_in(bench.world.pod)
         for _ in range(2):
             used_up(bench, bench.world.outside, target, source_port)

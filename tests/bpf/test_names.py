@@ -12,8 +12,10 @@ from tests.support.capture_bench import FULL, GIVE_UP, Bench
 from tests.support.stand_in import Seen, endpoint
 
 
-def _ask(bench: Bench, server: Endpoint, *, connected: bool = True) -> bytes:
+def _ask(bench: Bench, server: Endpoint, *, connected: bool = True, source_port: int = 0) -> bytes:
     client = bench.socket(bench.world.pod, server.ip.version, socket.SOCK_DGRAM)
+    if source_port:
+        client.bind((str(bench.world.pod.ip(server.ip.version)), source_port))
     client.settimeout(5)
     if connected:
         client.connect((str(server.ip), server.port))
@@ -44,6 +46,15 @@ def test_a_query_over_tcp_reaches_the_same_port(bench: Bench, version: int) -> N
     client = bench.connect(bench.world.pod, server)
     assert client.recv(16) == b"names\n"
     assert proxy.seen.get(timeout=30) == Seen(DNS_PORT, endpoint(client.getsockname()), server)
+
+
+def test_a_query_is_none_of_an_open_connection_of_the_same_ports(bench: Bench, version: int) -> None:
+    bench.stand_in(bench.world.pod, names=True)
+    bench.attach(bench.world.pod)
+    server = Endpoint(bench.world.outside.ip(version), 53)
+    client = bench.connect(bench.world.pod, server)
+    assert client.recv(16) == b"names\n"
+    assert _ask(bench, server, source_port=client.getsockname()[1]) == f"who? {server}".encode()
 
 
 def _real_server(bench: Bench, version: int) -> socket.socket:

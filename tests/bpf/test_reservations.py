@@ -1,87 +1,175 @@
-"""What is noted for pod_lookup is noted until it is used: nobody pushes it out, and what nobody uses makes way."""
+"""What is noted for pod_lookup is ztunnel's, however often and however late it is looked up: nobody pushes it out, and
+what nobody needs makes way. What may go to the application is not held up by it."""
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import socket
-import sys
-from collections.abc import Iterator
+from ipaddress import ip_address
 
 import pytest
 
-from ambient.datapath import bpfinfo, bpfsys
-from ambient.datapath.layout import Counter, flow
+from ambient.datapath import bpfsys, hooked, programs
+from ambient.datapath.layout import Counter, FailMode, Flag
 from ambient.model.address import Endpoint
-from tests.support.capture_bench import EVERY_FORM, EVERY_WAY, Bench, greeting, used_up
+from tests.support.capture_bench import EVERY_FORM, EVERY_WAY, FULL, Bench, greeting, used_up
 from tests.support.capture_world import GIVE_UP
 from tests.support.frames_tcp import syn
+from tests.support.reserved import (
+    ALIKE,
+    NO_LISTENER,
+    OLD,
+    YOUNG,
+    asked_by,
+    reservation,
+    reservations,
+    row,
+    siphash_1_3,
+)
+from tests.support.stand_in import StandIn
 
 pytestmark = [EVERY_WAY, EVERY_FORM]
 
 PORT = 81
 """Nobody listens: the stand-in closes first, so that the TIME_WAIT is on its side."""
-YOUNG, OLD = 1 << 62, 1
-"""Of when, in ns since the machine started; the first is still to come: it stays young on a slow machine too."""
 THROWN_AWAY = 8000
-ALIKE = 4
+NOBODY = ip_address("0.0.0.0")
 
 
-class _Reservation(ctypes.Structure):
-    _fields_ = (("flow", flow), ("since", ctypes.c_uint64), ("name", ctypes.c_uint64))
-
-
-class _Row(ctypes.Structure):
-    _fields_ = (("lock", ctypes.c_uint32), ("unused", ctypes.c_uint32), ("places", _Reservation * ALIKE))
-
-
-@contextlib.contextmanager
-def _all_taken(bench: Bench, since: int) -> Iterator[None]:
-    """Every place is somebody else's, noted at `since`."""
-    path = bench.bpffs / "maps" / "reservations"
-    layout = bpfinfo.map_layout(path)
-    assert layout.value.size == ctypes.sizeof(_Row)
-    row = _Row()
+def _taken(since: int, used: int) -> row:
+    """Every place is somebody else's."""
+    made = row()
     for number in range(ALIKE):
-        row.places[number] = _Reservation(flow(source_port=number + 1), since, 0)
-    table = bpfsys.Map(path, layout.key.size, layout.value.size)
-    keys = [number.to_bytes(layout.key.size, sys.byteorder) for number in range(layout.entries)]
-    try:
-        for key in keys:
-            table.put(key, bytes(row))
-        yield
-    finally:
-        for key in keys:
-            table.put(key, bytes(layout.value.size))
-        table.close()
+        somebody = asked_by(Endpoint(NOBODY, number + 1), Endpoint(NOBODY, 0))
+        made.places[number] = reservation(somebody, since, used, NO_LISTENER)
+    return made
 
 
-def test_nobody_is_pushed_out_and_who_finds_no_place_is_late_and_never_the_applications(bench: Bench) -> None:
+def _seen(proxy: StandIn) -> int:
+    """The source port of the next connection that ztunnel gets."""
+    return proxy.seen.get(timeout=30).source.port
+
+
+@pytest.mark.parametrize(("since", "used"), [(YOUNG, 0), (OLD, YOUNG)], ids=["noted", "looked up"])
+def test_nobody_is_pushed_out_and_who_finds_no_place_is_late_and_never_the_applications(
+    bench: Bench, since: int, used: int
+) -> None:
     bench.attach(bench.world.pod)
     proxy = bench.stand_in(bench.world.pod)
     target = Endpoint(bench.world.pod.ip(4), PORT)
-    used_up(bench, bench.world.outside, target, 45_640)
-    assert proxy.seen.get(timeout=30).source.port == 45_640
+    used_up(bench, bench.world.outside, target, 25_640)
+    assert _seen(proxy) == 25_640
     bench.app(bench.world.pod, 4, PORT)
     before = bench.count(Counter.LISTENER_FULL)
-    with _all_taken(bench, YOUNG), pytest.raises(TimeoutError):
-        bench.connect(bench.world.outside, target, source_port=45_640, patience=GIVE_UP)
+    with reservations(bench.bpffs) as rows:
+        rows.put_everywhere(_taken(since, used))
+        with pytest.raises(TimeoutError):
+            bench.connect(bench.world.outside, target, source_port=25_640, patience=GIVE_UP)
     assert bench.count(Counter.LISTENER_FULL) > before
     assert proxy.seen.empty()
 
 
-def test_what_was_not_used_makes_way(bench: Bench) -> None:
+@pytest.mark.parametrize(("since", "used"), [(OLD, 0), (YOUNG, OLD)], ids=["noted", "looked up"])
+def test_what_nobody_needs_any_more_makes_way(bench: Bench, since: int, used: int) -> None:
     bench.attach(bench.world.pod)
     proxy = bench.stand_in(bench.world.pod)
     target = Endpoint(bench.world.pod.ip(4), PORT)
-    used_up(bench, bench.world.outside, target, 45_641)
-    assert proxy.seen.get(timeout=30).source.port == 45_641
+    used_up(bench, bench.world.outside, target, 25_641)
+    assert _seen(proxy) == 25_641
     bench.app(bench.world.pod, 4, PORT)
     before = bench.count(Counter.LISTENER_FULL)
-    with _all_taken(bench, OLD):
-        greeting(bench.connect(bench.world.outside, target, source_port=45_641))
-    assert proxy.seen.get(timeout=30).source.port == 45_641
+    with reservations(bench.bpffs) as rows:
+        rows.put_everywhere(_taken(since, used))
+        greeting(bench.connect(bench.world.outside, target, source_port=25_641))
+    assert _seen(proxy) == 25_641
     assert bench.count(Counter.LISTENER_FULL) == before
+
+
+def test_of_what_makes_way_the_oldest_goes(bench: Bench) -> None:
+    bench.attach(bench.world.pod)
+    proxy = bench.stand_in(bench.world.pod)
+    target, source = Endpoint(bench.world.pod.ip(4), PORT), Endpoint(bench.world.outside.ip(4), 25_642)
+    used_up(bench, bench.world.outside, target, source.port)
+    assert _seen(proxy) == source.port
+    taken = _taken(OLD, 0)
+    for number, since in enumerate((OLD + 2, YOUNG, OLD, OLD + 1)):
+        taken.places[number].since = since
+    with reservations(bench.bpffs) as rows:
+        rows.put_everywhere(taken)
+        used_up(bench, bench.world.outside, target, source.port)
+        found = rows.find(asked_by(source, target))
+    assert found is not None
+    assert found[1] == 2
+
+
+@pytest.mark.parametrize(
+    ("changes", "who"),
+    [({}, "ztunnel"), ({"used": OLD, "since": OLD}, "ztunnel"), ({"protocol": socket.IPPROTO_UDP}, "application")],
+    ids=["again", "late", "of UDP"],
+)
+def test_a_second_look_up_is_given_what_the_first_was(
+    bench: Bench, version: int, changes: dict[str, int], who: str
+) -> None:
+    """As of two equal packets on two CPUs of which one has used the note of both: the second is looked up, nothing is
+    noted before. A note of UDP is none of TCP."""
+    bench.attach(bench.world.pod)
+    proxy = bench.stand_in(bench.world.pod)
+    target, source = Endpoint(bench.world.pod.ip(version), PORT), Endpoint(bench.world.outside.ip(version), 25_643)
+    for _ in range(2):
+        used_up(bench, bench.world.outside, target, source.port)
+        assert _seen(proxy) == source.port
+    with reservations(bench.bpffs) as rows:
+        found = rows.find(asked_by(source, target))
+        assert found is not None
+        number, place = found
+        value = rows.get(number)
+        assert value.places[place].used
+        for member, changed in changes.items():
+            setattr(value.places[place].asked if member == "protocol" else value.places[place], member, changed)
+        rows.put(number, value)
+        bench.app(bench.world.pod, version, PORT)
+        hooked.take_off(bench.bpffs / "pods" / "pod" / "pod_ingress")
+        seen = greeting(bench.connect(bench.world.outside, target, source_port=source.port))
+    assert (seen == source) == (who == "application")
+    assert proxy.seen.empty() == (who == "application")
+    if who == "ztunnel":
+        assert _seen(proxy) == source.port
+
+
+@pytest.mark.parametrize("how", ["not captured", "nothing captured", "open", "probe", "the pod itself"])
+def test_what_may_go_to_the_application_is_not_held_up_by_an_older_note(bench: Bench, version: int, how: str) -> None:
+    """Of the same four-tuple, as after a change of policy, or where ztunnel speaks with an address of its client."""
+    server = bench.app(bench.world.pod, version)
+    bench.attach(bench.world.pod)
+    flags = {"not captured": Flag.HBONE_IN, "nothing captured": Flag(0)}.get(how, FULL)
+    bench.enrol(bench.world.pod, flags, fail_in=FailMode.OPEN if how == "open" else FailMode.CLOSED)
+    place = {"probe": bench.world.node, "the pod itself": bench.world.pod}.get(how, bench.world.outside)
+    source = Endpoint(place.ip(version), 25_644)
+    note = row()
+    note.places[1] = reservation(asked_by(source, server.address), YOUNG, 0, NO_LISTENER)
+    with reservations(bench.bpffs) as rows:
+        rows.put_everywhere(note)
+        owner = "kubelet" if how == "probe" else "app"
+        client = bench.connect(place, server.address, source_port=source.port, owner=owner)
+        assert greeting(client) == source
+
+
+def test_a_row_is_chosen_under_the_nodes_own_key(bench: Bench, version: int) -> None:
+    bench.attach(bench.world.pod)
+    proxy = bench.stand_in(bench.world.pod)
+    target, source = Endpoint(bench.world.pod.ip(version), PORT), Endpoint(bench.world.outside.ip(version), 25_645)
+    for _ in range(2):
+        used_up(bench, bench.world.outside, target, source.port)
+        assert _seen(proxy) == source.port
+    table = bpfsys.Map(bench.bpffs / "maps" / "seed", 4, programs.SEED_SIZE)
+    seed = table.get(bytes(4))
+    table.close()
+    assert seed
+    assert any(seed)
+    asked = asked_by(source, target)
+    with reservations(bench.bpffs) as rows:
+        found = rows.find(asked)
+        assert found is not None
+        assert found[0] == siphash_1_3(seed, bytes(asked)) % rows.entries
 
 
 def test_opening_packets_that_the_kernel_throws_away_leave_room_for_others(bench: Bench) -> None:
