@@ -28,6 +28,12 @@ _PROBE: Final = syntax.words(
 )
 _MOST_WEIGHT: Final = 2**32 - 1
 _MOST_HOSTS: Final = 256
+_MOST_PORTS: Final = 256
+_MOST_ENDPOINTS: Final = 4096
+_MOST_NAMED: Final = 4096
+"""Hosts times ports: each endpoint is told with all of them, to every ztunnel."""
+_MOST_TOLD: Final = 100_000
+"""The same times the endpoints that an entry names itself."""
 
 
 def parse_service_entry(top: Object, raw: Mapping[str, Any]) -> ServiceEntry:
@@ -42,6 +48,7 @@ def parse_service_entry(top: Object, raw: Mapping[str, Any]) -> ServiceEntry:
         raise spec.need("workloadSelector").refuse("may not stand beside endpoints")
     ports = spec.each("ports", _port)
     _check_ports(spec, ports)
+    _check_size(spec, len(hosts), len(ports), len(endpoints))
     _check_resolution(spec, resolution, hosts, endpoints, ports)
     addresses = spec.each("addresses", lambda field: ip_network(field.checked(syntax.ip_block), strict=False))
     if resolution not in ("NONE", "STATIC") and any(one.prefixlen < one.max_prefixlen for one in addresses):
@@ -156,6 +163,17 @@ def _check_ports(spec: Object, ports: tuple[EntryPort, ...]) -> None:
             raise spec.need("ports").refuse(f"port {port.number} is there twice")
         names.add(port.name)
         numbers.add(port.number)
+
+
+def _check_size(spec: Object, hosts: int, ports: int, endpoints: int) -> None:
+    for name, count, most in (("ports", ports, _MOST_PORTS), ("endpoints", endpoints, _MOST_ENDPOINTS)):
+        if count > most:
+            raise spec.need(name).refuse(f"{count} {name}: at most {most}")
+    if hosts * ports > _MOST_NAMED:
+        raise spec.at.refuse(f"{hosts} hosts with {ports} ports each: at most {_MOST_NAMED} together")
+    if hosts * ports * endpoints > _MOST_TOLD:
+        told = f"{hosts} hosts with {ports} ports and {endpoints} endpoints each"
+        raise spec.at.refuse(f"{told}: at most {_MOST_TOLD} together")
 
 
 def _check_resolution(

@@ -7,6 +7,7 @@ A provider with one bad field is no provider: policies that name it refuse what 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -83,7 +84,8 @@ def read_mesh_config(text: str, where: str) -> MeshConfig:
             provider = _provider(Field(value, f"extensionProviders[{number}]", "mesh config"))
         except InvalidInput as error:
             refused.append(": ".join(part for part in (error.where, error.why) if part))
-            names.append(value.get("name") if isinstance(value, Mapping) else None)  # type: ignore[arg-type]
+            name = value.get("name") if isinstance(value, Mapping) else None
+            names += [name] if isinstance(name, str) else []
             continue
         if provider is not None:
             names.append(provider.name)
@@ -93,7 +95,7 @@ def read_mesh_config(text: str, where: str) -> MeshConfig:
                 told[provider.name] = provider
     if listed is not None and not isinstance(listed, list):
         refused.append("extensionProviders: expected a list")
-    for name in {name for name in names if names.count(name) > 1}:
+    for name in [name for name, count in Counter(names).items() if count > 1]:
         refused.append(f"extensionProviders: {name!r} is there twice")
         found.pop(name, None)
         told.pop(name, None)

@@ -34,8 +34,9 @@ _WHEN_KEYS: Final = syntax.words(
     " connection.sni"
 )
 _WHEN_PATTERNS: Final = re.compile(
-    r"(request\.headers|request\.auth\.claims|experimental\.envoy\.filters\..+?)(\[.+\])+"
+    r"request\.headers\[[^\[\]]+\]|(request\.auth\.claims|experimental\.envoy\.filters\.[^\[\]]+)(\[[^\[\]]+\])+"
 )
+"""Each part ends where the next begins: one that could end anywhere is tried in every way there is."""
 _MAX_REFS: Final = 16
 _MAX_ACCOUNTS: Final = 16
 _MAX_VALUE: Final = 1024
@@ -249,10 +250,12 @@ def _path(value: str) -> str:
 def _when(field: Field) -> When:
     entry = field.object(("key", "values", "notValues"))
     key = entry.need("key").text()
+    if len(key) > _MAX_VALUE:
+        raise entry.need("key").refuse(f"{key[:40]!r}...: longer than {_MAX_VALUE} characters")
     if key not in _WHEN_KEYS and not _WHEN_PATTERNS.fullmatch(key):
         raise entry.need("key").refuse(f"{key!r} is not a known attribute")
     name = _HEADER_KEY.fullmatch(key)
-    if len(key) > _MAX_VALUE or (name is not None and not name[1].startswith(":") and syntax.header_name(name[1])):
+    if name is not None and not name[1].startswith(":") and syntax.header_name(name[1]):
         raise entry.need("key").refuse(f"{key[:40]!r} names no header")
     if not entry.texts("values") and not entry.texts("notValues"):
         raise field.refuse("needs values or notValues")

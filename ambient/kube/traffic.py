@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Final
 
 from ambient.kube import security, syntax
 from ambient.kube.entries import SHAPE, exported
@@ -15,12 +15,17 @@ from ambient.kube.read import Field, Object
 from ambient.kube.traffic_policy import read_traffic_policy
 from ambient.kube.traffic_values import TrafficPolicy
 
+_MOST_SUBSETS: Final = 128
+"""Each is a cluster for every port of the service."""
+
 
 def parse_destination_rule(top: Object, raw: Mapping[str, Any]) -> DestinationRule:
     """Raises InvalidInput; every rule has its row in the tests."""
     common = read_common(top, SHAPE, raw)
     spec = top.need("spec").object(("host", "exportTo", "workloadSelector", "trafficPolicy", "subsets"))
     subsets = spec.each("subsets", _subset)
+    if len(subsets) > _MOST_SUBSETS:
+        raise spec.need("subsets").refuse(f"{len(subsets)} subsets: at most {_MOST_SUBSETS}")
     names: set[str] = set()
     for name in (subset.name for subset in subsets):
         if name in names:

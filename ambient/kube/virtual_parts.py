@@ -84,7 +84,7 @@ def _by_pattern(field: Field) -> PathEdit:
     groups = re.compile(pattern).groups
     # RE2 knows \0..\9 and \\ in a substitution, and takes nothing else after a backslash.
     for escaped in re.findall(r"\\(.?)", value):
-        if escaped != "\\" and not (escaped.isdigit() and int(escaped) <= groups):
+        if escaped != "\\" and not (escaped.isascii() and escaped.isdigit() and int(escaped) <= groups):
             raise entry.need("rewrite").refuse(f"\\{escaped} stands for nothing that match has")
     return PathEdit("RegularExpression", value, pattern)
 

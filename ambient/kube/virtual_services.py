@@ -179,7 +179,7 @@ def _retry(field: Field) -> Retry:
     reasons: list[str] = []
     codes: list[int] = []
     for word in [part.strip() for part in entry.text("retryOn").split(",") if part.strip()]:
-        if word.isdigit() and 100 <= int(word) <= 599:
+        if word.isascii() and word.isdigit() and 100 <= int(word) <= 599:
             codes.append(int(word))
         elif word in _RETRY_ON:
             reasons.append(word)

@@ -88,6 +88,8 @@ ENTRY_RULES = [
     Bad("spec.hosts.1", "db.example.com", "'db.example.com' is there twice", at="spec.hosts"),
     Bad("spec.hosts.1", "DB.Example.com", "'db.example.com' is there twice", at="spec.hosts"),
     Bad("spec.hosts", [f"{i}.example.com" for i in range(257)], "257 hosts: at most 256"),
+    Bad("spec.ports", [{"number": i + 1, "name": f"p{i}"} for i in range(257)], "257 ports: at most 256"),
+    Bad("spec.endpoints", [{"address": "192.0.2.1"}] * 4097, "4097 endpoints: at most 4096"),
     Bad("spec.addresses.0", "db", "'db' is not an IP address or CIDR"),
     Bad("spec.ports.0.number", 0, "0 is not a port (1..65535)"),
     Bad("spec.ports.0.name", REMOVE, "is required"),
@@ -234,6 +236,26 @@ def test_a_live_server_does_not_make_an_unknown_field_acceptable() -> None:
 @pytest.mark.parametrize("bad", ENTRY_RULES, ids=lambda bad: f"{bad.path}-{bad.why}"[:60])
 def test_a_broken_rule_of_a_service_entry_is_refused(bad: Bad) -> None:
     refused_exactly(ENTRY, bad)
+
+
+@pytest.mark.parametrize(
+    ("hosts", "ports", "endpoints", "why"),
+    [
+        (64, 65, 0, "64 hosts with 65 ports each: at most 4096 together"),
+        (50, 50, 41, "50 hosts with 50 ports and 41 endpoints each: at most 100000 together"),
+    ],
+)
+def test_an_entry_may_not_multiply_into_more_than_ztunnels_hold(
+    hosts: int, ports: int, endpoints: int, why: str
+) -> None:
+    def entry(hosts: int, ports: int, endpoints: int) -> dict[str, Any]:
+        named = changed(ENTRY, "spec.hosts", [f"h{i}.example.com" for i in range(hosts)])
+        named["spec"]["ports"] = [{"number": i + 1, "name": f"p{i}"} for i in range(ports)]
+        return changed(named, "spec.endpoints", [{"address": f"192.0.2.{i}"} for i in range(endpoints)])
+
+    with pytest.raises(InvalidInput, match=why):
+        parse_object(entry(hosts, ports, endpoints), "x")
+    assert parse_object(entry(hosts, ports - 1, max(0, endpoints - 1)), "x")
 
 
 @pytest.mark.parametrize("bad", DYNAMIC_RULES, ids=lambda bad: bad.path)

@@ -87,6 +87,8 @@ def test_of_two_with_one_name_there_is_none() -> None:
     found = read(http(), http(port=81))
     assert (dict(found.providers), found.refused) == ({}, ("extensionProviders: 'p' is there twice",))
     assert dict(read(http(), http(port=0)).providers) == {}
+    odd = {"name": {"a": 1}}
+    assert len(read(odd, odd).refused) == 2
 
 
 @pytest.mark.parametrize("text", ["[1]", "a: b\n---\nc: d", "{"])

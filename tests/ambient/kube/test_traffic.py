@@ -72,6 +72,7 @@ RULES = [
     Bad("spec.trafficPolicy.portLevelSettings.0.port", REMOVE, "is required"),
     Bad("spec.subsets.1.name", "v1", "two subsets are called 'v1'", at="spec.subsets"),
     Bad("spec.subsets.0.label", {}, "unknown field"),
+    Bad("spec.subsets", [{"name": f"v{i}"} for i in range(129)], "129 subsets: at most 128"),
 ]
 DELIMITED = "spec.jwtRules[0].spaceDelimitedClaims[0]"
 OWN = "is read by the proxy, no claim can be told in it"

@@ -34,7 +34,7 @@ def test_an_old_list_of_origins_is_read_and_a_star_is_any() -> None:
     assert any_prefix.origins == found.origins[:1]
 
 
-@pytest.mark.parametrize("text", [r"/\1", r"/\x", "/\\"])
+@pytest.mark.parametrize("text", [r"/\1", r"/\x", "/\\", "/\\²"])
 def test_a_substitution_names_groups_that_are_there(text: str) -> None:
     with pytest.raises(InvalidInput, match="stands for nothing"):
         rewrite(Field({"uriRegexRewrite": {"match": "/a", "rewrite": text}}, "rewrite", "x"))

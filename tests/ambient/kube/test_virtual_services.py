@@ -140,6 +140,7 @@ RULES = [
     Bad(f"{FIRST}.timeout", "soon", "is not a duration"),
     Bad(f"{FIRST}.retries.attempts", 101, "101 is not in range (0..100)"),
     Bad(f"{FIRST}.retries.retryOn", "mondays", "'mondays' is no reason to retry, nor a status"),
+    Bad(f"{FIRST}.retries.retryOn", "²", "'²' is no reason to retry, nor a status"),
     Bad(f"{FIRST}.retries.perTryTimeout", "0s", "has to be at least 1ms"),
     Bad(f"{FIRST}.fault", {}, "needs one of delay and abort"),
     Bad(f"{FIRST}.fault.delay.fixedDelay", "0s", "has to be at least 1ms"),
