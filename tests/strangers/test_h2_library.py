@@ -22,7 +22,7 @@ from tests.support.hostile_peer import dial, inside
 from tests.support.journey import BYTES, HTTP, WEB
 from tests.support.mint import Mint, client_context, spiffe
 
-PATIENCE_S = 15
+PATIENCE_S = 60
 
 
 class Client:

@@ -17,7 +17,7 @@ IDENTITY = "spiffe://cluster.local/ns/shop/sa/web"
 
 
 def openssl(*arguments: str, folder: Path, fails: bool = False) -> str:
-    done = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(["openssl", *arguments], cwd=folder, capture_output=True, text=True, timeout=100)
     assert (done.returncode != 0) is fails, done.stderr
     return done.stdout + done.stderr
 

@@ -38,7 +38,7 @@ class Stream:
     def __init__(self, control: Caller) -> None:
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         self.call = control.channel.stream_stream(DELTA)(
-            iter(self._requests.get, None), metadata=control.bearer(), timeout=30
+            iter(self._requests.get, None), metadata=control.bearer(), timeout=100
         )
 
     def send(self, *, node: bool = False, **fields: Any) -> None:

@@ -41,7 +41,7 @@ def crossing(netns: Path, host: str, port: int) -> Iterator[int]:
                 return
             try:
                 with entered(fd):
-                    far = socket.create_connection((host, port), 5)
+                    far = socket.create_connection((host, port), 30)
             except OSError:
                 near.close()
                 continue

@@ -14,6 +14,7 @@ from typing import Any
 
 from tests.support.mint import Leaf, Mint
 from tests.support.peers import cluster, listener, logged, tls, tunnel_manager
+from tests.support.waiting import PATIENCE_S
 
 _TYPE = "type.googleapis.com/envoy.extensions"
 
@@ -61,7 +62,7 @@ async def envoy_here(config: dict[str, Any], listen: tuple[str, int], folder: Pa
     with log.open("wb") as said:
         process = await asyncio.create_subprocess_exec(binary, *argv, stdout=said, stderr=said)
     try:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(PATIENCE_S):
             while not await _answers(listen):
                 assert process.returncode is None, log.read_text(errors="replace")[-3000:]
         yield log

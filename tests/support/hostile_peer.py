@@ -23,7 +23,7 @@ from ambient.netns import entered
 from tests.support.lab import LabUnderTest
 from ztunnel.hbone import frames
 
-PATIENCE_S = 5.0
+PATIENCE_S = 20.0
 SHORT_S = 0.4
 """How long to listen where silence is the right answer."""
 EMPTY_SETTINGS = frames.settings(())

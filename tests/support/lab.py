@@ -90,7 +90,7 @@ class LabUnderTest:
     def label(self, namespace: str, *changes: str) -> str:
         return self.must("label", "namespace", namespace, *changes, "--overwrite", "--timeout", str(PATIENCE_S))
 
-    def exec(self, pod: str, *command: str, text: str = "", timeout_s: float = 60) -> Done:
+    def exec(self, pod: str, *command: str, text: str = "", timeout_s: float = 200) -> Done:
         return self.run("exec", pod, "--", *command, text=text, timeout_s=timeout_s)
 
     def start(self, pod: str, *command: str) -> subprocess.Popen[str]:

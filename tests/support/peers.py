@@ -43,7 +43,7 @@ def running(lab: LabUnderTest, pod: str, argv: Sequence[str], port: int, log: Pa
                 assert process.poll() is None, log.read_text(errors="replace")[-3000:]
                 return listens(lab, pod, "127.0.0.1", port)
 
-            until(f"{argv[0]} listens", up, 30)
+            until(f"{argv[0]} listens", up)
             yield
         finally:
             process.kill()
