@@ -163,7 +163,7 @@ def balanced(
     """By HTTPS to the load balancer: status, and what the application heard."""
     where = ["--resolve", f"{HOST}:{port}:{lab.ip(BALANCER)}", "--cacert", str(roots(lab))]
     url = f"https://{HOST}:{port}/"
-    done = lab.exec(pod, "curl", "-s", "-m", "10", "-w", "\n%{http_code}", *where, *words, url)
+    done = lab.exec(pod, "curl", "-s", "-m", "20", "-w", "\n%{http_code}", *where, *words, url)
     body, _, code = done.stdout.rpartition("\n")
     return int(code or 0), json.loads(body) if code == "200" else {}
 
@@ -254,7 +254,7 @@ def by_controller(lab: LabUnderTest) -> int:
 
 
 def test_an_ingress_controller_that_is_kept_is_a_client_with_an_identity_of_its_own(lab: LabUnderTest) -> None:
-    done = lab.exec("outside/client", "curl", "-s", "-m", "10", f"http://{lab.ip(CONTROLLER)}:8080/a")
+    done = lab.exec("outside/client", "curl", "-s", "-m", "20", f"http://{lab.ip(CONTROLLER)}:8080/a")
     heard = json.loads(done.stdout)
     # What it sends goes through the waypoint, though it knows of none.
     assert (heard["pod"], heard["peer"], heard["path"]) == ("guarded-1", lab.ip("shop/waypoint"), "/a")

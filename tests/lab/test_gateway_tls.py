@@ -196,7 +196,7 @@ def test_a_new_certificate_is_shown_and_no_request_is_lost(lab: LabUnderTest) ->
         "import select\n"
         "while not select.select([sys.stdin],[],[],0)[0]:\n"
         " try:\n"
-        "  raw=socket.create_connection((sys.argv[1],443),10)\n"
+        "  raw=socket.create_connection((sys.argv[1],443),60)\n"
         "  link=http.client.HTTPSConnection('site.example.com',context=context)\n"
         "  link.sock=context.wrap_socket(raw,server_hostname='site.example.com')\n"
         "  link.request('GET','/'); lost+=link.getresponse().status!=200; count+=1; link.close()\n"

@@ -170,8 +170,8 @@ def test_where_nobody_says_what_is_spoken_a_change_of_policies_lets_nobody_in_fo
             apply(lab, layer_4)
             assert named(lab, "unsaid.shop") == "web-1"
             apply(lab, layer_7)
-            assert named(lab, "unsaid.shop") == ""
-        said, _ = spy.communicate("\n", timeout=60)
+            assert named(lab, "unsaid.shop", patience_s=10) == ""
+        said, _ = spy.communicate("\n", timeout=200)
     tried, _, heard = said.strip().partition(" ")
     assert int(tried)
     assert heard == "nothing"

@@ -1,12 +1,13 @@
 """A node, two pods and an outside as network namespaces, with cgroups, for the capture tests. Needs root.
 
 One process plays everybody: a socket belongs to the namespace and the cgroup that the process was in when it was made,
-so `World.socket` enters both, makes it and comes back. Nothing here sleeps; waiting is done in the kernel.
+so `World.socket` enters both, makes it and comes back. Waiting is done in the kernel, but at the end.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import socket
 import subprocess
@@ -19,6 +20,7 @@ from pathlib import Path
 from ambient.datapath import cgroups
 from ambient.model.address import IpAddress
 from ambient.netns import entered
+from tests.support.waiting import until
 
 IP_TRANSPARENT = 19
 IPV6_TRANSPARENT = 75
@@ -95,6 +97,21 @@ class World:
         return cgroups.cgroup_id_of(self.cgroup[owner])
 
 
+def _emptied(cgroup: Path) -> None:
+    """Remove it: what a killed process had started may end a moment later than that."""
+
+    def removed() -> bool:
+        try:
+            cgroup.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            return False
+        return True
+
+    until(removed, f"{cgroup} is empty")
+
+
 def _move(cgroup: Path) -> None:
     (cgroup / "cgroup.procs").write_text(str(os.getpid()))
 
@@ -113,7 +130,7 @@ def world(prefix: str) -> Iterator[World]:
         home = Path("/proc/self/cgroup").read_text().split("0::", 1)[1].splitlines()[0]
         for owner, path in {"node": root / prefix, **{name: root / prefix / name for name in OWNERS}}.items():
             path.mkdir()
-            stack.callback(path.rmdir)
+            stack.callback(_emptied, path)
             made.cgroup[owner] = path
         stack.callback(_move, root / home.lstrip("/"))
         node = _namespace(stack, f"{prefix}-node")

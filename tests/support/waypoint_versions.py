@@ -24,7 +24,7 @@ if sys.argv[2]:
     except ssl.SSLWantReadError:
         hello = said.read()
 try:
-    s = socket.create_connection((sys.argv[1], 9001), 50)
+    s = socket.create_connection((sys.argv[1], 9001), float(sys.argv[3]))
     s.sendall(hello)
     print(s.recv(64).decode().strip())
 except OSError:
@@ -56,9 +56,9 @@ for what, count in sorted(seen.items()): print(count, what)
 """
 
 
-def named(lab: LabUnderTest, host: str, name: str = "", pod: str = "shop/client") -> str:
+def named(lab: LabUnderTest, host: str, name: str = "", pod: str = "shop/client", *, patience_s: float = 50) -> str:
     """Which pod takes a TCP connection to port 9001 of a host; with `name`, one that asks for it by TLS."""
-    return lab.exec(pod, PYTHON, "-c", NAMED, host, name).stdout.strip()
+    return lab.exec(pod, PYTHON, "-c", NAMED, host, name, str(patience_s)).stdout.strip()
 
 
 def virtual_yaml(name: str = "web", namespace: str = "shop", **spec: Any) -> str:
