@@ -140,7 +140,7 @@ def test_going_round_the_pods_programs_ends_at_the_guard_of_the_node(bench: Benc
     bench.stand_in(bench.world.pod)
     bench.attach(bench.world.pod, FULL, host=False)
     assert reaches(bench, crafted, bypass=True), "sabotage: without the guard this is a way out"
-    programs.attach_host(bench.bpffs, bench.world.node.netns, "pod", "pod")
+    programs.attach_host(bench.bpffs, bench.world.node.netns, "pod", "pod", bench.via)
     before = bench.count(Counter.REFUSED_BYPASS)
     assert not reaches(bench, crafted, bypass=True)
     assert bench.count(Counter.REFUSED_BYPASS) == before + 1

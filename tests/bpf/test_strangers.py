@@ -51,7 +51,7 @@ def test_a_program_of_another_mesh_is_named_with_its_place(bench: Bench, other_m
     greeting(bench.connect(bench.world.outside, server.address))
 
 
-def test_a_clsact_filter_is_named_and_has_its_say_after_ours(bench: Bench, other_mesh: Path) -> None:
+def test_a_filter_of_tc_is_named_and_has_its_say_after_ours(bench: Bench, other_mesh: Path) -> None:
     server = bench.app(bench.world.pod, 4)
     bench.stand_in(bench.world.pod)
     bench.attach(bench.world.pod)
