@@ -9,6 +9,7 @@ from typing import Final
 from ambient.kube.networking import Gateway, Listener
 from ambient.kube.objects import Condition
 from ambient.kube.routing import AttachedRoute, ParentRef, RequestRoute, StreamRoute
+from ambient.model.names import wildcards
 from ambient.waypoint.bootstrap import OWN_PORTS
 
 GROUP: Final = "gateway.networking.k8s.io"
@@ -100,10 +101,15 @@ def common(listener: str, hostnames: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def holder(faces: Iterable[Face], hostname: str) -> Face | None:
-    """Of the listeners of a port the one that requests for a host name belong to: the most exact that covers it."""
-    fitting = [one for one in faces if covers(one.listener.hostname or ANY, hostname)]
-    return max(fitting, key=lambda one: exactness(one.listener.hostname or ANY), default=None)
+def covering(hostname: str) -> tuple[str, ...]:
+    """Every name that `covers` it, the most exact first."""
+    return tuple(dict.fromkeys((*wildcards(hostname), ANY)))
+
+
+def holder(by_name: Mapping[str, Face], hostname: str) -> Face | None:
+    """Of the listeners of a port, by their names, the one that requests for a host name belong to: the most exact that
+    covers it."""
+    return next((by_name[one] for one in covering(hostname) if one in by_name), None)
 
 
 def exactness(hostname: str) -> tuple[bool, int]:
@@ -130,7 +136,7 @@ def attach(
         allowed = [one for one in meant if route.kind in one.kinds and lets(gateway, one.listener, route.namespace)]
         fitting = [(one, hosts) for one in allowed if (hosts := common(one.listener.hostname, names_of(route)))]
         for face, hosts in fitting:
-            if all(one.route is not route for one in face.attached):
+            if not face.attached or face.attached[-1].route is not route:
                 face.attached.append(Attached(route, hosts))
         yield parent, _accepted(parent, gateway, bool(meant), bool(allowed), bool(fitting))
 

@@ -6,30 +6,29 @@ What cannot be served as it is written is not served, and said where it is writt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from ambient.control.derive_attached import ANY, GROUP, SERVED, Attached, Face, attach, covers, exactness, faces, holder
+from ambient.control.derive_attached import ANY, GROUP, SERVED, Face, attach, faces
 from ambient.control.derive_backends import Judged, Unresolved
 from ambient.control.derive_evidence import EvidenceStore, Missing
+from ambient.control.derive_sites import carried, sites
 from ambient.control.gateway_evidence import granted as permitted
 from ambient.control.gateway_pools import Pools
 from ambient.kube.networking import Gateway, Listener, ObjectRef
 from ambient.kube.objects import Condition, Namespace, Records
 from ambient.kube.policies import TargetRef
-from ambient.kube.routing import AttachedRoute, BackendRef, ParentRef, RequestRoute, RouteRule, StreamRoute
+from ambient.kube.routing import AttachedRoute, ParentRef, RequestRoute, StreamRoute
 from ambient.kube.status_values import ListenerStatus, ParentStatus
-from ambient.waypoint.door import Clients, Door, GatewayView, Site, Topology
+from ambient.waypoint.door import Clients, Door, GatewayView, Topology
 from ambient.waypoint.evidence import Evidence
-from ambient.waypoint.front import Destination, Front, Route
-from ambient.waypoint.route_match import ordered
+from ambient.waypoint.front import Destination, Front
 
 HOPS: Final = "ambient.mesh/trusted-proxies"
 PROXY_PROTOCOL: Final = "ambient.mesh/proxy-protocol"
 _CORE: Final = ("", "core")
 _MOST_HOPS: Final = 10
-_USUAL_PORTS: Final = (80, 443)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +138,9 @@ class Gateways:
         if served:
             peers = [one for one in found if one.usable and one.listener.port == listener.port]
             if listener.protocol == "TLS":
-                door = replace(door, destinations=tuple(_carried(face, peers, pools)))
+                door = replace(door, destinations=tuple(carried(face, peers, pools)))
             else:
-                door = replace(door, sites=tuple(_sites(face, peers, pools)), elsewhere=tuple(_elsewhere(face, peers)))
+                door = replace(door, sites=tuple(sites(face, peers, pools)), elsewhere=tuple(_elsewhere(face, peers)))
             build.doors.append(door)
             build.wanted |= {(one.hostname, one.port) for one in _destinations(door) if one.hostname}
         build.listeners.append(_said(face, wrong, served, unknown=unknown))
@@ -200,77 +199,12 @@ def topology(gateway: Gateway) -> Topology:
     return Topology(min(number, _MOST_HOPS), marks.get(PROXY_PROTOCOL, "") == "true")
 
 
-def _sites(face: Face, peers: list[Face], pools: Pools) -> Iterator[Site]:
-    """For each host name that belongs to this listener its routes: of the more exact name first, then as the API orders
-    them."""
-    own = face.listener.hostname or ANY
-    names = {name for one in face.attached for name in one.hostnames} | {own}
-    for name in sorted(names, key=exactness, reverse=True):
-        if holder(peers, name) is not face:
-            continue
-        found: list[Route] = []
-        hosts = sorted({host for one in face.attached for host in one.hostnames}, key=exactness, reverse=True)
-        for host in hosts:
-            if covers(host, name):
-                found += _ordered((one for one in face.attached if host in one.hostnames), face.listener.port, pools)
-        yield Site(name, tuple(dict.fromkeys(found)))
-
-
-def _carried(face: Face, peers: list[Face], pools: Pools) -> Iterator[tuple[str, tuple[Destination, ...]]]:
-    """For each server name that belongs to this listener where its bytes go: of several routes the oldest says so."""
-    for name in sorted({name for one in face.attached for name in one.hostnames}, key=exactness, reverse=True):
-        fitting = [one.route for one in face.attached if name in one.hostnames and isinstance(one.route, StreamRoute)]
-        route = min(fitting, key=lambda one: (one.created or "~", one.key))
-        if holder(peers, name) is face and route.streams:
-            yield name, tuple(_destination(route, ref, pools) for ref in route.streams[0].backends)
-
-
 def _destinations(door: Door) -> Iterator[Destination]:
     for site in door.sites:
         for route in site.routes:
             yield from (*route.destinations, *route.mirrors)
-    for _, carried in door.destinations:
-        yield from carried
-
-
-def _ordered(attached: Iterable[Attached], port: int, pools: Pools) -> list[Route]:
-    made: list[Route] = []
-    age: dict[str, tuple[str, str]] = {}
-    for one in attached:
-        route = one.route
-        if not isinstance(route, RequestRoute):
-            continue
-        for each in routes_of(route, port, pools):
-            made.append(each)
-            age[each.name] = (route.created or "~", f"{route.namespace}/{route.name}")
-    return ordered(made, age)
-
-
-def routes_of(route: RequestRoute, port: int, pools: Pools) -> Iterator[Route]:
-    """Each match of each rule, with where its backends lead."""
-    for number, written in enumerate(route.rules):
-        rule = _on_port(written, port)
-        destinations = tuple(_destination(route, ref, pools) for ref in rule.backends)
-        mirrors = (replace(_destination(route, one.backend, pools), weight=one.share) for one in rule.mirrors)
-        sent = tuple(one for one in mirrors if one.hostname and one.weight)
-        for match in rule.matches:
-            yield Route(f"{route.namespace}/{route.name}/{number}", port, match, rule, destinations, sent)
-
-
-def _on_port(rule: RouteRule, port: int) -> RouteRule:
-    """A redirect that says neither scheme nor port leads to the listener's, which clients need not have named."""
-    redirect = rule.redirect
-    if redirect is None or redirect.port or redirect.scheme or port in _USUAL_PORTS:
-        return rule
-    return replace(rule, redirect=replace(redirect, port=port))
-
-
-def _destination(route: AttachedRoute, ref: BackendRef, pools: Pools) -> Destination:
-    try:
-        hostname = pools.resolve(route, ref).hostname
-        return Destination(hostname, ref.port, ref.weight, request=ref.request, response=ref.response)
-    except Unresolved:
-        return Destination("", 0, ref.weight)
+    for _, led in door.destinations:
+        yield from led
 
 
 def _elsewhere(face: Face, peers: list[Face]) -> Iterator[str]:

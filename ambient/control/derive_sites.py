@@ -1,0 +1,118 @@
+"""What is behind a listener of a gateway: for each host name its routes, for each server name where its bytes go. Pure.
+
+Each route is made once and looked up by its host names: a listener may have thousands of both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from ambient.control.derive_attached import ANY, Attached, Face, covering, exactness, holder
+from ambient.control.derive_backends import Unresolved
+from ambient.control.gateway_pools import Pools
+from ambient.kube.routing import AttachedRoute, BackendRef, RequestRoute, RouteRule, StreamRoute
+from ambient.waypoint.door import Site
+from ambient.waypoint.front import Destination, Route
+from ambient.waypoint.route_match import ordered
+
+_USUAL_PORTS: Final = (80, 443)
+
+
+def sites(face: Face, peers: list[Face], pools: Pools) -> Iterator[Site]:
+    """For each host name that belongs to this listener its routes: of the more exact name first, then as the API orders
+    them. `peers`: the listeners of its port that are served."""
+    routes = _Routes(face.listener.port, pools, _by_host(face))
+    for name in _held(face, peers, routes.by_host.keys() | {face.listener.hostname or ANY}):
+        # By identity: one that is here under several names was made once, and to compare them costs more than all else.
+        found = {id(one): one for host in covering(name) for one in routes.of(host)}
+        yield Site(name, tuple(found.values()))
+
+
+def carried(face: Face, peers: list[Face], pools: Pools) -> Iterator[tuple[str, tuple[Destination, ...]]]:
+    """For each server name that belongs to this listener where its bytes go: of several routes the oldest says so."""
+    by_host = _by_host(face)
+    for name in _held(face, peers, by_host):
+        fitting = [one.route for one in by_host[name] if isinstance(one.route, StreamRoute)]
+        route = min(fitting, key=lambda one: (one.created or "~", one.key))
+        if route.streams:
+            yield name, tuple(_destination(route, ref, pools) for ref in route.streams[0].backends)
+
+
+def _by_host(face: Face) -> dict[str, list[Attached]]:
+    found: dict[str, list[Attached]] = {}
+    for one in face.attached:
+        for host in one.hostnames:
+            found.setdefault(host, []).append(one)
+    return found
+
+
+def _held(face: Face, peers: list[Face], names: Iterable[str]) -> Iterator[str]:
+    """Those of the names that belong to this listener, the most exact first."""
+    by_name = {one.listener.hostname or ANY: one for one in peers}
+    for name in sorted(names, key=lambda one: (exactness(one), one), reverse=True):
+        if holder(by_name, name) is face:
+            yield name
+
+
+@dataclass(slots=True)
+class _Routes:
+    """Of one listener, made when they are asked for."""
+
+    port: int
+    pools: Pools
+    by_host: Mapping[str, list[Attached]]
+    _of: dict[str, list[Route]] = field(default_factory=dict)
+    _made: dict[int, list[Route]] = field(default_factory=dict)
+
+    def of(self, host: str) -> list[Route]:
+        """Those of exactly this name, as the API orders them."""
+        found = self._of.get(host)
+        if found is None:
+            found = self._of[host] = self._ordered(host) if host in self.by_host else []
+        return found
+
+    def _ordered(self, host: str) -> list[Route]:
+        found: list[Route] = []
+        age: dict[str, tuple[str, str]] = {}
+        for one in self.by_host[host]:
+            route = one.route
+            if isinstance(route, RequestRoute):
+                for each in self._made_of(route):
+                    found.append(each)
+                    age[each.name] = (route.created or "~", f"{route.namespace}/{route.name}")
+        return ordered(found, age)
+
+    def _made_of(self, route: RequestRoute) -> list[Route]:
+        found = self._made.get(id(route))
+        if found is None:
+            found = self._made[id(route)] = list(_routes_of(route, self.port, self.pools))
+        return found
+
+
+def _routes_of(route: RequestRoute, port: int, pools: Pools) -> Iterator[Route]:
+    """Each match of each rule, with where its backends lead."""
+    for number, written in enumerate(route.rules):
+        rule = _on_port(written, port)
+        destinations = tuple(_destination(route, ref, pools) for ref in rule.backends)
+        mirrors = (replace(_destination(route, one.backend, pools), weight=one.share) for one in rule.mirrors)
+        sent = tuple(one for one in mirrors if one.hostname and one.weight)
+        for match in dict.fromkeys(rule.matches):
+            yield Route(f"{route.namespace}/{route.name}/{number}", port, match, rule, destinations, sent)
+
+
+def _on_port(rule: RouteRule, port: int) -> RouteRule:
+    """A redirect that says neither scheme nor port leads to the listener's, which clients need not have named."""
+    redirect = rule.redirect
+    if redirect is None or redirect.port or redirect.scheme or port in _USUAL_PORTS:
+        return rule
+    return replace(rule, redirect=replace(redirect, port=port))
+
+
+def _destination(route: AttachedRoute, ref: BackendRef, pools: Pools) -> Destination:
+    try:
+        hostname = pools.resolve(route, ref).hostname
+        return Destination(hostname, ref.port, ref.weight, request=ref.request, response=ref.response)
+    except Unresolved:
+        return Destination("", 0, ref.weight)
