@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Final
 
 from ambient.control.derive import Changes, Derived
 from ambient.control.derive_backends import Asked, Backends, Judged
 from ambient.control.derive_direct import Directs
 from ambient.control.derive_endpoints import Labels, ports_of
-from ambient.control.derive_gateway import Gateways, Told, targeting
+from ambient.control.derive_gateway import Gateways, Laid, Told, targeting
 from ambient.control.derive_judged import closes, fetched_keys, judged, meant, rank
 from ambient.control.derive_kept import Kept
 from ambient.control.derive_limiter import Counting, Limiter
@@ -21,7 +22,7 @@ from ambient.control.derive_moves import moved, relabelled
 from ambient.control.derive_origination import Asker, Originations
 from ambient.control.derive_provider import Providers
 from ambient.control.derive_routes import CONSUMERS, Routing, led_to
-from ambient.control.derive_seen import Seen, SeenGateway
+from ambient.control.derive_seen import Seen, SeenGateway, SeenGateways
 from ambient.control.derive_telemetry import Telemetries
 from ambient.control.derive_traffic_policy import Rules
 from ambient.control.derive_virtual import Virtuals
@@ -70,12 +71,10 @@ class Fronts:
         """`trust_domains`: our own, then its aliases. `keys(url)`: the key set there, "" when it is not had.
         `counting`: who counts limits for all proxies. `domain`: what names of Kubernetes' Services end in. `roots`: PEM
         of the authorities that the system believes."""
-        self._keys = keys
-        self._domain = domain
+        self._keys, self._domain = keys, domain
         self._providers = Providers(MeshConfig(), root_namespace)
         self._telemetries = Telemetries(root_namespace=root_namespace)
-        self._trust_domains = trust_domains
-        self._root_namespace = root_namespace
+        self._trust_domains, self._root_namespace = trust_domains, root_namespace
         self._behind: dict[str, dict[str, Workload]] = {}
         self._services_of: dict[str, tuple[str, ...]] = {}
         self._services: Mapping[str, Service] = {}
@@ -92,7 +91,7 @@ class Fronts:
         self._told: dict[str, tuple[Condition, ...]] = {}
         self._ports: dict[str, tuple[Service, DestinationRule | None, tuple[FrontPort, ...]]] = {}
         self._views: dict[str, Seen] = {}
-        self._doors: dict[str, SeenGateway] = {}
+        self._doors = SeenGateways(self._laying, self._look)
         self._gateways = Gateways(trust_domains)
         self.evidence = self._gateways.evidence
         self._limiter = Limiter(counting, lambda one, home: self._pool(one, Asker(home)), self.behind)
@@ -131,7 +130,8 @@ class Fronts:
     def _start(self, records: Records, derived: Derived) -> None:
         self._services, self._records, self._judged = derived.services, records, {}
         self._wilds = Wilds(records, derived.services, self._root_namespace)
-        self._views, self._doors, self._said = {}, {}, None
+        self._views, self._said = {}, None
+        self._doors.forget()
         news = derived.changes
         if news is None:
             self._behind, self._services_of, self._ports, self._directs = {}, {}, {}, Directs()
@@ -173,10 +173,11 @@ class Fronts:
     def _touch(self, key: str) -> None:
         self._ports.pop(key, None)
         if self._limiter.is_of(key):
-            self._said, self._doors = None, {}
+            self._said = None
+            self._doors.forget()
         for seen in self._views.values():
             seen.touched.add(key)
-        self._doors = {name: seen for name, seen in self._doors.items() if key not in seen.read}
+        self._doors.touch(key)
 
     def _take(self, uid: str) -> None:
         self._directs.take(uid)
@@ -209,7 +210,8 @@ class Fronts:
         """Keys are other ones."""
         self._renewed += 1
         self._judged, self._asked = {}, {}
-        self._views, self._doors, self._said = {}, {}, None
+        self._views, self._said = {}, None
+        self._doors.renew()
 
     @property
     def key_urls(self) -> Mapping[str, Mapping[int, JwtRule]]:
@@ -338,17 +340,20 @@ class Fronts:
         return [one for _, one in sorted(self._behind.get(key, {}).items())]
 
     def told(self, gateway: Gateway) -> Told:
-        """What an ingress gateway is to be configured from, and what is said of it; the same object as before where
-        nothing of it has changed."""
-        seen = self._doors.get(gateway.key)
-        if seen is None or seen.gateway != gateway:
-            seen = self._doors[gateway.key] = self._look(gateway)
-        if not seen.told.resolved:
-            # Why something cannot be read may be another thing the next time.
-            del self._doors[gateway.key]
-        return seen.told
+        """What an ingress gateway is to be configured from, and what is said of it; the same where nothing changed."""
+        return finish(self.telling(gateway))
 
-    def _look(self, gateway: Gateway) -> SeenGateway:
+    def telling(self, gateway: Gateway) -> Generator[None, None, Told]:
+        """`told` in small steps. Between them there may be a `renew`, and no `update`."""
+        return self._doors.telling(gateway)
+
+    def _laying(self, gateway: Gateway) -> Generator[None, None, Laid]:
+        pools = self._pools(lambda one: self._pool(one, Asker(gateway.namespace)), self.behind)
+        more = partial(self._limiter.conditions, services=self._services)
+        return self._gateways.laying(gateway, self._kept.of(AttachedRoute), pools, more)
+
+    def _look(self, laid: Laid) -> SeenGateway:
+        gateway = laid.gateway
         read: set[str] = set()
 
         def pool(service: Service) -> Front:
@@ -361,14 +366,12 @@ class Fronts:
 
         means, spaces = targeting(gateway, self._root_namespace), (gateway.namespace, self._root_namespace)
         passed = judged(self._kept, self._refused, self._keys, means, spaces)
-        backends = self._backends()
-        pools = Pools(backends.by_name, backends.granted, pool, behind)
-        routes = self._kept.of(AttachedRoute)
         limiter = self._limiter.front(self._services, gateway.namespace)
-        told = self._gateways.told(
-            gateway, routes, pools, passed, limiter, lambda route: self._limiter.conditions(route, self._services)
-        )
-        return SeenGateway(gateway, told, frozenset(read))
+        return SeenGateway(laid, self._gateways.told(laid, self._pools(pool, behind), passed, limiter), frozenset(read))
+
+    def _pools(self, pool: Callable[[Service], Front], behind: Callable[[str], list[Workload]]) -> Pools:
+        backends = self._backends()
+        return Pools(backends.by_name, backends.granted, pool, behind)
 
     def _ports_of(self, service: Service, asker: Asker) -> tuple[FrontPort, ...]:
         key, rule = service.key, self._traffic.of(service, asker.namespace)

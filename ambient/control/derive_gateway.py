@@ -6,14 +6,14 @@ What cannot be served as it is written is not served, and said where it is writt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ambient.control.derive_attached import ANY, GROUP, SERVED, Face, attach, faces
 from ambient.control.derive_backends import Judged, Unresolved
 from ambient.control.derive_evidence import EvidenceStore, Missing
-from ambient.control.derive_sites import carried, sites
+from ambient.control.derive_sites import Behind, behind
 from ambient.control.gateway_evidence import granted as permitted
 from ambient.control.gateway_pools import Pools
 from ambient.kube.networking import Gateway, Listener, ObjectRef
@@ -23,12 +23,14 @@ from ambient.kube.routing import AttachedRoute, ParentRef, RequestRoute, StreamR
 from ambient.kube.status_values import ListenerStatus, ParentStatus
 from ambient.waypoint.door import Clients, Door, GatewayView, Topology
 from ambient.waypoint.evidence import Evidence
-from ambient.waypoint.front import Destination, Front
+from ambient.waypoint.front import Front
 
 HOPS: Final = "ambient.mesh/trusted-proxies"
 PROXY_PROTOCOL: Final = "ambient.mesh/proxy-protocol"
 _CORE: Final = ("", "core")
 _MOST_HOPS: Final = 10
+_SLICE: Final = 50
+"""Routes looked at in one go: some milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,17 @@ class Told:
         return all(one.status == "True" for one in said if one.type == "ResolvedRefs")
 
 
+@dataclass(frozen=True, slots=True)
+class Laid:
+    """A Gateway with the routes that are on its listeners: nothing of that changes with endpoints, keys, certificates.
+    `behind`: of listeners that can be served, by name. `parents`: as in Told."""
+
+    gateway: Gateway
+    faces: tuple[Face, ...]
+    behind: Mapping[str, Behind]
+    parents: Mapping[str, tuple[ParentStatus, ...]]
+
+
 @dataclass(slots=True)
 class _Build:
     """What comes together while the listeners of one Gateway are looked at."""
@@ -59,7 +72,7 @@ class _Build:
 
 
 class Gateways:
-    """`update` with every snapshot, then `told` of any Gateway."""
+    """`update` with every snapshot, then for any Gateway `laying`, and `told` of what is laid."""
 
     def __init__(self, trust_domains: tuple[str, ...]) -> None:
         self._trust_domains = trust_domains
@@ -70,29 +83,39 @@ class Gateways:
         self._records = records
         self.evidence.update(records)
 
-    def told(
+    def laying(
         self,
         gateway: Gateway,
         routes: Collection[AttachedRoute],
         pools: Pools,
-        judged: Judged,
-        limiter: Front | None = None,
         more: Callable[[AttachedRoute], tuple[Condition, ...]] = lambda route: (),
-    ) -> Told:
-        """`routes`: all there are; `pools`: the services that they may lead to; `judged`: what has to be passed;
-        `limiter`: who counts for all proxies; `more(route)`: what else is to be said of a route."""
+    ) -> Generator[None, None, Laid]:
+        """In small steps. `routes`: all there are; `pools`: the services that they may lead to; `more(route)`: what
+        else is to be said of a route."""
         found = faces(gateway)
-        parents: dict[str, list[ParentStatus]] = {}
-        for route in routes:
+        parents: dict[str, tuple[ParentStatus, ...]] = {}
+        for number, route in enumerate(routes):
             said = list(attach(route, gateway, found, self._lets))
             if said:
                 resolved = _resolved(route, pools)
-                parents[route.key] = [
-                    ParentStatus(_written(route, one), (ok, resolved, *more(route))) for one, ok in said
-                ]
+                told = (ParentStatus(_written(route, one), (ok, resolved, *more(route))) for one, ok in said)
+                parents[route.key] = tuple(told)
+            if number % _SLICE == 0:
+                yield
+        led: dict[str, Behind] = {}
+        for face in found:
+            if face.usable:
+                peers = [one for one in found if one.usable and one.listener.port == face.listener.port]
+                led[face.listener.name] = yield from behind(face, peers, pools)
+        return Laid(gateway, tuple(found), led, parents)
+
+    def told(self, laid: Laid, pools: Pools, judged: Judged, limiter: Front | None = None) -> Told:
+        """`pools`: the services that its routes may lead to, as they are now; `judged`: what has to be passed;
+        `limiter`: who counts for all proxies."""
+        gateway, found = laid.gateway, laid.faces
         build = _Build()
         for face in found:
-            self._listener(gateway, face, found, pools, build)
+            self._listener(laid, face, build)
         usable = [one for one in found if one.usable]
         view = GatewayView(
             gateway.namespace,
@@ -111,8 +134,7 @@ class Gateways:
             which = ", ".join(one.listener.name for one in found if not one.usable)
             status = "True" if usable else "False"
             accepted = Condition("Accepted", status, "ListenersNotValid", f"not served: {which}")
-        fixed = {key: tuple(one) for key, one in parents.items()}
-        return Told(view, tuple(build.listeners), fixed, accepted, bool(build.doors))
+        return Told(view, tuple(build.listeners), laid.parents, accepted, bool(build.doors))
 
     def _lets(self, gateway: Gateway, listener: Listener, namespace: str) -> bool:
         match listener.allowed:
@@ -126,8 +148,8 @@ class Gateways:
                 return listener.namespaces.fits({"kubernetes.io/metadata.name": namespace, **labels})
         return False
 
-    def _listener(self, gateway: Gateway, face: Face, found: list[Face], pools: Pools, build: _Build) -> None:
-        listener = face.listener
+    def _listener(self, laid: Laid, face: Face, build: _Build) -> None:
+        gateway, listener = laid.gateway, face.listener
         wrong: list[Missing] = []
         door = Door(listener.name, listener.port, listener.protocol, listener.hostname)
         if listener.protocol == "HTTPS":
@@ -136,13 +158,11 @@ class Gateways:
         unknown = listener.protocol == "HTTPS" and listener.clients is not None and door.clients is None
         served = face.usable and not unknown and (listener.protocol != "HTTPS" or bool(door.certificates))
         if served:
-            peers = [one for one in found if one.usable and one.listener.port == listener.port]
-            if listener.protocol == "TLS":
-                door = replace(door, destinations=tuple(carried(face, peers, pools)))
-            else:
-                door = replace(door, sites=tuple(sites(face, peers, pools)), elsewhere=tuple(_elsewhere(face, peers)))
+            led = laid.behind[listener.name]
+            elsewhere = tuple(_elsewhere(face, laid.faces))
+            door = replace(door, sites=led.sites, destinations=led.destinations, elsewhere=elsewhere)
             build.doors.append(door)
-            build.wanted |= {(one.hostname, one.port) for one in _destinations(door) if one.hostname}
+            build.wanted |= led.wanted
         build.listeners.append(_said(face, wrong, served, unknown=unknown))
 
     def _proved(self, gateway: Gateway, listener: Listener, door: Door, build: _Build) -> tuple[Door, list[Missing]]:
@@ -199,20 +219,13 @@ def topology(gateway: Gateway) -> Topology:
     return Topology(min(number, _MOST_HOPS), marks.get(PROXY_PROTOCOL, "") == "true")
 
 
-def _destinations(door: Door) -> Iterator[Destination]:
-    for site in door.sites:
-        for route in site.routes:
-            yield from (*route.destinations, *route.mirrors)
-    for _, led in door.destinations:
-        yield from led
-
-
-def _elsewhere(face: Face, peers: list[Face]) -> Iterator[str]:
+def _elsewhere(face: Face, found: Iterable[Face]) -> Iterator[str]:
     """Host names of the port's other listeners: only over TLS do connections belong to one of them."""
     if face.listener.protocol != "HTTPS":
         return
     own = face.listener.hostname or ANY
-    for name in dict.fromkeys(one.listener.hostname or ANY for one in peers if one is not face):
+    peers = (one for one in found if one.usable and one.listener.port == face.listener.port)
+    for name in dict.fromkeys(one.listener.hostname or ANY for one in peers):
         if name != own:
             yield name
 

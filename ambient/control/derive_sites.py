@@ -5,7 +5,7 @@ Each route is made once and looked up by its host names: a listener may have tho
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -18,6 +18,38 @@ from ambient.waypoint.front import Destination, Route
 from ambient.waypoint.route_match import ordered
 
 _USUAL_PORTS: Final = (80, 443)
+_SLICE: Final = 20
+"""Host names looked at in one go: a millisecond or two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What a listener leads to: `sites`, or where it carries bytes. `wanted`: host names and ports of the services."""
+
+    sites: tuple[Site, ...] = ()
+    destinations: tuple[tuple[str, tuple[Destination, ...]], ...] = ()
+    wanted: frozenset[tuple[str, int]] = frozenset()
+
+
+def behind(face: Face, peers: list[Face], pools: Pools) -> Generator[None, None, Behind]:
+    """In small steps. `peers`: the listeners of its port that are served."""
+    led: list[tuple[str, tuple[Destination, ...]]] = []
+    found: list[Site] = []
+    routes: dict[int, Route] = {}
+    if face.listener.protocol == "TLS":
+        for number, one in enumerate(carried(face, peers, pools)):
+            led.append(one)
+            if number % _SLICE == 0:
+                yield
+    else:
+        for number, site in enumerate(sites(face, peers, pools)):
+            found.append(site)
+            routes.update((id(one), one) for one in site.routes)
+            if number % _SLICE == 0:
+                yield
+    every = [one for _, to in led for one in to]
+    every += [one for route in routes.values() for one in (*route.destinations, *route.mirrors)]
+    return Behind(tuple(found), tuple(led), frozenset((one.hostname, one.port) for one in every if one.hostname))
 
 
 def sites(face: Face, peers: list[Face], pools: Pools) -> Iterator[Site]:

@@ -187,7 +187,7 @@ class Waypoints:
     def _make(self, served: _Served, revision: int) -> Generator[None, None, bool]:
         of: View | GatewayView
         if is_ingress(served.gateway):
-            served.told = told = self._fronts.told(served.gateway)
+            served.told = told = yield from self._fronts.telling(served.gateway)
             steps, of = served.refusals.told_by(lambda refused: gateway_resources(told.view, refused)), told.view
         elif served.waypoint is not None:
             of = yield from self._fronts.viewing(served.waypoint, served.gateway)

@@ -16,7 +16,7 @@ from ambient.kube.objects import Record, Records, parse_object
 from ambient.waypoint.front import View
 from ambient.waypoint.resources import Made, resources
 from tests.support.builders import raw
-from tests.support.gateway_records import ingress
+from tests.support.gateway_records import HTTP, https, ingress
 from tests.support.gateway_records import route as on_a_gateway
 from tests.support.waypoint_records import NAMESPACE, TARGET, gateway, pod, policy, service
 
@@ -152,6 +152,30 @@ def test_a_gateway_is_derived_again_only_when_what_it_is_made_of_changes() -> No
     third = mesh.fronts.told(door)
     assert [len(one.view.pools[0].ports[0].backends) for one in (first, second, third)] == [1, 1, 0]
     assert second != first
+    # All of its sites, however many, are not looked at again for an endpoint.
+    assert third.view.doors[0].sites is second.view.doors[0].sites
+
+
+def test_while_a_certificate_is_missing_its_sites_are_not_looked_at_again() -> None:
+    mesh = Mesh()
+    mesh.change(NAMESPACE, gateway(), ingress(HTTP, https()), on_a_gateway("g"), *services(), everything=True)
+    door = mesh.records.find(Gateway, "shop", "front")
+    assert door is not None
+    first, second = mesh.fronts.told(door), mesh.fronts.told(door)
+    assert not first.resolved
+    assert second is not first
+    assert second.view.doors[0].sites is first.view.doors[0].sites
+
+
+def test_what_is_on_a_gateway_is_looked_at_in_steps() -> None:
+    def steps(number: int) -> int:
+        mesh, routes = Mesh(), (on_a_gateway(f"g{one}", hosts=(f"h{one}.example.com",)) for one in range(number))
+        mesh.change(NAMESPACE, gateway(), *services(), *routes, everything=True)
+        door = parse_object(ingress(), "test")
+        assert isinstance(door, Gateway)
+        return len(list(mesh.fronts.telling(door)))
+
+    assert steps(200) - steps(100) >= 5
 
 
 def test_anything_but_an_endpoint_is_looked_at_whole() -> None:
