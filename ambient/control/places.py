@@ -5,7 +5,7 @@ Where it does not, all have the same one; a proxy that has that when it begins t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -18,7 +18,7 @@ from ambient.xds.catalogue import Catalogue
 from ambient.xds.codec import Resource
 
 MOST: Final = 64
-"""Nodes with a catalogue of their own: beyond that proxies are told the same wherever they are."""
+"""Nodes with a catalogue of their own at a time: beyond that proxies are told the same wherever they are."""
 
 Encoded = Mapping[tuple[str, str], tuple[Message, Resource]]
 """Content and bytes of each resource, by type and name."""
@@ -33,7 +33,7 @@ class _Place:
 
 
 class Places:
-    """Of one waypoint: `begin` and `update` with every view, `at` for every proxy."""
+    """Of one waypoint: `begin` and `update` with every view, `at` for every proxy, `keep` when one has gone."""
 
     def __init__(self) -> None:
         self._view: View | None = None
@@ -64,6 +64,10 @@ class Places:
             found.place = place
             self._fill(found, shared, revision)
         return found.catalogue
+
+    def keep(self, nodes: Collection[str]) -> None:
+        """There are proxies on these nodes alone: the places of others are for who comes."""
+        self._by_node = {node: one for node, one in self._by_node.items() if node in nodes}
 
     def _fill(self, one: _Place, shared: Encoded, revision: int) -> bool:
         own: dict[tuple[str, str], tuple[Message, Resource]] = {}

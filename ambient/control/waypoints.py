@@ -55,7 +55,7 @@ class _Served:
     """One waypoint or gateway. `made`: content and bytes of each resource by type and name, `of`: the view that all was
     made of. `failures`: what could not be made. `streams`: of its proxies; true for one that has once had, and taken,
     all there was. `told`: of a gateway what it was made of. `busy`: it is being made, in steps; `again`: something that
-    counts has happened meanwhile."""
+    counts has happened meanwhile. `nodes`: where its proxies are."""
 
     gateway: Gateway
     waypoint: Waypoint | None = None
@@ -66,6 +66,7 @@ class _Served:
     made: dict[tuple[str, str], tuple[Message, Resource]] = field(default_factory=dict)
     failures: dict[str, str] = field(default_factory=dict)
     streams: dict[DeltaStream, bool] = field(default_factory=dict)
+    nodes: dict[DeltaStream, str] = field(default_factory=dict)
     of: View | GatewayView | None = None
     busy: bool = False
     again: bool = False
@@ -264,7 +265,7 @@ class Waypoints:
         place = Place(caller.node, node_locality(self._records.find(Node, "", caller.node)))
         catalogue = served.places.at(place, served.made, served.catalogue.revision) or served.catalogue
         stream = DeltaStream(catalogue, prefix=f"{gateway}.", order=ENVOY_ORDER)
-        served.streams[stream] = False
+        served.streams[stream], served.nodes[stream] = False, caller.node
         return stream
 
     def heard(self, stream: DeltaStream) -> bool:
@@ -284,7 +285,8 @@ class Waypoints:
         changed = False
         for key, served in self._served.items():
             if stream in served.streams:
-                del served.streams[stream]
+                del served.streams[stream], served.nodes[stream]
+                served.places.keep(set(served.nodes.values()))
                 if served.refusals.forget(stream):
                     changed |= self._made(served, served.catalogue.revision)
                 self.say(key)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from ambient.ca.token import Caller
+from ambient.control.places import MOST
 from ambient.errors import Unavailable
 from ambient.kube.objects import Records
 from ambient.waypoint.typed import ENDPOINT_TYPE
@@ -95,3 +96,18 @@ def test_an_endpoint_that_goes_is_told_to_those_who_are_told_by_their_place() ->
         response = stream.pull()
     assert b"10.1.0.2:8080" in bodies
     assert b"10.1.0.1:8080" not in bodies
+
+
+def test_the_place_of_a_node_without_proxies_is_for_others() -> None:
+    made = waypoints(world())
+
+    def open_on(node: str) -> DeltaStream:
+        return made.open(Caller(node, "shop", "waypoint", node), "waypoint")
+
+    streams = [open_on(f"n-{one}") for one in range(MOST)]
+    beside = open_on("n-0")
+    assert first_of(told(open_on("n2"))) == "web-1"
+    made.close(streams[0])
+    assert first_of(told(open_on("n2"))) == "web-1"
+    made.close(beside)
+    assert first_of(told(open_on("n2"))) == "web-2"
