@@ -46,14 +46,14 @@ class EvidenceStore:
             self._good.pop(key, None)
 
     def certificate(
-        self, home: str, ref: ObjectRef, granted: Callable[[ObjectRef], bool]
+        self, home: str, ref: ObjectRef, granted: Callable[[ObjectRef], bool], *, serving: bool = True
     ) -> tuple[Evidence | None, Missing | None]:
-        """A certificate with its key, and what is wrong with it."""
+        """A certificate with its key, and what is wrong with it. `serving`: it is for clients, not for servers."""
         try:
             record = self._find(home, ref, granted, (Secret,), "InvalidCertificateRef")
         except Missing as error:
             return None, error
-        good, why = self._good_version(record, _pair)
+        good, why = self._good_version(record, _shown if serving else _pair)
         wrong = Missing("InvalidCertificateRef", f"{record.key}: {why}") if why else None
         return Evidence(f"server/{record.namespace}/{record.name}", *good) if good else None, wrong
 
@@ -125,10 +125,19 @@ class EvidenceStore:
 
 
 def _pair(record: Record) -> _Texts:
-    """What Envoy proves itself with; raises Unusable."""
+    """What Envoy proves itself to servers with; raises Unusable."""
+    return pem.pair(*_texts(record), serving=False)
+
+
+def _shown(record: Record) -> _Texts:
+    """What Envoy proves itself to clients with; raises Unusable."""
+    return pem.pair(*_texts(record), serving=True)
+
+
+def _texts(record: Record) -> tuple[str, str]:
     if not isinstance(record, Secret) or not record.data.get(CERTIFICATE) or not record.data.get(KEY):
         raise pem.Unusable(f"has no {CERTIFICATE} and {KEY}")
-    return pem.pair(record.data[CERTIFICATE], record.data[KEY])
+    return record.data[CERTIFICATE], record.data[KEY]
 
 
 def _vouching(record: Record) -> _Texts:

@@ -161,7 +161,7 @@ class Originations:
 
     def _own(self, gateway: Gateway, ref: ObjectRef) -> tuple[Evidence | None, Missing | None]:
         found, wrong = self._evidence.certificate(
-            gateway.namespace, ref, lambda ref: granted(self._records, gateway, ref)
+            gateway.namespace, ref, lambda ref: granted(self._records, gateway, ref), serving=False
         )
         if wrong is not None and wrong.reason == "InvalidCertificateRef":
             wrong = Missing("InvalidClientCertificateRef", wrong.why)
@@ -195,7 +195,8 @@ class Originations:
         if tls.mode == "MUTUAL":
             if not tls.credential:
                 raise Missing("InvalidCertificateRef", "tls.credentialName: is required with mode MUTUAL")
-            found, wrong = self._evidence.certificate(home, ObjectRef("", "Secret", tls.credential), _asked_before)
+            ref = ObjectRef("", "Secret", tls.credential)
+            found, wrong = self._evidence.certificate(home, ref, _asked_before, serving=False)
             if found is None:
                 raise Missing("InvalidCertificateRef", f"tls.credentialName: {wrong.why if wrong else 'none'}")
             own = replace(found, name=f"upstream/{found.name}")

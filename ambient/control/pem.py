@@ -17,12 +17,17 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
+from cryptography.x509.oid import ExtensionOID, NameOID
 
 from ambient.kube.secrets import AUTHORITY, CERTIFICATE, KEY
 
 _CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
 _SMALLEST_RSA: Final = 2048
+_LARGEST_EXPONENT: Final = 33
+"""Bits of the public exponent of an RSA key that BoringSSL takes."""
+_MUST_STAPLE: Final = x509.TLSFeature([x509.TLSFeatureType.status_request])
 _PUBLIC: Final = (Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+_TITLE: Final = NameOID.COMMON_NAME
 _REVOKED: Final = "-----BEGIN X509 CRL-----"
 _LIST: Final = re.compile(f"{_REVOKED}[^-]*-----END X509 CRL-----")
 
@@ -31,8 +36,8 @@ class Unusable(Exception):
     """Why, without a word of what it is about."""
 
 
-def pair(chain: str, key: str) -> tuple[str, str]:
-    """A certificate, with those that vouch for it, and its key."""
+def pair(chain: str, key: str, *, serving: bool) -> tuple[str, str]:
+    """A certificate, with those that vouch for it, and its key. `serving`: it is shown to clients, not to servers."""
     try:
         found = x509.load_pem_x509_certificates(chain.encode())
         private = load_pem_private_key(key.encode(), None)
@@ -43,10 +48,14 @@ def pair(chain: str, key: str) -> tuple[str, str]:
     if isinstance(private, rsa.RSAPrivateKey):
         if private.key_size < _SMALLEST_RSA:
             raise Unusable(f"{KEY}: RSA keys need at least {_SMALLEST_RSA} bits")
+        if private.public_key().public_numbers().e.bit_length() > _LARGEST_EXPONENT:
+            raise Unusable(f"{KEY}: RSA keys have a public exponent of at most {_LARGEST_EXPONENT} bits")
     elif not isinstance(private, ec.EllipticCurvePrivateKey) or private.curve.name not in _CURVES:
         raise Unusable(f"{KEY}: neither RSA nor one of the curves {', '.join(_CURVES)}")
     if public != private.public_key().public_bytes(*_PUBLIC):
         raise Unusable(f"{KEY} is not the key of the first certificate of {CERTIFICATE}")
+    if why := _complaint(found[0], private, serving=serving):
+        raise Unusable(f"{CERTIFICATE}: {why}")
     return _written(found), private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 
 
@@ -62,6 +71,25 @@ def authorities(text: str) -> str:
     if len(lists) != text.count(_REVOKED):
         raise Unusable(f"{AUTHORITY} has a list of revoked certificates that cannot be read")
     return made
+
+
+def _complaint(leaf: x509.Certificate, key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey, *, serving: bool) -> str:
+    """Why Envoy does not take a certificate, "" when it does."""
+    try:
+        extensions = {one.oid: one.value for one in leaf.extensions}
+        named = ExtensionOID.SUBJECT_ALTERNATIVE_NAME in extensions or leaf.subject.get_attributes_for_oid(_TITLE)
+    except Exception:
+        # Envoy looks at few of them: whether at one that cannot be read here is for it to say.
+        return ""
+    usage = extensions.get(ExtensionOID.KEY_USAGE)
+    signs = not isinstance(usage, x509.KeyUsage) or usage.digital_signature
+    if not signs and isinstance(key, ec.EllipticCurvePrivateKey):
+        return "its key usage has no digitalSignature, without which a key of this kind is good for nothing in TLS"
+    if serving and extensions.get(ExtensionOID.TLS_FEATURE) == _MUST_STAPLE:
+        return "asks for an OCSP response with it (must-staple), and none is sent"
+    if serving and not named:
+        return "has neither a common name nor any alternative one"
+    return ""
 
 
 def _written(certificates: list[x509.Certificate]) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +16,7 @@ from ambient.waypoint.resources import resources
 from ambient.waypoint.typed import CLUSTER_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE, Message, Named
 from tests.ambient.waypoint.test_routes import routed
 from tests.ambient.waypoint.test_streams import CANARY, NAMED, behind
+from tests.support.envoy_judge import judged
 from tests.support.gateway_views import EVERY_DOOR
 from tests.support.waypoint_views import (
     EVERY_DIRECT,
@@ -63,10 +62,7 @@ def validate(found: list[Named], folder: Path, *, spoil: bool = False) -> subpro
     static["listeners"] += [inline(content, routes) for url, _, content in found if url == LISTENER_TYPE]
     if spoil:
         static["listeners"][-1]["filter_chains"][0]["filters"].append({"name": "no.such.filter"})
-    path = folder / "envoy.json"
-    path.write_text(json.dumps(file))
-    argv = [str(Path(sys.executable).with_name("envoy")), "--mode", "validate", "-c", str(path), "--log-level", "error"]
-    return subprocess.run(argv, capture_output=True, text=True, timeout=100, check=False)
+    return judged(file, folder)
 
 
 TOLD = {"nothing": view(), "everything": EVERY_KIND, "tokens": EVERY_TOKEN, "limits": EVERY_LIMIT}

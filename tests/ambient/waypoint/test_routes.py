@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +34,7 @@ from ambient.waypoint.routes import routes
 from ambient.waypoint.typed import CLUSTER_TYPE, ROUTE_TYPE, Message
 from ambient.waypoint.wire import encode
 from tests.ambient.kube.test_httproutes import ROUTE
+from tests.support.envoy_judge import judged
 from tests.support.waypoint_views import LAYER_4, RULE, TUNNEL, front, policy, view
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "waypoint" / "routes.json"
@@ -182,13 +181,9 @@ def test_envoy_takes_them(tmp_path: Path) -> None:
         "address": {"socket_address": {"address": "127.0.0.1", "port_value": 1}},
         "filter_chains": [{"filters": [{"name": "hcm", "typed_config": manager}]}],
     }
-    file = tmp_path / "envoy.json"
 
     def accepted() -> tuple[int, str]:
-        file.write_text(json.dumps({"static_resources": {"listeners": [door]}}))
-        binary = str(Path(sys.executable).with_name("envoy"))
-        argv = [binary, "--mode", "validate", "-c", str(file), "--disable-hot-restart", "--log-level", "error"]
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=120)
+        done = judged({"static_resources": {"listeners": [door]}}, tmp_path)
         return done.returncode, done.stdout + done.stderr
 
     code, said = accepted()
