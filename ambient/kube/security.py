@@ -15,6 +15,7 @@ from ambient.kube.metadata import Shape, read_common
 from ambient.kube.policies import Operation, PeerMtls, PolicyRule, Source, TargetRef, When
 from ambient.kube.read import Field, Object
 from ambient.kube.records import AuthorizationPolicy, PeerAuthentication
+from ambient.kube.route_syntax import plain_path
 from ambient.model.address import port_number
 
 SHAPE: Final = Shape(
@@ -43,6 +44,8 @@ _MAX_VALUE: Final = 1024
 """Characters of a value: for a longer expression Envoy refuses a whole table of routes, other policies and all."""
 _HEADER_KEY: Final = re.compile(r"request\.headers\[([^\[\]]+)\]")
 _TEMPLATE: Final = re.compile(r"\{\*\*?\}")
+_NEVER_ESCAPED: Final = re.compile(r"%(00|2[DEF]|3\d|[46][1-9A-F]|[57][\dA]|5[CF]|7E)", re.IGNORECASE)
+"""Of a path once it is made plain: letters, digits, - . _ ~ stand there as themselves, both slashes as /."""
 
 
 def parse_authorization_policy(top: Object, raw: Mapping[str, Any]) -> AuthorizationPolicy:
@@ -239,12 +242,27 @@ def _some(value: str) -> str:
 
 
 def _path(value: str) -> str:
+    """What no request's path can be is refused: such a DENY would never deny."""
+    return _path_pattern(value) or ("" if value == "*" else _unlike_requests(value))
+
+
+def _path_pattern(value: str) -> str:
     plain = _TEMPLATE.sub("", value)
     if plain == value:
         return _wildcard(value)
     if "*" in plain or "{" in plain or "}" in plain:
         return f"{value[:40]!r}: beside {{*}} and {{**}} neither * nor braces mean anything"
     return _some(value)
+
+
+def _unlike_requests(value: str) -> str:
+    if not value.isascii():
+        return f"{value[:40]!r}: write what is not ASCII as %XX, as requests do"
+    if escaped := _NEVER_ESCAPED.search(value):
+        return f"{value[:40]!r}: requests are judged without {escaped[0]!r}, write what it stands for"
+    # A part that is left open may be anything, and may hold the slash that a path begins with.
+    begins = "/" if value.startswith(("*", "{**}")) else ""
+    return plain_path(begins + _TEMPLATE.sub("x", value).replace("*", "x"))
 
 
 def _when(field: Field) -> When:

@@ -21,6 +21,8 @@ from ambient.waypoint.typed import Message
 ANY: Final[Message] = {"any": True}
 _SCHEME: Final = "spiffe://"
 _HEADER: Final = re.compile(r"request\.headers\[([^\[\]]+)\]")
+_SPELLINGS: Final = re.compile(r"%[0-9A-Fa-f]{2}|[^A-Za-z0-9._~/-]")
+"""In a path: what may stand there as itself or escaped, as Envoy leaves it either way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +93,16 @@ class _Reader:
             *self._permission(one.ports, one.not_ports, self._port),
             *self._permission(one.hosts, one.not_hosts, _host, http=True),
             *self._permission(one.methods, one.not_methods, lambda value: _header(":method", value), http=True),
-            *self._permission(one.paths, one.not_paths, _path, http=True),
+            *self._by_path(one),
         ]
         return _all(parts)
+
+    def _by_path(self, one: Operation) -> list[Message]:
+        """Requests are forwarded as they are escaped, and servers take both spellings for the same: whatever closes
+        looks at every one, whatever opens at what is written."""
+        wanted = self._permission(one.paths, (), lambda value: _path(value, spelled=not self._allow), http=True)
+        unwanted = self._permission((), one.not_paths, lambda value: _path(value, spelled=self._allow), http=True)
+        return [*wanted, *unwanted]
 
     def source(self, one: Source) -> Message:
         parts = [
@@ -272,11 +281,12 @@ def _host(value: str) -> Message:
     return {"header": {"name": ":authority", "string_match": {"safe_regex": {"regex": expression}}}}
 
 
-def _path(value: str) -> Message:
-    if "{*}" in value or "{**}" in value:
-        parts = re.split(r"(\{\*\*?\})", value)
-        words = {"{*}": "[^/]+", "{**}": ".*"}
-        expression = "".join(words.get(part) or re.escape(part) for part in parts)
+def _path(value: str, *, spelled: bool) -> Message:
+    """`spelled`: whichever characters are escaped, with hexadecimal digits of either case."""
+    if "{*}" in value or "{**}" in value or (spelled and _SPELLINGS.search(value.strip("*"))):
+        parts = re.split(r"(\{\*\*?\}|\*)", value)
+        words = {"{*}": "[^/]+", "{**}": ".*", "*": ".*"}
+        expression = "".join(words.get(part) or _spellings(part, spelled) for part in parts)
         return {"url_path": {"path": {"safe_regex": {"regex": expression}}}}
     if value == "*":
         return ANY
@@ -285,3 +295,18 @@ def _path(value: str) -> Message:
     if value.endswith("*"):
         return {"url_path": {"path": {"prefix": value[:-1]}}}
     return {"url_path": {"path": {"exact": value}}}
+
+
+def _spellings(text: str, spelled: bool) -> str:
+    """A regular expression for a part of a path. Of an escaped character that is no ASCII there is no other form."""
+    return "".join(
+        _both_spellings(part) if spelled and _SPELLINGS.fullmatch(part) else re.escape(part)
+        for part in re.split(f"({_SPELLINGS.pattern})", text)
+    )
+
+
+def _both_spellings(part: str) -> str:
+    octet = int(part[1:], 16) if len(part) == 3 else ord(part)
+    escaped = "%" + "".join(f"[{digit}{digit.lower()}]" if digit.isalpha() else digit for digit in f"{octet:02X}")
+    # An escaped % stays one: as itself it would begin another escape.
+    return f"(?:{re.escape(chr(octet))}|{escaped})" if 0x20 < octet < 0x7F and octet != ord("%") else escaped

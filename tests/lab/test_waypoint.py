@@ -89,6 +89,18 @@ ATTEMPTS = (
 )
 
 
+def test_a_deny_for_a_path_refuses_every_spelling_of_it(lab: LabUnderTest) -> None:
+    paths = ["*:delete", "/v1/{*}:purge", "/a!b", "/gr%C3%B6sse"]
+    apply(lab, policy_yaml("spelled", "DENY", {"to": [{"operation": {"paths": paths}}]}))
+    found = {path: status(lab, "shop/client", url=WEB + path) for path in (*SPELLINGS, *OTHERS)}
+    assert found == {**dict.fromkeys(SPELLINGS, 403), **dict.fromkeys(OTHERS, 200)}
+
+
+SPELLINGS = [f"v1/x{sign}{verb}" for sign in (":", "%3A", "%3a") for verb in ("delete", "purge")]
+SPELLINGS += ["a!b", "a%21b", "%61!b", "gr%C3%B6sse", "gr%c3%b6sse"]
+OTHERS = ["v1/x%3Aget", "v1/delete", "a%22b", "grosse"]
+
+
 def test_an_allow_lets_in_whom_it_names_and_nobody_else(lab: LabUnderTest) -> None:
     assert status(lab, "shop/other") == 200  # what refuses it below is the policy
     apply(lab, policy_yaml("clients", "ALLOW", {"from": FROM_CLIENT}))

@@ -66,6 +66,27 @@ POLICY: dict[str, Any] = {
 SOURCE, ACCOUNTS = "spec.rules.0.from.0.source", "spec.rules.0.from.1.source"
 TO, WHEN = "spec.rules.0.to.0.operation", "spec.rules.0.when"
 
+NO_REQUESTS = [
+    ("/a//b", "may not hold '//'"),
+    ("*//b", "may not hold '//'"),
+    ("/a/./b", "may not hold '/./'"),
+    ("/a/..", "dot segment"),
+    ("*/..", "dot segment"),
+    ("/{*}/../b", "may not hold '/../'"),
+    ("/q%2Fz", "without '%2F'"),
+    ("/q%5cz", "without '%5c'"),
+    ("/%61b", "without '%61'"),
+    ("/a%7Eb", "without '%7E'"),
+    ("/a%3", "may not hold '%'"),
+    ("/a%2*", "may not hold '%'"),
+    ("/a%{**}", "may not hold '%'"),
+    ("/a?b", "may not hold '?'"),
+    ("/a#b*", "may not hold '#'"),
+    ("/a b", "no blanks"),
+    ("/\u00e4", "as %XX"),
+    ("a/b", "is not a path"),
+    ("{*}/b", "is not a path"),
+]
 RULES = [
     Bad("spec.action", "deny", "is not one of ALLOW, DENY, AUDIT, CUSTOM"),
     Bad("spec.action", "CUSTOM", "CUSTOM needs provider.name"),
@@ -137,6 +158,7 @@ RULES = [
     Bad(f"{TO}.notPaths.0", "/a/{*}/b*", "neither * nor braces"),
     Bad(f"{TO}.paths.0", "/a/{**}/{x}", "neither * nor braces"),
     Bad(f"{TO}.paths.0", "/{*}" * 300, "longer than 1024"),
+    *(Bad(f"{TO}.{field}.0", value, reason) for field in ("paths", "notPaths") for value, reason in NO_REQUESTS),
     Bad(f"{TO}.hosts.0", "a" * 1025, "longer than 1024"),
     Bad(f"{SOURCE}.namespaces.0", "a" * 1025, "longer than 1024"),
     Bad(f"{WHEN}.0.key", "request.headers[x\ry]", "names no header"),
@@ -302,3 +324,14 @@ def test_a_peer_authentication_is_read() -> None:
 def test_an_unknown_field_is_refused_even_from_a_live_server() -> None:
     with pytest.raises(Exception, match=r"spec\.rules\[0\]\.unless: unknown field"):
         parse_object(changed(POLICY, "spec.rules.0.unless", []), "test", observed=True)
+
+
+PLAIN = ["*", "/", "/*", "*/b", "*.css", "/.*", "/{*}/{**}", "{**}/b", "/{*}{*}", "/x:y", "/%3A", "/a%c3%9f*", "/a%25b"]
+
+
+@pytest.mark.parametrize("value", PLAIN)
+def test_a_path_of_a_policy_may_be_what_a_request_can_have(value: str) -> None:
+    rules = [{"to": [{"operation": {"paths": [value]}}]}]
+    policy = parse_object(changed(POLICY, "spec.rules", rules), "test")
+    assert isinstance(policy, AuthorizationPolicy)
+    assert policy.rules[0].operations[0].paths == (value,)

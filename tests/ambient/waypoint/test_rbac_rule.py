@@ -132,3 +132,46 @@ def test_a_rule_matches_what_it_says(name: str) -> None:
 def test_what_cannot_be_said_opens_nothing(rule: PolicyRule) -> None:
     assert translate(rule, CONTEXT, allow=True) is None
     assert translate(rule, CONTEXT, allow=False) == {"permissions": [{"any": True}], "principals": [{"any": True}]}
+
+
+SPELLED: list[tuple[str, list[str], list[str]]] = [
+    ("/a!b", ["/a!b", "/a%21b"], ["/a!", "/a!bc", "/a%22b"]),
+    ("*:delete", ["/v1/x:delete", "/v1/x%3Adelete", "/v1/x%3adelete"], ["/v1/x:deleted"]),
+    ("/v1/x:*", ["/v1/x:delete", "/v1/x%3A", "/v1/x%3ay/z"], ["/v1/x", "/v1/xy"]),
+    ("/v1/{*}:purge", ["/v1/x:purge", "/v1/x%3Apurge", "/v1/x%3apurge"], ["/v1/x/y:purge", "/v1/:x"]),
+    ("/v1/{**}:purge", ["/v1/x/y:purge", "/v1/x/y%3Apurge"], ["/v2/x:purge"]),
+    ("/gr%C3%B6sse", ["/gr%C3%B6sse", "/gr%c3%b6sse", "/gr%c3%B6sse"], ["/grosse"]),
+    ("/a%3Ab", ["/a:b", "/a%3ab", "/a%3Ab"], ["/ab"]),
+    ("/a%20b", ["/a%20b"], ["/a+b"]),
+    ("/a%253Ab", ["/a%253Ab"], ["/a%3Ab", "/a:b"]),
+    ("/a.b+c", ["/a.b+c", "/a.b%2Bc", "/a.b%2bc"], ["/axb+c", "/a.bbc"]),
+]
+
+
+@pytest.mark.parametrize(("value", "good", "bad"), SPELLED)
+def test_what_closes_by_a_path_closes_every_spelling_of_it(value: str, good: list[str], bad: list[str]) -> None:
+    deny = translate(operation(paths=(value,)), CONTEXT, allow=False)
+    others = translate(operation(not_paths=(value,)), CONTEXT, allow=True)
+    for action, policy in (("DENY", deny), ("ALLOW", others)):
+        filters = {"one": {"rbac": {"rules": {"action": action, "policies": {"x": policy}}}}}
+        assert [one for one in good if allowed(filters, request(path=one))] == []
+        assert [one for one in bad if not allowed(filters, request(path=one))] == []
+
+
+WRITTEN: list[tuple[str, str, list[str]]] = [
+    ("/a!b", "/a!b", ["/a%21b"]),
+    ("*:delete", "/v1/x:delete", ["/v1/x%3Adelete", "/v1/x%3adelete"]),
+    ("/v1/x:*", "/v1/x:y", ["/v1/x%3Ay"]),
+    ("/v1/{*}:purge", "/v1/x:purge", ["/v1/x%3Apurge"]),
+    ("/gr%C3%B6sse", "/gr%C3%B6sse", ["/gr%c3%b6sse"]),
+    ("/a%3Ab", "/a%3Ab", ["/a:b", "/a%3ab"]),
+]
+
+
+@pytest.mark.parametrize(("value", "good", "bad"), WRITTEN)
+def test_what_opens_by_a_path_opens_what_is_written(value: str, good: str, bad: list[str]) -> None:
+    allow = translate(operation(paths=(value,)), CONTEXT, allow=True)
+    others = translate(operation(not_paths=(value,)), CONTEXT, allow=False)
+    for action, policy in (("ALLOW", allow), ("DENY", others)):
+        filters = {"one": {"rbac": {"rules": {"action": action, "policies": {"x": policy}}}}}
+        assert [one for one in (good, *bad) if allowed(filters, request(path=one))] == [good]
