@@ -6,6 +6,7 @@ What cannot be served as it is written is not served, and said where it is writt
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -13,7 +14,7 @@ from typing import Final
 from ambient.control.derive_attached import ANY, GROUP, SERVED, Face, attach, faces
 from ambient.control.derive_backends import Judged, Unresolved
 from ambient.control.derive_evidence import EvidenceStore, Missing
-from ambient.control.derive_sites import Behind, behind
+from ambient.control.derive_sites import MOST_ADDED, Behind, behind
 from ambient.control.gateway_evidence import granted as permitted
 from ambient.control.gateway_pools import Pools
 from ambient.kube.networking import Gateway, Listener, ObjectRef
@@ -31,6 +32,13 @@ _CORE: Final = ("", "core")
 _MOST_HOPS: Final = 10
 _SLICE: Final = 50
 """Routes looked at in one go: some milliseconds."""
+_LEFT: Final = Condition(
+    "PartiallyInvalid",
+    "True",
+    "UnsupportedValue",
+    f"not tried for host names more exact than its own: routes of a namespace may add {MOST_ADDED} to these on a "
+    "Gateway (matches times host names), and those of its older routes are that many",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,10 +111,13 @@ class Gateways:
             if number % _SLICE == 0:
                 yield
         led: dict[str, Behind] = {}
+        added: Counter[str] = Counter()
         for face in found:
             if face.usable:
                 peers = [one for one in found if one.usable and one.listener.port == face.listener.port]
-                led[face.listener.name] = yield from behind(face, peers, pools)
+                led[face.listener.name] = yield from behind(face, peers, pools, added)
+        for key in frozenset[str]().union(*(one.left for one in led.values())):
+            parents[key] = tuple(replace(one, conditions=(*one.conditions, _LEFT)) for one in parents[key])
         return Laid(gateway, tuple(found), led, parents)
 
     def told(self, laid: Laid, pools: Pools, judged: Judged, limiter: Front | None = None) -> Told:
