@@ -6,7 +6,7 @@ policies are in route configurations, certificates are secrets of their own: a c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import groupby
 from typing import Final
 
@@ -20,7 +20,7 @@ from ambient.waypoint.limiter import limiter
 from ambient.waypoint.origination import asked_for, originating
 from ambient.waypoint.rbac import http_filters, network_filters
 from ambient.waypoint.route_filters import route_filters
-from ambient.waypoint.routes import cluster_name, routes
+from ambient.waypoint.routes import cluster_name, made_of
 from ambient.waypoint.service import cluster, endpoints
 from ambient.waypoint.streams import tls_inspector
 from ambient.waypoint.through import through_resources
@@ -224,16 +224,18 @@ def _judged(view: GatewayView) -> Front:
     return Front(view.namespace, "", (), (), view.policies, tokens=view.tokens)
 
 
-def _table(view: GatewayView, name: str, number: int, sites: Iterable[Site], elsewhere: Iterable[str]) -> Message:
+def _table(view: GatewayView, name: str, number: int, sites: Collection[Site], elsewhere: Iterable[str]) -> Message:
     """Where requests of a port go. What each has to pass stands on the virtual hosts: no route has filters that would
     take its place."""
     filters = http_filters(_outside(view), _judged(view), FrontPort(number, Protocol.HTTP))
     judged: Message = {"typed_per_filter_config": filters} if filters else {}
+    # A route for many hosts is one object, and is made once.
+    made = {key: made_of(one) for key, one in {id(one): one for site in sites for one in site.routes}.items()}
     hosts = [
         {
             "name": site.hostname,
             "domains": [site.hostname],
-            "routes": routes(Front("", "", (), (), routes=site.routes), number) if site.routes else [],
+            "routes": [each for one in site.routes for each in made[id(one)]],
             **judged,
         }
         for site in sites

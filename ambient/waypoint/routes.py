@@ -37,11 +37,16 @@ def cluster_name(hostname: str, port: int, kind: str, subset: str = "") -> str:
 
 def routes(front: Front, port: int) -> list[Message]:
     """Those of a port; without any of its own each request goes to the service itself."""
-    found = [each for one in front.routes if one.port == port for each in (*preflights(one), _route(one))]
+    found = [each for one in front.routes if one.port == port for each in made_of(one)]
     name = cluster_name(front.hostname, port, "http")
     hashed = [one.traffic.balancer.hash_by for one in front.ports if one.number == port and one.traffic.balancer]
     action = {"cluster": name, "timeout": "0s", **hash_policies(hashed), **retries()}
     return found or [{"name": "default", "match": {"prefix": "/"}, "route": action}]
+
+
+def made_of(route: Route) -> tuple[Message, ...]:
+    """Envoy's routes for one of ours."""
+    return (*preflights(route), _route(route))
 
 
 def retries(asked: Retry | None = None) -> Message:

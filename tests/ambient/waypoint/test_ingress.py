@@ -15,7 +15,7 @@ from ambient.waypoint.ingress import gateway_resources
 from ambient.waypoint.typed import CLUSTER_TYPE, ENDPOINT_TYPE, LISTENER_TYPE, ROUTE_TYPE, SECRET_TYPE, Message
 from ambient.waypoint.wire import encode
 from tests.ambient.waypoint.test_resources import every
-from tests.support.gateway_views import EVERY_DOOR, LEAF, WEB
+from tests.support.gateway_views import EVERY_DOOR, LEAF, WEB, route
 from tests.support.waypoint_views import PLAIN, RULE, front, policy
 
 
@@ -162,3 +162,13 @@ def test_a_change_of_routes_is_no_change_of_listeners() -> None:
     before = {key: one for key, one in found(plain).items() if key[0] == LISTENER_TYPE}
     more = replace(plain, doors=(replace(plain.doors[0], sites=(*EVERY_DOOR.doors[0].sites,)),))
     assert before == {key: one for key, one in found(more).items() if key[0] == LISTENER_TYPE}
+
+
+def test_a_route_for_many_hosts_is_made_once() -> None:
+    shared = route(80)
+    view = replace(
+        EVERY_DOOR, doors=(Door("http", 80, "HTTP", sites=(Site("a.com", (shared,)), Site("*", (shared,)))),)
+    )
+    one, other = (host["routes"] for host in found(view)[ROUTE_TYPE, "ingress|80"]["virtual_hosts"])
+    assert len(one) == len(other) == 1
+    assert one[0] is other[0]
