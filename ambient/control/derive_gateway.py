@@ -57,6 +57,16 @@ class Told:
         said = (one for listener in self.listeners for one in listener.conditions)
         return all(one.status == "True" for one in said if one.type == "ResolvedRefs")
 
+    def listeners_with(self, refused: Mapping[str, tuple[str, bool]]) -> tuple[ListenerStatus, ...]:
+        """What is said of them where proxies refuse what they rest on: why, by name, and whether they had a good one
+        before."""
+        if not refused:
+            return self.listeners
+        doors = {one.name: one for one in self.view.doors}
+        return tuple(
+            _with_refused(one, doors[one.name], refused) if one.name in doors else one for one in self.listeners
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Laid:
@@ -285,6 +295,24 @@ def _said(face: Face, wrong: list[Missing], served: bool, *, unknown: bool) -> L
     kinds = face.kinds or (SERVED.get(listener.protocol, ()) if listener.kinds is None else ())
     conditions = (accepted, programmed, resolved, conflicted)
     return ListenerStatus(listener.name, kinds, len(face.attached), conditions)
+
+
+def _with_refused(said: ListenerStatus, door: Door, refused: Mapping[str, tuple[str, bool]]) -> ListenerStatus:
+    """A refusal says more of what is wrong than what was found out here."""
+    wrong = [one for one in door.evidence if one in refused]
+    if not wrong:
+        return said
+    reason = "InvalidCertificateRef" if wrong[0] in door.certificates else "InvalidCACertificateRef"
+    told = "; ".join(f"{_title(name)}: its proxies refuse it: {refused[name][0]}" for name in wrong)[:900]
+    instead = {"ResolvedRefs": Condition("ResolvedRefs", "False", reason, told)}
+    if not all(refused[name][1] for name in wrong):
+        instead["Programmed"] = Condition("Programmed", "False", "Invalid", "it is not served")
+    return replace(said, conditions=tuple(instead.get(one.type, one) for one in said.conditions))
+
+
+def _title(evidence: str) -> str:
+    kind, _, name = evidence.partition("/")
+    return f"Secret/{name}" if kind == "server" else name
 
 
 def _written(route: AttachedRoute, parent: ParentRef) -> Mapping[str, object]:

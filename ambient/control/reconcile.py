@@ -26,6 +26,7 @@ from ambient.control.tenancies import Tenancies
 from ambient.control.waypoints import Waypoints
 from ambient.kube.objects import Condition, Record, Records
 from ambient.kube.source import ObjectSource, StatusSink
+from ambient.kube.status_values import ListenerStatus
 from ambient.xds.catalogue import Catalogue
 from ambient.xds.codec import ADDRESS_TYPE, AUTHORIZATION_TYPE, TYPES
 from ambient.xds.pace import WithoutCollection, between_others
@@ -68,6 +69,7 @@ class Reconciler:
         self._served = Records()
         self._on_gateways: frozenset[str] = frozenset()
         self._with_ancestors: frozenset[str] = frozenset()
+        self._listed: dict[str, tuple[ListenerStatus, ...]] = {}
         self._wanted: Mapping[str, Sequence[Condition]] = MappingProxyType({})
 
     async def run(self, source: ObjectSource) -> None:
@@ -166,6 +168,10 @@ class Reconciler:
         if self._said.get(key) != (uid, generation, wanted):
             self._said[key] = (uid, generation, wanted)
             self._say(record if record is not None else key, wanted)
+        listeners = self._waypoints.listeners_of(key)
+        if record is not None and listeners is not None and self._listed.get(key, listeners) != listeners:
+            self._listed[key] = listeners
+            self._quietly(self._status.gateway_listeners, record, listeners)
 
     def _say(self, target: Record | str, conditions: Sequence[Condition]) -> None:
         try:
@@ -190,7 +196,8 @@ class Reconciler:
             if policy is not None:
                 self._quietly(self._status.policy_ancestors, policy, ancestors.get(key, ()))
         self._with_ancestors = frozenset(ancestors)
-        for key, listeners in self._waypoints.listeners():
+        self._listed = dict(self._waypoints.listeners())
+        for key, listeners in self._listed.items():
             gateway = records.by_key.get(key)
             if gateway is not None:
                 self._quietly(self._status.gateway_listeners, gateway, listeners)

@@ -2,7 +2,8 @@
 
 A proxy that refuses a resource goes on with the one before, which may let through what the new one does not. So the
 port of the service that it is for is closed, until the resource is another one or the proxy is no longer there.
-Endpoints whose cluster is refused are taken away: routes of other services lead to them, too.
+Endpoints whose cluster is refused are taken away: routes of other services lead to them, too. Of what a gateway proves
+itself with, or knows its clients by, the last version stays that a proxy has taken.
 """
 
 from __future__ import annotations
@@ -47,11 +48,19 @@ class WaypointRefusals:
         self._taken: Message = {}
         self._closed = NOTHING
         self._made = Made()
+        self._untried: dict[str, Message] = {}
+        self._good: dict[str, Message] = {}
 
     @property
     def why(self) -> Mapping[str, str]:
         """Reasons by the name of what is refused."""
         return {name: refusal.why for (_, name, _), refusal in self._refusals.items()}
+
+    @property
+    def evidence(self) -> Mapping[str, tuple[str, bool]]:
+        """Why secrets are refused, by name, and whether there is a version that has been taken."""
+        found = self._refusals.items()
+        return {name: (one.why, name in self._good) for (url, name, _), one in found if url == SECRET_TYPE}
 
     @property
     def closed(self) -> tuple[str, ...]:
@@ -69,6 +78,10 @@ class WaypointRefusals:
                 new = True
         if _TABLE in served and stream.has(*_TABLE, served[_TABLE][1].version):
             self._taken = served[_TABLE][0]
+        for name, content in tuple(self._untried.items()):
+            told = served.get((SECRET_TYPE, name))
+            if told is not None and told[0] == content and stream.has(SECRET_TYPE, name, told[1].version):
+                self._good[name] = self._untried.pop(name)
         return new
 
     def forget(self, stream: DeltaStream) -> bool:
@@ -115,15 +128,21 @@ class WaypointRefusals:
         self._keep(before, kept | self._refused(found))
         return found
 
-    def told_by(self, make: Callable[[frozenset[str]], Iterable[Named]]) -> Steps:
-        """The same of a gateway: `make(names)` gives every resource, what depends on refused names closed."""
+    def told_by(self, make: Callable[[frozenset[str]], Iterable[Named]], evidence: Collection[str] = ()) -> Steps:
+        """The same of a gateway: `make(names)` gives every resource, what depends on refused names closed. `evidence`:
+        names of the secrets whose last good version stays."""
         before = set(self._refusals)
         found = yield from _listed(make(frozenset()))
-        if not before:
-            return found
-        kept = self._refused(found)
-        found = yield from _listed(make(frozenset(name for _, name, _ in kept)))
-        self._keep(before, kept | self._refused(found))
+        if before:
+            kept = self._refused(found)
+            found = yield from _listed(make(frozenset(name for _, name, _ in kept)))
+            self._keep(before, kept | self._refused(found))
+            refused = {name for url, name, _ in kept if url == SECRET_TYPE}
+            stay = {name: self._good[name] for name in refused.intersection(evidence, self._good)}
+            found = [(url, name, stay.get(name, one) if url == SECRET_TYPE else one) for url, name, one in found]
+        secrets = {name: content for url, name, content in found if url == SECRET_TYPE and name in evidence}
+        self._good = {name: one for name, one in self._good.items() if name in secrets}
+        self._untried = {name: one for name, one in secrets.items() if self._good.get(name) != one}
         return found
 
     def _keep(self, before: Collection[_Key], kept: Collection[_Key]) -> None:

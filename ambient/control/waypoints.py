@@ -189,7 +189,9 @@ class Waypoints:
         of: View | GatewayView
         if is_ingress(served.gateway):
             served.told = told = yield from self._fronts.telling(served.gateway)
-            steps, of = served.refusals.told_by(lambda refused: gateway_resources(told.view, refused)), told.view
+            evidence = frozenset(one.name for one in told.view.evidence)
+            steps = served.refusals.told_by(lambda refused: gateway_resources(told.view, refused), evidence)
+            of = told.view
         elif served.waypoint is not None:
             of = yield from self._fronts.viewing(served.waypoint, served.gateway)
             steps = served.refusals.told(of)
@@ -238,9 +240,14 @@ class Waypoints:
 
     def listeners(self) -> Iterator[tuple[str, tuple[ListenerStatus, ...]]]:
         """Of each gateway, by key, what is to be said of its listeners."""
-        for key, served in self._served.items():
-            if served.told is not None:
-                yield key, served.told.listeners
+        for key in self._served:
+            if (found := self.listeners_of(key)) is not None:
+                yield key, found
+
+    def listeners_of(self, key: str) -> tuple[ListenerStatus, ...] | None:
+        """The same of one; None when it is no gateway of ours."""
+        served = self._served.get(key)
+        return served.told.listeners_with(served.refusals.evidence) if served and served.told is not None else None
 
     def parents(self) -> Mapping[str, tuple[ParentStatus, ...]]:
         """Of each route that is on gateways, by key, what is to be said of each."""

@@ -43,6 +43,11 @@ class Door:
     elsewhere: tuple[str, ...] = ()
     destinations: tuple[tuple[str, tuple[Destination, ...]], ...] = ()
 
+    @property
+    def evidence(self) -> tuple[str, ...]:
+        """Names of what it proves itself with, and knows its clients by."""
+        return (*self.certificates, *((self.clients.authority,) if self.clients is not None else ()))
+
 
 @dataclass(frozen=True, slots=True)
 class Through:

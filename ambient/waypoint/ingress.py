@@ -64,7 +64,7 @@ def gateway_resources(view: GatewayView, refused: frozenset[str] = frozenset()) 
                 asked.update(asked_for(pool[2]))
                 yield pool
     # What nobody asks for would be waited for without end: certificates of listeners that are not served.
-    proving = {name for door in view.doors for name in _evidence(door)}
+    proving = {name for door in view.doors for name in door.evidence}
     yield from ((SECRET_TYPE, one.name, secret(one)) for one in view.evidence if one.name in proving)
     yield from (one for one in originating(view.pools) if one[1] in asked)
     for number, doors in groupby(sorted(view.doors, key=lambda one: one.port), key=lambda one: one.port):
@@ -74,12 +74,6 @@ def gateway_resources(view: GatewayView, refused: frozenset[str] = frozenset()) 
                 yield url, name, closed_table(name)
             elif not (url == LISTENER_TYPE and name in refused and any(one.protocol == "TLS" for one in shared)):
                 yield url, name, content
-
-
-def _evidence(door: Door) -> Iterator[str]:
-    yield from door.certificates
-    if door.clients is not None:
-        yield door.clients.authority
 
 
 def _pools(front: Front, port: FrontPort, refused: frozenset[str]) -> Iterator[Named]:

@@ -147,6 +147,8 @@ class DeltaStream:
         state = self._types.get(type_url)
         if state is None or state.sent.get(name) != version or state.refused.get(name) == version:
             return False
+        if name in state.again or any(name in part for part in state.parts):
+            return False  # it was in a response that was refused, and is yet to be sent alone
         return state.outstanding is None or name not in state.outstanding.versions
 
     def last_acked(self, type_url: str) -> str:

@@ -7,14 +7,20 @@ from __future__ import annotations
 import base64
 import tempfile
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import ExtensionOID
 
 from ambient.cli.demo.stage import PYTHON
-from tests.support.gateway_lab import ask, at_gateway, gateway_lab, removed, route_yaml, settled, to
+from ambient.kube.objects import Gateway
+from tests.support.gateway_lab import ask, at_gateway, gateway_lab, removed, route_yaml, settled, statuses, to
 from tests.support.lab import LabUnderTest, object_yaml, pod_yaml, until
 from tests.support.mint import Leaf
 from tests.support.tunnel_certs import Authority
@@ -218,6 +224,36 @@ def test_a_new_certificate_is_shown_and_no_request_is_lost(lab: LabUnderTest) ->
         client.stdin.flush()
         count, lost = client.stdout.readline().split()
     assert (int(count) > 0, lost) == (True, "0")
+
+
+def beyond_reading() -> Leaf:
+    """With a key usage that is none: the control plane cannot read it, and lets Envoy have the say."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    names = x509.SubjectAlternativeName([x509.DNSName("site.example.com")])
+    made = x509.CertificateBuilder().subject_name(x509.Name([])).issuer_name(x509.Name([])).serial_number(7)
+    made = made.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    made = made.public_key(key.public_key()).add_extension(names, critical=True)
+    made = made.add_extension(x509.UnrecognizedExtension(ExtensionOID.KEY_USAGE, b"junk"), critical=False)
+    text = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+    return Leaf(text, made.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM).decode())
+
+
+def test_what_envoy_alone_does_not_take_is_said_and_the_last_good_certificate_stays(lab: LabUnderTest) -> None:
+    def resolved() -> dict[str, tuple[str, str]]:
+        gateway = lab.lab.records().find(Gateway, "shop", "front")
+        listed = gateway.raw.get("status", {}).get("listeners", []) if gateway is not None else []
+        return {one["name"]: statuses(one["conditions"])["ResolvedRefs"] for one in listed}
+
+    good, well = leaf("site.example.com"), ("True", "ResolvedRefs")
+    settled(lab, secret_yaml("site", good))
+    until_shown(lab, good)
+    assert (resolved()["site"], resolved()["staff"]) == (well, well)
+    lab.apply(secret_yaml("site", beyond_reading()))
+    until("the listener says so", lambda: resolved()["site"] == ("False", "InvalidCertificateRef"))
+    assert resolved()["staff"] == well
+    until_shown(lab, good)
+    lab.apply(secret_yaml("site", leaf("site.example.com")))
+    until("all is well again", lambda: resolved()["site"] == well)
 
 
 def test_keys_are_in_no_log_and_on_no_page(lab: LabUnderTest) -> None:
