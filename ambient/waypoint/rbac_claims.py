@@ -13,14 +13,19 @@ from ambient.waypoint.typed import Message
 JWT_FILTER: Final = "envoy.filters.http.jwt_authn"
 PAYLOAD: Final = "payload"
 _PATH: Final = re.compile(r"\[([^\[\]]+)\]")
+_MOST_SLASHES: Final = 32
+"""Of a request's principal: each of them makes a pair of its own, as long as the value."""
 
 
 class CannotSay(Exception):
     """Nothing that Envoy knows says this."""
 
 
-def request_principal(value: str) -> Message:
-    """ "<issuer>/<subject>", with * for the whole, the issuer or the subject; raises CannotSay for other forms."""
+def request_principal(value: str, *, closes: bool = False) -> Message:
+    """ "<issuer>/<subject>", with * for the whole, the issuer or the subject; raises CannotSay for other forms.
+
+    Both may hold a slash. What opens ends the issuer at the last one, as Istio does; what closes means every issuer
+    and subject that the value may stand for."""
     if value == "*":
         return _both(_text("*", "iss"), _text("*", "sub"))
     issuer, slash, subject = value.rpartition("/")
@@ -28,13 +33,19 @@ def request_principal(value: str) -> Message:
         raise CannotSay
     if "*" in subject and subject != "*":
         raise CannotSay
-    return _both(_text(issuer, "iss"), _text(subject, "sub"))
+    if not closes:
+        return _both(_text(issuer, "iss"), _text(subject, "sub"))
+    ends = [at for at, sign in enumerate(value) if sign == "/"]
+    if len(ends) > _MOST_SLASHES:
+        raise CannotSay
+    pairs = [_both(_text(value[:at], "iss"), _text(value[at + 1 :], "sub")) for at in ends]
+    return pairs[0] if len(pairs) == 1 else {"or_ids": {"ids": pairs}}
 
 
-def claim(key: str, value: str) -> Message:
+def claim(key: str, value: str, *, closes: bool = False) -> Message:
     """A `when` key about the token; raises CannotSay for any other key."""
     if key == "request.auth.principal":
-        return request_principal(value)
+        return request_principal(value, closes=closes)
     if key == "request.auth.audiences":
         return _either(value, "aud")
     if key == "request.auth.presenter":

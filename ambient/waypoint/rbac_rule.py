@@ -112,7 +112,7 @@ class _Reader:
             *self._principal(one.trust_domains, one.not_trust_domains, _trust_domain),
             *self._principal(one.ip_blocks, one.not_ip_blocks, self._direct),
             *self._principal(one.remote_ip_blocks, one.not_remote_ip_blocks, _remote),
-            *self._principal(one.request_principals, one.not_request_principals, self._holder, http=True),
+            *self._by_claim("request.auth.principal", one.request_principals, one.not_request_principals),
         ]
         return _all_ids(parts)
 
@@ -136,7 +136,7 @@ class _Reader:
             return _all(self._permission(*values, self._address)), None
         if header := _HEADER.fullmatch(one.key):
             return self._by_header(header[1].lower(), one), None
-        return None, _all_ids(self._principal(*values, lambda value: self._claim(one.key, value), http=True))
+        return None, _all_ids(self._by_claim(one.key, *values))
 
     def _by_header(self, name: str, one: When) -> Message:
         """A header that comes several times, or with several values, is to Envoy one text with commas. Whatever closes
@@ -180,13 +180,15 @@ class _Reader:
                 raise
             return [], []
 
-    def _holder(self, value: str) -> Message:
-        return self._claim("request.auth.principal", value)
+    def _by_claim(self, key: str, values: Iterable[str], not_values: Iterable[str]) -> list[Message]:
+        wanted = self._principal(values, (), lambda value: self._claim(key, value, closes=not self._allow), http=True)
+        unwanted = self._principal((), not_values, lambda value: self._claim(key, value, closes=self._allow), http=True)
+        return [*wanted, *unwanted]
 
-    def _claim(self, key: str, value: str) -> Message:
+    def _claim(self, key: str, value: str, *, closes: bool) -> Message:
         if key.startswith("request.auth.") and not self._context.tokens:
             raise CannotSay
-        return claim(key, value)
+        return claim(key, value, closes=closes)
 
     def _port(self, value: int) -> Message:
         if self._context.anywhere:

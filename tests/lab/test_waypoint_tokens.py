@@ -178,6 +178,13 @@ def test_a_rule_that_demands_a_principal_refuses_those_without(lab: LabUnderTest
     assert (answer(lab, *bearer(OURS.token())), answer(lab)) == (200, 403)
 
 
+def test_a_deny_by_principal_finds_a_subject_with_slashes(lab: LabUnderTest) -> None:
+    rule = {"from": [{"source": {"requestPrincipals": [f"{OURS.name}/repo:org/app"]}}]}
+    apply(lab, policy_yaml("app", "DENY", rule))
+    answers = [answer(lab, *bearer(OURS.token(sub=subject))) for subject in ("repo:org/app", "repo:org/other", "app")]
+    assert answers == [403, 200, 200]
+
+
 CLAIMS: dict[str, tuple[str, list[str], dict[str, Any], dict[str, Any]]] = {
     "text": ("request.auth.claims[role]", ["admin"], {"role": "admin"}, {"role": "user"}),
     "list": ("request.auth.claims[groups]", ["ops"], {"groups": ["dev", "ops"]}, {"groups": ["dev"]}),

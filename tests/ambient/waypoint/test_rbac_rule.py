@@ -175,3 +175,48 @@ def test_what_opens_by_a_path_opens_what_is_written(value: str, good: str, bad: 
     for action, policy in (("ALLOW", allow), ("DENY", others)):
         filters = {"one": {"rbac": {"rules": {"action": action, "policies": {"x": policy}}}}}
         assert [one for one in (good, *bad) if allowed(filters, request(path=one))] == [good]
+
+
+FORGE = "https://token.example"
+SLASHED: list[tuple[str, list[tuple[str, str]], list[tuple[str, str]]]] = [
+    (
+        f"{FORGE}/repo:org/app:ref:refs/heads/main",
+        [(FORGE, "repo:org/app:ref:refs/heads/main")],
+        [(FORGE, "main"), (FORGE, "repo:org/app:ref:refs/heads/other"), ("https:", "main")],
+    ),
+    (f"{FORGE}/repo:org/*", [(FORGE, "repo:org/app"), (f"{FORGE}/repo:org", "x")], [(FORGE, "repo:orgs/app")]),
+    (f"{FORGE}/*", [(FORGE, "a/b")], [(f"{FORGE}s", "a/b"), (f"{FORGE}/x", "b")]),
+    ("*/joe", [(FORGE, "joe"), (f"{FORGE}/x", "joe")], [(FORGE, "joes")]),
+    ("*", [(FORGE, "a/b")], []),
+]
+
+
+def closed(rule: PolicyRule, action: str, claims: tuple[str, str]) -> bool:
+    translated = translate(rule, CONTEXT, allow=action == "ALLOW")
+    policies = {} if translated is None else {"x": translated}
+    filters = {"one": {"rbac": {"rules": {"action": action, "policies": policies}}}}
+    return not allowed(filters, request(claims=dict(zip(("iss", "sub"), claims, strict=True))))
+
+
+@pytest.mark.parametrize(("value", "good", "bad"), SLASHED)
+def test_what_closes_by_a_requests_principal_finds_a_subject_with_slashes(
+    value: str, good: list[tuple[str, str]], bad: list[tuple[str, str]]
+) -> None:
+    key = "request.auth.principal"
+    deny = (source(request_principals=(value,)), when(key, value))
+    others = (source(not_request_principals=(value,)), when(key, without=(value,)))
+    for action, rules in (("DENY", deny), ("ALLOW", others)):
+        for rule in rules:
+            assert [one for one in (*good, *bad) if closed(rule, action, one)] == good
+
+
+def test_what_opens_by_a_requests_principal_ends_the_issuer_at_the_last_slash() -> None:
+    rule = source(request_principals=(f"{FORGE}/a/b",))
+    assert not closed(rule, "ALLOW", (f"{FORGE}/a", "b"))
+    assert closed(rule, "ALLOW", (FORGE, "a/b"))
+
+
+def test_a_principal_with_too_many_slashes_opens_nothing_and_closes_all() -> None:
+    rule = source(request_principals=("a/" * 33 + "b",))
+    assert closed(rule, "DENY", ("x", "y"))
+    assert closed(source(not_request_principals=("a/" * 33 + "b",)), "ALLOW", ("x", "y"))
