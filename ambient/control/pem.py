@@ -9,7 +9,8 @@ import re
 from typing import Final
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -23,6 +24,7 @@ from ambient.kube.secrets import AUTHORITY, CERTIFICATE, KEY
 
 _CURVES: Final = ("secp256r1", "secp384r1", "secp521r1")
 _SMALLEST_RSA: Final = 2048
+_LARGEST_RSA: Final = 8192
 _LARGEST_EXPONENT: Final = 33
 """Bits of the public exponent of an RSA key that BoringSSL takes."""
 _MUST_STAPLE: Final = x509.TLSFeature([x509.TLSFeatureType.status_request])
@@ -40,7 +42,8 @@ def pair(chain: str, key: str, *, serving: bool) -> tuple[str, str]:
     """A certificate, with those that vouch for it, and its key. `serving`: it is shown to clients, not to servers."""
     try:
         found = x509.load_pem_x509_certificates(chain.encode())
-        private = load_pem_private_key(key.encode(), None)
+        # To prove the primes of a long RSA key takes seconds; whether it is the right one is tried below.
+        private = load_pem_private_key(key.encode(), None, unsafe_skip_rsa_key_validation=True)
         public = found[0].public_key().public_bytes(*_PUBLIC)
     except Exception:
         # Beside ValueError: TypeError, UnsupportedAlgorithm, InvalidVersion, and whatever the next parser thinks of.
@@ -48,15 +51,29 @@ def pair(chain: str, key: str, *, serving: bool) -> tuple[str, str]:
     if isinstance(private, rsa.RSAPrivateKey):
         if private.key_size < _SMALLEST_RSA:
             raise Unusable(f"{KEY}: RSA keys need at least {_SMALLEST_RSA} bits")
+        if private.key_size > _LARGEST_RSA:
+            raise Unusable(f"{KEY}: RSA keys have at most {_LARGEST_RSA} bits")
         if private.public_key().public_numbers().e.bit_length() > _LARGEST_EXPONENT:
             raise Unusable(f"{KEY}: RSA keys have a public exponent of at most {_LARGEST_EXPONENT} bits")
     elif not isinstance(private, ec.EllipticCurvePrivateKey) or private.curve.name not in _CURVES:
         raise Unusable(f"{KEY}: neither RSA nor one of the curves {', '.join(_CURVES)}")
-    if public != private.public_key().public_bytes(*_PUBLIC):
+    if public != private.public_key().public_bytes(*_PUBLIC) or not _signs(private):
         raise Unusable(f"{KEY} is not the key of the first certificate of {CERTIFICATE}")
     if why := _complaint(found[0], private, serving=serving):
         raise Unusable(f"{CERTIFICATE}: {why}")
     return _written(found), private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
+
+
+def _signs(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> bool:
+    """What it signs its public half takes for signed."""
+    if isinstance(key, ec.EllipticCurvePrivateKey):
+        return True  # read as a point of its curve, and compared
+    words, how = b"ours?", (padding.PKCS1v15(), hashes.SHA256())
+    try:
+        key.public_key().verify(key.sign(words, *how), words, *how)
+    except Exception:
+        return False
+    return True
 
 
 def authorities(text: str) -> str:

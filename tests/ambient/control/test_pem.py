@@ -96,6 +96,21 @@ def rsa_key(exponent: int) -> rsa.RSAPrivateKey:
     return rsa.RSAPrivateNumbers(p, q, d, *parts, public).private_key()
 
 
+def no_rsa_key(bits: int) -> rsa.RSAPrivateKey:
+    """Numbers that look like one: their modulus is its own, and nothing else fits."""
+    p, q = (1 << bits // 2) - 1, (1 << bits // 2) - 3
+    return rsa.RSAPrivateNumbers(p, q, 3, 3, 3, 3, rsa.RSAPublicNumbers(65537, p * q)).private_key(
+        unsafe_skip_rsa_key_validation=True
+    )
+
+
+@pytest.mark.parametrize(("bits", "why"), [(2048, "is not the key of the first"), (20_000, "at most 8192 bits")])
+def test_a_key_that_would_take_long_to_judge_is_judged_by_its_length_and_by_what_it_signs(bits: int, why: str) -> None:
+    chain, key = certified(no_rsa_key(bits))
+    with pytest.raises(pem.Unusable, match=why):
+        pem.pair(chain, key, serving=True)
+
+
 def certified(
     key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, *extensions: x509.ExtensionType, title: str = "site"
 ) -> tuple[str, str]:
