@@ -46,12 +46,16 @@ class Logs:
 
     def link(self) -> None:
         """Have what is there now."""
-        for log in self._nodes.glob("n*/var-log/pods/*/*/*.log"):
-            node, pod, container = log.relative_to(self._nodes).parts[0], log.parts[-3], log.parts[-2]
-            here = self._kept / node / f"{pod}.{container}.{log.name}"
-            here.parent.mkdir(parents=True, exist_ok=True)
-            with suppress(OSError):  # it is gone again, or we have it
-                os.link(log, here)
+        for pod in self._nodes.glob("n*/var-log/pods/*"):
+            with suppress(FileNotFoundError):  # the pod went while we looked
+                for log in pod.glob("*/*.log"):
+                    self._link_one(log, pod)
+
+    def _link_one(self, log: Path, pod: Path) -> None:
+        here = self._kept / pod.relative_to(self._nodes).parts[0] / f"{pod.name}.{log.parent.name}.{log.name}"
+        here.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(OSError):  # it is gone again, or we have it
+            os.link(log, here)
 
     @contextmanager
     def followed(self) -> Iterator[None]:
