@@ -11,7 +11,7 @@ from typing import Final
 from ambient.waypoint.overload import USUAL, Bearable, overload
 from ambient.waypoint.tls import AGENT_CLUSTER
 from ambient.waypoint.tunnel import manager, router
-from ambient.waypoint.typed import ADS, Message, any_of, typed
+from ambient.waypoint.typed import ADS, Message, http_protocol, typed
 
 GATEWAY_HEADER: Final = "ambient-gateway"
 """gRPC metadata of a waypoint's discovery stream: the name of the Gateway that it serves."""
@@ -27,7 +27,6 @@ OWN_PORTS: Final = (READY_PORT, METRICS_PORT, STATS_PORT)
 """No listener of a Gateway has these."""
 METRICS_PATH: Final = "/stats/prometheus"
 _ADMIN: Final = "admin"
-_HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _KEPT: Final = (
     *("istio", "server", "listener_manager", "cluster_manager", "control_plane", "sds"),
     *("http.connect", "http.ingress", "tcp.ingress"),
@@ -138,6 +137,5 @@ def _pipe(name: str, path: str, *, http2: bool) -> Message:
         "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
     if http2:
-        options = any_of(_HTTP_OPTIONS, explicit_http_config={"http2_protocol_options": {}})
-        made["typed_extension_protocol_options"] = {_HTTP_OPTIONS: options}
+        made |= http_protocol(explicit_http_config={"http2_protocol_options": {}})
     return made

@@ -10,7 +10,7 @@ from typing import Final
 
 from ambient.errors import InvalidInput
 from ambient.kube.telemetry_values import SpanTag
-from ambient.waypoint.typed import Message, any_of, typed
+from ambient.waypoint.typed import Message, any_of, http_protocol, typed
 
 TRACING: Final = "ambient.mesh/tracing"
 """Annotation of a Gateway: "otlp HOST:PORT [SHARE%]" or "zipkin HOST:PORT [SHARE%]"."""
@@ -22,7 +22,6 @@ _FORM: Final = re.compile(
 NO_LOG: Final = 1000
 """Higher than any status."""
 _USUAL: Final = 1.0
-_HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,8 +158,7 @@ def _cluster(one: Collector) -> Message:
         "load_assignment": {"cluster_name": one.cluster, "endpoints": [{"lb_endpoints": [endpoint]}]},
     }
     if one.protocol == "otlp":
-        options = any_of(_HTTP_OPTIONS, explicit_http_config={"http2_protocol_options": {}})
-        made["typed_extension_protocol_options"] = {_HTTP_OPTIONS: options}
+        made |= http_protocol(explicit_http_config={"http2_protocol_options": {}})
     return made
 
 

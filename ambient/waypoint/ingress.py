@@ -34,7 +34,7 @@ from ambient.waypoint.typed import (
     ROUTE_TYPE,
     SECRET_TYPE,
     Message,
-    any_of,
+    http_protocol,
     typed,
 )
 
@@ -42,7 +42,6 @@ Named = tuple[str, str, Message]
 STATISTICS: Final = "ingress"
 _EARLY: Final = 65536
 """Bytes of a client's that wait until it is connected."""
-_HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _NO_SITE: Final[Message] = {"match": {"prefix": "/"}, "direct_response": {"status": 421}}
 """RFC 9110, section 15.5.20: asked for over a connection that another listener should have had."""
 
@@ -83,8 +82,7 @@ def _pools(front: Front, port: FrontPort, refused: frozenset[str]) -> Iterator[N
             continue
         if kind == "http" and port.protocol is not Protocol.HTTP2:
             # What a client speaks with us says nothing of what the application speaks.
-            options = any_of(_HTTP_OPTIONS, explicit_http_config={"http_protocol_options": {}})
-            made["typed_extension_protocol_options"] = {_HTTP_OPTIONS: options}
+            made |= http_protocol(explicit_http_config={"http_protocol_options": {}})
         yield CLUSTER_TYPE, made["name"], made
         if made.get("type") == "EDS":
             yield ENDPOINT_TYPE, made["name"], endpoints(front, port, kind)

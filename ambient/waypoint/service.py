@@ -37,7 +37,7 @@ from ambient.waypoint.tunnel import (
     rbac_filters,
     router,
 )
-from ambient.waypoint.typed import ADS, Message, any_of, typed
+from ambient.waypoint.typed import ADS, Message, http_protocol, typed
 from ambient.waypoint.wild import named, wild_filters, wild_found, wild_hosts, wild_of
 
 SNIFF: Final = "0.2s"
@@ -46,7 +46,6 @@ HELLO: Final = "5s"
 """The same where routes ask which name TLS wants: who is slow must not be taken for somebody without TLS."""
 _MOST_WEIGHT: Final = 2**31
 RAW: Final = typed("envoy.transport_sockets.raw_buffer", "transport_sockets.raw_buffer.v3.RawBuffer")
-_HTTP_OPTIONS: Final = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
 _XFCC: Final = f"%FILTER_STATE({TOLD}:PLAIN)%"
 
 
@@ -208,13 +207,11 @@ def _shared(traffic: TrafficPolicy) -> Message:
 def protocol_options(port: FrontPort, kind: str, traffic: TrafficPolicy) -> Message:
     """What a cluster speaks, as a field of it; {} where it carries anything."""
     if kind == "ask-http":
-        options = any_of(_HTTP_OPTIONS, explicit_http_config={"http_protocol_options": {}})
-        return {"typed_extension_protocol_options": {_HTTP_OPTIONS: options}}
+        return http_protocol(explicit_http_config={"http_protocol_options": {}})
     if kind == "tcp":
         return {}
     config: Message = {"http2_protocol_options": http2_options(traffic)}
-    options = any_of(
-        _HTTP_OPTIONS,
+    return http_protocol(
         **(
             {"explicit_http_config": config}
             if port.protocol is Protocol.HTTP2 or (traffic.pool is not None and traffic.pool.upgrade == "UPGRADE")
@@ -223,7 +220,6 @@ def protocol_options(port: FrontPort, kind: str, traffic: TrafficPolicy) -> Mess
         **({"common_http_protocol_options": common} if (common := http_options(traffic)) else {}),
         **named(port),
     )
-    return {"typed_extension_protocol_options": {_HTTP_OPTIONS: options}}
 
 
 def _found(front: Front, port: FrontPort, kind: str, subset: Subset | None) -> Message:

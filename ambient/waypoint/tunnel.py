@@ -16,7 +16,7 @@ from ambient.waypoint import tls
 from ambient.waypoint.access import BAGGAGE, METADATA, PEER, connect_log, failed_tunnel_log
 from ambient.waypoint.front import Front, View, authority
 from ambient.waypoint.rivals import holder
-from ambient.waypoint.typed import ADS, HASHABLE, Message, filter_state, typed
+from ambient.waypoint.typed import ADS, HASHABLE, Message, filter_state, http_protocol, typed
 
 TERMINATE: Final = "connect_terminate"
 ORIGINATE: Final = "connect_originate"
@@ -220,16 +220,7 @@ def originate(name: str = ORIGINATE) -> Message:
 
 def originate_cluster(view: View) -> Message:
     """Where tunnels to endpoints go: port 15008 of whatever address they are for."""
-    options = {
-        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "common_http_protocol_options": {"idle_timeout": "3600s"},
-        "explicit_http_config": {
-            "http2_protocol_options": {
-                "allow_connect": True,
-                "connection_keepalive": {"interval": "10s", "timeout": "20s"},
-            }
-        },
-    }
+    http2 = {"allow_connect": True, "connection_keepalive": {"interval": "10s", "timeout": "20s"}}
     return {
         "name": ORIGINATE,
         "type": "ORIGINAL_DST",
@@ -237,6 +228,9 @@ def originate_cluster(view: View) -> Message:
         "connect_timeout": "5s",
         "cleanup_interval": "60s",
         "original_dst_lb_config": {"upstream_port_override": HBONE_PORT},
-        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+        **http_protocol(
+            common_http_protocol_options={"idle_timeout": "3600s"},
+            explicit_http_config={"http2_protocol_options": http2},
+        ),
         "transport_socket": tls.upstream(f"spiffe://{domain}/" for domain in view.trust_domains),
     }

@@ -30,6 +30,12 @@ def any_of(message: str, **fields: Any) -> Message:
     return {"@type": PREFIX + message, **fields}
 
 
+def http_protocol(**fields: Any) -> Message:
+    """What HTTP a cluster speaks, as a field of it."""
+    name = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    return {"typed_extension_protocol_options": {name: any_of(name, **fields)}}
+
+
 def filter_state(key: str, value: str, *, factory: str = "", shared: str = "ONCE") -> Message:
     """One object for a set_filter_state filter, made of a format string; nothing is set when that gives nothing.
 

@@ -49,47 +49,46 @@ def _seen(proxy: StandIn) -> int:
     return proxy.seen.get(timeout=30).source.port
 
 
+def _ended(bench: Bench, version: int, source_port: int, times: int = 1) -> tuple[StandIn, Endpoint, Endpoint]:
+    """A captured pod's ztunnel, and the ends of a connection from outside that it got, and that is over."""
+    bench.attach(bench.world.pod)
+    proxy = bench.stand_in(bench.world.pod)
+    source, target = Endpoint(bench.world.outside.ip(version), source_port), Endpoint(bench.world.pod.ip(version), PORT)
+    for _ in range(times):
+        used_up(bench, bench.world.outside, target, source_port)
+        assert _seen(proxy) == source_port
+    return proxy, source, target
+
+
 @pytest.mark.parametrize(("since", "used"), [(YOUNG, 0), (OLD, YOUNG)], ids=["noted", "looked up"])
 def test_nobody_is_pushed_out_and_who_finds_no_place_is_late_and_never_the_applications(
     bench: Bench, since: int, used: int
 ) -> None:
-    bench.attach(bench.world.pod)
-    proxy = bench.stand_in(bench.world.pod)
-    target = Endpoint(bench.world.pod.ip(4), PORT)
-    used_up(bench, bench.world.outside, target, 25_640)
-    assert _seen(proxy) == 25_640
+    proxy, source, target = _ended(bench, 4, 25_640)
     bench.app(bench.world.pod, 4, PORT)
     before = bench.count(Counter.LISTENER_FULL)
     with reservations(bench.bpffs) as rows:
         rows.put_everywhere(_taken(since, used))
         with pytest.raises(TimeoutError):
-            bench.connect(bench.world.outside, target, source_port=25_640, patience=GIVE_UP)
+            bench.connect(bench.world.outside, target, source_port=source.port, patience=GIVE_UP)
     assert bench.count(Counter.LISTENER_FULL) > before
     assert proxy.seen.empty()
 
 
 @pytest.mark.parametrize(("since", "used"), [(OLD, 0), (YOUNG, OLD)], ids=["noted", "looked up"])
 def test_what_nobody_needs_any_more_makes_way(bench: Bench, since: int, used: int) -> None:
-    bench.attach(bench.world.pod)
-    proxy = bench.stand_in(bench.world.pod)
-    target = Endpoint(bench.world.pod.ip(4), PORT)
-    used_up(bench, bench.world.outside, target, 25_641)
-    assert _seen(proxy) == 25_641
+    proxy, source, target = _ended(bench, 4, 25_641)
     bench.app(bench.world.pod, 4, PORT)
     before = bench.count(Counter.LISTENER_FULL)
     with reservations(bench.bpffs) as rows:
         rows.put_everywhere(_taken(since, used))
-        greeting(bench.connect(bench.world.outside, target, source_port=25_641))
-    assert _seen(proxy) == 25_641
+        greeting(bench.connect(bench.world.outside, target, source_port=source.port))
+    assert _seen(proxy) == source.port
     assert bench.count(Counter.LISTENER_FULL) == before
 
 
 def test_of_what_makes_way_the_oldest_goes(bench: Bench) -> None:
-    bench.attach(bench.world.pod)
-    proxy = bench.stand_in(bench.world.pod)
-    target, source = Endpoint(bench.world.pod.ip(4), PORT), Endpoint(bench.world.outside.ip(4), 25_642)
-    used_up(bench, bench.world.outside, target, source.port)
-    assert _seen(proxy) == source.port
+    _, source, target = _ended(bench, 4, 25_642)
     taken = _taken(OLD, 0)
     for number, since in enumerate((OLD + 2, YOUNG, OLD, OLD + 1)):
         taken.places[number].since = since
@@ -111,12 +110,7 @@ def test_a_second_look_up_is_given_what_the_first_was(
 ) -> None:
     """As of two equal packets on two CPUs of which one has used the note of both: the second is looked up, nothing is
     noted before. A note of UDP is none of TCP."""
-    bench.attach(bench.world.pod)
-    proxy = bench.stand_in(bench.world.pod)
-    target, source = Endpoint(bench.world.pod.ip(version), PORT), Endpoint(bench.world.outside.ip(version), 25_643)
-    for _ in range(2):
-        used_up(bench, bench.world.outside, target, source.port)
-        assert _seen(proxy) == source.port
+    proxy, source, target = _ended(bench, version, 25_643, times=2)
     with reservations(bench.bpffs) as rows:
         found = rows.find(asked_by(source, target))
         assert found is not None
@@ -154,12 +148,7 @@ def test_what_may_go_to_the_application_is_not_held_up_by_an_older_note(bench: B
 
 
 def test_a_row_is_chosen_under_the_nodes_own_key(bench: Bench, version: int) -> None:
-    bench.attach(bench.world.pod)
-    proxy = bench.stand_in(bench.world.pod)
-    target, source = Endpoint(bench.world.pod.ip(version), PORT), Endpoint(bench.world.outside.ip(version), 25_645)
-    for _ in range(2):
-        used_up(bench, bench.world.outside, target, source.port)
-        assert _seen(proxy) == source.port
+    _, source, target = _ended(bench, version, 25_645, times=2)
     table = bpfsys.Map(bench.bpffs / "maps" / "seed", 4, programs.SEED_SIZE)
     seed = table.get(bytes(4))
     table.close()

@@ -17,6 +17,7 @@ import pytest
 from cryptography import x509
 
 from ambient.kube.objects import Service
+from ambient.waypoint.typed import typed
 from tests.support.gateway_lab import (
     HTTP,
     IDENTITY,
@@ -46,7 +47,6 @@ from tests.support.waypoint_lab import (
 
 HOST = "site.example.com"
 SITES = Authority("sites").mint
-_TYPE = "type.googleapis.com/envoy.extensions"
 BALANCER, CONTROLLER = "outside/balancer", "shop/controller"
 CONTROLLERS_OWN = "cluster.local/ns/shop/sa/controller"
 BY_HEADER, BY_PROXY = 8443, 8444
@@ -63,10 +63,6 @@ FOR_ALL = object_yaml(
 """The waypoint, for pods that are called by their own addresses as well."""
 BEHIND = {"ambient.mesh/trusted-proxies": "1"}
 BEHIND_BYTES = {"ambient.mesh/proxy-protocol": "true"}
-
-
-def typed(name: str, of: str, **fields: Any) -> dict[str, Any]:
-    return {"name": name, "typed_config": {"@type": f"{_TYPE}.{of}", **fields}}
 
 
 def requests(cluster: str) -> dict[str, Any]:
