@@ -204,8 +204,11 @@ class Applier:
                 older = await self._thread(self._kernel.record_older, netns, pod.addresses)
                 self._journal.change(pod.uid, older=older, since_unix=entry.since_unix if lost else 0.0)
             case Step.ROWS:
-                passing = PodRow(Flag(0), FailMode.CLOSED, FailMode.CLOSED, entry.epoch)
-                first = row_of(pod.capture, entry.epoch, entry.host_ifindex) if lost else passing
+                # From the first row on: until ztunnel serves it nobody else's packets may pass with its address.
+                ifindex = await self._thread(self._kernel.host_ifindex, netns, pod)
+                self._journal.change(pod.uid, host_ifindex=ifindex)
+                passing = PodRow(Flag(0), FailMode.CLOSED, FailMode.CLOSED, entry.epoch, ifindex)
+                first = row_of(pod.capture, entry.epoch, ifindex) if lost else passing
                 rows = {ip: self._kernel.row(ip) for ip in pod.addresses}
                 new = {ip: first for ip, row in rows.items() if row is None or row.epoch != entry.epoch}
                 await self._thread(self._kernel.put_rows, pod.uid, new)
@@ -216,9 +219,7 @@ class Applier:
             case Step.ATTACH:
                 await self._thread(self._kernel.attach_pod, netns, pod.uid)
             case Step.HOST:
-                ifindex = await self._thread(self._kernel.host_ifindex, netns, pod)
-                self._journal.change(pod.uid, host_ifindex=ifindex)
-                await self._thread(self._kernel.attach_host, ifindex, pod.uid)
+                await self._thread(self._kernel.attach_host, entry.host_ifindex, pod.uid)
             case Step.ZDS:
                 self._proxies.add(_workload(pod), netns.fd)
                 if not captured:

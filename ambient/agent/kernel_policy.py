@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import secrets
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
@@ -34,6 +35,7 @@ LEASE_S: Final = 300.0
 """So long after the agent's last word the kernel asks its rows still; then it leaves TCP to ztunnel."""
 _AT_ONCE: Final = 500
 """So many policies are made into rows between two other things that the agent does; more go to a thread."""
+_START_BITS: Final = 31
 _SHADOWS: Final = {Side.IN: Side.SHADOW_IN, Side.OUT: Side.SHADOW_OUT}
 
 log = logging.getLogger("ambient.agent.policy")
@@ -149,7 +151,8 @@ class KernelPolicy:
         self._knowledge = knowledge
         self._pods = pods
         self._threads = threads
-        self._numbers = Numbers()
+        # Rows of an agent before us have its numbers until they are made again: they are not to be taken for ours.
+        self._numbers = Numbers(after=secrets.randbits(_START_BITS))
         self._made: dict[Table, _Input] = {}
         self._rows: dict[Table, int] = {}
         self._known: dict[str, Guarded] = {}

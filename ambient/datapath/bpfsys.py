@@ -170,8 +170,8 @@ class Map:
         return True
 
     def put_many(self, entries: Mapping[bytes, bytes]) -> None:
-        """As `put` of each, in one call: of a map of maps every call waits for all programs that run at the moment. One
-        that is refused does not keep the others out. Raises KernelError."""
+        """As `put` of each, in one call: of a map of maps every call waits for all programs that run at the moment.
+        Raises KernelError when one is refused; which of the others are there is not known then."""
         if not self._batch(MAP_UPDATE_BATCH, b"".join(entries), b"".join(entries.values()), len(entries)):
             for key, value in entries.items():
                 self.put(key, value)

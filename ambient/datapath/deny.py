@@ -64,12 +64,21 @@ class DenyTables:
                     refused[table] = error
             try:
                 self._outer.put_many({_key(*table): _VALUE.pack(trie) for table, trie in made.items()})
-            except KernelError as error:
-                there = set(self.tables())
-                refused |= {table: error for table in made if table not in there}
+            except KernelError:
+                refused |= self._put_each(made)
         finally:
             for trie in made.values():
                 os.close(trie)
+        return refused
+
+    def _put_each(self, made: Mapping[Table, int]) -> dict[Table, KernelError]:
+        """One after the other, so that it is known of each whether it is there; gives those that are not."""
+        refused = {}
+        for table, trie in made.items():
+            try:
+                self._outer.put(_key(*table), _VALUE.pack(trie))
+            except KernelError as error:
+                refused[table] = error
         return refused
 
     def _trie(self, table: Table, rows: Sequence[DenyRow]) -> int:
@@ -85,8 +94,8 @@ class DenyTables:
         self._outer.delete_many([_key(*table) for table in {*tables} & {*self.tables()}])
 
     def tables(self) -> list[Table]:
-        """Those that are there."""
-        return [(layout.unpack_address(key[:16]), Side(struct.unpack("=I", key[16:])[0])) for key in self._outer.walk()]
+        """Those that are there, but for what another version has on sides that this one does not know."""
+        return [table for key in self._outer.walk() if (table := _table(key)) is not None]
 
 
 class PolicyLease:
@@ -140,6 +149,11 @@ class Shadow:
 
 def _key(pod: IpAddress, side: Side) -> bytes:
     return layout.pack_address(pod) + struct.pack("=I", side)
+
+
+def _table(key: bytes) -> Table | None:
+    (side,) = struct.unpack("=I", key[16:])
+    return (layout.unpack_address(key[:16]), Side(side)) if side in set(Side) else None
 
 
 def _items(rows: Iterable[DenyRow]) -> Iterator[tuple[bytes, bytes]]:

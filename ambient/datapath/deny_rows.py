@@ -16,17 +16,19 @@ Meaning = Denied | frozenset[DryRun]
 
 
 class Numbers:
-    """`made`: numbers that were given since it was last emptied. 0 means nothing."""
+    """`made`: numbers that were given since it was last emptied. 0 means nothing. `after`: the one before the first."""
 
-    def __init__(self) -> None:
+    def __init__(self, after: int = 0) -> None:
         nothing: Meaning = frozenset()
+        self._after = after
         self._numbers: dict[Meaning, int] = {nothing: 0}
         self._meanings: list[Meaning] = [nothing]
         self.made: list[int] = []
 
     def of(self, meaning: Meaning) -> int:
-        number = self._numbers.setdefault(meaning, len(self._meanings))
-        if number == len(self._meanings):
+        following = self._after + len(self._meanings)
+        number = self._numbers.setdefault(meaning, following)
+        if number == following:
             self._meanings.append(meaning)
             self.made.append(number)
         return number
@@ -36,13 +38,17 @@ class Numbers:
 
     def denial(self, number: int) -> Denied | None:
         """None for a number that means something else, or that nobody has."""
-        found = self._meanings[number] if number < len(self._meanings) else None
+        found = self._meaning(number)
         return found if isinstance(found, Denied) else None
 
     def effects(self, number: int) -> frozenset[DryRun]:
         """Empty for a number that means something else, or that nobody has."""
-        found = self._meanings[number] if number < len(self._meanings) else None
+        found = self._meaning(number)
         return found if isinstance(found, frozenset) else frozenset()
+
+    def _meaning(self, number: int) -> Meaning | None:
+        place = number - self._after
+        return self._meanings[place] if 0 < place < len(self._meanings) else None
 
 
 def enforced(rows: Iterable[Row[Says]], numbers: Numbers) -> list[DenyRow]:

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -127,10 +128,11 @@ def parse(data: memoryview | bytes, at: int, end: int, barrier: Callable[[], Non
     barrier()
     heard = Heard()
     for start, size in complete:
-        if size < _FLOW_SIZE:
-            heard.packets.append(_told(bytes(data[start : start + size])))
-        else:
-            heard.flows.append(_told_flow(bytes(data[start : start + size])))
+        with suppress(ValueError):  # told by programs of another version, which say what this one does not know
+            if size < _FLOW_SIZE:
+                heard.packets.append(_told(bytes(data[start : start + size])))
+            else:
+                heard.flows.append(_told_flow(bytes(data[start : start + size])))
     return heard, at
 
 

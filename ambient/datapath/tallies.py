@@ -82,7 +82,8 @@ class Tallies:
         with bpfinfo.opened_map(*struct.unpack("=I", there)) as written:
             self._lay_clean()
             found = entries_of(written, KEY_SIZE, LINE_SIZE, "a sheet of tallies")
-            return [line for key, value in found if (line := _line(key, value)).protocol != _ACCOUNT_PROTOCOL]
+            lines = (_line(key, value) for key, value in found)
+            return [line for line in lines if line is not None and line.protocol != _ACCOUNT_PROTOCOL]
 
     def _lay_clean(self) -> None:
         account = (_ACCOUNT, bytes(layout.tally(bytes_sent=self._most)))
@@ -94,15 +95,19 @@ class Tallies:
             os.close(clean)
 
 
-def _line(key: bytes, value: bytes) -> Line:
+def _line(key: bytes, value: bytes) -> Line | None:
+    """None for one that programs of another version wrote, of a path or an end that this one does not know."""
     source, destination, port, protocol, arriving, path, end = _KEY.unpack(key)
+    try:
+        which = Path(path), End(end)
+    except ValueError:
+        return None
     return Line(
         layout.unpack_address(source),
         layout.unpack_address(destination),
         socket.ntohs(port),
         protocol,
         bool(arriving),
-        Path(path),
-        End(end),
+        *which,
         *_LINE.unpack(value),
     )

@@ -69,6 +69,7 @@ def test_a_pod_that_no_ztunnel_serves_is_pending_and_passes_everything(node: Nod
         task = asyncio.create_task(node.applier.enrol(target()))
         await until(lambda: node.said == {"uid-web": "pending"})
         assert {row.flags for row in node.kernel.table.values()} == {Flag(0)}
+        assert {row.host_ifindex for row in node.kernel.table.values()} == {42}, "anybody may use its address"
         task.cancel()
         await asyncio.wait({task})
         await node.applier.take_out("uid-web")

@@ -72,6 +72,10 @@ class Scene:
         arriving = self.tables.refuses(WEB_IP, Side.IN, port, OUTSIDE)
         return arriving, self.tables.refuses(TILL_IP, Side.OUT, port, WEB_IP)
 
+    def refusing(self) -> set[int]:
+        """The numbers of what plain text to web is refused by."""
+        return {row.rule for row in self.tables.kept[WEB_IP, Side.IN] if row.rule}
+
 
 @pytest.fixture
 def scene() -> Iterator[Scene]:
@@ -148,6 +152,18 @@ def test_what_the_kernel_does_not_take_leaves_the_last_rows_and_says_so(
     assert not scene.rows.stale
 
 
+def test_what_rows_of_an_agent_before_refuse_with_is_not_told_as_another_policys(scene: Scene) -> None:
+    """Its rows are there until they are made again, and mean nothing to the next agent."""
+    scene.policies = (deny(80),)
+    scene.rows.refresh()
+    (number,) = scene.refusing()
+    assert scene.rows.denial(number) == Denied(Reason.DENIED_BY, "shop/no")
+    again = Scene(scene.threads, captured=[TILL], others=[WEB], policies=(deny(80, "other"),), tables=scene.tables)
+    again.rows.refresh()
+    assert again.refusing() == {number}, "not made again yet"
+    assert again.rows.denial(number) is None
+
+
 def test_many_policies_are_made_into_rows_in_a_thread(scene: Scene) -> None:
     async def play() -> None:
         running = asyncio.create_task(scene.rows.run())
@@ -207,7 +223,8 @@ def test_while_many_are_made_no_row_speaks_of_a_pod_that_is_gone(scene: Scene) -
 def test_an_agent_that_starts_leaves_what_is_enforced_and_begins_to_count_anew(scene: Scene) -> None:
     scene.policies = (deny(80), deny(81, "later", dry_run=True))
     scene.rows.refresh()
-    assert scene.rows.denial(1) == Denied(Reason.DENIED_BY, "shop/no")
+    (number,) = scene.refusing()
+    assert scene.rows.denial(number) == Denied(Reason.DENIED_BY, "shop/no")
     scene.tables.sets.counts |= dict.fromkeys(scene.tables.sets.counts, 5)
     assert scene.rows.counts() == {
         Denied(Reason.DENIED_BY, "shop/no"): 5,

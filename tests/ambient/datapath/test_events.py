@@ -120,3 +120,13 @@ def test_reading_stops_before_what_is_still_being_written() -> None:
     found, at = parse(data, 0, end)
     assert [one.time_s for one in found.packets] == [1.0]
     assert parse(data, at, end) == (Heard(), at)
+
+
+def test_what_programs_of_another_version_told_keeps_nothing_of_the_rest_back() -> None:
+    """A reason that this version does not know, and a structure that was shorter."""
+    unknown = packed(2).replace(struct.pack("=I", Counter.CLEAR_OUT), struct.pack("=I", 999))
+    short = struct.pack("=II", 40, 0) + bytes(40)
+    data, end = ring(packed(1), unknown, short)
+    found, at = parse(data, 0, end)
+    assert at == end
+    assert [one.time_s for one in found.packets] == [1.0]

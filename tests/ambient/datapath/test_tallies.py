@@ -42,6 +42,11 @@ def test_a_line_keeps_what_it_says() -> None:
     )
 
 
+def test_a_line_that_another_version_wrote_is_no_line() -> None:
+    for unknown in (layout.tally_key(path=99), layout.tally_key(end=99)):
+        assert tallies._line(bytes(unknown), bytes(layout.tally())) is None
+
+
 def test_the_structures_have_no_holes_that_a_key_would_carry() -> None:
     assert sum(getattr(layout.tally_key, name).size for name, *_ in layout.tally_key._fields_) == tallies.KEY_SIZE
     assert ctypes.sizeof(layout.tally) == 8 * len(layout.tally._fields_)
