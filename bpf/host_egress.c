@@ -27,14 +27,30 @@ INLINE int is_proven_source(struct __sk_buff *skb, struct packet *packet)
 	return row && row->host_ifindex && row->host_ifindex == skb->ingress_ifindex;
 }
 
+/* Whose tables judge it: those of the address that it is for. What is for an address that is no pod's (link-local, a
+ * broadcast, a group) comes to the pod all the same: that has the tables of the interface, whose number is the address. */
+INLINE void judged_as(struct __sk_buff *skb, struct packet *packet, struct address *pod)
+{
+	__u32 number = bpf_htonl(skb->ifindex);
+
+	*pod = packet->destination;
+	if (pod_of(pod))
+		return;
+	map_v4(pod, number);
+	if (packet->is_v6)
+		pod->word[2] = 0;
+}
+
 INLINE int to_the_pod(struct __sk_buff *skb, struct packet *packet)
 {
 	int udp = packet->protocol == IPPROTO_UDP;
 	enum deny_side side = udp ? DENY_UDP_IN : DENY_ICMP_IN;
 	enum counter reason = udp ? COUNT_REFUSED_POLICY_UDP : COUNT_REFUSED_POLICY_ICMP;
+	struct address pod;
 	__u32 rule = 0;
 
-	if (!datagram_is_denied(&packet->destination, side, packet, is_proven_source(skb, packet), &rule))
+	judged_as(skb, packet, &pod);
+	if (!datagram_is_denied(&pod, side, packet, is_proven_source(skb, packet), &rule))
 		return PASS;
 	if (answers_the_pod(packet))
 		return PASS;
@@ -43,11 +59,14 @@ INLINE int to_the_pod(struct __sk_buff *skb, struct packet *packet)
 }
 
 /* The rest of a packet has no port: where policy asks for anything it is not put together. */
-INLINE int piece_to_the_pod(struct packet *packet)
+INLINE int piece_to_the_pod(struct __sk_buff *skb, struct packet *packet)
 {
+	struct address pod;
+
 	if (packet->protocol != IPPROTO_UDP && packet->protocol != IPPROTO_ICMP && packet->protocol != IPPROTO_ICMPV6)
 		return PASS;
-	if (!judges_datagrams(&packet->destination, packet->protocol == IPPROTO_UDP ? DENY_UDP_IN : DENY_ICMP_IN))
+	judged_as(skb, packet, &pod);
+	if (!judges_datagrams(&pod, packet->protocol == IPPROTO_UDP ? DENY_UDP_IN : DENY_ICMP_IN))
 		return PASS;
 	return refuse(COUNT_REFUSED_FRAGMENT);
 }
@@ -61,7 +80,7 @@ TC_PROGRAM int host_egress(struct __sk_buff *skb)
 	if (kind == PACKET_UDP || kind == PACKET_ICMP)
 		return to_the_pod(skb, &packet);
 	if (kind != PACKET_TCP)
-		return packet.piece ? piece_to_the_pod(&packet) : PASS;
+		return packet.piece ? piece_to_the_pod(skb, &packet) : PASS;
 	if (!packet.opening || packet.oddity || !is_kubelet(skb))
 		return PASS;
 	flow_of(&packet, &flow);

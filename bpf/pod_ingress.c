@@ -110,10 +110,10 @@ INLINE int going_on(struct __sk_buff *skb, struct packet *packet, struct pod_row
 
 INLINE int datagram_arriving(struct __sk_buff *skb, struct packet *packet, int kind, struct pod_row *row)
 {
+	if (kind == PACKET_UDP && (!row || row->flags) && packet->destination_port == bpf_htons(DNS_PORT))
+		return refuse(COUNT_REFUSED_PROXY_PORT); /* ztunnel listens on every address of the pod */
 	if (!row)
 		return PASS;
-	if (kind == PACKET_UDP && row->flags && packet->destination_port == bpf_htons(DNS_PORT))
-		return refuse(COUNT_REFUSED_PROXY_PORT);
 	datagram(skb, packet, ARRIVING);
 	return PASS;
 }

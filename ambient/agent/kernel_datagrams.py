@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
 from ambient.agent.enrol import PodTarget
@@ -27,7 +28,16 @@ SIDES: Final[Mapping[Datagram, tuple[Side, Side]]] = {
 }
 """For anybody, and for those whose identity is proven."""
 
+NO_INTERFACES: Final[Mapping[str, int]] = {}
+
 _Made = tuple[tuple[Authorization, ...], tuple[tuple[IpAddress, Identity], ...]]
+
+
+def judged_as(pod: PodTarget, interfaces: Mapping[str, int]) -> tuple[IpAddress, ...]:
+    """The addresses under which the kernel looks for the pod's tables: its own, and for what comes to it by another one
+    (link-local, a broadcast, a group) the number of the node's end of its veth (`interfaces`: by uid) as an address."""
+    number = interfaces.get(pod.uid)
+    return (*pod.addresses, IPv4Address(number), IPv6Address(number)) if number else pod.addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,14 +56,18 @@ class Datagrams:
         self._made: dict[tuple[IpAddress, Datagram], _Made] = {}
 
     def plan(
-        self, known: Collection[tuple[PodTarget, Guarded]], kept: Collection[IpAddress], there: Iterable[Table]
+        self,
+        known: Collection[tuple[PodTarget, Guarded]],
+        kept: Collection[IpAddress],
+        there: Iterable[Table],
+        interfaces: Mapping[str, int] = NO_INTERFACES,
     ) -> Told:
-        """`kept`: addresses of pods of which nothing is known now; `there`: every table that the kernel has."""
+        """`kept`: what pods are judged as of which nothing is known now; `there`: every table that the kernel has."""
         proven = tuple((ip, guarded.identity) for pod, guarded in known for ip in pod.addresses)
         tables: dict[Table, list[DenyRow]] = {}
         wanted: set[Table] = set()
         for pod, guarded in known:
-            for ip in pod.addresses:
+            for ip in judged_as(pod, interfaces):
                 for protocol, sides in SIDES.items():
                     asked = tuple(policy for policy in guarded.policies if protocol in policy.datagrams)
                     if not asked or guarded.missing:

@@ -14,12 +14,12 @@ import secrets
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from ambient.agent.converge import State, Tracked
 from ambient.agent.enrol import PodTarget
-from ambient.agent.kernel_datagrams import Datagrams
+from ambient.agent.kernel_datagrams import Datagrams, judged_as
 from ambient.datapath import deny_rows
 from ambient.datapath.deny import DenyRow, Table
 from ambient.datapath.deny_rows import Numbers
@@ -74,17 +74,20 @@ class Knowledge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Pods:
-    """`captured` are in the mesh now; of `others` the rows that are there stay."""
+    """`captured` are in the mesh now; of `others` the rows that are there stay. `interfaces`: the node's ends of their
+    veths, by uid."""
 
     captured: tuple[PodTarget, ...] = ()
     others: tuple[PodTarget, ...] = ()
+    interfaces: Mapping[str, int] = field(default_factory=dict)
 
 
-def pods_of(tracked: Collection[Tracked]) -> Pods:
+def pods_of(tracked: Collection[Tracked], interfaces: Mapping[str, int]) -> Pods:
     """Those that are in, and those that are on their way."""
     return Pods(
         tuple(one.pod for one in tracked if one.state is State.ENROLLED),
         tuple(one.pod for one in tracked if one.state in (State.WAITING, State.RELEASING)),
+        interfaces,
     )
 
 
@@ -208,7 +211,8 @@ class KernelPolicy:
         wanted, unknown = self._wanted(pods)
         kept = {(ip, side) for pod in (*pods.others, *unknown) for ip in pod.addresses for side in _SHADOWS}
         tables = self._tables.tables()
-        self._put_datagrams(pods, {ip for ip, _ in kept}, tables)
+        unjudged = {ip for pod in (*pods.others, *unknown) for ip in judged_as(pod, pods.interfaces)}
+        self._put_datagrams(pods, unjudged, tables)
         there = [table for table in tables if table[1] in _SHADOWS]
         self._forget([table for table in there if table not in wanted and table not in kept])
         self._due = {key: inputs for key, inputs in wanted.items() if self._made.get(key) != inputs}
@@ -315,7 +319,7 @@ class KernelPolicy:
 
     def _put_datagrams(self, pods: Pods, kept: Collection[IpAddress], there: Iterable[Table]) -> None:
         known = [(pod, self._known[pod.uid]) for pod in pods.captured if pod.uid in self._known]
-        told = self._datagrams.plan(known, kept, there)
+        told = self._datagrams.plan(known, kept, there, pods.interfaces)
         self._make_sets({})
         self._tables.delete(told.gone)
         refused = self._tables.replace(told.tables)

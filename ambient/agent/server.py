@@ -283,7 +283,10 @@ class Agent:
         self._look.set()
 
     def _pods_for_rows(self) -> Pods:
-        return pods_of(self._convergence.tracked.values()) if self._judges else Pods()
+        if not self._judges:
+            return Pods()
+        interfaces = {entry.pod.uid: entry.host_ifindex for entry in self._journal}
+        return pods_of(self._convergence.tracked.values(), interfaces)
 
     async def _ztunnel_came(self, peer: Peer) -> None:
         await self._owners.admit_ztunnel(peer.pid)

@@ -2,7 +2,8 @@
  * has been seen. They are what the kubelet probes, what is older than the enrolment or began while the pod was not
  * captured (or its row said open). Whatever else carries data in the clear is counted, told, and dropped where the node
  * is set so.
- * Writers: pod_ingress and pod_egress; the agent puts what is older than the enrolment. Readers: the same programs.
+ * Writers: pod_ingress and pod_egress; the agent puts what is older than the enrolment. Readers: the same programs, and
+ *          socket_flows.
  * Entries: of clear, until the first data of its connection leaves; those of clear_sockets live in the socket.
  * Full:    clear is LRU: a connection that loses its entry before it has sent anything raises a false alarm. */
 #ifndef AMBIENT_MAPS_CLEAR_H

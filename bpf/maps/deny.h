@@ -1,9 +1,12 @@
 /* deny: what policy is known to refuse, for each address of each captured pod; deny_rows is the shape of its inner maps.
  * Writer:  the agent, which fills an inner map and only then puts it here: a pod's rows change all at once.
- * Readers: pod_egress (DENY_OUT: the peer is the destination), pod_ingress (DENY_IN: the peer is the source).
- * Entries: per pod address and side; an inner map is a trie over port and peer. A row of one port, or else that of all
- *          ports that no row names, is read together with that of any port: DENY_ANY_PORT answers for the peer at all,
- *          and without it nothing is known. DENY_TUNNEL is what holds for every identity and every port behind 15008.
+ * Readers: pod_egress (DENY_OUT: the peer is the destination), pod_ingress (DENY_IN: the peer is the source), host_egress
+ *          (UDP and ICMP).
+ * Entries: per pod address and side; those of UDP and ICMP also under the number of the node's end of the pod's veth, as
+ *          an address, for what comes to one without a row. An inner map is a trie over port and peer. A row of one port,
+ *          or else that of all ports that no row names, is read together with that of any port: DENY_ANY_PORT answers for
+ *          the peer at all, and without it nothing is known. DENY_TUNNEL is what holds for every identity and every port
+ *          behind 15008.
  * Missing: nothing is refused here; ztunnel judges. Nothing is ever allowed here.
  * Full:    the agent's update fails, the rows that were there stay, it says so and tries again. */
 #ifndef AMBIENT_MAPS_DENY_H

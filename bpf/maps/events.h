@@ -1,6 +1,7 @@
 /* events: what the programs tell of single packets: what they refused, what went in clear text; pace keeps each CPU to
  * EVENTS_PER_SECOND, so that a flood costs its reader no more than that.
- * Writers: pod_egress, pod_ingress. Reader: the agent. (pace is the programs' own.)
+ * Writers: pod_egress, pod_ingress, host_egress; of flows (flow_pace.h) the first two and socket_flows. Reader: the agent.
+ *          (pace is the programs' own.)
  * Entries: a ring of bytes, read in order; whoever does not read loses the newest.
  * Full:    the event is lost and counted (COUNT_EVENT_LOST, COUNT_EVENT_THINNED). The totals per reason and per policy are
  *          kept elsewhere (counters, shadow) and are always whole. */

@@ -1,5 +1,5 @@
 /* flow_pace: keeps what each CPU tells of single flows to FLOWS_PER_SECOND; the tallies tell of all of them.
- * Writer and reader: socket_flows.
+ * Writers and readers: socket_flows, pod_egress, pod_ingress.
  * Entries: one, per CPU.
  * Full:    what is more is not told singly, which is counted (COUNT_EVENT_FLOW_THINNED); so is what finds the ring of
  *          events full (COUNT_EVENT_FLOW_LOST). */

@@ -1,5 +1,6 @@
-/* shadow: how often each set of dry-run policies matched a new connection that the kernel could judge.
- * Writers: pod_egress and pod_ingress add to what is there; the agent makes and deletes the entries.
+/* shadow: how often each set of dry-run policies matched a new connection that the kernel could judge, and how often each
+ * reason refused one, or a datagram.
+ * Writers: pod_egress, pod_ingress and host_egress add to what is there; the agent makes and deletes the entries.
  * Entries: per set, by the agent's number (0 is the empty set and never here).
  * Full:    the agent leaves the pod without shadow rows and says so. */
 #ifndef AMBIENT_MAPS_SHADOW_H

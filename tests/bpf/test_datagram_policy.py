@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
 from random import Random
 
 import pytest
 
+from ambient.datapath import pod_net
 from ambient.datapath.deny import DenyRow
 from ambient.datapath.layout import Bits, Counter, Flag, Option, Side
 from ambient.model.address import Endpoint
 from ambient.model.deny import ANY_PORT, OTHER_PORT
 from ambient.model.policy import Datagram
 from tests.bpf.test_datagrams import udp
-from tests.support.capture_bench import Bench
+from tests.support.capture_bench import Bench, link_local
 from tests.support.datagrams import INTERFACE, frame, packets, program_of, scene
 from tests.support.stand_in import endpoint
 
@@ -96,6 +98,36 @@ def test_pieces_do_not_come_in_where_policy_asks_for_ports(bench: Bench) -> None
     sender.sendto(b"small", receiver.getsockname())
     assert receiver.recv(5000) == b"small"
     assert bench.count(Counter.REFUSED_FRAGMENT) > before
+
+
+MEANT = {"link-local": 6, "group": 6, "broadcast": 4}
+
+
+@pytest.mark.parametrize("meant", MEANT)
+def test_policy_holds_under_whatever_address_the_pod_is_meant(bench: Bench, meant: str) -> None:
+    """The node speaks for a neighbour on a bridge."""
+    pod, node, version = bench.world.pod, bench.world.node, MEANT[meant]
+    bench.attach(pod, Flag(0))
+    link = pod_net.peer_ifindex(pod.netns)
+    receiver, sender = (bench.socket(place, version, socket.SOCK_DGRAM) for place in (pod, node))
+    receiver.bind(("", 0))
+    receiver.settimeout(10)
+    port = receiver.getsockname()[1]
+    own, to = str(pod.ip(version)), {"group": "ff02::1", "broadcast": f"{str(pod.ip(4)).rpartition('.')[0]}.255"}
+    sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    where = (to.get(meant) or str(link_local(pod)), port, *((0, link) if version == 6 else ()))
+    sender.sendto(b"before", where)
+    assert receiver.recv(100) == b"before"
+    for ip in (pod.ip(version), IPv4Address(link) if version == 4 else IPv6Address(link)):
+        rows = [DenyRow(ANY_PORT, EVERYBODY), DenyRow(port, EVERYBODY, Bits.REFUSES, 1)]
+        assert bench.maps.deny.replace({(ip, Side.UDP_IN): rows}) == {}
+    before = bench.count(Counter.REFUSED_POLICY_UDP)
+    for address in (where, (own, port)):
+        sender.sendto(b"refused", address)
+    bench.maps.deny.delete(bench.maps.deny.tables())
+    sender.sendto(b"after", (own, port))
+    assert receiver.recv(100) == b"after"
+    assert bench.count(Counter.REFUSED_POLICY_UDP) == before + 2
 
 
 @pytest.mark.parametrize("sabotage", [False, True])

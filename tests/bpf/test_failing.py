@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+
+from ambient.datapath import pod_net
 from ambient.datapath.layout import Counter, FailMode, Flag
 from ambient.model.address import DNS_PORT, HBONE_PORT, OUTBOUND_PORT, PLAINTEXT_PORT, Endpoint
-from tests.support.capture_bench import EVERY_WAY, FULL, Bench, echoed, greeting
+from tests.support.capture_bench import EVERY_WAY, FULL, Bench, echoed, greeting, link_local
+from tests.support.waiting import until
 
 pytestmark = EVERY_WAY
 
@@ -87,6 +91,19 @@ def test_a_released_pods_inner_ports_are_closed_to_the_network(bench: Bench, ver
     for port in (OUTBOUND_PORT, PLAINTEXT_PORT, DNS_PORT):
         assert bench.refused(bench.world.outside, Endpoint(bench.world.pod.ip(version), port))
     assert bench.count(Counter.REFUSED_PROXY_PORT) >= before + 3
+
+
+def test_ztunnels_port_for_names_is_closed_to_neighbours_whatever_address_they_use(bench: Bench) -> None:
+    """By a link-local address, which has no row; the node speaks for them."""
+    bench.stand_in(bench.world.pod, names=True)
+    bench.attach(bench.world.pod)
+    neighbour = bench.socket(bench.world.node, 6, socket.SOCK_DGRAM)
+    neighbour.settimeout(5)
+    before = bench.count(Counter.REFUSED_PROXY_PORT)
+    neighbour.sendto(
+        b"who?", (str(link_local(bench.world.pod)), DNS_PORT, 0, pod_net.peer_ifindex(bench.world.pod.netns))
+    )
+    until(lambda: bench.count(Counter.REFUSED_PROXY_PORT) == before + 1)
 
 
 def test_connecting_to_an_inner_port_from_outside_is_captured_like_any_other(bench: Bench, version: int) -> None:

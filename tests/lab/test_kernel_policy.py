@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -157,22 +158,29 @@ def test_what_goes_on_the_network_outside_of_tunnels_is_told_and_counted(lab: Ag
 
 
 def test_a_policy_that_is_about_udp_as_well_is_enforced_until_it_goes(lab: AgentLab) -> None:
+    """To the pod's own address, and by a broadcast of its network, as a neighbour on a bridge can send it."""
     world = lab.world
     receiver = world.socket(world.other, socket.AF_INET, socket.SOCK_DGRAM)
     sender = world.socket(world.outside, socket.AF_INET, socket.SOCK_DGRAM)
-    with receiver, sender:
-        receiver.bind((str(world.other.ip(4)), 0))
+    neighbour = world.socket(world.node, socket.AF_INET, socket.SOCK_DGRAM)
+    with receiver, sender, neighbour:
+        neighbour.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        receiver.bind(("", 0))
         port = receiver.getsockname()[1]
         receiver.settimeout(GIVE_UP)
+        own = str(world.other.ip(4))
+        ways = {b"own": (sender, own), b"all": (neighbour, own.rpartition(".")[0] + ".255")}
 
-        def arrives() -> bool:
-            sender.sendto(b"hello", receiver.getsockname())
-            try:
-                return bool(receiver.recv(100))
-            except TimeoutError:
-                return False
+        def arrives() -> set[bytes]:
+            for what, (by, to) in ways.items():
+                by.sendto(what, (to, port))
+            found = set()
+            with contextlib.suppress(TimeoutError):
+                while found != set(ways):
+                    found.add(receiver.recv(100))
+            return found
 
-        assert eventually(arrives, "it is open")
+        eventually(lambda: arrives() == set(ways), "it is open")
         about = deny_port(port)
         about["metadata"]["annotations"] = {"ambient.mesh/protocols": "udp"}
         lab.put(about)
@@ -184,4 +192,4 @@ def test_a_policy_that_is_about_udp_as_well_is_enforced_until_it_goes(lab: Agent
 
         assert eventually(told, "it is told")[0] == "shop/no"
         lab.delete("AuthorizationPolicy", "no")
-        eventually(arrives, "it is open again")
+        eventually(lambda: arrives() == set(ways), "it is open again")

@@ -7,7 +7,7 @@ import secrets
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address
 from pathlib import Path
 
 import pytest
@@ -150,6 +150,14 @@ def outside_saw(bench: Bench, version: int, token: bytes, send: Callable[[], Non
         while after not in (received := sniffer.recv(65536)):
             seen = seen or token in received
         return seen
+
+
+def link_local(place: Place) -> IPv6Address:
+    """That of its eth0."""
+    with entered(place.netns):
+        lines = Path("/proc/thread-self/net/if_inet6").read_text().splitlines()
+    (found,) = [line.split()[0] for line in lines if line.startswith("fe80") and line.endswith("eth0")]
+    return IPv6Address(bytes.fromhex(found))
 
 
 def greeting(client: socket.socket) -> Endpoint:

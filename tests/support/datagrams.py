@@ -101,6 +101,7 @@ class Program:
     def tell(self, one: Scene) -> None:
         for sender in one.proven:
             self.maps.pods.put(sender, PodRow(Flag(0), FailMode.OPEN, FailMode.OPEN, 1, INTERFACE))
+        self.maps.pods.put(one.address, PodRow(Flag(0), FailMode.OPEN, FailMode.OPEN, 1, INTERFACE + 2))
         for protocol, sides in SIDES.items():
             told = (one.rows[protocol].unproven, one.rows[protocol].proven)
             tables = {
@@ -110,8 +111,8 @@ class Program:
             assert self.maps.deny.replace({key: rows for key, rows in tables.items() if rows}) == {}
 
     def forget(self, one: Scene) -> None:
-        for sender in one.proven:
-            self.maps.pods.delete(sender)
+        for ip in (*one.proven, one.address):
+            self.maps.pods.delete(ip)
         self.maps.deny.delete([(one.address, side) for sides in SIDES.values() for side in sides])
 
     def refuses(self, protocol: Datagram, source: Endpoint, destination: Endpoint, *, came_by: int) -> bool:

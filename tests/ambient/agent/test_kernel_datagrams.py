@@ -34,6 +34,15 @@ def test_a_policy_that_names_udp_is_told_for_udp_once() -> None:
     assert datagrams.plan([(POD, Guarded(ME, (DENY,)))], [], told.tables).tables == {}
 
 
+def test_a_pod_is_judged_under_the_number_of_its_interface_too_which_goes_with_it() -> None:
+    datagrams, interfaces = Datagrams(Numbers()), {POD.uid: 7}
+    numbers = (ip_address("0.0.0.7"), ip_address("::7"))
+    told = datagrams.plan([(POD, Guarded(ME, (DENY,)))], [], [], interfaces)
+    assert {(ip, side) for ip in numbers for side in (Side.UDP_IN, Side.UDP_PROVEN)} < set(told.tables)
+    assert all(told.tables[ip, Side.UDP_IN] for ip in numbers)
+    assert set(datagrams.plan([], [], told.tables, interfaces).gone) == set(told.tables)
+
+
 def test_what_the_kernel_did_not_take_is_told_again() -> None:
     datagrams = Datagrams(Numbers())
     told = datagrams.plan([(POD, Guarded(ME, (DENY,)))], [], [])
