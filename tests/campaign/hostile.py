@@ -1,7 +1,8 @@
 """`./dev campaign hostile`: what neighbours feel of hostile peers, recorded in docs/reports/hostile.{json,md}.
 
 A bystander's echoes on an old connection and its requests on new ones are timed with and without the peers, in turn;
-the 99th percentile with them, divided by the one without, must stay below 2 (median of the rounds).
+the 99th percentile with them, divided by the one without, must stay below 2 (median of the rounds). Beside them is what
+as many honest peers do to it: each is a handshake, and on a quiet machine that is what a neighbour waits for.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Final
 
 from tests.support.arena import Arena, arena
 from tests.support.campaign_record import keep
-from tests.support.hostile_families import FAMILIES, swarm
+from tests.support.hostile_families import FAMILIES, HONEST, swarm
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 REPORT: Final = ROOT / "docs" / "reports" / "hostile.json"
@@ -119,7 +120,7 @@ def say(text: str) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 when every ratio is below the bound."""
+    """0 when every ratio of hostile peers is below the bound."""
     parser = argparse.ArgumentParser(prog="./dev campaign hostile", description=__doc__)
     parser.add_argument("--per-second", type=float, default=20, metavar="N", help="hostile connections (default 20)")
     parser.add_argument("--rounds", type=int, default=7, metavar="N", help="with and without, in turn (default 7)")
@@ -135,7 +136,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"{family}: echo {found[-1].echo_ratio:.2f}, request {found[-1].request_ratio:.2f}")
     write(given.report, found, given.per_second)
     say("\n" + given.report.with_suffix(".md").read_text())
-    return 1 if any(max(one.echo_ratio, one.request_ratio) >= BOUND for one in found) else 0
+    hostile = (one for one in found if one.family != HONEST)
+    return 1 if any(max(one.echo_ratio, one.request_ratio) >= BOUND for one in hostile) else 0
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from ztunnel.hbone.frames import Code
 ANSWER_S = 1.0
 HELD = 60
 """How many connections a family holds that holds them."""
+HONEST = "for comparison: honest tunnels, one request each"
+"""No hostile peers: what the others feel of so many that do nothing wrong."""
 _FORK = multiprocessing.get_context("fork")
 
 Act = Callable[[Arena], "contextlib.AbstractContextManager[object] | None"]
@@ -73,6 +75,12 @@ def _stranger(place: Arena) -> None:
     ):
         one.send(HELLO, headers(1, connect(place.authority)))
         one.listen(ANSWER_S)
+
+
+def _honest(place: Arena) -> None:
+    with place.wire() as wire:
+        wire.send(HELLO, headers(1, connect(place.authority)), data(1, b"GET /id HTTP/1.0\r\n\r\n"))
+        wire.listen(ANSWER_S, enough=lambda heard: any(payload for _, _, payload in heard.of(frames.DATA)))
 
 
 def _denied(place: Arena) -> None:
@@ -137,6 +145,7 @@ FAMILIES: Mapping[str, list[Act]] = MappingProxyType(
         "TCP reset under a request": [_reset_tcp],
         "DATA of one octet": [_octets],
         "megabytes beyond the window": [_beyond_the_window],
+        HONEST: [_honest],
     }
 )
 
