@@ -357,7 +357,9 @@ def pack_row(row: PodRow) -> bytes:
 
 def unpack_row(data: bytes) -> PodRow:
     raw = pod_row.from_buffer_copy(data)
-    return PodRow(Flag(raw.flags), FailMode(raw.fail_in), FailMode(raw.fail_out), raw.epoch, raw.host_ifindex)
+    # Whatever somebody wrote there: what is not closed opens, so that the sweep sees it and puts the row back.
+    modes = FailMode(bool(raw.fail_in)), FailMode(bool(raw.fail_out))
+    return PodRow(Flag(raw.flags), *modes, raw.epoch, raw.host_ifindex)
 
 
 def pack_address(ip: IpAddress) -> bytes:

@@ -54,6 +54,12 @@ def test_a_row_survives_packing() -> None:
     assert layout.unpack_row(layout.pack_row(row)) == row
 
 
+def test_a_mode_that_nobody_knows_does_not_pass_for_closed() -> None:
+    raw = layout.pod_row.from_buffer_copy(layout.pack_row(PodRow()))
+    raw.fail_in, raw.fail_out = 7, 2**31
+    assert layout.unpack_row(bytes(raw)) == PodRow(fail_in=FailMode.OPEN, fail_out=FailMode.OPEN)
+
+
 def test_the_default_row_captures_nothing_and_fails_closed() -> None:
     assert layout.pack_row(PodRow()) == bytes(20)
     assert (FailMode.CLOSED, Flag(0)) == (PodRow().fail_in, PodRow().flags)
