@@ -6,7 +6,7 @@ Everything else in a message is passed on untouched, so that no record type has 
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final
@@ -32,6 +32,7 @@ _RECURSION_AVAILABLE: Final = 0x0080
 _OPCODE: Final = 0x7800
 _SMALLEST: Final = 512
 _LARGEST: Final = 4096
+_LONGEST_MESSAGE: Final = 65_535
 _TO_QUESTION: Final = b"\xc0\x0c"
 _POINTER: Final = 0xC0
 _CODE: Final = 0x000F
@@ -180,28 +181,34 @@ def write_answer(
     """An authoritative answer with the addresses of the asked family (maybe none), to be kept for `ttl_s`.
 
     `canonical`: the full name when a search suffix was completed; it is given as CNAME. Over `limit` octets (None:
-    no limit) the answer says that it is truncated.
+    what a message can have at all, over TCP) the answer says that it is truncated. Addresses that find no room cost
+    nothing: of a service there may be thousands.
     """
     version = 4 if query.qtype == A else 6
-    parsed = [ip for ip in map(ip_address, addresses) if ip.version == version]
+    opt = _opt(query)
+    room = (_LONGEST_MESSAGE if limit is None else limit) - 12 - len(query.question) - len(opt)
     records: list[bytes] = []
+    flags = _RESPONSE | _AUTHORITATIVE | _RECURSION_AVAILABLE | (query.flags & _RECURSION_DESIRED)
+    for record in _records(query, addresses, canonical, version, ttl_s):
+        room -= len(record)
+        if room < 0:
+            flags |= _TRUNCATED
+            break
+        records.append(record)
+    head = _HEAD.pack(query.id, flags, 1, len(records), 0, 1 if opt else 0)
+    return head + query.question + b"".join(records) + opt
+
+
+def _records(query: Query, addresses: Sequence[str], canonical: str, version: int, ttl_s: int) -> Iterator[bytes]:
     owner = _TO_QUESTION
     if canonical and canonical != query.name:
         target = _encode_name(canonical)
-        records.append(_TO_QUESTION + _RECORD.pack(CNAME, IN, ttl_s, len(target)) + target)
+        yield _TO_QUESTION + _RECORD.pack(CNAME, IN, ttl_s, len(target)) + target
         # The CNAME's data begins after the header, the question, the pointer and the record's fixed part.
         owner = (0xC000 | (12 + len(query.question) + 2 + _RECORD.size)).to_bytes(2, "big")
-    for ip in parsed:
-        records.append(owner + _RECORD.pack(query.qtype, IN, ttl_s, len(ip.packed)) + ip.packed)
-    opt = _opt(query)
-    flags = _RESPONSE | _AUTHORITATIVE | _RECURSION_AVAILABLE | (query.flags & _RECURSION_DESIRED)
-    fixed = 12 + len(query.question) + len(opt)
-    if limit is not None and fixed + sum(map(len, records)) > limit:
-        flags |= _TRUNCATED
-        while records and fixed + sum(map(len, records)) > limit:
-            records.pop()
-    head = _HEAD.pack(query.id, flags, 1, len(records), 0, 1 if opt else 0)
-    return head + query.question + b"".join(records) + opt
+    for ip in map(ip_address, addresses):
+        if ip.version == version:
+            yield owner + _RECORD.pack(query.qtype, IN, ttl_s, len(ip.packed)) + ip.packed
 
 
 def write_failure(query: Query, code: int = SERVER_FAILURE) -> bytes:

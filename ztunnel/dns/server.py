@@ -17,6 +17,7 @@ from ztunnel.dns.stream import MessageEnd
 from ztunnel.dns.upstream import Resolvers
 from ztunnel.ipc.messages import NameAnswer
 from ztunnel.proxy.accept import Acceptor
+from ztunnel.proxy.backlog import Chunks
 from ztunnel.proxy.plane import Plane
 from ztunnel.proxy.pod import Pod
 from ztunnel.proxy.sockets import endpoint_of, speak_as
@@ -183,6 +184,11 @@ class DnsServer:
             self._resolvers.forward(self._pod, query, data, dialled, done, stream=stream)
 
     @property
+    def chunks(self) -> Chunks:
+        """What answers wait in that a client does not read: the pod's."""
+        return self._pod.buffers.chunks
+
+    @property
     def uid(self) -> str:
         return self._pod.uid
 
@@ -242,7 +248,7 @@ class _TcpClient:
     def __init__(self, server: DnsServer, sock: socket.socket, dialled: Endpoint) -> None:
         self._server = server
         self._dialled = dialled
-        self._end = MessageEnd(server.plane, sock, self._message, self.close)
+        self._end = MessageEnd(server.plane, sock, self._message, self.close, server.chunks)
         self._timer = server.plane.loop.call_later(IDLE_S, self.close)
         self._end.start_reading()
 

@@ -5,20 +5,33 @@ from __future__ import annotations
 import socket
 import struct
 from collections.abc import Callable
+from typing import Final
 
+from ztunnel.proxy.backlog import Chunks
 from ztunnel.proxy.plane import Plane
 from ztunnel.proxy.socket_end import SocketEnd
 
+_AT_ONCE: Final = 512
+"""Octets that are read at a time: a dozen questions, then it is the turn of others."""
+_UNREAD_LIMIT: Final = 1 << 20
+"""Octets of answers that nobody reads at which the connection is ended: those to questions that were under way."""
+
 
 class MessageEnd(SocketEnd):
-    """A TCP connection that carries DNS messages, each after its length."""
+    """A TCP connection that carries DNS messages, each after its length. Who asks on and reads no answers is not heard
+    any more: whoever has it closes it then, as one on which nothing is said."""
 
     __slots__ = ("_buffer", "_lost", "_plane", "_received")
 
     def __init__(
-        self, plane: Plane, sock: socket.socket, received: Callable[[bytes], None], lost: Callable[[], None]
+        self,
+        plane: Plane,
+        sock: socket.socket,
+        received: Callable[[bytes], None],
+        lost: Callable[[], None],
+        chunks: Chunks | None = None,
     ) -> None:
-        super().__init__(plane.poller, sock, 1 << 18, plane.crashed)
+        super().__init__(plane.poller, sock, 1 << 18, plane.crashed, chunks)
         self._plane = plane
         self._received = received
         self._lost = lost
@@ -27,10 +40,12 @@ class MessageEnd(SocketEnd):
     def send(self, message: bytes) -> None:
         """Send one message."""
         self.push(struct.pack(">H", len(message)) + message)
+        if self.backlog_size > _UNREAD_LIMIT:
+            self.fail(None)
 
     def on_readable(self) -> None:
         try:
-            size = self._recv_into(self._plane.buffers.net[:65_536])
+            size = self._recv_into(self._plane.buffers.net[:_AT_ONCE])
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
@@ -40,16 +55,24 @@ class MessageEnd(SocketEnd):
             self.fail(None)
             return
         self._buffer += self._plane.buffers.net[:size]
-        while not self.closed and len(self._buffer) >= 2:
+        self._hand_on()
+
+    def _hand_on(self) -> None:
+        """Hand on what is whole, as long as the other side takes what it is answered."""
+        while not self.closed and not self.congested and len(self._buffer) >= 2:
             end = 2 + int.from_bytes(self._buffer[:2], "big")
             if len(self._buffer) < end:
                 break
             message = bytes(self._buffer[2:end])
             del self._buffer[:end]
             self._received(message)
+        if self.congested:
+            self.stop_reading()
 
     def on_lost(self, error: OSError | None) -> None:
         self._lost()
 
     def on_relieved(self) -> None:
-        """A client that does not read is closed by its idle timer."""
+        self._hand_on()
+        if not self.congested:
+            self.start_reading()

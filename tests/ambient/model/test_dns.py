@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from dnslib import AAAA, CNAME, EDNS0, QTYPE, RR, A, DNSHeader, DNSQuestion, DNSRecord
 from hypothesis import given
@@ -65,6 +67,29 @@ def test_an_answer_over_the_limit_says_so_and_keeps_to_it() -> None:
     assert large.limit == 4096
     full = DNSRecord.parse(write_answer(large, many, limit=large.limit))
     assert (full.header.tc, len(full.rr), len(full.ar)) == (0, 100, 1)
+
+
+def test_of_thousands_of_addresses_those_are_looked_at_that_find_room() -> None:
+    looked_at: list[str] = []
+
+    class Addresses(list[str]):
+        def __iter__(self) -> Iterator[str]:
+            for one in super().__iter__():
+                looked_at.append(one)
+                yield one
+
+    many = Addresses(f"10.{n // 62_500}.{n // 250 % 250}.{n % 250}" for n in range(5_000))
+    read = read_query(query())
+    short = DNSRecord.parse(write_answer(read, many, limit=read.limit))
+    assert short.header.tc == 1
+    assert len(looked_at) == len(short.rr) + 1
+
+
+def test_no_answer_is_longer_than_a_message_over_tcp_can_be() -> None:
+    many = [f"10.{n // 62_500}.{n // 250 % 250}.{n % 250}" for n in range(5_000)]
+    whole = write_answer(read_query(query()), many)
+    assert 65_500 < len(whole) <= 65_535
+    assert DNSRecord.parse(whole).header.tc == 1
 
 
 def test_a_failure_says_servfail() -> None:

@@ -29,3 +29,51 @@ def test_messages_come_whole_and_in_order_however_they_are_cut_and_the_end_is_to
             await until(lambda: lost == [True])
 
     run(scenario)
+
+
+def test_who_reads_no_answers_is_not_heard_until_it_does() -> None:
+    async def scenario() -> None:
+        async with world() as here:
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            theirs.setblocking(False)
+            got: list[bytes] = []
+
+            def received(message: bytes) -> None:
+                got.append(message)
+                end.send(bytes(60_000))
+
+            end = MessageEnd(here.workers[0].plane, ours, received, lambda: None)
+            end.start_reading()
+            theirs.send(b"\0\1q" * 1_000)
+            await until(lambda: end.congested)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert len(got) < 100
+            assert end.backlog_size < 400_000
+            loop, answered = asyncio.get_running_loop(), 0
+            while answered < 1_000 * 60_002:
+                answered += len(await loop.sock_recv(theirs, 1 << 20))
+            assert len(got) == 1_000
+            end.close()
+            theirs.close()
+
+    run(scenario)
+
+
+def test_answers_to_what_was_asked_before_end_a_connection_on_which_nobody_reads_them() -> None:
+    async def scenario() -> None:
+        async with world() as here:
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            lost: list[bool] = []
+            plane = here.workers[0].plane
+            end = MessageEnd(plane, ours, lambda _: None, lambda: lost.append(True), plane.buffers.chunks)
+            end.start_reading()
+            for _ in range(100):
+                end.send(bytes(60_000))
+            assert lost == [True]
+            assert end.closed
+            theirs.close()
+
+    run(scenario)
