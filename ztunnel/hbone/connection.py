@@ -205,6 +205,8 @@ class Connection:
         self.blocked.pop(stream.id, None)
         stream.sink = None
         stream.release()
+        # What it held may have been what kept the connection shut for the others.
+        self.give_back()
 
     def give_back(self) -> None:
         """Reopen the connection's window unless too much lies unconsumed."""
@@ -232,7 +234,7 @@ class Connection:
     def refuse_idle(self, stream_id: int, what: str) -> None:
         """Raise Violation for a stream that was never opened; return for one that ended, or is late."""
         ours = bool(stream_id & 1) == self.client
-        if not self.client and stream_id & 1 and self.going_away:
+        if not self.client and stream_id & 1 and self.going_away and stream_id > self.last_peer_id:
             # One that the peer opened before it read our last GOAWAY: ignored, and no fault of its.
             self.costs.control("dead_stream_flood")
             return
@@ -266,7 +268,7 @@ class Connection:
         stream = self.streams.get(stream_id)
         if stream is None:
             self.refuse_idle(stream_id, "RST_STREAM")
-            self.costs.control("dead_stream_flood")
+            self.costs.dead()
             return
         sink, answered, used = stream.sink, stream.answered, stream.receive_window != self.limits.stream_window
         self.forget(stream)
@@ -327,7 +329,7 @@ class Connection:
         stream = self.streams.get(stream_id)
         if stream is None:
             self.refuse_idle(stream_id, "WINDOW_UPDATE")
-            self.costs.control("dead_stream_flood")
+            self.costs.dead()
             return
         stream.send_window += increment
         if not increment or stream.send_window > frames.LARGEST_WINDOW:

@@ -5,18 +5,25 @@ Who goes beyond a limit is told ENHANCE_YOUR_CALM; the reason names the kind of 
 
 from __future__ import annotations
 
+from typing import Final
+
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.limits import Limits, Violation
 
+_CROSSING: Final = 2
+"""Frames on a stream that may be on their way when we reset it."""
+
 
 class Costs:
-    """The account of one connection. Every method but `tick` and `answered` raises Violation."""
+    """The account of one connection. Every method but `tick`, `answered` and `cut_off` raises Violation."""
 
-    __slots__ = ("_controls", "_limits", "_paid", "_updates", "_wasted")
+    __slots__ = ("_controls", "_crossing", "_limits", "_paid", "_updates", "_wasted")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._controls = 0
+        self._crossing = 0
+        """Frames on dead streams that the peer may have sent before it knew."""
         self._updates = 0
         self._paid = limits.max_control_per_tick
         """How many window updates are covered, by the allowance of this second and by octets that we sent."""
@@ -32,6 +39,18 @@ class Costs:
         self._controls += 1
         if self._controls > self._limits.max_control_per_tick:
             raise Violation(Code.ENHANCE_YOUR_CALM, reason, "too many control frames")
+
+    def cut_off(self) -> None:
+        """We have reset a stream: what the peer says on it before it reads that (its own reset, a window) is no fault
+        of its. Else streams that are refused by the thousand would end the others beside them."""
+        self._crossing = min(self._crossing + _CROSSING, self._limits.max_control_per_tick)
+
+    def dead(self) -> None:
+        """A frame on a stream that has ended."""
+        if self._crossing:
+            self._crossing -= 1
+        else:
+            self.control("dead_stream_flood")
 
     def update(self) -> bool:
         """A window update. False: more of them than are covered, `pay` or give up."""

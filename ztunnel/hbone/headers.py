@@ -24,7 +24,13 @@ _AUTHORITY_INDEX: Final = 1
 _METHOD_INDEX: Final = 2
 _STATUS_INDEX: Final = 8
 _STATUS_INDEXED: Final = {200: b"\x88", 204: b"\x89", 400: b"\x8c", 404: b"\x8d", 500: b"\x8e"}
-_SEEN_LIMIT: Final = 1_024
+_SEEN_LIMIT: Final = 64
+_SEEN_FIELDS: Final = 16
+"""Blocks that a connection remembers, and fields of one: a peer chooses what they are, and each takes memory as long as
+the connection lasts, much more than its octets. A tunnel's request has five."""
+_SIZE_UPDATE: Final = 0x20
+_SIZE_UPDATES: Final = 8
+"""At the beginning of a block. Two are enough: the smallest size since the last block, and the last (RFC 7541 4.2)."""
 
 
 def _length(size: int) -> bytes:
@@ -120,6 +126,20 @@ def read_stateless(block: bytes, limit: int = 65_536) -> Fields | None:
     return tuple(fields)
 
 
+def _refuse_many_size_updates(block: bytes) -> None:
+    """Raises Violation: one octet each they would cost a tenth of a second in a block of them."""
+    at = updates = 0
+    while at < len(block) and block[at] & 0xE0 == _SIZE_UPDATE:
+        long = block[at] & 0x1F == 0x1F
+        at += 1
+        while long and at < len(block):
+            long = block[at] >= 128
+            at += 1
+        updates += 1
+        if updates > _SIZE_UPDATES:
+            raise Violation(Code.COMPRESSION_ERROR, "compression", "too many table size updates in a header block")
+
+
 class BlockReader:
     """Decodes the header blocks of one connection, in the order they arrive. Raises Violation."""
 
@@ -137,9 +157,11 @@ class BlockReader:
             return known
         fields = read_stateless(block, self._limit)
         if fields is not None:
-            if len(block) < 256 and len(self._seen) < _SEEN_LIMIT and b"traceparent" not in block:
+            short = len(block) < 256 and len(fields) <= _SEEN_FIELDS
+            if short and len(self._seen) < _SEEN_LIMIT and b"traceparent" not in block:
                 self._seen[block] = fields
             return fields
+        _refuse_many_size_updates(block)
         if self._decoder is None:
             self._decoder = Decoder(max_header_list_size=self._limit)
         try:

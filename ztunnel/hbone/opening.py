@@ -21,7 +21,7 @@ def on_headers(connection: Connection, stream_id: int, fields: Fields, *, end: b
     if stream is None:
         if connection.client or not stream_id & 1 or stream_id <= connection.last_peer_id:
             connection.refuse_idle(stream_id, "HEADERS")
-            connection.costs.control("dead_stream_flood")
+            connection.costs.dead()
             return
         _begin(connection, stream_id, fields, end=end)
         return

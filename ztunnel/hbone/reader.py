@@ -113,10 +113,13 @@ class FrameReader:
     def _pass_data(self, data: memoryview, at: int, size: int) -> int:
         take = min(self._data_left, size - at)
         stream = self._data_stream
-        if stream is not None and stream.sink is not None:
-            if stream.sink.on_data(data[at : at + take]):
+        if stream is not None and (sink := stream.sink) is not None:
+            consumed = sink.on_data(data[at : at + take])
+            if not stream.alive:
+                pass  # it has no windows any more
+            elif consumed:
                 stream.give_back(take)
-            elif stream.sink is not None:
+            else:
                 stream.outstanding += take
                 self._connection.held += take
         self._data_left -= take

@@ -134,6 +134,7 @@ class Stream:
         if self.id in self.connection.streams:
             self.connection.forget(self)
             self.connection.write(frames.rst_stream(self.id, code))
+            self.connection.costs.cut_off()
 
     def consumed(self, size: int) -> None:
         """`size` octets that `on_data` kept have been passed on: reopen the windows by as much.

@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.support.tunnel_frames import Side
+from tests.support.tunnel_frames import Recording, Side
 from ztunnel.hbone import frames
 from ztunnel.hbone.costs import Costs
 from ztunnel.hbone.frames import Code, frame
 from ztunnel.hbone.headers import request_prefix, response_block
 from ztunnel.hbone.limits import Limits, Violation
+from ztunnel.hbone.message import Answer
 
 HELLO = frames.settings(())
 BLOCK = request_prefix(b"10.0.0.1:80", b"")
@@ -62,6 +63,47 @@ def test_wasted_streams_are_made_good_by_answered_ones_and_no_further() -> None:
     with pytest.raises(Violation) as found:
         costs.wasted()
     assert found.value.reason == "rapid_reset"
+
+
+def test_what_crosses_our_reset_is_free_and_no_more_than_that() -> None:
+    costs = Costs(LIMITS)
+    for _ in range(50):
+        costs.cut_off()
+        costs.dead()
+        costs.dead()
+    for _ in range(50):
+        costs.cut_off()
+    for _ in range(3 + 3):
+        costs.dead()
+    with pytest.raises(Violation) as found:
+        costs.dead()
+    assert found.value.reason == "dead_stream_flood"
+
+
+def test_thousands_of_refused_streams_of_a_client_of_ours_do_not_end_the_one_beside_them() -> None:
+    here, there = Side(client=True), Side(client=False)
+
+    def carry() -> None:
+        there.receive(here.take())
+        here.receive(there.take())
+
+    class Impatient(Recording):
+        def on_answer(self, answer: Answer) -> None:
+            stream.reset(Code.CANCEL)
+
+    here.core.open(BLOCK, Recording())
+    carry()
+    there.requests[0][0].answer(response_block(200))
+    for _ in range(2_000):
+        stream = here.core.open(BLOCK, Impatient())
+        there.receive(here.take())
+        refused = there.requests.pop()[0]
+        refused.answer(response_block(401), end=True)
+        refused.reset(Code.NO_ERROR)
+        carry()
+    carry()
+    assert (here.reasons, there.reasons) == ([], [])
+    assert 1 in here.core.streams
 
 
 def server(limits: Limits | None = None) -> Side:

@@ -61,4 +61,25 @@ def test_what_is_remembered_of_a_peer_is_bounded() -> None:
     reader = BlockReader(9_999)
     for number in range(5_000):
         reader.read(literal(b"n", b"%d" % number))
-    assert len(reader._seen) == 1_024
+    assert len(reader._seen) == 64
+
+
+def test_a_block_that_stands_for_many_fields_is_not_remembered() -> None:
+    reader = BlockReader(65_536)
+    assert len(reader.read(b"\x90" * 200)) == 200
+    assert not reader._seen
+    reader.read(b"\x90" * 5)
+    assert reader._seen
+
+
+def test_a_block_of_table_size_updates_is_refused_before_it_has_cost_what_they_do() -> None:
+    reader = BlockReader(65_536)
+    small, default = b"\x20", b"\x3f\xe1\x1f"
+    assert reader.read(small + default + b"\x88") == ((b":status", b"200"),)
+    for update in (small, default, b"\x3f\x80\x00"):
+        with pytest.raises(Violation) as found:
+            reader.read(update * 9 + b"\x88")
+        assert (found.value.reason, found.value.text) == (
+            "compression",
+            "too many table size updates in a header block",
+        )

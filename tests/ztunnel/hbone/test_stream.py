@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.tunnel_frames import Recording, Side, cut, send
+from tests.support.tunnel_frames import Oracle, Recording, Side, cut, exchange, send
+from tests.ztunnel.hbone.test_connection import CONNECT, opened
 from ztunnel.hbone import frames
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.headers import request_prefix, response_block
+from ztunnel.hbone.limits import Limits
 from ztunnel.hbone.stream import Stream
 
 
@@ -90,3 +92,55 @@ def test_frames_are_made_in_place_and_fit(size: int) -> None:
     for room in (65_536, 70_000, 1 << 18):
         most = stream.fits(room)
         assert room - 16_384 - 18 < most + 9 * -(-most // 16_384) <= room
+
+
+def test_the_connection_window_opens_when_a_stream_that_held_too_much_is_reset() -> None:
+    limits = Limits(connection_window=400_000, stream_window=1 << 20, max_held=300_000)
+    side, oracle = Side(client=False, limits=limits), Oracle(client=True)
+    exchange(side, oracle)
+    oracle.h2.send_headers(1, CONNECT)
+    exchange(side, oracle)
+    stream, _, sink = side.requests[0]
+    sink.hold = True
+    for _ in range(4):
+        oracle.h2.send_data(1, bytes(100_000))
+        exchange(side, oracle)
+    assert oracle.h2.outbound_flow_control_window == 200_000
+    stream.reset(Code.CANCEL)
+    exchange(side, oracle)
+    assert oracle.h2.outbound_flow_control_window == 400_000
+
+
+def test_a_sink_that_ends_its_stream_while_it_takes_octets_opens_no_windows_of_it() -> None:
+    side, oracle, _, number = opened()
+    before = side.core.growth
+    stream = side.core.streams[number]
+    for _ in range(21):  # the window has grown to a megabyte and is about to become two
+        oracle.h2.send_data(number, bytes(256 << 10))
+        exchange(side, oracle)
+    assert stream.steady >= 2 << 20
+
+    class Ending(Recording):
+        def on_data(self, data: memoryview) -> bool:
+            stream.reset(Code.CONNECT_ERROR)
+            return True
+
+    stream.sink = Ending()
+    side.take()
+    oracle.h2.send_data(number, bytes(256 << 10))
+    side.receive(oracle.take())
+    assert side.core.growth == before
+    assert [kind for kind, _, stream_id, _ in side.frames() if stream_id == number] == [frames.RST_STREAM]
+
+
+def test_octets_of_streams_that_we_cut_while_we_go_away_are_no_flood() -> None:
+    side, oracle = Side(client=False), Oracle(client=True)
+    oracle.h2.send_headers(1, CONNECT)
+    oracle.h2.send_headers(3, CONNECT)
+    exchange(side, oracle)
+    side.core.drain()
+    side.core.tick(0.0)
+    side.requests[0][0].reset(Code.CANCEL)
+    side.receive(frames.frame(frames.DATA, 0, 1, b"x") * 2_000)
+    assert side.reasons == []
+    assert side.requests[1][0].alive
