@@ -13,7 +13,7 @@ from ztunnel.hbone.frames import Code
 from ztunnel.hbone.limits import Violation
 from ztunnel.hbone.message import Answer, Request
 from ztunnel.hbone.stream import Sink, Stream
-from ztunnel.proxy.backlog import Backlog
+from ztunnel.proxy.backlog import Backlog, Chunks
 from ztunnel.proxy.gathered import Gathered
 from ztunnel.proxy.tunnel import HANDSHAKE_TIMEOUT_S, LOST, Tunnel, Waiting, revoked_by, violated
 from ztunnel.tls.contexts import Credentials
@@ -72,6 +72,7 @@ class NestedTunnel:
         credentials: Credentials,
         expected: tuple[str, ...],
         user: User,
+        chunks: Chunks,
     ) -> None:
         self._plane = plane
         self._outer = outer
@@ -79,7 +80,7 @@ class NestedTunnel:
         self._expected = expected
         self._user = user
         self._session = TlsSession(credentials.client, server=False)
-        self._backlog = Backlog(plane.buffers.chunks)
+        self._backlog = Backlog(chunks)
         self.gathered = Gathered(plane.buffers.chunks, self._encrypt, self._flush_soon)
         self.write = self.gathered.write
         """Send octets by the end of this turn (Owner of the inner connection)."""
@@ -125,6 +126,11 @@ class NestedTunnel:
             self._backlog.clear()
             self._stream.reset(Code.CANCEL)
             self.core.lost(LOST)
+            self._session.release()
+
+    def unsent(self) -> bool:
+        """Octets of a stream that has ended wait here."""
+        return not self.closed and self._backlog.size > 0
 
     def end_if_revoked(self) -> None:
         """What is revoked has changed."""

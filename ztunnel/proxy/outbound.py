@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from ambient.errors import MeshError
-from ambient.model.address import ZTUNNEL_PORTS, Endpoint, IpAddress
+from ambient.model.address import ZTUNNEL_PORTS, Endpoint, IpAddress, canonical
 from ambient.model.outcome import Forward, Hop, Passthrough, Plan, Refuse
 from ztunnel.addresses import address_of
 from ztunnel.hbone.frames import Code
@@ -159,7 +159,7 @@ class Outbound:
             return
         plane, pod = self._pod.plane, self._pod
         families = {ip.version for ip in pod.addresses} or {4, 6}
-        fitting = [ip for ip in addresses if ip.version in families and not _nobodys(ip)]
+        fitting = [ip for ip in map(canonical, addresses) if ip.version in families and not _nobodys(ip)]
         same = [ip for ip in fitting if ip.version == self._record.destination.ip.version] or fitting
         if same:
             self._forward(hop.at(same[int(plane.random() * len(same))]))
@@ -261,7 +261,7 @@ class Outbound:
             self._fail(Failure(Flag.IDENTITY_ERROR, "the certificate has expired"))
             return
         self._stream = None
-        self._nested = NestedTunnel(pod.plane, tunnel, stream, credentials, hop.inner, self)
+        self._nested = NestedTunnel(pod.plane, tunnel, stream, credentials, hop.inner, self, pod.buffers.chunks)
         stream.sink = self._nested
         self._nested.begin()
 

@@ -50,6 +50,9 @@ class Carrier(Protocol):
     def flush(self) -> None:
         """Send what was encrypted."""
 
+    def unsent(self) -> bool:
+        """Closing now would lose octets of streams that have ended."""
+
     def end_if_revoked(self) -> None:
         """What is revoked has changed."""
 

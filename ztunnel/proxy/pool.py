@@ -95,7 +95,8 @@ class ClientTunnel(Tunnel):
         unused = now - self.last_used > self.plane.settings.tuning.pool_idle_s
         if idle and (not self.pooled or self.core.going_away or unused):
             self.pooled = False
-            self.shut()
+            if not self.unsent():
+                self.shut()
 
 
 class _Making:

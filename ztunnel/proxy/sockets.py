@@ -6,9 +6,11 @@ Also what an accepted socket says about itself: who dialled, and where to.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import socket
 import struct
+import termios
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from ipaddress import IPv4Address, IPv6Address
@@ -53,6 +55,15 @@ def _find_the_gone(sock: socket.socket, tuning: Tuning) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, tuning.keepalive_probes)
     if tuning.user_timeout_ms:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, tuning.user_timeout_ms)
+
+
+def unconfirmed(sock: socket.socket) -> int:
+    """Octets written to it that the other end's kernel has not confirmed yet; 0 for one that cannot be asked."""
+    try:
+        (count,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))
+    except (OSError, ValueError):  # the latter: a closed one
+        return 0
+    return int(count)
 
 
 def endpoint_of(name: tuple[object, ...]) -> Endpoint:

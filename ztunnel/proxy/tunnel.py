@@ -19,6 +19,7 @@ from ztunnel.hbone.message import Request
 from ztunnel.hbone.stream import Sink, Stream
 from ztunnel.proxy.gathered import Gathered
 from ztunnel.proxy.socket_end import Buffers, SocketEnd
+from ztunnel.proxy.sockets import unconfirmed
 from ztunnel.tls.revocation import PeerRevoked
 from ztunnel.tls.session import TlsSession
 
@@ -144,7 +145,7 @@ class Tunnel(SocketEnd):
         """Send what is pending, then close; streams still open are lost."""
         if not self.closed:
             self.flush()
-            if self.established:
+            if self.established and not self.closed:
                 self.session.close()
                 self.flush()
             if not self.closed:
@@ -156,6 +157,11 @@ class Tunnel(SocketEnd):
         if not self.closed:
             self.abort()
             self._down(error)
+
+    def unsent(self) -> bool:
+        """Closing now would lose octets of streams that have ended: they wait here, or in the kernel, which lets go of
+        them when the peer says anything after that."""
+        return self.established and not self.closed and (self.backlog_size > 0 or unconfirmed(self.sock) > 0)
 
     def await_relief(self, end: Waiting) -> None:
         """Call `on_room` when the tunnel is no longer congested."""
@@ -181,7 +187,11 @@ class Tunnel(SocketEnd):
         kernel does not take waits in pages that are given back, and stops those who write."""
         if self.closed:
             return
-        self.session.write(data)
+        try:
+            self.session.write(data)
+        except ssl.SSLError:
+            # It broke on what the peer sent last; whoever read that is about to close.
+            return
         error = self.put(self.session.pending())
         if error is not None:
             # Whoever is writing must not find the tunnel gone under it.
@@ -238,8 +248,10 @@ class Tunnel(SocketEnd):
         except MeshError as error:
             self._count_revoked(error)
             self.flush()
-            self.close()
-            self._down(error)
+            if not self.closed:
+                # Else there was nobody to say it to any more, and that it is over has been told.
+                self.close()
+                self._down(error)
             return False
         return not self.closed
 

@@ -317,7 +317,9 @@ class Worker:
     def _check_drained(self) -> None:
         if self._deadline is None or self._over:
             return
-        busy = any(served.busy for served in self._pods.values())
+        busy = any(served.busy for served in self._pods.values()) or any(
+            tunnel.unsent() for tunnel in self.plane.tunnels
+        )
         if busy and self._loop.time() < self._deadline:
             self._loop.call_later(0.05, self._check_drained)
             return

@@ -243,11 +243,13 @@ def test_the_memory_of_names_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None
     run(scenario)
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "224.0.0.1", "::1", "::"])
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0", "224.0.0.1", "::1", "::", "::ffff:7f00:1"])
 def test_a_name_that_leads_back_to_the_pod_is_refused(address: str) -> None:
     async def scenario() -> None:
         async with zone() as (here, resolver, client):
             resolver.names["evil.example"] = [(address, 60)]
+            here.update(client, addresses=("127.0.0.11", "fd00::11"))
+            await until(lambda: len(here.workers[0]._pods[client.uid].pod.addresses) == 2)
             here.capture(client.outbound, "10.240.0.1", 80)
             here.director.plans["10.240.0.1", 80] = Forward((Hop("", 15001, hostname="evil.example"),))
             assert await talk(client.outbound) == b""

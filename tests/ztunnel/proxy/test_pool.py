@@ -184,6 +184,25 @@ def test_who_waited_for_more_streams_when_the_certificate_ran_out_is_told() -> N
     run(scenario)
 
 
+def test_a_tunnel_that_is_over_is_not_closed_before_all_has_left_it() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client = await here.pod("client", "127.0.0.11")
+            server = await here.pod("server", "127.0.0.12")
+            here.route(client, server, port)
+            assert await talk(client.outbound) == b"hello"
+            (tunnel,) = tunnels(here.workers[0])
+            tunnel.core.going_away = True
+            tunnel._backlog.append(b"the rest of a stream that has ended")
+            tunnel.tick(here.workers[0].plane.clock())
+            assert not tunnel.pooled
+            assert not tunnel.closed
+            tunnel._backlog.clear()
+            await until(lambda: tunnel.closed)
+
+    run(scenario)
+
+
 def test_a_renewed_certificate_makes_new_tunnels() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import socket
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pytest
 
 from ambient.errors import KernelError
 from ambient.model.address import parse_endpoint, parse_ip
-from ztunnel.proxy.sockets import PodSockets, endpoint_of, original_destination, ports_in_turn, speak_as, text_of
+from ztunnel.proxy.sockets import (
+    PodSockets,
+    endpoint_of,
+    original_destination,
+    ports_in_turn,
+    speak_as,
+    text_of,
+    unconfirmed,
+)
 from ztunnel.proxy.tuples import Found
 from ztunnel.tuning import Tuning
 
@@ -24,6 +32,19 @@ from ztunnel.tuning import Tuning
 )
 def test_a_socket_name_is_an_endpoint(name: tuple[object, ...], text: str) -> None:
     assert str(endpoint_of(name)) == text
+
+
+def test_what_the_other_kernel_has_not_taken_is_unconfirmed() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as ours:
+        theirs, _ = listener.accept()
+        assert unconfirmed(ours) == 0
+        ours.setblocking(False)
+        with suppress(BlockingIOError):
+            while True:
+                ours.send(bytes(65_536))
+        assert unconfirmed(ours) > 0
+        theirs.close()
+    assert unconfirmed(ours) == 0
 
 
 def test_without_an_answer_of_conntrack_the_local_name_is_the_destination() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import ssl
+import struct
 
 import h2.events
 import pytest
@@ -52,6 +54,52 @@ def test_a_peer_that_does_not_speak_tls_is_refused_and_logged() -> None:
             assert b"HTTP" not in answer
             await until(lambda: "connection failed" in here.log())
             assert not here.workers[0].plane.tunnels
+
+    run(scenario)
+
+
+def test_a_peer_that_is_gone_when_it_is_refused_is_told_of_once() -> None:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    hello = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        context.wrap_bio(ssl.MemoryBIO(), hello).do_handshake()
+    refused = hello.read()
+
+    async def scenario() -> None:
+        async with world() as here:
+            server = await here.pod("server", "127.0.0.12")
+            balance = here.workers[0].plane.balance
+            for _ in range(5):
+                # Its hello and its reset are there together: the alert that we have for it finds nobody.
+                with socket.create_connection(server.hbone) as peer:
+                    peer.send(refused)
+                    peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            await until(lambda: here.log().count("connection failed") >= 5)
+            assert here.log().count("connection failed") == 5
+            balance.add(1)
+            assert balance._numbers[0] == 2
+            balance.add(-1)
+
+    run(scenario)
+
+
+def test_an_answer_that_is_ready_when_the_session_breaks_is_left_unsaid() -> None:
+    async def scenario() -> None:
+        async with world() as here:
+            server = await here.pod("server", "127.0.0.12")
+            context = Peer(here, server).context
+
+            def shake() -> ssl.SSLSocket:
+                return context.wrap_socket(socket.create_connection(server.hbone))
+
+            with await asyncio.to_thread(shake) as peer:
+                peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # else the second waits for the first
+                peer.send(frames.PREFACE + frames.settings(()) + frames.frame(frames.PING, 0, 0, b"12345678"))
+                socket.socket.send(peer, b"\x17\x03\x03\x00\x20" + bytes(32))
+                await until(lambda: here.counter("tls_errors") == 1)
+                await until(lambda: not here.workers[0].plane.tunnels)
 
     run(scenario)
 

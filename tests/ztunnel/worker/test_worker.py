@@ -7,10 +7,14 @@ import os
 import socket
 from dataclasses import replace
 
+import h2.settings
 import pytest
 
 from ambient.model.traffic import TRAFFIC
+from tests.support.h2_peer import Peer
 from tests.support.tunnel import Director, TestPod, World, application, echo, run, talk, until, world
+from tests.support.tunnel_frames import cut
+from ztunnel.hbone import frames
 from ztunnel.ipc import messages as m
 
 
@@ -188,6 +192,51 @@ def test_a_drained_worker_does_not_close_on_a_peer_that_has_not_read_its_goaway(
             assert not here.finished
             await until(lambda: len(here.finished) == 1)
             assert tunnel.core.going_away
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("kernel", [False, True])
+def test_a_drained_worker_sends_what_connections_that_have_ended_left_behind(kernel: bool) -> None:
+    """In the tunnel's backlog, or, where it has room, in the kernel's: both ends closed, and the peer reads late."""
+    size = 900_000
+
+    async def late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.write(bytes(size))
+        await writer.drain()
+        writer.close()
+
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", late) as port:
+            server = await here.pod("server", "127.0.0.12")
+            peer = Peer(here, server)
+            await peer.connect()
+            peer.h2.update_settings({h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 4 << 20})
+            peer.h2.increment_flow_control_window(4 << 20)
+            assert (await peer.ask(f"127.0.0.12:{port}"))[0] == 200
+            (tunnel,) = here.workers[0]._pods[server.uid].pod.tunnels
+            tunnel.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20 if kernel else 1 << 16)
+            peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+            peer.writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
+            peer.h2.end_stream(1)
+            peer.writer.write(peer.h2.data_to_send())
+            await until(lambda: not tunnel.core.streams)
+            assert kernel or tunnel.backlog_size
+            assert tunnel.unsent()
+            here.director.send(m.Drain(deadline_s=20))
+            await until(lambda: tunnel.core.going_away)
+            since = asyncio.get_running_loop().time()
+            await until(lambda: asyncio.get_running_loop().time() > since + 0.2)  # it is looked at every 0.05 s
+            assert not here.finished
+            peer.writer.transport.resume_reading()  # type: ignore[attr-defined]
+            said, end = b"", frames.HEADER.pack(0, 0, frames.DATA, frames.END_STREAM, 1)
+            while end not in said:
+                said += (part := await peer.reader.read(1 << 16))
+                assert part
+            assert sum(len(data) for kind, _, _, data in cut(said) if kind == frames.DATA) == size
+            await until(lambda: here.finished == [0])
+            peer.close()
 
     run(scenario)
 
