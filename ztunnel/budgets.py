@@ -10,7 +10,7 @@ from ztunnel.tuning import Reader
 
 PER_WORKER: Final = 100
 """New connections a second for every worker: a part of what it can do that leaves room for others."""
-KINDS: Final = 5
+KINDS: Final = 6
 """What is counted of each pod in the node's ledger: see ztunnel.proxy.budget."""
 _MOST: Final = 1 << 40
 
@@ -19,8 +19,9 @@ _MOST: Final = 1 << 40
 class Budgets:
     """Of one pod, all workers together; 0: as much as it likes.
 
-    `connections_per_second`: to and from it, held to only while other pods are at work. `handshakes`: of tunnels to
-    it, at the same time. `waiting`: octets of memory for what its peers do not take.
+    `connections_per_second`: to and from it, held to only while other pods are at work. `open_connections`: to and
+    from it, and as many tunnels to it, in which there may be none. `handshakes`: of such tunnels, at the same time.
+    `waiting`: octets of memory for what its peers do not take.
     """
 
     connections_per_second: float = 0.0

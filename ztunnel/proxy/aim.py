@@ -55,7 +55,8 @@ def take_aim(
     """
     tunnel = policy.application_tunnel
     proxied = tunnel is not None and tunnel.protocol is TunnelPreamble.PROXY
-    asked = _endpoint(text)
+    # What is remembered of texts must not be of any size: a peer chooses them.
+    asked = _endpoint(text) if len(text) <= _LONGEST_NAME else None
     if asked is not None:
         if asked.ip != local and tunnel is None:
             if policy.fronts and answer is None:
@@ -67,7 +68,7 @@ def take_aim(
         host, _, service_port = text.rpartition(":")
         number = port_number(service_port)
         if not number or not _hostname(host):
-            return _miss(400, f"authority not understood: {text!r}", "bad-request")
+            return _miss(400, f"authority not understood: {text[:_LONGEST_NAME]!r}", "bad-request")
         port = 0 if proxied else _own_port(policy, host, service_port)
         if not port and (tunnel is not None or policy.fronts):
             if answer is None:

@@ -10,11 +10,21 @@ from __future__ import annotations
 import mmap
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from time import monotonic
+from typing import Final, Protocol
 
 CHUNK: Final = 256 * 1024
 _SPARE: Final = 8
 _VIEWS: Final = 4
+STUCK_S: Final = 10.0
+"""A connection of which nothing has left for so long gives way where the pod holds too much for others to begin."""
+
+
+class Holder(Protocol):
+    """Who has octets waiting."""
+
+    def give_way(self) -> None:
+        """Its memory is needed: end it, so that nobody takes what was sent until now for all there is."""
 
 
 class Chunks:
@@ -39,18 +49,33 @@ class Chunks:
         """So much is held already that whoever has octets waiting should bring no more."""
         return False
 
+    def moved(self, holder: Holder) -> None:
+        """Some of what waits for it have left, or are the first to wait."""
+
+    def emptied(self, holder: Holder) -> None:
+        """Nothing waits for it any more."""
+
 
 class CountedChunks(Chunks):
     """The chunks of one pod's connections: `count` is told the octets of each that is taken or given back, `crowded`
-    says whether the pod holds too many."""
+    says whether the pod holds too many. `clock` is monotonic, in seconds."""
 
-    __slots__ = ("_count", "_crowded", "_source")
+    __slots__ = ("_clock", "_count", "_crowded", "_moved", "_source")
 
-    def __init__(self, source: Chunks, count: Callable[[int], None], crowded: Callable[[], bool]) -> None:
+    def __init__(
+        self,
+        source: Chunks,
+        count: Callable[[int], None],
+        crowded: Callable[[], bool],
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
         super().__init__()
         self._source = source
         self._count = count
         self._crowded = crowded
+        self._clock = clock
+        self._moved: dict[Holder, float] = {}
+        """When octets of each holder left last; who is stuck longest comes first."""
 
     def take(self) -> memoryview:
         self._count(CHUNK)
@@ -62,6 +87,18 @@ class CountedChunks(Chunks):
 
     def crowded(self) -> bool:
         return self._crowded()
+
+    def moved(self, holder: Holder) -> None:
+        self._moved.pop(holder, None)
+        self._moved[holder] = self._clock()
+
+    def emptied(self, holder: Holder) -> None:
+        self._moved.pop(holder, None)
+
+    def stuck(self) -> Holder | None:
+        """Who has not moved for longest, if that is long."""
+        first = next(iter(self._moved), None)
+        return first if first is not None and self._clock() - self._moved[first] > STUCK_S else None
 
 
 class Backlog:

@@ -26,6 +26,9 @@ WAITING: Final = 3
 BUSY: Final = 4
 """When, in whole seconds of the monotonic clock, a connection that the pod began last carried something."""
 
+TUNNELS: Final = 5
+"""To the pod, those without a connection in them, too: each has a descriptor and the memory of a TLS session."""
+
 CONTENDED_S: Final = 2.0
 """So long after its last octet a pod counts as one that others must leave room for."""
 _BURST_S: Final = 2.0
@@ -201,21 +204,21 @@ class Share:
         wait = min(_LONGEST_WAIT_S, max(_SHORTEST_WAIT_S, (1.0 - self._tokens) / rate))
         return self._over("connections_per_second", f"more than {rate:g} new connections a second", wait)
 
-    def pause_before_tunnel(self) -> float:
-        """The same for a tunnel to the pod: it begins with a handshake."""
+    def pause_before_more_handshakes(self) -> float:
+        """For a tunnel to the pod, before all else: it begins with one."""
         if self.shaking_too_many():
             return self._over("handshakes", f"{self.limits.handshakes} TLS handshakes at the same time", _PAUSE_S)
-        return self.pause_before_next()
+        return 0.0
 
     def shaking_too_many(self) -> bool:
         """As many handshakes are under way as may be."""
         return bool(self.limits.handshakes) and self.total(HANDSHAKES) >= self.limits.handshakes
 
-    def full(self) -> bool:
-        """It has as many open connections as it may: refuse the next one."""
+    def full(self, kind: int = OPEN) -> bool:
+        """It has as many open connections (or TUNNELS) as it may: refuse the next one."""
         most = self.limits.open_connections
-        if most and self.total(OPEN) >= most:
-            self._over("open_connections", f"{most} open connections", 0.0)
+        if most and self.total(kind) >= most:
+            self._over("open_connections", f"{most} {'tunnels' if kind == TUNNELS else 'open connections'}", 0.0)
             return True
         return False
 

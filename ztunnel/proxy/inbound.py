@@ -19,6 +19,7 @@ from ztunnel.hbone.message import Answer, Request
 from ztunnel.hbone.stream import Sink, Stream
 from ztunnel.ipc.authorities import AuthorityAnswer
 from ztunnel.proxy.aim import Aim, Miss, proxy_header, take_aim
+from ztunnel.proxy.budget import TUNNELS, WAITING
 from ztunnel.proxy.passthrough import UNKNOWN_WORKLOAD
 from ztunnel.proxy.relay import TunnelledEnd, lost_because
 from ztunnel.proxy.straight import AppDial
@@ -34,6 +35,8 @@ if TYPE_CHECKING:
     from ztunnel.proxy.pod import Pod
 
 UNKNOWN_TIMEOUT_S: Final = 5.0
+_LONGEST_AUTHORITY: Final = 512
+"""Octets: one that has more is refused for what is left of it, and logs and flow records keep no more of it."""
 UNKNOWN_AUTHORITY: Final = Failure(Flag.CONNECT, "the director does not say what the authority means", "no-director")
 
 
@@ -53,6 +56,7 @@ class InboundTunnel(Tunnel):
         self.peer_text = ""
         pod.tunnels.add(self)
         pod.shakes(self)
+        pod.share.add(TUNNELS, 1)
         pod.plane.balance.add(1)
         pod.plane.peers.ask(source.ip, _ignore)
 
@@ -74,6 +78,7 @@ class InboundTunnel(Tunnel):
     def on_down(self, error: MeshError | OSError | None) -> None:
         self.pod.tunnels.discard(self)
         self.pod.shook(self)
+        self.pod.share.add(TUNNELS, -1)
         self.plane.balance.add(-1)
         if self.peer is None:
             why = str(error) if error else "connection closed during the TLS handshake"
@@ -126,7 +131,7 @@ class InboundStream:
             record.source_peer = pod.plane.peers.get(tunnel.source.ip)
         record.destination_peer = pod.labels
         record.destination_identity = pod.identity
-        record.hbone_target = request.authority.decode("ascii", "replace")
+        record.hbone_target = request.authority[:_LONGEST_AUTHORITY].decode("ascii", "replace")
         trace = request.first(b"traceparent")
         if trace and len(trace) == TRACEPARENT_LENGTH:
             record.traceparent = trace.decode("ascii", "replace")
@@ -241,7 +246,7 @@ class InboundStream:
         end.start_reading()
         if aim.said is not None:
             end.push(proxy_header(tunnel.source, aim.said, tunnel.peer_text))
-        early, self._early = self._early, bytearray()
+        early = self._let_go()
         if early and end.on_data(memoryview(early)):
             stream.consumed(len(early))
         if self._early_end:
@@ -254,7 +259,14 @@ class InboundStream:
 
     def on_data(self, data: memoryview) -> bool:
         self._early += data
+        self._tunnel.pod.share.add(WAITING, len(data))
         return False
+
+    def _let_go(self) -> bytearray:
+        """What came before the relay stands waits here no longer."""
+        early, self._early = self._early, bytearray()
+        self._tunnel.pod.share.add(WAITING, -len(early))
+        return early
 
     def on_end(self) -> None:
         self._early_end = True
@@ -285,6 +297,7 @@ class InboundStream:
         """Everything is over."""
         if not self.closed:
             self.closed = True
+            self._let_go()
             pod, record = self._tunnel.pod, self._record
             if record.source_peer is None:
                 record.source_peer = pod.plane.peers.get(self._tunnel.source.ip)

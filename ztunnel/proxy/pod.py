@@ -44,6 +44,7 @@ class Pod:
         "addresses",
         "baggage",
         "buffers",
+        "chunks",
         "closing",
         "identity",
         "live",
@@ -78,9 +79,10 @@ class Pod:
             lambda text: plane.recorder.log.log("warn", "budget", text, [("pod", name)]),
         )
         """What the pod takes of the node, and may take."""
-        self.buffers = plane.buffers.counting(
-            CountedChunks(plane.buffers.chunks, partial(self.share.add, WAITING), self.share.crowded)
+        self.chunks = CountedChunks(
+            plane.buffers.chunks, partial(self.share.add, WAITING), self.share.crowded, lambda: plane.clock()
         )
+        self.buffers = plane.buffers.counting(self.chunks)
         opened = partial(self.share.add, OPEN)
         self.live = LiveConnections(up.policy, plane.crashed, plane.indexes, plane.decisions.tell, opened)
         self.pool = TunnelPool(plane, self)
@@ -136,6 +138,15 @@ class Pod:
         if self._shaking.remove(tunnel):
             self.share.add(HANDSHAKES, -1)
 
+    def pause_before_next(self) -> float:
+        """As the share says. Where what waits is in the way a connection that is stuck has to go: else whoever reads
+        nothing of some hundred answers would keep everybody out."""
+        stuck = self.chunks.stuck() if self.share.crowded() else None
+        if stuck is not None:
+            self.plane.recorder.counters.count("stuck_connections_ended")
+            stuck.give_way()
+        return self.share.pause_before_next()
+
     def pause_before_tunnel(self) -> float:
         """As the share says. Where handshakes are in the way one that stalls has to go: else whoever begins some and
         says no more would keep every honest peer out."""
@@ -143,7 +154,7 @@ class Pod:
             stalled = self._shaking.stalled(self.plane.clock())
             if stalled is not None:
                 stalled.drop(ProtocolError("TLS handshake", "", "stalled, and others wait"))
-        return self.share.pause_before_tunnel()
+        return self.share.pause_before_more_handshakes() or self.pause_before_next()
 
     def update(self, policy: PodPolicy) -> int:
         """New policy state: judge the live connections again; returns how many were cut."""

@@ -9,6 +9,7 @@ A failure inside one socket's handler ends that socket, never the worker.
 from __future__ import annotations
 
 import copy
+import errno
 import os
 import socket
 import struct
@@ -169,6 +170,7 @@ class SocketEnd:
         self._backlog.append(data)
         if not self._writing:
             self._writing = True
+            self._backlog.source.moved(self)
             self._watch()
         if self._backlog.size > self._high or self._backlog.source.crowded():
             self.congested = True
@@ -187,7 +189,9 @@ class SocketEnd:
             self.closed = True
             self.reading = self._writing = False
             self.poller.forget(self.fd)
-            self._backlog.clear()
+            if self._backlog.size:
+                self._backlog.source.emptied(self)
+                self._backlog.clear()
             if self._guarded:
                 _linger(self.sock, _END_ON_CLOSE)
             self.sock.close()
@@ -198,6 +202,12 @@ class SocketEnd:
             self.guard()
             self._guarded = False
             self.close()
+
+    def give_way(self) -> None:
+        """It is stuck, and others need the memory (Holder): abort it, and tell the subclass."""
+        if not self.closed:
+            self.abort()
+            self.on_lost(TimeoutError(errno.ETIMEDOUT, "nothing was read for long, and others wait"))
 
     def fail(self, error: OSError | None) -> None:
         """The socket is of no more use: close it and tell the subclass."""
@@ -253,7 +263,10 @@ class SocketEnd:
             self.fail(error)
             return
         backlog.drop(sent)
-        if not backlog.size:
+        if backlog.size:
+            backlog.source.moved(self)
+        else:
+            backlog.source.emptied(self)
             self._writing = False
             self._watch()
             if self._ending:

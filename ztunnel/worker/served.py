@@ -13,7 +13,7 @@ from ztunnel.dns.server import DnsServer
 from ztunnel.dns.upstream import Resolvers
 from ztunnel.ipc.messages import PodUp
 from ztunnel.proxy.accept import Acceptor
-from ztunnel.proxy.budget import HANDSHAKES, TAKEN
+from ztunnel.proxy.budget import HANDSHAKES, TAKEN, TUNNELS
 from ztunnel.proxy.inbound import InboundTunnel
 from ztunnel.proxy.outbound import Outbound
 from ztunnel.proxy.passthrough import PlainInbound
@@ -54,8 +54,7 @@ class ServedPod:
         for listener in listeners[:_TCP_LISTENERS]:
             keep_alive(listener, sockets.tuning)  # whatever is accepted inherits it
         count = plane.recorder.counters.count
-        share = self.pod.share
-        pauses = (share.pause_before_next, share.pause_before_next, self.pod.pause_before_tunnel)
+        pauses = (self.pod.pause_before_next, self.pod.pause_before_next, self.pod.pause_before_tunnel)
         self._acceptors = [
             Acceptor(plane.poller, sock, taker, count, plane.crashed, pause, ahead)
             for sock, taker, pause, ahead in zip(listeners[:_TCP_LISTENERS], takers, pauses, aheads, strict=True)
@@ -91,6 +90,9 @@ class ServedPod:
 
     def _take_hbone(self, sock: socket.socket, peer: tuple[object, ...]) -> None:
         self.pod.share.add(TAKEN, 1)
+        if self.pod.share.full(TUNNELS):
+            abort_socket(sock)
+            return
         source, local = endpoint_of(peer), endpoint_of(sock.getsockname())
         credentials = self.plane.wallet.get(self.pod.identity)
         if credentials is not None:

@@ -19,7 +19,7 @@ from tests.support.h2_peer import CLIENT, Peer
 from tests.support.tunnel import TestPod, World, application, echo, run, until, world
 from ztunnel.ipc.authorities import AuthorityAnswer, AuthorityAsk
 from ztunnel.ipc.messages import PodPolicy
-from ztunnel.proxy.aim import Aim, Miss, proxy_header, take_aim
+from ztunnel.proxy.aim import Aim, Miss, _endpoint, proxy_header, take_aim
 
 OWN, OTHER = parse_ip("10.0.0.1"), "10.9.9.9:80"
 NAME = "web.shop.svc.cluster.local"
@@ -332,3 +332,25 @@ def test_a_proxy_header_says_what_it_was_told_whatever_that_is(
     for heard, told in ((heard_source, source), (heard_destination, destination)):
         assert (parse_ip(str(heard.ip)), heard.port) == (told.ip, told.port)
     assert tlvs == ({0xD0: identity.encode()} if identity else {})
+
+
+def test_an_authority_of_any_length_is_refused_and_kept_nowhere() -> None:
+    async def scenario() -> None:
+        async with world() as here:
+            pod = await here.pod("server", "127.0.0.12")
+            peer = Peer(here, pod)
+            await peer.connect()
+            before = _endpoint.cache_info().currsize
+            for text in (
+                "x" * 10_000,
+                "127.0.0.12:" + "0" * 10_000,
+                "[" + "0" * 10_000 + "]:80",
+                "127.0.0.12:80" * 900,
+            ):
+                assert (await peer.ask(text))[0] == 400
+            assert _endpoint.cache_info().currsize == before
+            await until(lambda: here.log().count("authority not understood") == 4)
+            assert max(map(len, here.log().splitlines())) < 2_000
+            peer.close()
+
+    run(scenario)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ztunnel.proxy.backlog import CHUNK, Backlog, Chunks
+from ztunnel.proxy.backlog import CHUNK, STUCK_S, Backlog, Chunks, CountedChunks
 
 
 class Counted(Chunks):
@@ -67,3 +67,33 @@ def test_a_backlog_that_is_used_again_begins_with_a_whole_chunk() -> None:
         backlog.drop(100_000)
     backlog.append(b"y" * CHUNK)
     assert source.out == 1
+
+
+class Idle:
+    """Has octets waiting, and nothing to end."""
+
+    def give_way(self) -> None:
+        raise AssertionError
+
+
+def test_who_is_stuck_longest_gives_way_first_and_whoever_moved_lately_never() -> None:
+    now = [0.0]
+    chunks = CountedChunks(Chunks(), lambda _: None, lambda: True, lambda: now[0])
+    slow, stuck, late, gone = Idle(), Idle(), Idle(), Idle()
+    for holder in (gone, slow, stuck):
+        chunks.moved(holder)
+    now[0] = 5.0
+    chunks.moved(slow)
+    chunks.moved(late)
+    chunks.emptied(gone)
+    now[0] = STUCK_S
+    assert chunks.stuck() is None
+    now[0] += 1
+    assert chunks.stuck() is stuck
+    chunks.emptied(stuck)
+    assert chunks.stuck() is None
+    now[0] += 5
+    assert chunks.stuck() is slow
+    for holder in (slow, late, slow):
+        chunks.emptied(holder)
+    assert chunks.stuck() is None

@@ -103,12 +103,12 @@ def test_handshakes_in_progress_hold_back_tunnels_and_nothing_else() -> None:
     node = Node(handshakes=2)
     one, two = node.share(0), node.share(1)
     one.add(HANDSHAKES, 1)
-    assert two.pause_before_tunnel() == 0.0
+    assert two.pause_before_more_handshakes() == 0.0
     two.add(HANDSHAKES, 1)
-    assert one.pause_before_tunnel() > 0
+    assert one.pause_before_more_handshakes() > 0
     assert one.pause_before_next() == 0.0
     two.add(HANDSHAKES, -1)
-    assert one.pause_before_tunnel() == 0.0
+    assert one.pause_before_more_handshakes() == 0.0
 
 
 def test_octets_that_wait_hold_back_new_connections_and_make_the_others_wait() -> None:
@@ -131,7 +131,7 @@ def test_without_budgets_nothing_holds() -> None:
         share.add(kind, 1 << 40)
     assert not share.full()
     assert not share.crowded()
-    assert share.pause_before_tunnel() == 0.0
+    assert share.pause_before_more_handshakes() == 0.0
 
 
 def test_the_log_hears_of_it_now_and_then_the_counter_every_time() -> None:

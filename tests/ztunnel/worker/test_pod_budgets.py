@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 
 import pytest
 
+from ambient.model.outcome import Passthrough
+from tests.support.h2_peer import Peer
 from tests.support.tunnel import World, application, echo, run, talk, until, world
 from tests.ztunnel.worker.test_worker import pair
 from ztunnel.budgets import KINDS, Budgets
 from ztunnel.ipc import messages as m
-from ztunnel.proxy.budget import HANDSHAKES, OPEN
+from ztunnel.proxy.budget import HANDSHAKES, OPEN, TUNNELS, WAITING
 
 
 async def held_to(here: World, budgets: Budgets) -> None:
@@ -39,6 +42,62 @@ def test_one_connection_too_many_is_refused_at_once_and_the_next_one_taken_when_
             assert "budget open_connections reached" in here.log()
             assert 'pod="test/client"' in here.log()
             opened[1][1].close()
+
+    run(scenario)
+
+
+def test_tunnels_in_which_nothing_is_open_are_bounded_too() -> None:
+    async def scenario() -> None:
+        async with world() as here:
+            await held_to(here, Budgets(open_connections=2))
+            server = await here.pod("server", "127.0.0.12")
+            share = here.workers[0]._pods[server.uid].pod.share
+            peers = [Peer(here, server) for _ in range(3)]
+            await peers[0].connect()
+            await peers[1].connect()
+            await until(lambda: share.total(TUNNELS) == 2)
+            with pytest.raises(ConnectionError):
+                await peers[2].connect()
+            assert "budget open_connections reached: 2 tunnels" in here.log()
+            peers[0].close()
+            await until(lambda: share.total(TUNNELS) == 1)
+            await peers[2].connect()
+            assert (await peers[2].ask("127.0.0.12:1"))[0] == 503
+            peers[1].close()
+            peers[2].close()
+            await until(lambda: share.total(TUNNELS) == 0)
+
+    run(scenario)
+
+
+def test_whoever_reads_nothing_keeps_others_out_for_seconds_only() -> None:
+    async def endless(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(bytes(1 << 18))
+                await writer.drain()
+
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.99", endless) as port:
+            await held_to(here, Budgets(waiting=1 << 19))
+            client = await here.pod("client", "127.0.0.11")
+            here.capture(client.outbound, "127.0.0.99", port)
+            here.director.plans["127.0.0.99", port] = Passthrough("not in the mesh")
+            plane, share = here.workers[0].plane, here.workers[0]._pods[client.uid].pod.share
+            idle = [socket.create_connection(client.outbound) for _ in range(4)]
+            await until(lambda: share.crowded())
+            reader, writer = await asyncio.open_connection(*client.outbound)
+            await until(lambda: "budget waiting_octets reached" in here.log())
+            assert here.counter("stuck_connections_ended") == 0
+            clock = plane.clock
+            plane.clock = lambda: clock() + 11
+            assert await reader.read(1) == b"\0"
+            ended = here.counter("stuck_connections_ended")
+            assert 0 < ended < 5
+            writer.transport.abort()
+            await until(lambda: here.log().count("connection complete") >= ended)
+            for one in idle:
+                one.close()
 
     run(scenario)
 
@@ -151,5 +210,29 @@ def test_a_crowd_of_one_address_makes_way_for_itself_and_not_a_quiet_peer_that_b
                     quiet.recv(1)
                 for one in crowd:
                     one.close()
+
+    run(scenario)
+
+
+def test_data_that_waits_for_the_answer_counts_as_what_the_pod_holds() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            pod = await here.pod("server", "127.0.0.12")
+            here.update(pod, known=False)
+            share = here.workers[0]._pods[pod.uid].pod.share
+            await until(lambda: not here.workers[0]._pods[pod.uid].pod.policy.known)
+            peer = Peer(here, pod)
+            await peer.connect()
+            for number in (1, 3):
+                peer.h2.send_headers(number, [(":method", "CONNECT"), (":authority", f"127.0.0.12:{port}")])
+                peer.h2.send_data(number, bytes(10_000))
+            peer.writer.write(peer.h2.data_to_send())
+            await until(lambda: share.total(WAITING) == 20_000)
+            peer.h2.reset_stream(3)
+            peer.writer.write(peer.h2.data_to_send())
+            await until(lambda: share.total(WAITING) == 10_000)
+            here.update(pod, known=True)
+            await until(lambda: share.total(WAITING) == 0)
+            peer.close()
 
     run(scenario)
