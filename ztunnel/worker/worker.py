@@ -55,6 +55,7 @@ class Worker:
         )
         self.plane.hosts = Hosts(self.plane, self._resolvers)
         self._deadline: float | None = None
+        self._drain_check: asyncio.TimerHandle | None = None
         self._over = False
 
     def start(self) -> None:
@@ -317,11 +318,14 @@ class Worker:
     def _check_drained(self) -> None:
         if self._deadline is None or self._over:
             return
+        if self._drain_check is not None:
+            # One at a time: every tick would begin another row of them.
+            self._drain_check.cancel()
         busy = any(served.busy for served in self._pods.values()) or any(
             tunnel.unsent() for tunnel in self.plane.tunnels
         )
         if busy and self._loop.time() < self._deadline:
-            self._loop.call_later(0.05, self._check_drained)
+            self._drain_check = self._loop.call_later(0.05, self._check_drained)
             return
         self._over = True
         for served in self._pods.values():

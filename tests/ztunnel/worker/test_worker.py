@@ -241,6 +241,28 @@ def test_a_drained_worker_sends_what_connections_that_have_ended_left_behind(ker
     run(scenario)
 
 
+def test_a_long_drain_is_looked_at_no_more_often_than_a_short_one() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            client, _ = await pair(here, port)
+            reader, writer = await asyncio.open_connection(*client.outbound)
+            writer.write(b"1")
+            await reader.readexactly(1)
+            worker = here.workers[0]
+            worker._drain(m.Drain(deadline_s=20))
+            checks = []
+            for _ in range(5):
+                checks.append(worker._drain_check)
+                worker._check_drained()  # as every tick does
+            assert all(one is not None and one.cancelled() for one in checks)
+            assert worker._drain_check is not None
+            assert not worker._drain_check.cancelled()
+            writer.transport.abort()
+            await until(lambda: here.finished == [0])
+
+    run(scenario)
+
+
 def test_a_drain_has_a_deadline() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
