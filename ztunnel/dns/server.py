@@ -25,6 +25,8 @@ from ztunnel.proxy.sockets import endpoint_of, speak_as
 IDLE_S: Final = 5.0
 ASK_S: Final = 1.0
 CLIENTS_LIMIT: Final = 256
+WAITING_LIMIT: Final = 256
+"""Questions of a socket that wait for the director: the other pods' wait behind them."""
 _PER_WAKEUP: Final = 64
 _REPLY_SOCKETS: Final = 8
 _ORIGDSTADDR: Final = {(socket.SOL_IP, 20), (socket.IPPROTO_IPV6, 74)}
@@ -57,6 +59,8 @@ class DnsServer:
         self._acceptor: Acceptor | None = None
         self._port = sock.getsockname()[1]
         self._open = True
+        self.waiting = 0
+        """Questions that the director has not answered yet."""
         if sock.type == socket.SOCK_DGRAM:
             sock.setblocking(False)
             plane.loop.add_reader(sock.fileno(), self._readable)
@@ -222,8 +226,15 @@ class _Question:
         self._timer: asyncio.TimerHandle | None = None
 
     def ask(self) -> None:
-        self._timer = self._server.plane.loop.call_later(ASK_S, self._expired)
-        self._server.resolvers.names.ask(self._key, self._answered)
+        server = self._server
+        names = server.resolvers.names
+        if server.waiting >= WAITING_LIMIT and names.get(self._key) is None:
+            server.plane.recorder.counters.count("dns_waiting_limit")
+            self._reply(write_failure(self._query))
+            return
+        server.waiting += 1
+        self._timer = server.plane.loop.call_later(ASK_S, self._expired)
+        names.ask(self._key, self._answered)
 
     def _expired(self) -> None:
         self._server.resolvers.names.leave(self._key, self._answered)
@@ -234,6 +245,7 @@ class _Question:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+        self._server.waiting -= 1
         if answer is not None and answer.known:
             self._reply(self._server.resolve(self._query, answer, stream=self._stream))
         else:

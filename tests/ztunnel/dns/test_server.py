@@ -225,3 +225,31 @@ def test_questions_under_way_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
             await asyncio.gather(*hanging, return_exceptions=True)
 
     run(scenario)
+
+
+def test_what_does_not_fit_into_one_message_comes_in_part_over_tcp_too() -> None:
+    async def scenario() -> None:
+        async with mesh() as (here, _):
+            here.director.names["many.test"] = tuple(f"10.{n >> 8}.{n & 255}.1" for n in range(5_000))
+            (answer,) = await ask_stream(here, "many.test")
+            assert answer.header.tc == 1
+            assert 4_000 < len(answer.rr) < 5_000
+
+    run(scenario)
+
+
+def test_questions_that_wait_for_the_director_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ztunnel.dns.server.WAITING_LIMIT", 2)
+
+    async def scenario() -> None:
+        async with mesh() as (here, _):
+            assert addresses(await ask(here, "srv.test")) == ["10.0.0.1"]
+            here.director.silent = True
+            waiting = [asyncio.create_task(ask(here, f"n{n}.test")) for n in range(2)]
+            await until(lambda: len(here.director.of(m.NameAsk)) == 3)
+            assert (await ask(here, "one.too.many.test")).header.rcode == 2
+            assert addresses(await ask(here, "srv.test")) == ["10.0.0.1"], "what is known waits for nobody"
+            assert [addresses(answer) for answer in await asyncio.gather(*waiting)] == [["9.9.9.9"]] * 2
+            assert addresses(await ask(here, "later.test")) == ["9.9.9.9"], "there is room again"
+
+    run(scenario)
