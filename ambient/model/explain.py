@@ -14,7 +14,7 @@ from ambient.model.outcome import Allowed, Connection, Denied, DryRun, Reason, V
 from ambient.model.policy import Action, Authorization
 
 LOOKED_AT: Final = 32
-"""Rules that `ground` compares at most."""
+"""Rules that `ground` compares at most, and alternatives of each clause of a rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ def ground(index: PolicyIndex, connection: Connection, verdict: Denied) -> Expla
         case Reason.NO_ALLOW_MATCHED:
             reached = index.by_key[verdict.policy]
             ordered = chain((reached,), (policy for policy in index.allows if policy is not reached))
-            return _nearest(verdict, reached, islice(_near(ordered, connection), LOOKED_AT), ())
+            return _nearest(verdict, reached, islice(_near(ordered, connection, LOOKED_AT), LOOKED_AT), ())
     return Explanation(verdict, verdict.policy, text=f"denied: {verdict.detail or verdict.reason}")
 
 
@@ -83,11 +83,11 @@ def _decided(verdict: Verdict, policy: Authorization, connection: Connection, dr
 _Near = tuple[Authorization, int, tuple[Difference, ...]]
 
 
-def _near(policies: Iterable[Authorization], connection: Connection) -> Iterator[_Near]:
+def _near(policies: Iterable[Authorization], connection: Connection, most: int | None = None) -> Iterator[_Near]:
     principal = principal_of(connection)
     for policy in policies:
         for at, rule in enumerate(policy.rules):
-            yield policy, at, differences(rule, connection, principal)
+            yield policy, at, differences(rule, connection, principal, most)
 
 
 def _nearest(verdict: Verdict, first: Authorization, ranked: Iterable[_Near], dry: tuple[DryRun, ...]) -> Explanation:

@@ -24,12 +24,15 @@ class Difference:
         return f"{self.field}: {self.actual} is not {self.wanted}"
 
 
-def differences(rule: Rule, connection: Connection, principal: str | None) -> tuple[Difference, ...]:
-    """What would have to change for the rule to match: () when it matches."""
+def differences(
+    rule: Rule, connection: Connection, principal: str | None, most: int | None = None
+) -> tuple[Difference, ...]:
+    """What would have to change for the rule to match: () when it matches. Of a clause's alternatives the first `most`
+    are looked at (None: all)."""
     found: list[Difference] = []
     for clause in rule:
         if not clause_matches(clause, connection, principal):
-            found.extend(_clause(clause, connection, principal))
+            found.extend(_clause(clause[:most], connection, principal))
     return tuple(found)
 
 

@@ -6,7 +6,7 @@ several values is in the bucket of each.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
 
@@ -21,13 +21,19 @@ _FEW: Final = 2
 """A bucket with fewer rules is not worth a fact that costs more."""
 _MAX_PARTS: Final = 64
 """Rules are taken apart into at most this many alternatives."""
+_MAX_COPIES: Final = 1_024
+"""Values that are in each of the alternatives, counted once for each, at most."""
 _WORTH: Final = 0.9
 """A split must leave at most this share of the cost of trying every rule."""
 _PROBE: Final = 0.25
 """Cost of one look-up in a hash table; trying a rule costs 1."""
 _FACT_COST: Final = (0.0, 0.0, 0.0, 0.0, 0.3, 0.3, 0.3)
 """Cost of the fact of each demand."""
+_ROOM: Final = 8
+"""How many times as much as its rules ask for a level of the tree may hold. Rules that share values are in the buckets
+of all of them; split by one demand after the other, a few dozen would otherwise become millions of nodes."""
 _EXACT, _PREFIX, _SUFFIX, _PRESENT, _BLOCK = range(5)
+_SAID_BY_PRINCIPAL: Final = frozenset((Demand.NAMESPACE, Demand.NAME, Demand.ACCOUNT))
 
 
 Key = tuple[int, int, str | int]
@@ -42,6 +48,10 @@ class Part(NamedTuple):
     entry: Entry
     keys: Keys
 
+    def weight(self, demands: Iterable[Demand]) -> int:
+        """What it costs to split it by these once more."""
+        return 1 + sum(len(self.keys[demand] or ()) for demand in demands)
+
 
 def build(policies: Iterable[Authorization], *, every: bool = False) -> Node:
     """The tree of all rules of the policies; an entry's order is the policy's position.
@@ -50,15 +60,18 @@ def build(policies: Iterable[Authorization], *, every: bool = False) -> Node:
     """
     entries: list[Entry] = []
     seen: set[Rule] = set()
+    weight = 0
     for order, policy in enumerate(policies):
         for rule in policy.rules:
             if every or rule not in seen:  # the same rule in an earlier policy decides first
                 seen.add(rule)
+                weight += 1 + sum(_values(clause) for clause in rule)
                 entries += (Entry(order, part) for part in _parts(rule))
     if len(entries) <= LEAF:
         return Node(entries)
     parts = [Part(entry, _keys(entry.rule)) for entry in entries]
-    return _split(parts, frozenset(demand for demand in Demand if any(part.keys[demand] is not None for part in parts)))
+    demands = frozenset(demand for demand in Demand if any(part.keys[demand] is not None for part in parts))
+    return _split(parts, demands, _ROOM * weight)
 
 
 def _parts(rule: Rule) -> Iterator[Rule]:
@@ -71,11 +84,27 @@ def _parts(rule: Rule) -> Iterator[Rule]:
                 return
             clauses.append(live)
     for i, clause in enumerate(clauses):
-        if 1 < len(clause) <= _MAX_PARTS and len({_asks(match) for match in clause}) > 1:
+        few = 1 < len(clause) <= _MAX_PARTS
+        if few and _copies(clauses, i) <= _MAX_COPIES and len({_asks(match) for match in clause}) > 1:
             for match in clause:
                 yield (*clauses[:i], (match,), *clauses[i + 1 :])
             return
     yield tuple(clauses)
+
+
+def _copies(clauses: Sequence[Clause], taken_apart: int) -> int:
+    """How many keys the other clauses have in all alternatives together."""
+    others = sum(_values(clause) for i, clause in enumerate(clauses) if i != taken_apart)
+    return len(clauses[taken_apart]) * others
+
+
+def _values(clause: Clause) -> int:
+    """How many keys its matches have at most (see `_wanted`)."""
+    keys = 0
+    for match in clause:
+        keys += 3 * (len(match.principals) + len(match.service_accounts)) + len(match.namespaces)
+        keys += len(match.destination_ports) + len(match.source_ips) + len(match.destination_ips)
+    return keys
 
 
 def _asks(match: Match) -> tuple[bool, ...]:
@@ -196,32 +225,26 @@ _HOW: Final[Mapping[StringMatchKind, int]] = MappingProxyType(
 )
 
 
-def _split(parts: Sequence[Part], demands: frozenset[Demand]) -> Node:
-    if len(parts) <= LEAF:
-        return Node([part.entry for part in parts])
-    chosen: Demand | None = None
-    least = _WORTH * len(parts)
-    for demand in sorted(demands):
-        cost = _cost(parts, demand)
-        if cost < least:
-            chosen, least = demand, cost
+def _split(parts: Sequence[Part], demands: frozenset[Demand], room: int) -> Node:
+    """`room`: the weight that all parts below may have together, at each level."""
+    chosen, buckets, rest = _chosen(parts, demands, room)
     if chosen is None:
         return Node([part.entry for part in parts])
-    buckets: dict[Key, list[Part]] = {}
-    rest: list[Part] = []
-    for part in parts:
-        keys = part.keys[chosen]
-        if keys is None:
-            rest.append(part)
-        else:
-            for key in keys:
-                buckets.setdefault(key, []).append(part)
-    others = demands - {chosen}
+    below = {key: _left(demands, chosen, key) for key in buckets}
+    weights = {key: _weight(bucket, below[key]) for key, bucket in buckets.items()}
+    remaining = demands - {chosen}
+    rest_weight = _weight(rest, remaining)
+    total = rest_weight + sum(weights.values())
+    # Where not all have room for another level, those have it that need no more than an equal part.
+    short = total > room
     node = Node((), chosen)
-    node.rest = _split(rest, others) if rest else None
+    node.rest = _split(rest, remaining, room if short else room * rest_weight // total) if rest else None
     tables: dict[int, dict[int, dict[Any, Node]]] = {}
-    for (how, length, value), bucket in buckets.items():
-        tables.setdefault(how, {}).setdefault(length, {})[value] = _split(bucket, others)
+    for key, bucket in buckets.items():
+        how, length, value = key
+        part = room // len(buckets) if short else room * weights[key] // total
+        child = _split(bucket, below[key] if weights[key] <= part else frozenset(), part)
+        tables.setdefault(how, {}).setdefault(length, {})[value] = child
     node.exact = tables.pop(_EXACT, {}).get(0, {})
     node.prefixes, node.suffixes, node.blocks = (
         tuple(sorted(tables.get(how, {}).items(), key=_length)) for how in (_PREFIX, _SUFFIX, _BLOCK)
@@ -229,6 +252,44 @@ def _split(parts: Sequence[Part], demands: frozenset[Demand]) -> Node:
     node.present = tables.get(_PRESENT, {}).get(0, {}).get("")
     node.wide = bool(tables)
     return node
+
+
+def _chosen(
+    parts: Sequence[Part], demands: frozenset[Demand], room: int
+) -> tuple[Demand | None, Mapping[Key, list[Part]], list[Part]]:
+    """The demand that leaves least to try, with its buckets and those that do not ask for it; None: not worth it."""
+    if len(parts) <= LEAF:
+        return None, {}, []
+    chosen: Demand | None = None
+    least = _WORTH * len(parts)
+    for demand in sorted(demands):
+        if sum(len(part.keys[demand] or "-") for part in parts) <= room:
+            cost = _cost(parts, demand)
+            if cost < least:
+                chosen, least = demand, cost
+    buckets: dict[Key, list[Part]] = {}
+    rest: list[Part] = []
+    if chosen is None:
+        return None, buckets, rest
+    for part in parts:
+        keys = part.keys[chosen]
+        if keys is None:
+            rest.append(part)
+        else:
+            for key in keys:
+                buckets.setdefault(key, []).append(part)
+    return chosen, buckets, rest
+
+
+def _left(demands: frozenset[Demand], chosen: Demand, key: Key) -> frozenset[Demand]:
+    """What a bucket can still be split by: whoever has exactly this principal has that account and no other."""
+    if chosen is Demand.PRINCIPAL and key[0] == _EXACT:
+        return demands - {chosen} - _SAID_BY_PRINCIPAL
+    return demands - {chosen}
+
+
+def _weight(parts: Sequence[Part], demands: Set[Demand]) -> int:
+    return len(parts) if len(parts) <= LEAF else sum(part.weight(demands) for part in parts)
 
 
 def _length(table: tuple[int, object]) -> int:

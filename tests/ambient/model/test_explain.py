@@ -107,6 +107,15 @@ def test_the_ground_of_a_denial_looks_at_few_rules() -> None:
     assert explain(index.policies, (), connection()).policy == "default/near"
 
 
+def test_the_ground_of_a_denial_looks_at_few_alternatives_of_a_rule() -> None:
+    far = tuple(Match(destination_ports=(i + 10_000,), namespaces=strings("x")) for i in range(LOOKED_AT))
+    index = PolicyIndex([allow("many", (far, (*far, ELSEWHERE)))])
+    verdict = Denied(Reason.NO_ALLOW_MATCHED, "default/many")
+    assert [
+        len(found.misses) for found in (ground(index, connection(), verdict), explain(index.policies, (), connection()))
+    ] == [4, 3]
+
+
 def test_the_policy_that_the_look_up_came_to_is_looked_at_once() -> None:
     far = Match(destination_ports=(9,), namespaces=strings("x"))
     some = allow("some", *(rule(replace(far, destination_ports=(i + 10_000,))) for i in range(LOOKED_AT - 1)))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from random import Random
 
 import pytest
 
+from ambient.model.decide import PolicyIndex, judge_naive
 from ambient.model.identity import Identity
 from ambient.model.matching import principal_of
-from ambient.model.outcome import Connection
+from ambient.model.outcome import Allowed, Connection
 from ambient.model.policy import Authorization, Match, Rule
 from ambient.model.rule_index import Demand, Node, asked_by, facts_of, first_match
 from ambient.model.rule_split import build
@@ -204,3 +206,54 @@ def test_wildcards_for_whole_components_are_looked_up_by_the_component_alone() -
     forms = ("cluster.local/ns/n{}/*", "cluster.local/ns/n{}/sa/*", "*/sa/n{}", "*/n{}")
     root = build([allow(f"p{i}", rule(Match(principals=strings(forms[i % 4].format(i))))) for i in range(MANY)])
     assert asked_by(root) == 1 << Demand.NAMESPACE | 1 << Demand.NAME
+
+
+def _tangled(count: int, values: int) -> list[Rule]:
+    """Rules each of which asks for half of the same ports, sources, destinations and namespaces, never the same."""
+    chance = Random(1)
+
+    def half() -> list[int]:
+        return chance.sample(range(1, values + 1), values // 2)
+
+    return [
+        rule(
+            Match(
+                destination_ports=tuple(half()),
+                source_ips=networks(*(f"10.1.0.{n}" for n in half())),
+                destination_ips=networks(*(f"10.2.0.{n}" for n in half())),
+                namespaces=strings(*(f"n{n}" for n in half())),
+            )
+        )
+        for _ in range(count)
+    ]
+
+
+def _nodes_for_each_value(policies: list[Authorization]) -> float:
+    fields = ("destination_ports", "source_ips", "destination_ips", "namespaces")
+    matches = [match for policy in policies for rule in policy.rules for clause in rule for match in clause]
+    return sum(1 for _ in build(policies).below()) / sum(len(getattr(match, f)) for match in matches for f in fields)
+
+
+def test_rules_that_overlap_everywhere_do_not_multiply() -> None:
+    tangled = [allow(f"p{i}", each) for i, each in enumerate(_tangled(64, 40))]
+    assert _nodes_for_each_value(tangled) < 8
+    index = PolicyIndex(tangled)
+    for n in range(1, 41):
+        given = connection(f"10.1.0.{n}", f"10.2.0.{n}:{n}", f"n{n}/x")
+        assert isinstance(index.judge(given), Allowed) == isinstance(judge_naive(tangled, (), given), Allowed)
+
+
+def test_rules_that_overlap_everywhere_leave_the_others_as_quick_to_find() -> None:
+    family = FAMILIES["principal"]
+    tangled = [allow(f"p{i}", each) for i, each in enumerate(_tangled(300, 40))]
+    root = build([*tangled, *policies(family)[:40]])
+    assert root.demand != Demand.PRINCIPAL
+    assert first(root, family.hit) == 300 + 7
+    assert looked_at(root, family.hit) <= 4
+
+
+def test_alternatives_are_not_taken_apart_where_each_would_repeat_a_long_list() -> None:
+    either = (Match(namespaces=strings("a")), Match(destination_ports=(1,)), Match(source_ips=networks("10.0.0.0/8")))
+    short, long = (networks(*(f"192.0.{n >> 8}.{n & 255}" for n in range(count))) for count in (100, 1_000))
+    assert len(build([allow("p", (either, (Match(destination_ips=short),)))]).entries) == 3
+    assert len(build([allow("p", (either, (Match(destination_ips=long),)))]).entries) == 1
