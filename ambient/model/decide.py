@@ -163,16 +163,19 @@ class _DryRuns:
 class SharedIndexes:
     """One index for all workloads with the same policies, for as long as one of them uses it."""
 
-    __slots__ = ("_known",)
+    __slots__ = ("_known", "_same")
 
     def __init__(self) -> None:
         self._known: WeakValueDictionary[tuple[tuple[Authorization, ...], tuple[str, ...]], PolicyIndex] = (
             WeakValueDictionary()
         )
+        self._same: WeakValueDictionary[tuple[tuple[int, ...], tuple[str, ...]], PolicyIndex] = WeakValueDictionary()
+        """By the very objects, which their index keeps alive: to compare thousands by what is in them takes long."""
 
     def of(self, policies: tuple[Authorization, ...], missing: tuple[str, ...]) -> PolicyIndex:
         """The index of this set, built when nobody has it."""
-        found = self._known.get((policies, missing))
+        same = (tuple(map(id, policies)), missing)
+        found = self._same.get(same) or self._known.get((policies, missing))
         if found is None:
-            found = self._known[policies, missing] = PolicyIndex(policies, missing)
+            found = self._known[policies, missing] = self._same[same] = PolicyIndex(policies, missing)
         return found

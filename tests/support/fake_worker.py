@@ -5,12 +5,25 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from dataclasses import replace
 from typing import TypeVar
 
 from tests.support.waiting import eventually
 from ztunnel.inpod.listeners import Listeners, netns_inode
 from ztunnel.ipc.channel import Channel
-from ztunnel.ipc.messages import AskListeners, Drain, Drained, Hello, PodListeners, PodReady, PodUp, ToDirector
+from ztunnel.ipc.messages import (
+    AskListeners,
+    Drain,
+    Drained,
+    Hello,
+    PodListeners,
+    PodReady,
+    PodUp,
+    PodUpdate,
+    Policies,
+    ToDirector,
+)
+from ztunnel.ipc.told import Known
 
 T = TypeVar("T")
 
@@ -28,6 +41,7 @@ class FakeWorker:
         self.slot, self.pid, self.error, self.silent = slot, pid, error, silent
         self._path = path
         self._channel: Channel | None = None
+        self._known = Known()
 
     def connect(self) -> FakeWorker:
         """Join (again), naming the pods it serves."""
@@ -35,6 +49,7 @@ class FakeWorker:
         sock.connect(self._path)
         self._channel = Channel(asyncio.get_running_loop(), sock, self._message, self._lost)
         self.closed = False
+        self._known.clear()
         netns = tuple(self.netns or netns_inode(fds[0]) for _, fds in self.pods.values())
         self.say(Hello(pid=self.pid, slot=self.slot, pods=tuple(self.pods), netns=netns))
         return self
@@ -65,8 +80,12 @@ class FakeWorker:
         return self.all(kind)[count - 1]
 
     def _message(self, message: object, fds: list[int]) -> None:
+        if isinstance(message, PodUp | PodUpdate):
+            message = replace(message, policy=self._known.whole(message.policy))
         self.heard.append(message)
         match message:
+            case Policies():
+                self._known.take(message)
             case PodUp():
                 earlier = self.pods.pop(message.uid, None)
                 for fd in earlier[1] if earlier else ():

@@ -13,13 +13,17 @@ import os
 import socket
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
-from ambient.errors import Unavailable
-from ztunnel.ipc.channel import Channel
-from ztunnel.ipc.messages import Drain, Hello, ToDirector, ToWorker
+from ambient.errors import InvalidInput, Unavailable
+from ztunnel.ipc.channel import MAX_BACKLOG, Channel
+from ztunnel.ipc.messages import Drain, Hello, PodDown, PodPolicy, PodUp, PodUpdate, Policies, ToDirector, ToWorker
+from ztunnel.ipc.told import Told
 
+CROWDED: Final = MAX_BACKLOG // 2
+"""Octets that a worker has not taken yet, beyond which it is told no more policies: pods that need those are closed."""
 _log = logging.getLogger("workers")
 
 
@@ -36,10 +40,32 @@ class Worker:
         self.pods: dict[str, str] = dict.fromkeys(hello.pods, "")
         self.leaving = False
         self.drained = False
+        self._told = Told()
 
     def send(self, message: ToWorker, fds: tuple[int, ...] = ()) -> None:
         """Queue a message; on a lost connection it goes nowhere."""
+        if isinstance(message, PodUp | PodUpdate):
+            message = replace(message, policy=self._by_number(message.uid, message.policy))
+        elif isinstance(message, PodDown):
+            self._told.forget(message.uid)
         self._channel.send(message, fds)
+
+    def _by_number(self, uid: str, policy: PodPolicy) -> PodPolicy:
+        for news in self._told.news(uid, policy.policies):
+            if self._channel.backlog > CROWDED:
+                _log.error("worker %d is not told all policies of pod %s: they are too much", self.slot, uid)
+                break
+            self._tell(news)
+        return self._told.short(policy)
+
+    def _tell(self, news: Policies) -> None:
+        try:
+            self._channel.send(news)
+        except InvalidInput as error:
+            for one in news.put if len(news.put) > 1 else ():
+                self._tell(Policies(put=(one,)))
+            if len(news.put) == 1:
+                _log.error("policy %s: %s; pods that it selects are closed", news.put[0][1].key, error)
 
     def close(self) -> None:
         self._channel.close()

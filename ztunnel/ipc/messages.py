@@ -195,6 +195,16 @@ class PodPolicy:
     """It is somebody's waypoint: authorities of others may lead here, see AuthorityAsk."""
 
     open_ports: tuple[int, ...] = ()
+    numbers: tuple[int, ...] = ()
+    """What travels instead of `policies` (ztunnel.ipc.told): those that came under these numbers, in this order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policies:
+    """Policies that pods may be told to have by these numbers from here on; those of `gone` are named no more."""
+
+    put: tuple[tuple[int, Authorization], ...] = ()
+    gone: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -363,6 +373,7 @@ ToDirector = (
 )
 ToWorker = (
     Settings
+    | Policies
     | PodUp
     | PodLedger
     | PodRow

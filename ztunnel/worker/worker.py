@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 from ambient.errors import InvalidInput, MeshError
@@ -12,6 +13,7 @@ from ztunnel.dns.hosts import Hosts
 from ztunnel.dns.upstream import Resolvers
 from ztunnel.ipc import messages as m
 from ztunnel.ipc.authorities import AuthorityAnswer
+from ztunnel.ipc.told import Known
 from ztunnel.proxy.asks import AskCache
 from ztunnel.proxy.balance import Balance
 from ztunnel.proxy.budget import read_ledger
@@ -50,6 +52,7 @@ class Worker:
         settings = m.Settings(node="", trust_domain="", cluster_id="")
         self.plane = Plane(loop, self.recorder, settings, self._link.send, balance=Balance(f"{path}.tunnels", slot))
         self._pods: dict[str, ServedPod] = {}
+        self._known = Known()
         self._resolvers = Resolvers(
             self.plane, AskCache(lambda key: self._link.send(m.NameAsk(uid=key[0], name=key[1], qtype=key[2])))
         )
@@ -72,6 +75,7 @@ class Worker:
     # --- the director
 
     def _director_up(self) -> None:
+        self._known.clear()
         self.recorder.counters.resend()
         self._link.send(
             m.Hello(
@@ -118,10 +122,12 @@ class Worker:
                 self._resolvers.names.answer((message.uid, message.name, message.qtype), message)
             case m.Forget():
                 self._forget(message)
+            case m.Policies():
+                self._known.take(message)
             case m.PodUpdate():
-                self._update(message)
+                self._update(replace(message, policy=self._known.whole(message.policy)))
             case m.PodUp():
-                return self._pod_up(message, fds)
+                return self._pod_up(replace(message, policy=self._known.whole(message.policy)), fds)
             case m.PodLedger():
                 if len(fds) != 1:
                     raise InvalidInput("ledger", "", f"{len(fds)} descriptors, expected one")
