@@ -72,12 +72,14 @@ def _root_file(root: Path | str) -> Path | None:
 
 def _read_root(root: Path | str) -> bytes:
     file = _root_file(root)
-    if file is None:
-        return str(root).encode()
     try:
-        return file.read_bytes()
+        pem = str(root).encode() if file is None else file.read_bytes()
     except OSError as error:
         raise Unavailable("root certificate", str(file), error.strerror or str(error)) from None
+    if b"-----BEGIN" not in pem:
+        # Given nothing, gRPC trusts every public authority instead of nobody.
+        raise Unavailable("root certificate", str(file or "setting"), "there is no certificate in it")
+    return pem
 
 
 async def root_changed(root: Path | str, look_s: float = ROOT_LOOK_S) -> None:
@@ -162,6 +164,8 @@ def _read_token(token: Path | str) -> str:
         return token.read_text().strip()
     except OSError as error:
         raise Unavailable("token", str(token), error.strerror or str(error)) from None
+    except ValueError:
+        raise Unavailable("token", str(token), "it is no text") from None
 
 
 def as_mesh_error(error: grpc.aio.AioRpcError, what: str, where: str) -> MeshError:

@@ -34,12 +34,16 @@ class Issued:
 
 
 class KeyRequest:
-    """A new P-256 key with its CSR: empty subject, one critical URI SAN."""
+    """A new P-256 key with its CSR: empty subject, one critical URI SAN. Raises InvalidInput for an identity that no
+    certificate can name."""
 
     def __init__(self, identity: str) -> None:
         self.identity = identity
         self._key = ec.generate_private_key(ec.SECP256R1())
-        san = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity)])
+        try:
+            san = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(identity)])
+        except ValueError as error:
+            raise InvalidInput("no certificate can be asked for", repr(identity), str(error)) from None
         builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([])).add_extension(san, critical=True)
         self.csr_pem = builder.sign(self._key, hashes.SHA256()).public_bytes(Encoding.PEM).decode()
 

@@ -219,8 +219,8 @@ class Certificates:
         return True
 
     async def _fetch(self, identity: str) -> None:
-        request = key_request.KeyRequest(identity)
         try:
+            request = key_request.KeyRequest(identity)
             issued = request.accept(await self._sign(identity, request.csr_pem), self._clock())
         except MeshError as error:
             self._fail(identity, str(error))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Final
 
@@ -16,7 +17,17 @@ from ztunnel.ipc.authorities import AuthorityAnswer, AuthorityAsk
 PATIENCE_S: Final = 5.0
 """How long a question may wait for discovery's first answer, or for the pod it is about (interop 3.4)."""
 
+MOST_HELD: Final = 1_024
+"""Questions of one pod (or about peers) that wait: all that wait are looked at whenever discovery says something."""
+
 Question = ipc.RouteAsk | ipc.PeerAsk | ipc.NameAsk | AuthorityAsk
+
+_Held = tuple[float, Worker, Question]
+"""Until when it waits, whose it is, what it is."""
+
+
+def _asker(ask: Question) -> str:
+    return "" if isinstance(ask, ipc.PeerAsk) else ask.uid
 
 
 class Questions:
@@ -26,33 +37,59 @@ class Questions:
         self._answers = answers
         self._pods = pods
         self._unanswerable = unanswerable
-        self._held: list[tuple[float, Worker, Question]] = []
+        self._held: deque[_Held] = deque()
+        """In the order of their deadlines."""
+        self._of: Counter[str] = Counter()
+        self._timer: asyncio.TimerHandle | None = None
 
     def ask(self, worker: Worker, ask: Question) -> None:
         """Answer now, or when it is known, or when waiting is of no more use."""
-        if not self._unanswerable(ask):
+        why = self._unanswerable(ask)
+        if not why:
             self._answer(worker, ask)
-            return
-        loop = asyncio.get_running_loop()
-        self._held.append((loop.time() + PATIENCE_S, worker, ask))
-        loop.call_later(PATIENCE_S + 0.01, self.again)
+        elif self._of[_asker(ask)] >= MOST_HELD:
+            _give_up(worker, ask, f"{why}, and too many wait for it")
+        else:
+            self._of[_asker(ask)] += 1
+            self._held.append((asyncio.get_running_loop().time() + PATIENCE_S, worker, ask))
+            self._wake()
 
     def again(self) -> None:
-        """Something became known, or time has passed."""
-        held, self._held = self._held, []
+        """Something became known."""
+        held, self._held = self._held, deque()
+        for one in held:
+            self._look(one)
+
+    def _overdue(self) -> None:
+        """Time has passed."""
+        self._timer = None
         now = asyncio.get_running_loop().time()
-        for until, worker, ask in held:
-            why = self._unanswerable(ask)
-            if not why:
-                self._answer(worker, ask)
-            elif until <= now:
-                _give_up(worker, ask, why)
-            else:
-                self._held.append((until, worker, ask))
+        while self._held and self._held[0][0] <= now:
+            self._look(self._held.popleft())
+        self._wake()
+
+    def _look(self, one: _Held) -> None:
+        until, worker, ask = one
+        why = self._unanswerable(ask)
+        if why and until > asyncio.get_running_loop().time():
+            self._held.append(one)
+            return
+        self._of[_asker(ask)] -= 1
+        if not self._of[_asker(ask)]:
+            del self._of[_asker(ask)]
+        if why:
+            _give_up(worker, ask, why)
+        else:
+            self._answer(worker, ask)
+
+    def _wake(self) -> None:
+        if self._held and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_at(self._held[0][0] + 0.01, self._overdue)
 
     def left(self, worker: Worker) -> None:
         """Nobody waits for its answers any more."""
-        self._held = [held for held in self._held if held[1] is not worker]
+        self._held = deque(held for held in self._held if held[1] is not worker)
+        self._of = Counter(_asker(ask) for _, _, ask in self._held)
 
     def _answer(self, worker: Worker, ask: Question) -> None:
         answers, pid = self._answers, worker.pid

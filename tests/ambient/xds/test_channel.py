@@ -95,6 +95,24 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         open_channel(settings)
 
 
+def test_a_root_without_a_certificate_is_no_root(tmp_path: Path) -> None:
+    """gRPC would trust every authority of the machine."""
+    empty = tmp_path / "root.pem"
+    for content in (b"", b"\n", b"not yet"):
+        empty.write_bytes(content)
+        with pytest.raises(Unavailable, match="no certificate in it"):
+            open_channel(ServerSettings(target="127.0.0.1:1", root=empty))
+    with pytest.raises(Unavailable, match="no certificate in it"):
+        open_channel(ServerSettings(target="127.0.0.1:1", root=""))
+
+
+def test_a_token_that_is_no_text_is_named(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_bytes(b"\xff\xfe")
+    with pytest.raises(Unavailable, match="no text"):
+        call_metadata(ServerSettings(target="127.0.0.1:1", root=tmp_path, token=token))
+
+
 def test_a_proxy_in_the_environment_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")

@@ -11,6 +11,7 @@ from datetime import timedelta
 
 from ambient.errors import Refused, Unavailable
 from ambient.xds.key_request import KeyRequest
+from ambient.xds.renewal import OUTSTANDING, Priority
 from tests.support.authority import Authority
 from tests.support.waiting import eventually
 from ztunnel.director.certificates import Certificates
@@ -185,6 +186,16 @@ async def test_an_answer_for_somebody_else_is_a_failure(bench: Bench) -> None:
     await eventually(lambda: bench.heard.failed)
     assert BOB in bench.heard.failed[0][1]
     assert bench.certificates.current() == []
+
+
+@scenario
+async def test_identities_that_no_certificate_can_name_are_failures_and_in_nobodys_way(bench: Bench) -> None:
+    for n in range(OUTSTANDING):
+        bench.certificates.want(f"spiffe://cluster.local/ns/shöp/sa/{n}", Priority.REAL_TIME)
+    await eventually(lambda: len(bench.heard.failed) == OUTSTANDING)
+    assert "no certificate can be asked for" in bench.heard.failed[0][1]
+    bench.certificates.want(ALICE)
+    await eventually(lambda: bench.heard.ready == [ALICE])
 
 
 @scenario

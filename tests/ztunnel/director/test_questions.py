@@ -13,6 +13,7 @@ from ambient.model.mesh import Mesh
 from ambient.model.outcome import Refuse
 from ambient.model.workload import ApplicationTunnel
 from tests.support.builders import service, workload
+from tests.support.waiting import eventually
 from ztunnel.director.answers import Answers
 from ztunnel.director.policies import PodInfo, Site
 from ztunnel.director.questions import PATIENCE_S, Question, Questions
@@ -50,8 +51,13 @@ class World:
         answers.joined(Told.pid)
         self.why = ""
         pods = {"uid-a": PodInfo("uid-a", "a", "default", "a")}
-        self.questions = Questions(answers, cast("Any", pods), lambda _ask: self.why)
+        self.looks = 0
+        self.questions = Questions(answers, cast("Any", pods), self._look)
         self.worker = Told()
+
+    def _look(self, _ask: Question) -> str:
+        self.looks += 1
+        return self.why
 
     def ask(self, question: Question) -> list[object]:
         self.questions.ask(cast("Any", self.worker), question)
@@ -129,3 +135,53 @@ async def test_a_pod_that_is_not_here_gets_no_route(world: World) -> None:
     assert isinstance(answer, ipc.RouteAnswer)
     assert isinstance(answer.plan, Refuse)
     assert "not on this node" in answer.plan.detail
+
+
+def _routes(uid: str, count: int) -> list[ipc.RouteAsk]:
+    return [ipc.RouteAsk(uid=uid, ip=ip_address("10.96.0.1"), port=port) for port in range(1, count + 1)]
+
+
+def test_many_that_wait_in_vain_are_each_looked_at_a_few_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ztunnel.director.questions.PATIENCE_S", 0.3)
+
+    async def run() -> None:
+        world = World()
+        world.why = "not yet"
+        loop = asyncio.get_running_loop()
+        real, later = loop.time, 0.0
+        loop.time = lambda: real() + later  # type: ignore[method-assign]
+        for question in _routes("uid-a", 500):
+            world.ask(question)
+            later += 0.0005
+        await eventually(lambda: len(world.worker.messages) == 2 * 500)
+        assert world.looks <= 3 * 500
+        world.why = ""
+        assert isinstance(world.ask(ROUTE)[-1], ipc.RouteAnswer), "and the next one waits for nothing"
+
+    asyncio.run(run())
+
+
+def test_one_pod_has_so_many_wait_and_leaves_room_for_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ztunnel.director.questions.MOST_HELD", 3)
+
+    async def run() -> None:
+        world = World()
+        world.why = "not yet"
+        for question in _routes("uid-a", 4):
+            world.ask(question)
+        refused = world.worker.messages[0]
+        assert isinstance(refused, ipc.RouteAnswer)
+        assert refused.port == 4
+        assert isinstance(refused.plan, Refuse)
+        assert "too many" in refused.plan.detail
+        world.ask(ipc.RouteAsk(uid="uid-b", ip=ip_address("10.96.0.1"), port=80))
+        world.ask(PEER)
+        assert len(world.worker.messages) == 2, "these wait"
+        world.why = ""
+        world.questions.again()
+        assert len(world.worker.messages) == 2 + 6
+        world.why = "not yet"
+        world.ask(ROUTE)
+        assert len(world.worker.messages) == 2 + 6, "there is room again"
+
+    asyncio.run(run())
