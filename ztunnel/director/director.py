@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from pathlib import Path
+from typing import Final
 
 from ambient.model.identity import Identity
 from ambient.model.mesh import Changes, Mesh, address_name
@@ -42,6 +43,8 @@ from ztunnel.inpod.listeners import Listeners
 from ztunnel.ipc import messages as ipc
 from ztunnel.ipc.authorities import AuthorityAsk
 
+_PEERS: Final = "peers"
+"""Who asks for the workloads behind the addresses that connections come from: held to a share like each pod."""
 _log = logging.getLogger("director")
 
 
@@ -342,7 +345,7 @@ class Director:
         if not self._settled:
             return "discovery has not answered yet"
         if isinstance(ask, ipc.PeerAsk):
-            lacks = self.discovery.lacks((address_name(self.site.network, ask.ip),))
+            lacks = self.discovery.lacks((address_name(self.site.network, ask.ip),), _PEERS)
         else:
             pod = self.pods.get(ask.uid)
             if pod is None:

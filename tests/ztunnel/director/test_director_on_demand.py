@@ -9,8 +9,11 @@ from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
+import pytest
+
 from ambient.model.outcome import Forward, Passthrough, Refuse
 from ambient.model.workload import GatewayAddress, NamespacedHostname, NetworkAddress, Port, Service, TunnelProtocol
+from ambient.xds.demand import Demand
 from tests.support.authority import Authority
 from tests.support.control import ControlBench
 from tests.support.director_world import ALICE, ALICE_WORKLOAD, BOB_WORKLOAD, WEB
@@ -100,6 +103,20 @@ def test_who_was_missing_and_comes_later_is_found_after_the_workers_were_told_to
             await eventually(lambda: any(f.routes == (("uid-a", BOB_IP, 80),) for f in one.worker.all(ipc.Forget)))
             one.control.plane.catalogue.update([ALICE_WORKLOAD, BOB_WORKLOAD], 2)
             one.control.plane.discovery.changed()
+            assert isinstance(await one.route(BOB_IP), Forward)
+
+    asyncio.run(scenario())
+
+
+def test_peers_from_ever_new_addresses_leave_room_for_what_pods_dial(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Demand.__init__, "__defaults__", (8,))
+
+    async def scenario() -> None:
+        async with bench(tmp_path, ALICE_WORKLOAD, BOB_WORKLOAD) as one:
+            for n in range(20):
+                one.worker.say(ipc.PeerAsk(ip=ip_address(f"192.0.2.{n}")))
             assert isinstance(await one.route(BOB_IP), Forward)
 
     asyncio.run(scenario())
