@@ -304,6 +304,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # Keys never reach a disk, not in a core either. 1, not 0: that holds where cores are piped to a program, too.
+    resource.setrlimit(resource.RLIMIT_CORE, (1, 1))
     env = dict(os.environ)
     try:
         newer = openssl.environment(env, _run_dir(env))

@@ -11,8 +11,9 @@ from typing import Final
 from ztunnel import compiled
 
 COMMON: Final = (
-    *("ambient.netns", "ztunnel.ipc.channel", "ztunnel.ipc.flows", "ztunnel.ipc.handover"),
-    *("ztunnel.telemetry.counters", "ztunnel.telemetry.log_filter", "ztunnel.tls.revocation"),
+    *("ambient.netns", "ztunnel.ipc.channel", "ztunnel.ipc.flows", "ztunnel.ipc.handover", "ztunnel.ipc.told"),
+    *("ztunnel.telemetry.access_log", "ztunnel.telemetry.counters", "ztunnel.telemetry.log_filter"),
+    *("ztunnel.tls.contexts", "ztunnel.tls.revocation"),
 )
 """With what they import in turn."""
 

@@ -6,14 +6,14 @@ from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
 class Authority:
     """Signs whatever it is asked, as its attributes say. `asked` keeps every (identity, CSR); `others`: PEM of further
-    roots in its answers."""
+    roots in its answers, `between`: PEM of an intermediate."""
 
     def __init__(self, name: str = "test root") -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
@@ -21,6 +21,7 @@ class Authority:
         self.begin = timedelta(minutes=-1)
         self.rename = ""
         self.others = ""
+        self.between = ""
         self.failure: Exception | None = None
         self.asked: list[tuple[str, str]] = []
         subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, name)])
@@ -46,7 +47,8 @@ class Authority:
         self.asked.append((identity, csr_pem))
         if self.failure is not None:
             raise self.failure
-        return [self.leaf(csr_pem), self.root_pem + self.others]
+        between = [self.between] if self.between else []
+        return [self.leaf(csr_pem), *between, self.root_pem + self.others]
 
     def leaf(self, csr_pem: str) -> str:
         """The certificate for a CSR; `rename` puts another identity into it."""
@@ -70,3 +72,22 @@ class Authority:
             .public_bytes(Encoding.PEM)
             .decode()
         )
+
+
+def short_authority() -> str:
+    """PEM of an authority whose key is too short for TLS."""
+    key = rsa.generate_private_key(65537, 1024)
+    name = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "short")])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    return certificate.public_bytes(Encoding.PEM).decode()

@@ -18,13 +18,14 @@ from typing import Final, Protocol
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 
-from ambient.errors import MeshError
+from ambient.errors import InvalidInput, MeshError
 from ambient.waking import woken
 from ambient.xds import key_request
 from ambient.xds.renewal import Priority, Schedule
 from ztunnel.director.custody import Secret
 from ztunnel.director.expiry import Alarm, Watch, gauges, spoken
 from ztunnel.director.memfd import content, sealed
+from ztunnel.tls.contexts import load_credentials
 
 Sign = Callable[[str, str], Awaitable[list[str]]]
 """(identity, CSR as PEM) -> leaf, intermediates, root bundle; raises MeshError."""
@@ -222,6 +223,7 @@ class Certificates:
         try:
             request = key_request.KeyRequest(identity)
             issued = request.accept(await self._sign(identity, request.csr_pem), self._clock())
+            fd = _loadable(issued)
         except MeshError as error:
             self._fail(identity, str(error))
         except Exception as error:
@@ -232,9 +234,10 @@ class Certificates:
             now = self._clock()
             # Authorities date back for clocks that are behind; half of a short life must not be over at its beginning.
             if self._schedule.fetched(identity, max(issued.not_before, now), issued.not_after, now):
-                fd = sealed("ambient-certificate", issued.secret)
                 self._install(identity, Secret(fd, issued.roots, issued.not_after))
                 _log.info("certificate for %s until %s", identity, key_request.rfc3339(issued.not_after))
+            else:
+                os.close(fd)
         finally:
             self._changed.set()
 
@@ -253,3 +256,15 @@ class Certificates:
         self._listener.certificate_ready(identity, secret)
         if earlier is not None:
             os.close(earlier.fd)
+
+
+def _loadable(issued: key_request.Issued) -> int:
+    """A descriptor with it. Raises InvalidInput for what no worker could use (an intermediate with a short key, say):
+    the certificate before it must not be given up for that."""
+    fd = sealed("ambient-certificate", issued.secret)
+    try:
+        load_credentials(issued.identity, fd, issued.roots, issued.not_after, 0)
+    except InvalidInput:
+        os.close(fd)
+        raise
+    return fd

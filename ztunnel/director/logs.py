@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from ambient.errors import InvalidInput
+from ztunnel.telemetry.access_log import one_line
 from ztunnel.telemetry.log_filter import parse_filter
 
 _NUMBERS: Final = (5, logging.DEBUG, logging.INFO, logging.WARNING, logging.ERROR, logging.CRITICAL + 1)
@@ -31,7 +32,7 @@ class Formatter(logging.Formatter):
             message += " " + self.formatException(record.exc_info).replace("\n", " | ")
         if self._json:
             return json.dumps({"level": level, "time": stamp, "scope": record.name, "message": message})
-        return f"{stamp}\t{level}\t{record.name}\t{message}\t"
+        return f"{stamp}\t{level}\t{record.name}\t{one_line(message)}\t"
 
 
 class Logs:

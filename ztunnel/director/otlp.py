@@ -196,7 +196,7 @@ def _request(tracing: Tracing, body: bytes, headers: dict[str, str], timeout_s: 
     try:
         connection.request("POST", url.path + (f"?{url.query}" if url.query else ""), body, headers)
         response = connection.getresponse()
-        rejected = min(spans, _rejected(response.read(_ANSWER_LIMIT)))
+        rejected = min(spans, max(0, _rejected(response.read(_ANSWER_LIMIT))))
         after = response.getheader("retry-after", "")
         return Answer(
             response.status,

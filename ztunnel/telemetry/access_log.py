@@ -58,7 +58,7 @@ def _quote(text: str) -> str:
 
 def text_line(now: float, level: str, scope: str, message: str, fields: Sequence[Item]) -> str:
     """One line of the text form without line end."""
-    return f"{_time(now)}\t{level}\t{scope}\t{_one_line(message)}\t{_text_of(fields)}"
+    return f"{_time(now)}\t{level}\t{scope}\t{one_line(message)}\t{_text_of(fields)}"
 
 
 def _text_of(items: Sequence[Item]) -> str:
@@ -70,7 +70,8 @@ def _show(value: str | int) -> str | int:
     return value if isinstance(value, (Bare, int)) else _quote(value)
 
 
-def _one_line(message: str) -> str:
+def one_line(message: str) -> str:
+    """With what would begin another line, or another field, written out."""
     return message if message.isprintable() else _quote(message)[1:-1]
 
 

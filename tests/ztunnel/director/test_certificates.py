@@ -12,7 +12,7 @@ from datetime import timedelta
 from ambient.errors import Refused, Unavailable
 from ambient.xds.key_request import KeyRequest
 from ambient.xds.renewal import OUTSTANDING, Priority
-from tests.support.authority import Authority
+from tests.support.authority import Authority, short_authority
 from tests.support.waiting import eventually
 from ztunnel.director.certificates import Certificates
 from ztunnel.director.custody import Secret
@@ -196,6 +196,19 @@ async def test_identities_that_no_certificate_can_name_are_failures_and_in_nobod
     assert "no certificate can be asked for" in bench.heard.failed[0][1]
     bench.certificates.want(ALICE)
     await eventually(lambda: bench.heard.ready == [ALICE])
+
+
+@scenario
+async def test_what_no_worker_could_load_is_a_failure_and_replaces_nothing(bench: Bench) -> None:
+    bench.certificates.want(ALICE)
+    await eventually(lambda: bench.heard.ready == [ALICE])
+    before = bench.certificates.current()
+    # OpenSSL takes no authority with a key as short as this one's.
+    bench.authority.between = short_authority()
+    bench.certificates.renew_all()
+    await eventually(lambda: "key too small" in bench.certificates._failures.get(ALICE, ""))
+    assert bench.certificates.current() == before
+    assert bench.heard.ready == [ALICE]
 
 
 @scenario

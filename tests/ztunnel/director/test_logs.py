@@ -33,6 +33,14 @@ def test_an_exception_stays_on_its_line() -> None:
     assert "\n" not in Formatter("plain").format(one)
 
 
+def test_what_others_say_begins_no_line_of_its_own() -> None:
+    one = logging.LogRecord("discovery", logging.WARNING, "f", 1, "refused %s", ("a\n2026-01-01\tinfo\tx",), None)
+    line = Formatter("plain").format(one)
+    assert "\n" not in line
+    assert line.count("\t") == 4
+    assert line.endswith("\trefused a\\n2026-01-01\\tinfo\\tx\t")
+
+
 def test_a_reset_goes_back_to_the_level_of_the_start() -> None:
     log = Logs("plain", "warn,dns=debug")
     assert log.change("debug", reset=False)

@@ -122,6 +122,18 @@ async def test_what_a_receiver_refuses_is_not_sent_again_but_counted(
 
 
 @scene
+async def test_a_receiver_cannot_have_refused_less_than_nothing(
+    receiver: Receiver, tracing: Tracing, counts: Counts
+) -> None:
+    receiver.answers = [(200, {}, b'{"partialSuccess":{"rejectedSpans":"-7"}}')]
+    async with Running(tracing, counts) as running:
+        running.exporter.offer(*flows(3))
+        await eventually(lambda: counts.sent)
+    assert counts.sent == 3
+    assert not counts.lost
+
+
+@scene
 async def test_when_nobody_answers_the_queue_ends_and_the_newest_are_dropped_and_counted(
     receiver: Receiver, tracing: Tracing, counts: Counts
 ) -> None:
