@@ -266,6 +266,13 @@ class Mesh:
         found = (self._workloads[uid] for uid in uids)
         return tuple(ServiceEndpoint(workload, tuple(workload.services[service_key])) for workload in found)
 
+    def has_port(self, service: Service, port: int) -> bool:
+        """The service or one of its endpoints says what this port is; cheaper than to look at each endpoint whole."""
+        if any(entry.service_port == port for entry in service.ports):
+            return True
+        own = (self._workloads[uid].services[service.key] for uid in self._uids_by_service.names(service.key))
+        return any(entry.service_port == port for ports in own for entry in ports)
+
     def service_by_address(self, network: str, ip: IpAddress, client_namespace: str) -> Service | None:
         """By exact address, else by the blocks that hold it."""
         exact = self.best_service(self._keys_by_address.names(network, ip), client_namespace)

@@ -153,6 +153,8 @@ class _Router:
             if self._registry_only and service.ports and port not in {entry.service_port for entry in service.ports}:
                 raise _Unroutable(NoRoute.NO_SERVICE_PORT, f"{service.key} has no port {port}")
             return Passthrough(f"service {service.key} asks for it")
+        if not self._mesh.has_port(service, port):
+            raise _Unroutable(NoRoute.NO_SERVICE_PORT, f"{service.key} has no port {port}")
         targets = self._chosen(consider(self._mesh, service, port, self._source, destination.ip), service, port)
         sans = names_of(service)
         return Forward(

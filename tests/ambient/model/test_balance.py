@@ -7,12 +7,16 @@ from dataclasses import replace
 from ipaddress import ip_address
 from itertools import product
 from operator import attrgetter
+from typing import Any
 
 import pytest
 
-from ambient.model.balance import Target, address_of, prefer
+from ambient.model.address import Endpoint
+from ambient.model.balance import Target, address_of, consider, prefer
+from ambient.model.outcome import Forward, NoRoute, Refuse
+from ambient.model.route import route
 from ambient.model.workload import IpFamilies, LoadBalancing, LoadBalancingMode, Locality, Scope, Workload
-from tests.support.builders import workload
+from tests.support.builders import behind, mesh, service, workload
 
 V4, V6 = ip_address("10.0.0.1"), ip_address("fd00::1")
 SOURCE = workload("client", node="n1", locality=Locality("r1", "z1", "s1"))
@@ -69,3 +73,24 @@ def test_strict_keeps_exactly_those_that_share_the_scope(scope: Scope) -> None:
     }[scope]
     assert kept == tuple(t for t in targets if value(t.workload) == value(SOURCE))
     assert 0 < len(kept) < len(targets)
+
+
+def test_for_a_port_that_nobody_has_no_endpoint_is_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are 65,535 ports, and services with thousands of endpoints: one pod would keep the others waiting."""
+    web = service("web", "10.96.0.1", (80, 8080))
+    client = workload("client", "10.0.0.9")
+    world = mesh(web, client, behind(workload("a", "10.0.1.1"), web, ports=((80, 1), (81, 9090))))
+    weighed = 0
+
+    def counted(*arguments: Any, **named: Any) -> tuple[Target, ...]:
+        nonlocal weighed
+        weighed += 1
+        return consider(*arguments, **named)
+
+    monkeypatch.setattr("ambient.model.route.consider", counted)
+    for port, known in ((80, True), (81, True), (82, False)):
+        weighed = 0
+        plan = route(world, client, Endpoint(ip_address("10.96.0.1"), port)).plan
+        assert isinstance(plan, Forward) == known
+        assert weighed == known
+        assert known or plan == Refuse(NoRoute.NO_SERVICE_PORT, f"{web.key} has no port 82")

@@ -283,3 +283,15 @@ def test_a_service_that_is_gone_has_no_name_left() -> None:
     view.apply(gone=[("service", web.key)])
     assert view.service_by_hostname(web.hostname, "default") is None
     assert view.services_by_hostname(web.hostname) == ()
+
+
+def test_a_service_has_the_ports_that_it_or_one_of_its_endpoints_names() -> None:
+    web, other = service("web", "10.96.0.1", (80, 8080)), service("other", "10.96.0.2", (82, 82))
+    world = mesh(
+        web,
+        other,
+        behind(workload("a", "10.0.1.1"), web, other),
+        behind(workload("b", "10.0.1.2"), web, ports=((81, 9090),)),
+    )
+    assert [port for port in range(75, 90) if world.has_port(web, port)] == [80, 81]
+    assert [port for port in range(75, 90) if world.has_port(other, port)] == [82]
