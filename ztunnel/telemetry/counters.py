@@ -15,7 +15,8 @@ from ambient.model.traffic import is_overflow, overflow
 from ztunnel.ipc.messages import Counters, Exemplar, Series
 
 SERIES_LIMIT: Final = 2_000
-_NAMES_LIMIT: Final = 10_000
+_NAMES_LIMIT: Final = 4_000
+"""Of one metric: what pods can make many of must leave room for what says who was denied."""
 
 
 class Totals:
@@ -50,7 +51,7 @@ class Totals:
 class TrafficCounters:
     """Every series and named counter; `report` gives what changed since the last one. `limit`: series kept."""
 
-    __slots__ = ("_changed", "_held", "_other", "_other_changed", "_report", "_series", "limit")
+    __slots__ = ("_changed", "_held", "_names", "_other", "_other_changed", "_report", "_series", "limit")
 
     def __init__(self, limit: int = SERIES_LIMIT) -> None:
         self.limit = limit
@@ -59,6 +60,8 @@ class TrafficCounters:
         """Forgotten, but a connection or a cache still counts with it."""
         self._changed: set[Totals] = set()
         self._other: dict[str, int] = {}
+        self._names: dict[str, int] = {}
+        """How many label sets each metric has among these."""
         self._other_changed: set[str] = set()
         self._report = 0
 
@@ -85,9 +88,13 @@ class TrafficCounters:
         self._changed.add(totals)
 
     def count(self, name: str, by: int = 1) -> None:
-        """Add to a named counter; beyond a limit new names share one."""
-        if name not in self._other and len(self._other) >= _NAMES_LIMIT:
-            name = "telemetry_names_overflow"
+        """Add to a named counter; beyond a limit new label sets of a metric share one."""
+        if name not in self._other:
+            metric = name.partition("{")[0]
+            if self._names.get(metric, 0) < _NAMES_LIMIT:
+                self._names[metric] = self._names.get(metric, 0) + 1
+            else:
+                name = "telemetry_names_overflow"
         self._other[name] = self._other.get(name, 0) + by
         self._other_changed.add(name)
 

@@ -67,8 +67,14 @@ def test_a_forgotten_series_that_somebody_still_counts_with_begins_again_as_one(
     assert [(s.labels[1], s.opened, s.closed) for s in report.series] == [("a", 0, 1)]
 
 
-def test_endless_names_end_in_one() -> None:
+def test_endless_label_sets_of_a_metric_end_in_one_and_leave_room_for_the_others() -> None:
     counters = TrafficCounters()
-    for number in range(10_005):
-        counters.count(f"n{number}")
+    for number in range(4_005):
+        counters.count(f'istio_dns_requests{{source_canonical_revision="{number}"}}')
+    assert counters.value("telemetry_names_overflow") == 5
+    denials = 'policy_denials{policy="shop/deny",reason="denied-by"}'
+    counters.count(denials)
+    counters.count('istio_dns_requests{source_canonical_revision="7"}')
+    assert counters.value(denials) == 1
+    assert counters.value('istio_dns_requests{source_canonical_revision="7"}') == 2
     assert counters.value("telemetry_names_overflow") == 5
