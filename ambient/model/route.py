@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from math import gcd, prod
+from math import gcd, lcm
 from typing import Final
 
 from ambient.model.address import HBONE_PORT, ZTUNNEL_PORTS, Endpoint
@@ -33,6 +33,7 @@ from ambient.model.workload import (
 )
 
 _HEAVIEST: Final = 1 << 31
+_FINEST: Final = 1 << 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,8 +343,15 @@ def _identities(workload: Workload, sans: tuple[str, ...]) -> tuple[str, ...]:
 def _weighted(groups: Sequence[tuple[int, tuple[Hop, ...]]]) -> tuple[Hop, ...]:
     """All hops, with integer weights such that each group gets its share and its hops keep theirs within it."""
     totals = [sum(hop.weight for hop in hops) for _, hops in groups]
+    scale = 1
+    for total in totals:
+        scale = lcm(scale, total)
+        if scale > _FINEST:
+            # A common multiple of hundreds of odd capacities has thousands of digits.
+            scale = _FINEST
+            break
     scaled = [
-        replace(hop, weight=share * hop.weight * prod(totals) // total)
+        replace(hop, weight=max(1, share * hop.weight * scale // total))
         for (share, hops), total in zip(groups, totals, strict=True)
         for hop in hops
     ]

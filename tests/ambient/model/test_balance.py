@@ -7,14 +7,15 @@ from dataclasses import replace
 from ipaddress import ip_address
 from itertools import product
 from operator import attrgetter
+from random import Random
 from typing import Any
 
 import pytest
 
 from ambient.model.address import Endpoint
 from ambient.model.balance import Target, address_of, consider, prefer
-from ambient.model.outcome import Forward, NoRoute, Refuse
-from ambient.model.route import route
+from ambient.model.outcome import Forward, Hop, NoRoute, Refuse
+from ambient.model.route import _weighted, route
 from ambient.model.workload import IpFamilies, LoadBalancing, LoadBalancingMode, Locality, Scope, Workload
 from tests.support.builders import behind, mesh, service, workload
 
@@ -94,3 +95,18 @@ def test_for_a_port_that_nobody_has_no_endpoint_is_weighed(monkeypatch: pytest.M
         assert isinstance(plan, Forward) == known
         assert weighed == known
         assert known or plan == Refuse(NoRoute.NO_SERVICE_PORT, f"{web.key} has no port 82")
+
+
+def test_thousands_of_odd_capacities_are_weighed_in_proportion_and_in_time() -> None:
+    """Their common multiple has tens of thousands of digits, with which this went on for minutes."""
+    chance = Random(1)
+    capacities = [chance.randrange(1 << 20, 1 << 32) for _ in range(4_000)]
+    hops = _weighted([(capacity, (Hop("10.0.0.1", 80, weight=capacity),)) for capacity in capacities])
+    whole, total = sum(capacities), sum(hop.weight for hop in hops)
+    for capacity, hop in zip(capacities, hops, strict=True):
+        assert hop.weight / total == pytest.approx(capacity / whole, rel=1e-4)
+
+
+def test_shares_of_few_are_kept_to_the_digit() -> None:
+    two, three = (Hop("10.0.0.1", 80, weight=2), Hop("10.0.0.2", 80, weight=1)), (Hop("10.0.0.3", 80, weight=7),)
+    assert [hop.weight for hop in _weighted([(1, two), (2, three)])] == [2, 1, 6]
