@@ -10,7 +10,6 @@ from dataclasses import replace
 import h2.settings
 import pytest
 
-from ambient.model.policy import Action, Authorization, PolicyScope
 from ambient.model.traffic import TRAFFIC
 from tests.support.h2_peer import Peer
 from tests.support.tunnel import Director, TestPod, World, application, echo, run, talk, until, world
@@ -390,31 +389,5 @@ def test_the_dump_lists_open_connections_with_both_ends() -> None:
             assert out.actual_dst == f"127.0.0.12:{server.hbone[1]}"
             assert (inside.actual_dst, inside.peer) == (f"127.0.0.12:{port}", client.identity)
             writer.close()
-
-    run(scenario)
-
-
-def test_policies_come_by_number_and_one_that_is_not_known_closes_the_pod() -> None:
-    deny = Authorization(name="deny", namespace="test", scope=PolicyScope.NAMESPACE, action=Action.DENY, rules=((),))
-    allow = replace(deny, name="allow", action=Action.ALLOW)
-
-    async def scenario() -> None:
-        async with world() as here, application("127.0.0.12", echo) as port:
-            client, server = await pair(here, port)
-
-            async def refused() -> bool:
-                return await talk(client.outbound, b"x") != b"x"
-
-            here.director.send(m.Policies(put=((1, allow), (2, deny))))
-            here.update(server, numbers=(1,))
-            assert not await refused()
-            here.update(server, numbers=(1, 2))
-            await until(lambda: len(here.workers[0]._pods[server.uid].pod.policy.policies) == 2)
-            assert await refused()
-            here.director.send(m.Policies(gone=(2,)))
-            here.update(server, numbers=(1,))
-            assert not await refused()
-            here.update(server, numbers=(1, 2))
-            assert await refused(), "what was meant by that may be what refuses"
 
     run(scenario)
