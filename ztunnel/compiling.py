@@ -33,6 +33,7 @@ HOT: Final = ("ztunnel/hbone", "ztunnel/proxy", "ztunnel/telemetry", "ztunnel/tl
 ALSO: Final = ("ambient/model/matching.py", "ambient/model/rule_index.py", "ztunnel/dns/stream.py")
 LEFT: Final = MappingProxyType(
     {
+        "ztunnel/proxy/loop.py": "derives from asyncio's",
         "ztunnel/proxy/sockets.py": "system calls are all it does, and stand-ins derive from it",
         "ztunnel/telemetry/counters.py": "its totals are referred to weakly",
         "ztunnel/telemetry/fields.py": "its values derive from str and tuple",

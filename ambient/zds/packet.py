@@ -1,6 +1,6 @@
 """SOCK_SEQPACKET with descriptors on an asyncio loop: the shell under ZDS and key custody, for both ends.
 
-Works with asyncio's own loop and with uvloop. Deadlines are the caller's (`asyncio.timeout`).
+Deadlines are the caller's (`asyncio.timeout`).
 """
 
 from __future__ import annotations

@@ -8,14 +8,11 @@ import os
 import socket
 import tempfile
 import time
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-
-import uvloop
 
 from ambient.model.address import Endpoint, parse_ip
 from ambient.model.outcome import Forward, Hop, NoRoute, PeerLabels, Plan, Refuse, ServiceLabels
@@ -24,36 +21,30 @@ from tests.support.tunnel_sockets import HereSockets
 from ztunnel.ipc import messages as m
 from ztunnel.ipc.authorities import AuthorityAnswer, AuthorityAsk
 from ztunnel.ipc.channel import Channel
+from ztunnel.proxy.loop import Loop, running
 from ztunnel.proxy.poller import Poller
 from ztunnel.worker.worker import Worker
 
 
 def run(scenario: Callable[[], Awaitable[None]], *, timeout: float = 20.0) -> None:
-    """Run a test's coroutine on uvloop with a time limit."""
+    """Run a test's coroutine on a worker's loop with a time limit. What applications left open in it is cut."""
 
     async def limited() -> None:
-        async with asyncio.timeout(timeout):
-            await scenario()
+        try:
+            async with asyncio.timeout(timeout):
+                await scenario()
+        finally:
+            for transport in list(running()._transports.values()):  # type: ignore[attr-defined]
+                transport.abort()
+            await asyncio.sleep(0)
 
-    runner, failed = asyncio.Runner(loop_factory=uvloop.new_event_loop), True
-    try:
+    with asyncio.Runner(loop_factory=Loop) as runner:
         runner.run(limited())
-        failed = False
-    finally:
-        with warnings.catch_warnings():
-            if failed:
-                # Made an error of while uvloop closes what the test left open, it would keep that waiting for ever.
-                warnings.simplefilter("ignore", ResourceWarning)
-            runner.close()
 
 
 def poller() -> Poller:
     """Of the running loop; a handler that crashes is told to the loop."""
-
-    def crashed(where: str, error: BaseException) -> None:
-        raise AssertionError(where) from error
-
-    return Poller(asyncio.get_running_loop(), crashed)
+    return running().poller
 
 
 async def until(condition: Callable[[], bool], seconds: float = 10.0) -> None:
@@ -196,9 +187,8 @@ class World:
         self._log = os.open(self.log_path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600)
 
     async def worker(self, slot: int = 0) -> Worker:
-        loop = asyncio.get_running_loop()
         worker = Worker(
-            loop,
+            running(),
             slot,
             str(self.director.path),
             lambda: self.finished.append(slot),
@@ -346,6 +336,7 @@ async def application(
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
+        await asyncio.sleep(0.002)  # asyncio stumbles over connections that it has just accepted
         server.close()
 
 

@@ -20,6 +20,7 @@ from ztunnel.proxy.accept import Acceptor
 from ztunnel.proxy.backlog import Chunks
 from ztunnel.proxy.plane import Plane
 from ztunnel.proxy.pod import Pod
+from ztunnel.proxy.poller import READ
 from ztunnel.proxy.sockets import endpoint_of, speak_as
 
 IDLE_S: Final = 5.0
@@ -63,7 +64,7 @@ class DnsServer:
         """Questions that the director has not answered yet."""
         if sock.type == socket.SOCK_DGRAM:
             sock.setblocking(False)
-            plane.loop.add_reader(sock.fileno(), self._readable)
+            plane.poller.watch(sock.fileno(), READ, self._readable)
         else:
             count = plane.recorder.counters.count
             self._acceptor = Acceptor(plane.poller, sock, self._take, count, plane.crashed)
@@ -76,7 +77,7 @@ class DnsServer:
         if self._acceptor is not None:
             self._acceptor.pause()
         else:
-            self._plane.loop.remove_reader(self._sock.fileno())
+            self._plane.poller.leave(self._sock.fileno())
         self._resolvers.drop(self._pod.uid)
         for reply in self._replies.values():
             reply.close()
@@ -86,7 +87,7 @@ class DnsServer:
 
     # --- UDP
 
-    def _readable(self) -> None:
+    def _readable(self, events: int) -> None:
         for _ in range(_PER_WAKEUP):
             try:
                 data, ancillary, _, peer = self._sock.recvmsg(4096, 128)
@@ -228,7 +229,11 @@ class _Question:
     def ask(self) -> None:
         server = self._server
         names = server.resolvers.names
-        if server.waiting >= WAITING_LIMIT and names.get(self._key) is None:
+        known = names.get(self._key)
+        if known is not None:
+            self._tell(known)
+            return
+        if server.waiting >= WAITING_LIMIT:
             server.plane.recorder.counters.count("dns_waiting_limit")
             self._reply(write_failure(self._query))
             return
@@ -246,6 +251,9 @@ class _Question:
             self._timer.cancel()
             self._timer = None
         self._server.waiting -= 1
+        self._tell(answer)
+
+    def _tell(self, answer: NameAnswer | None) -> None:
         if answer is not None and answer.known:
             self._reply(self._server.resolve(self._query, answer, stream=self._stream))
         else:

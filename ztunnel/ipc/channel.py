@@ -1,4 +1,4 @@
-"""An ordered message channel with file descriptors over a connected Unix stream socket, for asyncio or uvloop.
+"""An ordered message channel with file descriptors over a connected Unix stream socket.
 
 A frame is u32 payload length, u16 number of descriptors (network order), payload; the descriptors travel as
 SCM_RIGHTS on the frame's first byte. Sending never blocks; a peer that leaves more than `MAX_BACKLOG` bytes

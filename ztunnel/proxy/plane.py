@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 import time
 import traceback
@@ -17,7 +16,6 @@ from ztunnel.ipc.messages import PeerAsk, RouteAsk, Settings
 from ztunnel.proxy.asks import AskCache
 from ztunnel.proxy.balance import Balance
 from ztunnel.proxy.budget import Ledgers
-from ztunnel.proxy.poller import Poller
 from ztunnel.proxy.socket_end import Buffers
 from ztunnel.telemetry.decisions import Decisions
 from ztunnel.telemetry.recorder import Recorder
@@ -27,6 +25,7 @@ from ztunnel.tls.revocation import Revocations
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from ztunnel.proxy.loop import Loop
     from ztunnel.proxy.pod import Pod
 
 RouteKey = tuple[str, IpAddress, int]
@@ -68,7 +67,7 @@ class Plane:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         recorder: Recorder,
         settings: Settings,
         send: Callable[[object], bool],
@@ -85,7 +84,7 @@ class Plane:
         self.random_bits = random.getrandbits
         self.buffers = Buffers()
         self.ledgers = Ledgers()
-        self.poller = Poller(loop, self.crashed)
+        self.poller = loop.poller
         self.balance = balance or Balance()
         self.indexes = SharedIndexes()
         self.decisions = Decisions(recorder, lambda: self.settings.policy_info_log)

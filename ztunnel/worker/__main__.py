@@ -9,8 +9,6 @@ import signal
 import ssl
 import sys
 
-import uvloop
-
 from ztunnel import compiled
 
 
@@ -26,9 +24,10 @@ def prepare(form: compiled.Form | None = None) -> str:
 
 
 async def _serve(slot: int, path: str, form: str) -> None:
+    from ztunnel.proxy.loop import running
     from ztunnel.worker.worker import Worker
 
-    loop = asyncio.get_running_loop()
+    loop = running()
     finished = asyncio.Event()
     # The supervisor ends us through the director's Drain; a terminal's signal must not come before it.
     loop.add_signal_handler(signal.SIGINT, lambda: None)
@@ -45,7 +44,11 @@ def main(arguments: list[str], form: str | None = None) -> int:
     parser.add_argument("--slot", type=int, required=True, help="number of this worker, from 0")
     parser.add_argument("--socket", required=True, help="path of the director's socket")
     options = parser.parse_args(arguments)
-    uvloop.run(_serve(options.slot, options.socket, form or prepare()))
+    form = form or prepare()
+    from ztunnel.proxy.loop import Loop
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(_serve(options.slot, options.socket, form))
     return 0
 
 

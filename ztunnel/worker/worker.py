@@ -17,6 +17,7 @@ from ztunnel.ipc.told import Known
 from ztunnel.proxy.asks import AskCache
 from ztunnel.proxy.balance import Balance
 from ztunnel.proxy.budget import read_ledger
+from ztunnel.proxy.loop import Loop
 from ztunnel.proxy.plane import Plane
 from ztunnel.proxy.sockets import PodSockets
 from ztunnel.telemetry.access_log import LogWriter
@@ -32,7 +33,7 @@ class Worker:
 
     def __init__(
         self,
-        loop: asyncio.AbstractEventLoop,
+        loop: Loop,
         slot: int,
         path: str,
         finished: Callable[[], None],
@@ -46,7 +47,7 @@ class Worker:
         self._slot = slot
         self._finished = finished
         self._make_sockets = make_sockets
-        log = LogWriter(log_fd, soon=loop.call_soon, later=loop.call_later)
+        log = LogWriter(log_fd, soon=loop.poller.at_end, later=loop.call_later)
         self.recorder = Recorder(log)
         self._link = Link(loop, path, on_up=self._director_up, on_message=self._on_message, on_down=self._director_down)
         settings = m.Settings(node="", trust_domain="", cluster_id="")

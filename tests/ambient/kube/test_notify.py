@@ -7,8 +7,6 @@ import signal
 import threading
 from pathlib import Path
 
-import pytest
-
 from ambient.kube.notify import POLL_S, SAFETY_POLL_S, DirectoryWatch
 
 
@@ -16,14 +14,7 @@ def nothing() -> None:
     """A watch that nobody waits for."""
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
-def runner(request: pytest.FixtureRequest) -> asyncio.Runner:
-    import uvloop
-
-    return asyncio.Runner(loop_factory=uvloop.new_event_loop if request.param == "uvloop" else None)
-
-
-def test_a_rename_in_a_covered_directory_wakes(tmp_path: Path, runner: asyncio.Runner) -> None:
+def test_a_rename_in_a_covered_directory_wakes(tmp_path: Path) -> None:
     async def main() -> None:
         woken = asyncio.Event()
         watch = DirectoryWatch(asyncio.get_running_loop(), woken.set)
@@ -39,8 +30,7 @@ def test_a_rename_in_a_covered_directory_wakes(tmp_path: Path, runner: asyncio.R
         finally:
             watch.close()
 
-    with runner:
-        runner.run(main())
+    asyncio.run(main())
 
 
 def test_a_directory_made_again_is_covered_again(tmp_path: Path) -> None:

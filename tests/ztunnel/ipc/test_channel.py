@@ -11,12 +11,12 @@ import struct
 from collections.abc import Callable, Coroutine
 
 import pytest
-import uvloop
 
 from ambient.errors import InvalidInput
 from ztunnel.ipc import channel as channel_module
 from ztunnel.ipc.channel import Channel, encode
 from ztunnel.ipc.messages import LogLevel, PodDown, PodGone
+from ztunnel.proxy.loop import Loop
 
 Scenario = Callable[[], Coroutine[None, None, None]]
 
@@ -47,9 +47,9 @@ class End:
                 await self._changed.wait()
 
 
-@pytest.fixture(params=["asyncio", "uvloop"])
+@pytest.fixture(params=["director", "worker"])
 def run(request: pytest.FixtureRequest) -> Callable[[Scenario], None]:
-    factory = asyncio.new_event_loop if request.param == "asyncio" else uvloop.new_event_loop
+    factory = asyncio.new_event_loop if request.param == "director" else Loop
 
     def go(scenario: Scenario) -> None:
         with asyncio.Runner(loop_factory=factory) as runner:

@@ -7,6 +7,7 @@ import os
 import socket
 
 from tests.support.tunnel import run, until
+from ztunnel.proxy.loop import running
 from ztunnel.proxy.poller import BROKEN, READ, Poller
 from ztunnel.proxy.socket_end import SocketEnd, abort_socket
 
@@ -22,7 +23,9 @@ class Told:
 
     def __init__(self) -> None:
         self.crashes: list[str] = []
-        self.poller = Poller(asyncio.get_running_loop(), lambda where, _: self.crashes.append(where))
+        loop = running()
+        loop.set_exception_handler(lambda _, context: self.crashes.append(context["message"]))
+        self.poller = loop.poller
         self.events: list[str] = []
 
     def note(self, sock: socket.socket, name: str, late: str = "") -> None:
