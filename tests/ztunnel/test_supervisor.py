@@ -217,15 +217,19 @@ def test_a_worker_count_that_is_none_stops_the_start_with_its_name() -> None:
     assert "ZTUNNEL_WORKER_THREADS" in done.stderr
 
 
-def test_no_process_of_ours_leaves_a_core_with_keys_in_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("given", [0, 1, -1], ids=["none", "smallest", "unlimited"])
+def test_no_process_of_ours_leaves_a_core_with_keys_in_it(tmp_path: Path, given: int) -> None:
     program = (
         "import ztunnel.__main__ as z, pathlib, sys;"
         "z.Supervisor.run = lambda self: print(pathlib.Path('/proc/self/limits').read_text()) or 0;"
         "sys.exit(z.main(['proxy']))"
     )
     env = {**os.environ, "AMBIENT_RUN_DIR": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, env=env)
-    assert re.search(r"Max core file size +1 +1 ", done.stdout)
+    # As in a pod, which may raise no limit.
+    words = ["prlimit", f"--core={given}", "setpriv", "--bounding-set=-sys_resource", sys.executable, "-c", program]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, env=env)
+    most = 1 if given else 0
+    assert re.search(rf"Max core file size +{most} +{most} ", done.stdout)
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("30", 30.0), ("1m30s", 90.0), ("250ms", 0.25), ("", 5.0)])
