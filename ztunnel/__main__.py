@@ -304,8 +304,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    # Keys never reach a disk, not in a core either. 1, not 0: that holds where cores are piped to a program, too. A limit
-    # of 0 that we were given cannot be raised without CAP_SYS_RESOURCE.
+    # Keys never reach a disk, not in a core either. 1, not 0: that holds where cores are piped to a program, too. A
+    # limit of 0 that we were given cannot be raised without CAP_SYS_RESOURCE.
     _, hard = resource.getrlimit(resource.RLIMIT_CORE)
     most = 1 if hard else 0
     resource.setrlimit(resource.RLIMIT_CORE, (most, most))
