@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect_right
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import accumulate
 
 from ambient.model.address import Endpoint, IpAddress
 from ambient.model.identity import Identity
@@ -127,8 +131,17 @@ class Hop:
         return replace(self, ip=str(ip), hostname="", authority=authority)
 
 
+class _Drawn:
+    """What is drawn from a plan with. No field of it: made at the first draw, so that it neither travels nor counts
+    when plans are compared."""
+
+    __slots__ = ("_reach",)
+    _reach: Sequence[float]
+    """The sum of the weights up to each hop and with it."""
+
+
 @dataclass(frozen=True, slots=True)
-class Forward:
+class Forward(_Drawn):
     """Send to one of `hops`, drawn by weight for each connection."""
 
     hops: tuple[Hop, ...]
@@ -136,12 +149,13 @@ class Forward:
 
     def pick(self, random: float) -> Hop:
         """The hop for a number in 0 <= random < 1, by weight. There must be one."""
-        point = random * sum(hop.weight for hop in self.hops)
-        for hop in self.hops:
-            point -= hop.weight
-            if point < 0:
-                return hop
-        return self.hops[-1]
+        try:
+            reach = self._reach
+        except AttributeError:
+            reach = array("d", accumulate(hop.weight for hop in self.hops))
+            object.__setattr__(self, "_reach", reach)
+        # Rounding may bring the point up to the last sum.
+        return self.hops[min(bisect_right(reach, random * reach[-1]), len(reach) - 1)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from ipaddress import ip_address
 
@@ -195,6 +196,26 @@ def test_pick_draws_by_weight() -> None:
     drawn = Counter(plan.pick(i / 1000).ip for i in range(1000))
     assert drawn == {"a": 250, "b": 750}
     assert plan.pick(0.9999999999999999).ip == "b"
+
+
+class Walked(tuple[Hop, ...]):
+    """Hops that count how often somebody goes through them."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[Hop]:
+        self.times += 1
+        return super().__iter__()
+
+
+def test_pick_goes_through_the_hops_once_for_all_connections_of_a_plan() -> None:
+    weights = (1, 5, 2, 1, 3)
+    hops = Walked(Hop(str(i), 1, weight=weights[i % 5]) for i in range(1000))
+    plan = Forward(hops)
+    drawn = Counter(plan.pick((i + 0.5) / 24_000) for i in range(24_000))
+    assert drawn == {hop: hop.weight * 10 for hop in hops}
+    assert hops.times - 1 == 1, "once here, once by the plan"
+    assert plan == Forward(tuple(hops)), "what was drawn with is no part of a plan"
 
 
 PASSED_OVER: dict[WhyNot, tuple[Service, Workload]] = {

@@ -59,6 +59,18 @@ def test_each_kind_of_plan_keeps_its_class(plan: Forward | Passthrough | Refuse)
     assert decode(encode(answer)) == answer
 
 
+def test_what_a_plan_is_drawn_with_does_not_travel() -> None:
+    plan = Forward((Hop("10.0.0.1", 15008), Hop("10.0.0.2", 15008, weight=3)))
+    answer = messages.RouteAnswer(uid="u", ip=ip_address("10.96.0.1"), port=80, plan=plan)
+    before = encode(answer)
+    assert plan.pick(0.5).ip == "10.0.0.2"
+    assert encode(answer) == before
+    told = decode(before)
+    assert isinstance(told, messages.RouteAnswer)
+    assert isinstance(told.plan, Forward)
+    assert [told.plan.pick(point).ip for point in (0.2, 0.3)] == ["10.0.0.1", "10.0.0.2"]
+
+
 def test_a_policy_keeps_networks_and_enums() -> None:
     update = messages.PodUpdate(uid="u", policy=messages.PodPolicy(known=True, policies=(POLICY,)))
     back = decode(encode(update))
