@@ -261,22 +261,39 @@ class _Question:
 
 
 class _TcpClient:
-    """One TCP connection of the pod to the DNS server."""
+    """One TCP connection of the pod to the DNS server. A client that ends its side still gets what it has asked for."""
 
-    __slots__ = ("_dialled", "_end", "_server", "_timer")
+    __slots__ = ("_dialled", "_end", "_heard_all", "_owed", "_server", "_timer")
 
     def __init__(self, server: DnsServer, sock: socket.socket, dialled: Endpoint) -> None:
         self._server = server
         self._dialled = dialled
-        self._end = MessageEnd(server.plane, sock, self._message, self.close, server.chunks)
+        self._owed = 0
+        """Questions that are not answered yet."""
+        self._heard_all = False
+        self._end = MessageEnd(server.plane, sock, self._message, self.close, server.chunks, self._ended)
         self._timer = server.plane.loop.call_later(IDLE_S, self.close)
         self._end.start_reading()
 
     def _message(self, data: bytes) -> None:
         self._timer.cancel()
         self._timer = self._server.plane.loop.call_later(IDLE_S, self.close)
-        if not self._server.answer(data, self._dialled, self._end.send, stream=True):
+        self._owed += 1
+        if not self._server.answer(data, self._dialled, self._reply, stream=True):
             self.close()
+
+    def _reply(self, answer: bytes) -> None:
+        self._owed -= 1
+        self._end.send(answer)
+        self._close_if_done()
+
+    def _ended(self) -> None:
+        self._heard_all = True
+        self._close_if_done()
+
+    def _close_if_done(self) -> None:
+        if self._heard_all and not self._owed:
+            self._end.end_writing()
 
     def close(self) -> None:
         self._timer.cancel()

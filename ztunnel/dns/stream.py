@@ -19,9 +19,12 @@ _UNREAD_LIMIT: Final = 1 << 20
 
 class MessageEnd(SocketEnd):
     """A TCP connection that carries DNS messages, each after its length. Who asks on and reads no answers is not heard
-    any more: whoever has it closes it then, as one on which nothing is said."""
+    any more: whoever has it closes it then, as one on which nothing is said.
 
-    __slots__ = ("_buffer", "_lost", "_plane", "_received")
+    `ended`: the other side says no more, but may still listen; without it the connection is lost then, as it is after
+    `end_writing`, when all was said from here too."""
+
+    __slots__ = ("_buffer", "_ended", "_heard_all", "_lost", "_plane", "_received")
 
     def __init__(
         self,
@@ -30,11 +33,14 @@ class MessageEnd(SocketEnd):
         received: Callable[[bytes], None],
         lost: Callable[[], None],
         chunks: Chunks | None = None,
+        ended: Callable[[], None] | None = None,
     ) -> None:
         super().__init__(plane.poller, sock, 1 << 18, plane.crashed, chunks)
         self._plane = plane
         self._received = received
         self._lost = lost
+        self._ended = ended
+        self._heard_all = False
         self._buffer = bytearray()
 
     def send(self, message: bytes) -> None:
@@ -52,7 +58,12 @@ class MessageEnd(SocketEnd):
             self.fail(error)
             return
         if not size:
-            self.fail(None)
+            if self._ended is None:
+                self.fail(None)
+                return
+            self._heard_all = True
+            self.stop_reading()
+            self._ended()
             return
         self._buffer += self._plane.buffers.net[:size]
         self._hand_on()
@@ -74,5 +85,8 @@ class MessageEnd(SocketEnd):
 
     def on_relieved(self) -> None:
         self._hand_on()
-        if not self.congested:
+        if not self.congested and not self._heard_all:
             self.start_reading()
+
+    def on_written_end(self) -> None:
+        self.fail(None)

@@ -22,6 +22,9 @@ class Resolver(asyncio.DatagramProtocol):
     def __init__(self) -> None:
         self.questions: list[DNSRecord] = []
         self.mute = False
+        self.answering = asyncio.Event()
+        """Over TCP it waits for this."""
+        self.answering.set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.DatagramTransport", transport)
@@ -46,6 +49,7 @@ class Resolver(asyncio.DatagramProtocol):
         question = DNSRecord.parse(await reader.readexactly(size))
         self.questions.append(question)
         answer = self.answer(question)
+        await self.answering.wait()
         writer.write(struct.pack(">H", len(answer)) + answer)
         await writer.drain()
         writer.close()
@@ -152,6 +156,31 @@ def test_over_tcp_several_questions_are_answered_on_one_connection() -> None:
             answers = await ask_stream(here, "srv.test", "example.org", "srv.test")
             found = sorted((str(answer.q.qname), *addresses(answer)) for answer in answers)
             assert found == [("example.org.", "9.9.9.9"), ("srv.test.", "10.0.0.1"), ("srv.test.", "10.0.0.1")]
+
+    run(scenario)
+
+
+def test_who_has_ended_its_side_after_asking_is_answered_and_then_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ztunnel.dns.server.IDLE_S", 60.0)
+
+    async def scenario() -> None:
+        async with mesh() as (here, resolver):
+            resolver.answering.clear()
+            reader, writer = await asyncio.open_connection(*here.pods["client"].dns_tcp)
+            for name in ("one.example.org", "two.example.org", "srv.test"):
+                data = DNSRecord.question(name).pack()
+                writer.write(struct.pack(">H", len(data)) + data)
+            writer.write_eof()
+            answers = []
+            for first in (True, False, False):
+                (size,) = struct.unpack(">H", await reader.readexactly(2))
+                answers.append(addresses(DNSRecord.parse(await reader.readexactly(size))))
+                if first:
+                    await until(lambda: len(resolver.questions) == 2)
+                    resolver.answering.set()
+            assert answers == [["10.0.0.1"], ["9.9.9.9"], ["9.9.9.9"]]
+            assert await reader.read() == b""
+            writer.close()
 
     run(scenario)
 

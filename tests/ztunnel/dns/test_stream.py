@@ -77,3 +77,34 @@ def test_answers_to_what_was_asked_before_end_a_connection_on_which_nobody_reads
             theirs.close()
 
     run(scenario)
+
+
+def test_who_says_no_more_may_hear_the_rest_before_the_end() -> None:
+    async def scenario() -> None:
+        async with world() as here:
+            ours, theirs = socket.socketpair()
+            ours.setblocking(False)
+            theirs.setblocking(False)
+            got: list[bytes] = []
+            told: list[str] = []
+            plane = here.workers[0].plane
+            end = MessageEnd(plane, ours, got.append, lambda: told.append("lost"), None, lambda: told.append("ended"))
+            end.start_reading()
+            theirs.send(b"\0\1q\0\2h")
+            theirs.shutdown(socket.SHUT_WR)
+            await until(lambda: told == ["ended"])
+            assert (got, end.closed) == ([b"q"], False)
+            while not end.congested:
+                end.send(bytes(60_000))
+            end.send(b"last")
+            end.end_writing()
+            loop, heard = asyncio.get_running_loop(), b""
+            while part := await loop.sock_recv(theirs, 1 << 20):
+                heard += part
+            assert heard.endswith(b"\0\4last")
+            assert len(heard) % 60_002 == 6
+            await until(lambda: end.closed)
+            assert told == ["ended", "lost"]
+            theirs.close()
+
+    run(scenario)
