@@ -301,6 +301,14 @@ class World:
         os.close(self._log)
 
 
+async def pair(here: World, app: int, **changes: Any) -> tuple[TestPod, TestPod]:
+    """Two pods, `client` and `server`: what the client dials goes to the server's app; `changes` are of the hop."""
+    client = await here.pod("client", "127.0.0.11")
+    server = await here.pod("server", "127.0.0.12")
+    here.route(client, server, app, **changes)
+    return client, server
+
+
 def labels(name: str, identity: str) -> PeerLabels:
     return PeerLabels(
         workload=name,

@@ -16,7 +16,7 @@ import pytest
 from ambient.model.outcome import PeerLabels
 from ambient.model.policy import Action, Authorization, Match, PolicyScope, StringMatch, StringMatchKind
 from tests.support.h2_peer import CLIENT, Peer
-from tests.support.tunnel import application, echo, run, talk, until, world
+from tests.support.tunnel import application, echo, pair, run, talk, until, world
 from tests.support.tunnel_certs import Authority
 from ztunnel.ipc.messages import Settings
 from ztunnel.tuning import Tuning
@@ -240,9 +240,7 @@ async def connect_and_ask(peer: Peer, authority: str) -> None:
 def test_policy_decides_by_identity_and_port_and_the_denial_is_named() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, server = await pair(here, port)
             allowed = principal("cluster.local/ns/test/sa/client")
             here.update(server, policies=(policy(Action.ALLOW, "may", principals=allowed, destination_ports=(port,)),))
             assert await talk(client.outbound) == b"hello"
@@ -260,9 +258,7 @@ def test_policy_decides_by_identity_and_port_and_the_denial_is_named() -> None:
 def test_a_policy_that_was_not_received_refuses() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, server = await pair(here, port)
             here.update(server, missing=("test/not-here",))
             assert await talk(client.outbound) == b""
             assert "policy not received: test/not-here" in here.log()
@@ -273,9 +269,7 @@ def test_a_policy_that_was_not_received_refuses() -> None:
 def test_a_pod_behind_a_waypoint_takes_nobody_else() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, server = await pair(here, port)
             here.update(server, waypoint_principals=("spiffe://cluster.local/ns/test/sa/waypoint",))
             assert await talk(client.outbound) == b""
             await until(lambda: 'reason="not-its-waypoint"' in here.log())
@@ -288,9 +282,7 @@ def test_a_pod_behind_a_waypoint_takes_nobody_else() -> None:
 def test_an_unknown_workload_makes_streams_wait_until_it_is_known() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, server = await pair(here, port)
             here.update(server, known=False)
             waiting = asyncio.create_task(talk(client.outbound))
             await until(lambda: len(here.workers[0]._pods[server.uid].pod._known_waiters) == 1)
@@ -303,10 +295,8 @@ def test_an_unknown_workload_makes_streams_wait_until_it_is_known() -> None:
 def test_a_change_of_policy_cuts_live_streams_and_leaves_the_others() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
+            client, server = await pair(here, port)
             friend = await here.pod("friend", "127.0.0.13")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
             here.route(friend, server, port)
             cut, stays = (
                 await asyncio.open_connection(*client.outbound),
@@ -333,9 +323,7 @@ def test_a_change_of_policy_cuts_live_streams_and_leaves_the_others() -> None:
 def test_sabotage_without_the_second_judgement_the_stream_would_live_on() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, server = await pair(here, port)
             reader, writer = await asyncio.open_connection(*client.outbound)
             writer.write(b"1")
             await reader.readexactly(1)

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from ambient.model.outcome import Forward, NoRoute, Passthrough, Refuse
-from tests.support.tunnel import application, echo, run, talk, until, world
+from tests.support.tunnel import application, echo, pair, run, talk, until, world
 from ztunnel.director.spans import parse_traceparent
 from ztunnel.ipc import messages as m
 from ztunnel.ipc.flows import unpack
@@ -16,9 +16,7 @@ from ztunnel.ipc.flows import unpack
 def test_the_request_says_where_who_and_for_which_service() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, server = await pair(here, port)
             assert await talk(client.outbound) == b"hello"
             await until(lambda: here.log().count("connection complete") == 2)
             out = next(line for line in here.log().splitlines() if "complete" in line and '"outbound"' in line)
@@ -39,9 +37,7 @@ def test_the_request_says_where_who_and_for_which_service() -> None:
 def test_both_ends_of_a_tunnel_tell_of_one_trace() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             assert await talk(client.outbound) == b"hello"
 
             def ended() -> dict[str, str]:
@@ -104,9 +100,7 @@ def test_a_loop_into_our_own_ports_is_refused_before_anybody_is_asked(port: int,
 def test_a_plan_is_asked_once_and_again_after_it_was_forgotten() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             for _ in range(3):
                 assert await talk(client.outbound) == b"hello"
             assert len(here.director.of(m.RouteAsk)) == 1
@@ -130,9 +124,7 @@ def test_hops_are_drawn_by_weight() -> None:
             application("127.0.0.12", lambda _, w: name(b"a", w)) as first,
             application("127.0.0.12", lambda _, w: name(b"b", w)) as second,
         ):
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, first, weight=3)
+            client, server = await pair(here, first, weight=3)
             (light,) = here.director.plans[client.outbound].hops  # type: ignore[union-attr]
             here.route(client, server, second, weight=1)
             (heavy,) = here.director.plans[client.outbound].hops  # type: ignore[union-attr]
@@ -147,9 +139,7 @@ def test_hops_are_drawn_by_weight() -> None:
 def test_a_peer_that_is_not_the_expected_one_gets_no_byte() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port, expected=("spiffe://cluster.local/ns/test/sa/somebody-else",))
+            client, _ = await pair(here, port, expected=("spiffe://cluster.local/ns/test/sa/somebody-else",))
             assert await talk(client.outbound) == b""
             await until(lambda: "connection complete" in here.log())
             assert "expected spiffe://cluster.local/ns/test/sa/somebody-else" in here.log()
@@ -172,9 +162,7 @@ def test_sabotage_with_the_check_of_the_peer_removed_the_byte_would_leave() -> N
 def test_a_tunnel_that_nobody_listens_for_is_a_failure_with_the_reason() -> None:
     async def scenario() -> None:
         async with world() as here:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, 80, ip="127.0.0.77")
+            client, _ = await pair(here, 80, ip="127.0.0.77")
             assert await talk(client.outbound) == b""
             await until(lambda: "Connection refused" in here.log())
 
@@ -184,9 +172,7 @@ def test_a_tunnel_that_nobody_listens_for_is_a_failure_with_the_reason() -> None
 def test_without_a_director_known_destinations_work_and_others_wait_until_it_is_back() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             assert await talk(client.outbound) == b"hello"
             aside = here.director.path.rename(here.director.path.with_suffix(".aside"))
             for channel in here.director.channels:
@@ -207,9 +193,7 @@ def test_without_a_director_known_destinations_work_and_others_wait_until_it_is_
 def test_an_application_that_refuses_is_reported_as_503() -> None:
     async def scenario() -> None:
         async with world() as here:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, 1)
+            client, _ = await pair(here, 1)
             assert await talk(client.outbound) == b""
             await until(lambda: here.log().count("connection complete") == 2)
             assert 'error="http status: 503 Service Unavailable"' in here.log()
@@ -221,9 +205,7 @@ def test_an_application_that_refuses_is_reported_as_503() -> None:
 def test_an_answer_other_than_200_ends_the_client_by_reset() -> None:
     async def scenario() -> None:
         async with world() as here:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, 1)
+            client, _ = await pair(here, 1)
             # Nothing is said: octets that nobody has read would make a reset of any end.
             reader, writer = await asyncio.open_connection(*client.outbound)
             try:

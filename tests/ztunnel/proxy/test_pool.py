@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from tests.support.tunnel import World, application, echo, run, talk, until, world
+from tests.support.tunnel import World, application, echo, pair, run, talk, until, world
 from ztunnel.ipc import messages as m
 from ztunnel.proxy.inbound import InboundTunnel
 from ztunnel.proxy.pool import SURPLUS_S, ClientTunnel
@@ -21,10 +21,8 @@ def tunnels(worker: Worker) -> list[ClientTunnel]:
 def test_connections_to_one_peer_share_a_tunnel_and_other_peers_do_not() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port, application("127.0.0.13", echo) as other:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
+            client, server = await pair(here, port)
             second = await here.pod("second", "127.0.0.13")
-            here.route(client, server, port)
             assert await asyncio.gather(*(talk(client.outbound) for _ in range(20))) == [b"hello"] * 20
             assert len(tunnels(here.workers[0])) == 1
             here.director.send(m.Forget(everything=True))
@@ -42,9 +40,7 @@ def test_connections_to_one_peer_share_a_tunnel_and_other_peers_do_not() -> None
 def test_more_than_a_hundred_open_streams_make_a_second_tunnel() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             open_now = [await asyncio.open_connection(*client.outbound) for _ in range(150)]
             for _, writer in open_now:
                 writer.write(b"x")
@@ -61,9 +57,7 @@ def test_more_than_a_hundred_open_streams_make_a_second_tunnel() -> None:
 def test_a_tunnel_that_died_unnoticed_costs_no_connection() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             assert await talk(client.outbound) == b"hello"
             (inbound,) = [one for one in here.workers[0].plane.tunnels if isinstance(one, InboundTunnel)]
             # The other side is gone, and we learn of it only when we use the tunnel.
@@ -83,9 +77,7 @@ def test_a_tunnel_that_died_unnoticed_costs_no_connection() -> None:
 def test_a_peer_whose_proxy_comes_back_is_reached_before_the_kernel_asks_again() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             # The first SYN finds no listener and is dropped. Of that attempt nothing is ever heard again.
             here.unheard = 1
             assert await asyncio.gather(*(talk(client.outbound) for _ in range(5))) == [b"hello"] * 5
@@ -98,9 +90,7 @@ def test_a_peer_whose_proxy_comes_back_is_reached_before_the_kernel_asks_again()
 def test_a_tunnel_whose_other_end_fell_silent_is_left_for_a_fresh_one() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             assert await talk(client.outbound) == b"hello"
             (inbound,) = [one for one in here.workers[0].plane.tunnels if isinstance(one, InboundTunnel)]
             # As after a crash of its node: no end, no reset, no answer.
@@ -114,9 +104,7 @@ def test_a_tunnel_whose_other_end_fell_silent_is_left_for_a_fresh_one() -> None:
 def test_an_application_that_is_slow_to_accept_does_not_make_a_tunnel_suspect() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, server = await pair(here, port)
             assert await talk(client.outbound) == b"hello"
             here.update(server, known=False)
             waiting = asyncio.create_task(talk(client.outbound))
@@ -140,9 +128,7 @@ def test_a_pod_that_goes_during_a_handshake_takes_its_half_made_tunnel_along() -
 
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", say_nothing) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port, port=port)
+            client, _ = await pair(here, port, port=port)
             waiting = asyncio.create_task(talk(client.outbound))
             await until(lambda: bool(tunnels(here.workers[0])))
             (half,) = tunnels(here.workers[0])
@@ -157,9 +143,7 @@ def test_a_pod_that_goes_during_a_handshake_takes_its_half_made_tunnel_along() -
 def test_who_waited_for_more_streams_when_the_certificate_ran_out_is_told() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             assert await talk(client.outbound) == b"hello"
             worker = here.workers[0]
             (tunnel,) = tunnels(worker)
@@ -187,9 +171,7 @@ def test_who_waited_for_more_streams_when_the_certificate_ran_out_is_told() -> N
 def test_a_tunnel_that_is_over_is_not_closed_before_all_has_left_it() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             assert await talk(client.outbound) == b"hello"
             (tunnel,) = tunnels(here.workers[0])
             tunnel.core.going_away = True
@@ -206,9 +188,7 @@ def test_a_tunnel_that_is_over_is_not_closed_before_all_has_left_it() -> None:
 def test_a_renewed_certificate_makes_new_tunnels() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             reader, writer = await asyncio.open_connection(*client.outbound)
             writer.write(b"1")
             await reader.readexactly(1)
@@ -227,9 +207,7 @@ def test_a_renewed_certificate_makes_new_tunnels() -> None:
 def test_an_idle_tunnel_is_closed_after_a_while() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             assert await talk(client.outbound) == b"hello"
             (tunnel,) = tunnels(here.workers[0])
             await until(lambda: not tunnel.core.streams)
@@ -243,9 +221,7 @@ def test_an_idle_tunnel_is_closed_after_a_while() -> None:
 def test_of_the_tunnels_that_a_crowd_needed_one_is_kept() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             crowd = [await asyncio.open_connection(*client.outbound) for _ in range(250)]
             for reader, writer in crowd:
                 writer.write(b"x")
@@ -289,8 +265,7 @@ async def tuned(here: World, **changes: Any) -> None:
 def test_a_connection_carries_as_many_streams_as_it_was_tuned_to() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client, server = await here.pod("client", "127.0.0.11"), await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             await tuned(here, pool_streams=2)
             opened = []
             for _ in range(5):
@@ -308,8 +283,7 @@ def test_a_connection_carries_as_many_streams_as_it_was_tuned_to() -> None:
 def test_an_unused_connection_is_kept_as_long_as_it_was_tuned_to() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client, server = await here.pod("client", "127.0.0.11"), await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             assert await talk(client.outbound) == b"hello"
             await tuned(here, pool_idle_s=0.001)
             await until(lambda: not tunnels(here.workers[0]))

@@ -12,7 +12,7 @@ import h2.events
 import pytest
 
 from tests.support.h2_peer import Peer
-from tests.support.tunnel import application, echo, run, talk, until, world
+from tests.support.tunnel import application, echo, pair, run, talk, until, world
 from ztunnel.hbone import frames
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.limits import Violation
@@ -107,9 +107,7 @@ def test_an_answer_that_is_ready_when_the_session_breaks_is_left_unsaid() -> Non
 def test_a_tunnel_whose_peer_stops_answering_pings_is_closed_with_its_streams() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             reader, writer = await asyncio.open_connection(*client.outbound)
             writer.write(b"1")
             await reader.readexactly(1)
@@ -135,9 +133,7 @@ def test_a_tunnel_whose_peer_stops_answering_pings_is_closed_with_its_streams() 
 def test_to_a_peer_that_is_gone_no_end_is_said_that_the_kernel_would_repeat_for_minutes(silent: bool) -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             assert await talk(client.outbound) == b"hello"
             plane = here.workers[0].plane
             (inbound,) = [one for one in plane.tunnels if isinstance(one, InboundTunnel)]
@@ -181,8 +177,7 @@ def test_frames_of_one_octet_by_the_ten_thousand_arrive_whole_though_others_go_f
 def test_what_costs_much_is_worked_on_in_small_pieces_and_others_have_their_turn_between() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client, server = await here.pod("client", "127.0.0.11"), await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             plane, now = here.workers[0].plane, [plane_time := here.workers[0].plane.clock()]
 
             def dear() -> float:
@@ -206,8 +201,7 @@ def test_what_costs_much_is_worked_on_in_small_pieces_and_others_have_their_turn
 def test_a_tunnel_in_the_middle_of_its_pieces_lets_others_go_first() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client, server = await here.pod("client", "127.0.0.11"), await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             assert await talk(client.outbound) == b"hello"
             plane, now, turns = here.workers[0].plane, [here.workers[0].plane.clock()], [0]
             seen: list[int] = []
@@ -232,8 +226,7 @@ def test_a_tunnel_in_the_middle_of_its_pieces_lets_others_go_first() -> None:
 def test_what_is_written_in_one_turn_waits_in_pages_of_ours_and_not_in_the_buffer_of_openssl() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client, server = await here.pod("client", "127.0.0.11"), await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             assert await talk(client.outbound) == b"hello"
             (peer,) = [one for one in here.workers[0].plane.tunnels if isinstance(one, ClientTunnel)]
             for _ in range(64):
@@ -249,8 +242,7 @@ def test_what_is_written_in_one_turn_waits_in_pages_of_ours_and_not_in_the_buffe
 def test_a_tunnel_that_breaks_while_it_is_written_to_is_there_until_the_end_of_the_turn() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client, server = await here.pod("client", "127.0.0.11"), await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, _ = await pair(here, port)
             assert await talk(client.outbound) == b"hello"
             (peer,) = [one for one in here.workers[0].plane.tunnels if isinstance(one, ClientTunnel)]
             peer.sock.shutdown(socket.SHUT_WR)

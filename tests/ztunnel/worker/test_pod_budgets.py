@@ -11,8 +11,7 @@ import pytest
 
 from ambient.model.outcome import Passthrough
 from tests.support.h2_peer import Peer
-from tests.support.tunnel import World, application, echo, run, talk, until, world
-from tests.ztunnel.worker.test_worker import pair
+from tests.support.tunnel import World, application, echo, pair, run, talk, until, world
 from ztunnel.budgets import KINDS, Budgets
 from ztunnel.ipc import messages as m
 from ztunnel.proxy.budget import HANDSHAKES, OPEN, TUNNELS, WAITING

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ambient.model.policy import Action, Authorization, PolicyScope
-from tests.support.tunnel import application, echo, run, talk, until, world
+from tests.support.tunnel import application, echo, pair, run, talk, until, world
 from ztunnel.ipc import messages as m
 
 
@@ -15,9 +15,7 @@ def test_policies_come_by_number_and_one_that_is_not_known_closes_the_pod() -> N
 
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await here.pod("client", "127.0.0.11")
-            server = await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, server = await pair(here, port)
 
             async def refused() -> bool:
                 return await talk(client.outbound, b"x") != b"x"

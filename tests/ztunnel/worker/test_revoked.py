@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from ambient.model.traffic import TRAFFIC
-from tests.support.tunnel import TestPod, World, application, echo, run, talk, until, world
+from tests.support.tunnel import TestPod, World, application, echo, pair, run, talk, until, world
 from ztunnel.ipc import messages as m
 from ztunnel.proxy.inbound import InboundTunnel
 from ztunnel.proxy.pool import ClientTunnel
@@ -32,20 +32,13 @@ async def refused(client: TestPod) -> bool:
         return True
 
 
-async def pair(here: World, port: int, *, client: str = "client", address: str = "127.0.0.11") -> TestPod:
-    source = await here.pod(client, address)
-    server = here.pods.get("server") or await here.pod("server", "127.0.0.12")
-    here.route(source, server, port)
-    return source
-
-
 @pytest.mark.parametrize(("kind", "reporter"), [(InboundTunnel, "destination"), (ClientTunnel, "source")])
 def test_a_live_connection_of_a_revoked_peer_is_ended_and_a_new_one_refused(
     kind: type[InboundTunnel | ClientTunnel], reporter: str
 ) -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await pair(here, port)
+            client, _ = await pair(here, port)
             reader, writer = await asyncio.open_connection(*client.outbound)
             writer.write(b"alive")
             assert await reader.readexactly(5) == b"alive"
@@ -74,7 +67,7 @@ def test_a_live_connection_of_a_revoked_peer_is_ended_and_a_new_one_refused(
 def test_others_go_on_and_a_new_certificate_of_the_same_pod_is_as_good_as_any() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await pair(here, port)
+            client, _ = await pair(here, port)
             reader, writer = await asyncio.open_connection(*client.outbound)
             writer.write(b"alive")
             assert await reader.readexactly(5) == b"alive"
@@ -94,7 +87,7 @@ def test_others_go_on_and_a_new_certificate_of_the_same_pod_is_as_good_as_any() 
 def test_what_is_no_longer_on_a_list_is_accepted_again() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await pair(here, port)
+            client, _ = await pair(here, port)
             assert await talk(client.outbound, b"first") == b"first"
             revoke(here, key_of(here, InboundTunnel))
             assert await refused(client)
@@ -107,7 +100,7 @@ def test_what_is_no_longer_on_a_list_is_accepted_again() -> None:
 def test_while_nobody_knows_what_is_revoked_no_tunnel_lives_and_none_is_made() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client = await pair(here, port)
+            client, _ = await pair(here, port)
             reader, writer = await asyncio.open_connection(*client.outbound)
             writer.write(b"alive")
             assert await reader.readexactly(5) == b"alive"

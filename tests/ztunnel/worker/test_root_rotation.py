@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from tests.support.tunnel import TestPod, World, application, echo, run, talk, until, world
+from tests.support.tunnel import TestPod, World, application, echo, pair, run, talk, until, world
 from tests.support.tunnel_certs import Authority
 from ztunnel.ipc import messages as m
 from ztunnel.proxy.pool import ClientTunnel
@@ -39,8 +39,7 @@ async def taken_up(here: World, before: int) -> None:
 def test_nothing_fails_through_a_time_with_both_roots_whoever_is_first(client_first: bool) -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client, server = await here.pod("client", "127.0.0.11"), await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, server = await pair(here, port)
             old, new = here.authority, Authority()
             steps = ((old, (old, new)), (new, (new, old)), (new, (new,)))
             for signer, trusted in steps:
@@ -59,8 +58,7 @@ def test_nothing_fails_through_a_time_with_both_roots_whoever_is_first(client_fi
 def test_sabotage_without_a_time_with_both_roots_new_connections_fail() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
-            client, server = await here.pod("client", "127.0.0.11"), await here.pod("server", "127.0.0.12")
-            here.route(client, server, port)
+            client, server = await pair(here, port)
             assert await goes_through(client)
             before = here.workers[0].plane.wallet._serial
             give(here, server, new := Authority(), new)

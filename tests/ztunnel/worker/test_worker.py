@@ -12,17 +12,10 @@ import pytest
 
 from ambient.model.traffic import TRAFFIC
 from tests.support.h2_peer import Peer
-from tests.support.tunnel import Director, TestPod, World, application, echo, run, talk, until, world
+from tests.support.tunnel import Director, application, echo, pair, run, talk, until, world
 from tests.support.tunnel_frames import cut
 from ztunnel.hbone import frames
 from ztunnel.ipc import messages as m
-
-
-async def pair(here: World, port: int) -> tuple[TestPod, TestPod]:
-    client = await here.pod("client", "127.0.0.11")
-    server = await here.pod("server", "127.0.0.12")
-    here.route(client, server, port)
-    return client, server
 
 
 def test_a_connection_goes_out_through_a_tunnel_and_comes_in_at_the_application() -> None:
