@@ -379,3 +379,11 @@ async def talk(address: tuple[str, int], data: bytes = b"hello", source: str = "
     finally:
         writer.close()
     return received
+
+
+async def conversation(address: tuple[str, int]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """An open connection to whoever echoes: one octet has gone there and come back."""
+    reader, writer = await asyncio.open_connection(*address)
+    writer.write(b"1")
+    assert await reader.readexactly(1) == b"1"
+    return reader, writer

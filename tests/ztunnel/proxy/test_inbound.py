@@ -16,7 +16,7 @@ import pytest
 from ambient.model.outcome import PeerLabels
 from ambient.model.policy import Action, Authorization, Match, PolicyScope, StringMatch, StringMatchKind
 from tests.support.h2_peer import CLIENT, Peer
-from tests.support.tunnel import application, echo, pair, run, talk, until, world
+from tests.support.tunnel import application, conversation, echo, pair, run, talk, until, world
 from tests.support.tunnel_certs import Authority
 from ztunnel.ipc.messages import Settings
 from ztunnel.tuning import Tuning
@@ -298,13 +298,7 @@ def test_a_change_of_policy_cuts_live_streams_and_leaves_the_others() -> None:
             client, server = await pair(here, port)
             friend = await here.pod("friend", "127.0.0.13")
             here.route(friend, server, port)
-            cut, stays = (
-                await asyncio.open_connection(*client.outbound),
-                await asyncio.open_connection(*friend.outbound),
-            )
-            for _, writer in (cut, stays):
-                writer.write(b"1")
-            assert await cut[0].readexactly(1) == await stays[0].readexactly(1) == b"1"
+            cut, stays = await conversation(client.outbound), await conversation(friend.outbound)
             here.update(
                 server, policies=(policy(Action.DENY, principals=principal("cluster.local/ns/test/sa/client")),)
             )
@@ -324,9 +318,7 @@ def test_sabotage_without_the_second_judgement_the_stream_would_live_on() -> Non
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
             client, server = await pair(here, port)
-            reader, writer = await asyncio.open_connection(*client.outbound)
-            writer.write(b"1")
-            await reader.readexactly(1)
+            reader, writer = await conversation(client.outbound)
             here.workers[0]._pods[server.uid].pod.live._live.clear()
             here.update(
                 server, policies=(policy(Action.DENY, principals=principal("cluster.local/ns/test/sa/client")),)

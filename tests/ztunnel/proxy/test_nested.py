@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from ambient.model.outcome import Forward
-from tests.support.tunnel import TestPod, World, application, echo, run, talk, until, world
+from tests.support.tunnel import TestPod, World, application, conversation, echo, run, talk, until, world
 from ztunnel.ipc import messages as m
 from ztunnel.proxy import nested
 from ztunnel.proxy.nested import NestedTunnel
@@ -214,9 +214,7 @@ def test_sabotage_a_gateway_that_changes_one_octet_is_found_out() -> None:
 def test_a_gateway_that_goes_takes_the_inner_tunnels_along() -> None:
     async def scenario() -> None:
         async with application("127.0.0.12", echo) as port, elsewhere(port) as place:
-            reader, writer = await asyncio.open_connection(*place.client.outbound)
-            writer.write(b"x")
-            assert await reader.readexactly(1) == b"x"
+            reader, writer = await conversation(place.client.outbound)
             place.outer[0].drop()
             with pytest.raises(ConnectionResetError):
                 await reader.read()
@@ -279,9 +277,7 @@ def test_a_reader_that_stalls_at_the_far_end_stops_the_application_here() -> Non
 def test_a_far_end_that_is_revoked_is_ended_and_refused_though_the_gateway_is_not() -> None:
     async def scenario() -> None:
         async with application("127.0.0.12", echo) as port, elsewhere(port) as place:
-            reader, writer = await asyncio.open_connection(*place.client.outbound)
-            writer.write(b"x")
-            assert await reader.readexactly(1) == b"x"
+            reader, writer = await conversation(place.client.outbound)
             (inner,) = place.nested
             far_end = certificate_key(inner._session.chain()[0])[1]
             place.here.director.send(m.Revocations(keys=(far_end,)))

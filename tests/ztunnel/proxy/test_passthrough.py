@@ -8,7 +8,7 @@ from ipaddress import ip_network
 import pytest
 
 from ambient.model.policy import Action, Authorization, Match, PolicyScope, StringMatch, StringMatchKind
-from tests.support.tunnel import application, echo, run, talk, until, world
+from tests.support.tunnel import application, conversation, echo, run, talk, until, world
 
 STRICT = Authorization(
     name="istio_converted_static_strict",
@@ -39,9 +39,7 @@ def test_strict_refuses_plain_text_by_name_and_cuts_what_is_open() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
             server = await here.pod("server", "127.0.0.12")
             here.capture(server.plain, "127.0.0.12", port)
-            reader, writer = await asyncio.open_connection(*server.plain)
-            writer.write(b"1")
-            assert await reader.readexactly(1) == b"1"
+            reader, writer = await conversation(server.plain)
             here.update(server, policies=(STRICT,))
             with pytest.raises(ConnectionResetError):
                 await reader.read()
@@ -57,9 +55,7 @@ def test_behind_a_waypoint_plain_text_is_refused_and_what_is_open_is_cut() -> No
         async with world() as here, application("127.0.0.12", echo) as port:
             server = await here.pod("server", "127.0.0.12")
             here.capture(server.plain, "127.0.0.12", port)
-            reader, writer = await asyncio.open_connection(*server.plain)
-            writer.write(b"1")
-            assert await reader.readexactly(1) == b"1"
+            reader, writer = await conversation(server.plain)
             here.update(server, waypoint_principals=("spiffe://cluster.local/ns/test/sa/waypoint",))
             with pytest.raises(ConnectionResetError):
                 await reader.read()

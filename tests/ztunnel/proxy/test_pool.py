@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from tests.support.tunnel import World, application, echo, pair, run, talk, until, world
+from tests.support.tunnel import World, application, conversation, echo, pair, run, talk, until, world
 from ztunnel.ipc import messages as m
 from ztunnel.proxy.inbound import InboundTunnel
 from ztunnel.proxy.pool import SURPLUS_S, ClientTunnel
@@ -189,9 +189,7 @@ def test_a_renewed_certificate_makes_new_tunnels() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
             client, _ = await pair(here, port)
-            reader, writer = await asyncio.open_connection(*client.outbound)
-            writer.write(b"1")
-            await reader.readexactly(1)
+            reader, writer = await conversation(client.outbound)
             (old,) = tunnels(here.workers[0])
             here.certificate(client.identity)
             assert await talk(client.outbound) == b"hello"
@@ -269,9 +267,7 @@ def test_a_connection_carries_as_many_streams_as_it_was_tuned_to() -> None:
             await tuned(here, pool_streams=2)
             opened = []
             for _ in range(5):
-                reader, writer = await asyncio.open_connection(*client.outbound)
-                writer.write(b"x")
-                assert await reader.readexactly(1) == b"x"
+                _, writer = await conversation(client.outbound)
                 opened.append(writer)
             assert sorted(len(tunnel.core.streams) for tunnel in tunnels(here.workers[0])) == [1, 2, 2]
             for writer in opened:

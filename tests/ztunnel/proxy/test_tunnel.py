@@ -12,7 +12,7 @@ import h2.events
 import pytest
 
 from tests.support.h2_peer import Peer
-from tests.support.tunnel import application, echo, pair, run, talk, until, world
+from tests.support.tunnel import application, conversation, echo, pair, run, talk, until, world
 from ztunnel.hbone import frames
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.limits import Violation
@@ -108,9 +108,7 @@ def test_a_tunnel_whose_peer_stops_answering_pings_is_closed_with_its_streams() 
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
             client, _ = await pair(here, port)
-            reader, writer = await asyncio.open_connection(*client.outbound)
-            writer.write(b"1")
-            await reader.readexactly(1)
+            reader, writer = await conversation(client.outbound)
             plane = here.workers[0].plane
             (inbound,) = [one for one in plane.tunnels if isinstance(one, InboundTunnel)]
             inbound.stop_reading()

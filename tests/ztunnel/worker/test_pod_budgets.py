@@ -11,7 +11,7 @@ import pytest
 
 from ambient.model.outcome import Passthrough
 from tests.support.h2_peer import Peer
-from tests.support.tunnel import World, application, echo, pair, run, talk, until, world
+from tests.support.tunnel import World, application, conversation, echo, pair, run, talk, until, world
 from ztunnel.budgets import KINDS, Budgets
 from ztunnel.ipc import messages as m
 from ztunnel.proxy.budget import HANDSHAKES, OPEN, TUNNELS, WAITING
@@ -27,10 +27,7 @@ def test_one_connection_too_many_is_refused_at_once_and_the_next_one_taken_when_
         async with world() as here, application("127.0.0.12", echo) as port:
             await held_to(here, Budgets(open_connections=2))
             client, _ = await pair(here, port)
-            opened = [await asyncio.open_connection(*client.outbound) for _ in range(2)]
-            for reader, writer in opened:
-                writer.write(b"1")
-                assert await reader.readexactly(1) == b"1"
+            opened = [await conversation(client.outbound) for _ in range(2)]
             assert await talk(client.outbound) == b""
             opened[0][1].write_eof()
             assert await opened[0][0].read() == b""

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from ambient.model.traffic import TRAFFIC
-from tests.support.tunnel import TestPod, World, application, echo, pair, run, talk, until, world
+from tests.support.tunnel import TestPod, World, application, conversation, echo, pair, run, talk, until, world
 from ztunnel.ipc import messages as m
 from ztunnel.proxy.inbound import InboundTunnel
 from ztunnel.proxy.pool import ClientTunnel
@@ -39,9 +39,7 @@ def test_a_live_connection_of_a_revoked_peer_is_ended_and_a_new_one_refused(
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
             client, _ = await pair(here, port)
-            reader, writer = await asyncio.open_connection(*client.outbound)
-            writer.write(b"alive")
-            assert await reader.readexactly(5) == b"alive"
+            reader, writer = await conversation(client.outbound)
             revoke(here, key_of(here, kind))
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                 await reader.readexactly(1)
@@ -68,9 +66,7 @@ def test_others_go_on_and_a_new_certificate_of_the_same_pod_is_as_good_as_any() 
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
             client, _ = await pair(here, port)
-            reader, writer = await asyncio.open_connection(*client.outbound)
-            writer.write(b"alive")
-            assert await reader.readexactly(5) == b"alive"
+            reader, writer = await conversation(client.outbound)
             revoke(here, b"somebody else", key_of(here, InboundTunnel)[:-1])
             writer.write(b"still")
             assert await reader.readexactly(5) == b"still"
@@ -101,9 +97,7 @@ def test_while_nobody_knows_what_is_revoked_no_tunnel_lives_and_none_is_made() -
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
             client, _ = await pair(here, port)
-            reader, writer = await asyncio.open_connection(*client.outbound)
-            writer.write(b"alive")
-            assert await reader.readexactly(5) == b"alive"
+            reader, writer = await conversation(client.outbound)
             here.director.send(m.Revocations(unknown=True))
             with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
                 await reader.readexactly(1)

@@ -12,7 +12,7 @@ import pytest
 
 from ambient.model.traffic import TRAFFIC
 from tests.support.h2_peer import Peer
-from tests.support.tunnel import Director, application, echo, pair, run, talk, until, world
+from tests.support.tunnel import Director, application, conversation, echo, pair, run, talk, until, world
 from tests.support.tunnel_frames import cut
 from ztunnel.hbone import frames
 from ztunnel.ipc import messages as m
@@ -58,9 +58,7 @@ def test_a_worker_goes_on_without_its_director_and_finds_the_next_one() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
             client, server = await pair(here, port)
-            reader, writer = await asyncio.open_connection(*client.outbound)
-            writer.write(b"1")
-            assert await reader.readexactly(1) == b"1"
+            reader, writer = await conversation(client.outbound)
             here.director.close()
             await until(lambda: not here.workers[0]._link.up)
             writer.write(b"2")
@@ -97,9 +95,7 @@ def test_a_pod_that_goes_at_once_takes_its_connections_with_it() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
             client, _ = await pair(here, port)
-            reader, writer = await asyncio.open_connection(*client.outbound)
-            writer.write(b"1")
-            await reader.readexactly(1)
+            reader, writer = await conversation(client.outbound)
             here.director.send(m.PodDown(uid=client.uid))
             await until(lambda: here.director.of(m.PodGone) == [m.PodGone(uid=client.uid)])
             with pytest.raises(ConnectionResetError):
@@ -115,9 +111,7 @@ def test_the_same_pod_again_keeps_its_connections_and_another_namespace_does_not
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
             client, _ = await pair(here, port)
-            reader, writer = await asyncio.open_connection(*client.outbound)
-            writer.write(b"1")
-            await reader.readexactly(1)
+            reader, writer = await conversation(client.outbound)
             ready = len(here.director.of(m.PodReady))
             here.send_up(client)
             await until(lambda: len(here.director.of(m.PodReady)) == ready + 1)
@@ -138,9 +132,7 @@ def test_a_drained_worker_finishes_what_is_open_and_then_ends() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
             client, _ = await pair(here, port)
-            reader, writer = await asyncio.open_connection(*client.outbound)
-            writer.write(b"1")
-            await reader.readexactly(1)
+            reader, writer = await conversation(client.outbound)
             here.director.send(m.Drain(deadline_s=20))
             await until(lambda: here.workers[0].plane.draining)
             writer.write(b"2")
@@ -238,9 +230,7 @@ def test_a_long_drain_is_looked_at_no_more_often_than_a_short_one() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
             client, _ = await pair(here, port)
-            reader, writer = await asyncio.open_connection(*client.outbound)
-            writer.write(b"1")
-            await reader.readexactly(1)
+            _, writer = await conversation(client.outbound)
             worker = here.workers[0]
             worker._drain(m.Drain(deadline_s=20))
             checks = []
@@ -260,9 +250,7 @@ def test_a_drain_has_a_deadline() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
             client, _ = await pair(here, port)
-            reader, writer = await asyncio.open_connection(*client.outbound)
-            writer.write(b"1")
-            await reader.readexactly(1)
+            reader, writer = await conversation(client.outbound)
             here.director.send(m.Drain(deadline_s=0.2))
             await until(lambda: here.finished == [0])
             with pytest.raises(ConnectionResetError):
@@ -289,12 +277,8 @@ def test_a_crash_in_one_connections_handler_ends_that_connection_only() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
             client, _ = await pair(here, port)
-            quiet_reader, quiet_writer = await asyncio.open_connection(*client.outbound)
-            quiet_writer.write(b"1")
-            await quiet_reader.readexactly(1)
-            doomed_reader, doomed_writer = await asyncio.open_connection(*client.outbound)
-            doomed_writer.write(b"1")
-            await doomed_reader.readexactly(1)
+            quiet_reader, quiet_writer = await conversation(client.outbound)
+            doomed_reader, doomed_writer = await conversation(client.outbound)
             pod = here.workers[0]._pods[client.uid].pod
             doomed = list(pod.outbound)[-1]
             doomed._end.tunnel = None
@@ -371,9 +355,7 @@ def test_the_dump_lists_open_connections_with_both_ends() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
             client, server = await pair(here, port)
-            reader, writer = await asyncio.open_connection(*client.outbound)
-            writer.write(b"1")
-            await reader.readexactly(1)
+            _, writer = await conversation(client.outbound)
             here.director.send(m.ReportAsk(ask=1))
             await until(lambda: bool(here.director.of(m.Report)))
             report = here.director.of(m.Report)[0]
