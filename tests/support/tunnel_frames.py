@@ -12,9 +12,12 @@ import h2.settings
 
 from ztunnel.hbone import frames
 from ztunnel.hbone.connection import Connection
+from ztunnel.hbone.headers import request_prefix
 from ztunnel.hbone.limits import Limits, Violation
 from ztunnel.hbone.message import Answer, Request
 from ztunnel.hbone.stream import Sink, Stream
+
+CONNECT = [(b":method", b"CONNECT"), (b":authority", b"10.0.0.1:80")]
 
 
 class Recording:
@@ -148,3 +151,29 @@ def exchange(side: Side, oracle: Oracle, step: int = 0) -> None:
             oracle.receive(ours)
         if theirs:
             side.receive(theirs, step)
+
+
+def opened(step: int = 0, limits: Limits | None = None) -> tuple[Side, Oracle, Recording, int]:
+    """Our client with one stream answered by an h2 server."""
+    side, oracle = Side(client=True, limits=limits), Oracle(client=False)
+    sink = Recording()
+    stream = side.core.open(request_prefix(b"10.0.0.1:80", b"a=b"), sink)
+    exchange(side, oracle, step)
+    oracle.h2.send_headers(stream.id, [(b":status", b"200"), (b"baggage", b"c=d")])
+    exchange(side, oracle, step)
+    return side, oracle, sink, stream.id
+
+
+def overfull() -> tuple[Side, Oracle, Stream]:
+    """Our server with one stream that holds 400,000 octets, a whole window of the connection; 300,000 may be held."""
+    limits = Limits(connection_window=400_000, stream_window=1 << 20, max_held=300_000)
+    side, oracle = Side(client=False, limits=limits), Oracle(client=True)
+    exchange(side, oracle)
+    oracle.h2.send_headers(1, CONNECT)
+    exchange(side, oracle)
+    stream, _, sink = side.requests[0]
+    sink.hold = True
+    for _ in range(4):
+        oracle.h2.send_data(1, bytes(100_000))
+        exchange(side, oracle)
+    return side, oracle, stream

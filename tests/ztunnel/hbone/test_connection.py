@@ -7,25 +7,13 @@ import h2.events
 import h2.settings
 import pytest
 
-from tests.support.tunnel_frames import Oracle, Recording, Side, exchange, send
+from tests.support.tunnel_frames import CONNECT, Oracle, Recording, Side, exchange, opened, overfull, send
 from ztunnel.hbone import frames
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.headers import literal, request_prefix, response_block
 from ztunnel.hbone.limits import CLIENT, SERVER, Limits
 
-CONNECT = [(b":method", b"CONNECT"), (b":authority", b"10.0.0.1:80")]
 STEPS = pytest.mark.parametrize("step", [0, 1, 7, 4096])
-
-
-def opened(step: int = 0, limits: Limits | None = None) -> tuple[Side, Oracle, Recording, int]:
-    """Our client with one stream answered by an h2 server."""
-    side, oracle = Side(client=True, limits=limits), Oracle(client=False)
-    sink = Recording()
-    stream = side.core.open(request_prefix(b"10.0.0.1:80", b"a=b"), sink)
-    exchange(side, oracle, step)
-    oracle.h2.send_headers(stream.id, [(b":status", b"200"), (b"baggage", b"c=d")])
-    exchange(side, oracle, step)
-    return side, oracle, sink, stream.id
 
 
 @STEPS
@@ -231,16 +219,7 @@ def test_a_reader_that_holds_costs_one_stream_window_and_not_the_others() -> Non
 
 
 def test_the_connection_window_stays_shut_while_too_much_is_held() -> None:
-    limits = Limits(connection_window=400_000, stream_window=1 << 20, max_held=300_000)
-    side, oracle = Side(client=False, limits=limits), Oracle(client=True)
-    exchange(side, oracle)
-    oracle.h2.send_headers(1, CONNECT)
-    exchange(side, oracle)
-    stream, _, sink = side.requests[0]
-    sink.hold = True
-    for _ in range(4):
-        oracle.h2.send_data(1, bytes(100_000))
-        exchange(side, oracle)
+    side, oracle, stream = overfull()
     assert oracle.h2.outbound_flow_control_window == 200_000
     stream.consumed(400_000)
     exchange(side, oracle)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.tunnel_frames import Oracle, Recording, Side, cut, exchange, send
-from tests.ztunnel.hbone.test_connection import CONNECT, opened
+from tests.support.tunnel_frames import CONNECT, Oracle, Recording, Side, cut, exchange, opened, overfull, send
 from ztunnel.hbone import frames
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.headers import request_prefix, response_block
-from ztunnel.hbone.limits import Limits
 from ztunnel.hbone.stream import Stream
 
 
@@ -95,16 +93,7 @@ def test_frames_are_made_in_place_and_fit(size: int) -> None:
 
 
 def test_the_connection_window_opens_when_a_stream_that_held_too_much_is_reset() -> None:
-    limits = Limits(connection_window=400_000, stream_window=1 << 20, max_held=300_000)
-    side, oracle = Side(client=False, limits=limits), Oracle(client=True)
-    exchange(side, oracle)
-    oracle.h2.send_headers(1, CONNECT)
-    exchange(side, oracle)
-    stream, _, sink = side.requests[0]
-    sink.hold = True
-    for _ in range(4):
-        oracle.h2.send_data(1, bytes(100_000))
-        exchange(side, oracle)
+    side, oracle, stream = overfull()
     assert oracle.h2.outbound_flow_control_window == 200_000
     stream.reset(Code.CANCEL)
     exchange(side, oracle)
