@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import threading
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -200,3 +203,45 @@ def test_a_server_that_cannot_prove_itself_gets_nothing(tmp_path: Path, wrong: s
             assert api.requests == []
 
     asyncio.run(run())
+
+
+def test_a_request_that_was_given_up_is_no_longer_connected_when_the_client_is_closed(tmp_path: Path) -> None:
+    mint = _mint()
+    context = _server(mint.leaf(names=[x509.DNSName("kubernetes")]), tmp_path)
+    asked, over = threading.Event(), threading.Event()
+    heard: list[bytes] = []
+
+    def serve(listener: socket.socket) -> None:
+        """Take a request, and neither answer nor take part in TLS' farewell while the client is there."""
+        with context.wrap_socket(listener.accept()[0], server_side=True) as sock:
+            sock.recv(65536)
+            asked.set()
+            over.wait(20)
+            with suppress(OSError):
+                heard.append(sock.recv(65536))
+
+    async def run(port: int) -> None:
+        identity = Identity(context=tls_context(mint.roots.encode(), where="x"))
+        client = ApiClient(ApiAccess(f"https://127.0.0.1:{port}", FixedCredentials(identity), server_name="kubernetes"))
+        request = asyncio.create_task(client.list(PODS))
+        await asyncio.to_thread(asked.wait, 20)
+        before = _sockets()
+        request.cancel()
+        await asyncio.gather(request, return_exceptions=True)
+        await client.close()
+        assert _sockets() < before
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = threading.Thread(target=serve, args=(listener,))
+        server.start()
+        try:
+            asyncio.run(run(listener.getsockname()[1]))
+        finally:
+            over.set()
+            server.join()
+    assert heard in ([b""], [])
+
+
+def _sockets() -> int:
+    """How many this process has open."""
+    return sum(name.is_socket() for name in Path("/proc/self/fd").iterdir())
