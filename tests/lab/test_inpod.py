@@ -66,8 +66,8 @@ async def test_a_connection_goes_through_the_tunnel_and_is_counted_dumped_and_sh
 
 @bench(2)
 async def test_a_killed_director_binds_nothing_anew_and_traffic_never_stops(one: ZtunnelBench) -> None:
-    inodes = {port: one.b.listening(port) for port in (15001, 15006, 15008)}
-    assert set(inodes.values()) == {1}
+    bound = {port: one.b.listening(port) for port in (15001, 15006, 15008)}
+    assert set(map(tuple, bound.values())) == {("*",)}
     (director,) = one.ztunnel.pids("director")
     workers = one.ztunnel.pids("worker")
     await one.a.ask(one.b.ip, 8080)
@@ -77,7 +77,7 @@ async def test_a_killed_director_binds_nothing_anew_and_traffic_never_stops(one:
     await eventually(lambda: one.ztunnel.pids("director") not in ([], [director]))
     await one.ztunnel.ready()
     assert one.ztunnel.pids("worker") == workers
-    assert {port: one.b.listening(port) for port in (15001, 15006, 15008)} == inodes
+    assert {port: one.b.listening(port) for port in (15001, 15006, 15008)} == bound
     assert await one.a.ask(one.b.ip, 8080) == f"{one.a.ip} hello".encode()
 
 
@@ -102,7 +102,7 @@ async def test_everything_killed_comes_back_without_control_plane_and_ca(one: Zt
     await eventually(lambda: list(one.ztunnel.log.parent.glob("state/discovery.snapshot")), "for the snapshot")
     await one.control.__aexit__(None, None, None)
     one.ztunnel.kill_everything()
-    await eventually(lambda: one.b.listening(15008) == 0, "for the kernel to close what the dead held")
+    await eventually(lambda: one.b.listening(15008) == [], "for the kernel to close what the dead held")
     one.agent.events.clear()
     one.ztunnel.start()
     await one.served()
@@ -119,7 +119,7 @@ async def test_a_stopped_ztunnel_lets_open_connections_end_and_leaves_nothing(on
     writer.write(b"first")
     assert await reader.read(100) == f"{one.a.ip} first".encode()
     stopping = asyncio.ensure_future(asyncio.to_thread(one.ztunnel.stop))
-    await eventually(lambda: one.b.listening(15008) == 0)
+    await eventually(lambda: one.b.listening(15008) == [])
     writer.write(b"second")
     assert await reader.read(100) == f"{one.a.ip} second".encode()
     writer.write_eof()
@@ -143,11 +143,24 @@ async def test_a_policy_cuts_what_it_forbids_and_a_removed_pod_is_let_go(one: Zt
     writer.close()
     one.agent.delete(one.b.uid)
     await eventually(lambda: one.b.uid not in one.agent.served())
-    await eventually(lambda: one.b.listening(15008) == 0)
-    assert one.a.listening(15008) == 1
+    await eventually(lambda: one.b.listening(15008) == [])
+    assert one.a.listening(15008) == ["*"]
     one.agent.add(one.b)
     await eventually(lambda: one.b.uid in one.agent.served())
-    assert one.b.listening(15008) == 1
+    assert one.b.listening(15008) == ["*"]
+
+
+@bench(7, IPV6_ENABLED="false")
+async def test_without_ipv6_a_pod_has_listeners_of_ipv4_only_also_when_they_are_given_back(one: ZtunnelBench) -> None:
+    expected = {15001: ["0.0.0.0"], 15006: ["0.0.0.0"], 15008: ["0.0.0.0"], 15053: ["0.0.0.0"]}
+    assert {port: one.b.listening(port) for port in expected} == expected
+    assert await one.a.ask(one.b.ip, 8080) == f"{one.a.ip} hello".encode()
+    (director,) = one.ztunnel.pids("director")
+    os.kill(director, signal.SIGKILL)
+    await eventually(lambda: one.ztunnel.pids("director") not in ([], [director]))
+    await one.ztunnel.ready()
+    assert {port: one.b.listening(port) for port in expected} == expected
+    assert await one.a.ask(one.b.ip, 8080) == f"{one.a.ip} hello".encode()
 
 
 DENY = """

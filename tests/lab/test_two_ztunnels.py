@@ -92,7 +92,7 @@ async def test_the_next_ztunnel_takes_the_same_sockets_and_the_pods_that_come_la
     second.start()
     await eventually(lambda: agent.count == 2 and agent.settled, "both are connected and the newest serves all")
     await eventually(lambda: "took over 2 pods" in second.log.read_text(), "the sockets changed hands")
-    assert {port: one.b.listening(port) for port in (15001, 15006, 15008)} == {15001: 1, 15006: 1, 15008: 1}
+    assert all(one.b.listening(port) == ["*"] for port in (15001, 15006, 15008))
     await asking.more()
     assert await asyncio.to_thread(one.ztunnel.stop) == 0
     assert "2 pods were handed over" in one.ztunnel.log.read_text()
@@ -110,10 +110,10 @@ async def test_without_a_common_folder_each_binds_its_own_and_no_connection_fail
     await asking.more()
     second.start()
     await eventually(lambda: agent.count == 2 and agent.settled, "both are connected and the newest serves all")
-    assert one.b.listening(15008) == 2
+    assert len(one.b.listening(15008)) == 2
     await asking.more()
     assert await asyncio.to_thread(one.ztunnel.stop) == 0
     assert "0 pods were handed over" in one.ztunnel.log.read_text()
     await asking.more()
     await asking.end()
-    await eventually(lambda: one.b.listening(15008) == 1, "what the first one held is closed")
+    await eventually(lambda: len(one.b.listening(15008)) == 1, "what the first one held is closed")

@@ -106,15 +106,15 @@ class BenchPod:
             finally:
                 sock.close()
 
-    def listening(self, port: int) -> int:
-        """How many sockets listen on a port inside."""
+    def listening(self, port: int) -> list[str]:
+        """Local addresses of the sockets that listen on a TCP port inside; "*" is the wildcard of both families."""
         done = subprocess.run(
             ["nsenter", f"--net=/run/netns/{self.netns}", "ss", "-Hltn", f"sport = :{port}"],
             check=True,
             capture_output=True,
             text=True,
         )
-        return len(done.stdout.splitlines())
+        return [row.split()[3].rpartition(":")[0] for row in done.stdout.splitlines()]
 
 
 @dataclass
