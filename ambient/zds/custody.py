@@ -60,8 +60,10 @@ def descriptors_of(message: Custody) -> int:
 def encode(message: Custody) -> bytes:
     """Raises ProtocolError when the packet would be too long."""
     packet = _ENCODER.encode(message)
-    if len(packet) > MAX_PACKET:
-        raise ProtocolError("custody packet", why=f"{len(packet)} bytes, at most {MAX_PACKET}")
+    # What is put comes back as a `Held`, which is one byte longer.
+    most = MAX_PACKET - isinstance(message, Put)
+    if len(packet) > most:
+        raise ProtocolError("custody packet", why=f"{len(packet)} bytes, at most {most}")
     return packet
 
 

@@ -47,6 +47,7 @@ class Custody:
         self._held = held
         self._offer = offer
         self._asked = False
+        self._too_large = 0
         self._changes: asyncio.Queue[str] = asyncio.Queue()
 
     async def take_back(self, loudness: int = logging.INFO) -> dict[str, Secret]:
@@ -75,6 +76,33 @@ class Custody:
         """This identity has a new certificate, or none any more: tell the agent when possible."""
         self._changes.put_nowait(identity)
 
+    def gauges(self) -> dict[str, float]:
+        """Metrics of what cannot be left with the agent."""
+        return {"ambient_certificates_too_large_for_custody": self._too_large}
+
+    def _fits(self) -> bool:
+        """All that is held can be put. If not it is said, and the agent is left alone: with a part of it there, it
+        would hold the starts of pods whose certificate seems to be missing."""
+        too_large = [
+            (identity, secret, why)
+            for identity, secret in self._held()
+            if (why := _refusal(_put(identity, secret))) is not None
+        ]
+        if too_large and not self._too_large:
+            identity, secret, why = too_large[0]
+            _log.warning(
+                "no certificate is left with the agent at %s, and a restarted ztunnel will need new ones: that for %s "
+                "comes with %d bytes of roots (%s)",
+                self._path,
+                identity,
+                len(secret.roots),
+                why,
+            )
+        elif self._too_large and not too_large:
+            _log.info("certificates are left with the agent at %s again", self._path)
+        self._too_large = len(too_large)
+        return not too_large
+
     async def run(self) -> None:
         """Keep the agent's copy like ours, for ever."""
         while True:
@@ -85,18 +113,19 @@ class Custody:
                     if found:
                         _log.info("taken back late: %d certificates", len(found))
                         self._offer(found)
-                link = connect(self._path)
-                try:
-                    await self._mirror(link)
-                finally:
-                    link.close()
+                if self._fits():
+                    link = connect(self._path)
+                    try:
+                        await self._mirror(link)
+                    finally:
+                        link.close()
             except MeshError as error:
                 _log.debug("%s", error)
             await asyncio.sleep(RETRY_S)
 
     async def _mirror(self, link: PacketSocket) -> None:
         for identity, secret in list(self._held()):
-            await self._put(link, identity, secret)
+            await link.send(wire.encode(_put(identity, secret)), [secret.fd])
         closed = asyncio.ensure_future(link.receive(wire.MAX_PACKET))
         try:
             while not closed.done():
@@ -107,16 +136,14 @@ class Custody:
                     return
                 identity = change.result()
                 held = dict(self._held())
-                if identity in held:
-                    await self._put(link, identity, held[identity])
+                ours = held.get(identity)
+                if ours is not None:
+                    await link.send(wire.encode(_put(identity, ours)), [ours.fd])
                 else:
                     await link.send(wire.encode(wire.Drop(identity)))
         finally:
             closed.cancel()
             await asyncio.gather(closed, return_exceptions=True)
-
-    async def _put(self, link: PacketSocket, identity: str, secret: Secret) -> None:
-        await link.send(wire.encode(wire.Put(identity, secret.not_after, secret.roots)), [secret.fd])
 
     async def _receive(self, link: PacketSocket, found: dict[str, Secret]) -> wire.Custody:
         packet, fds = await link.receive(wire.MAX_PACKET)
@@ -131,3 +158,16 @@ class Custody:
                 os.close(earlier.fd)
             found[message.identity] = Secret(fds[0], message.roots, message.not_after)
         return message
+
+
+def _put(identity: str, secret: Secret) -> wire.Put:
+    return wire.Put(identity, secret.not_after, secret.roots)
+
+
+def _refusal(message: wire.Custody) -> str | None:
+    """Why a message cannot be sent."""
+    try:
+        wire.encode(message)
+    except ProtocolError as error:
+        return str(error)
+    return None

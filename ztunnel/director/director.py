@@ -74,11 +74,9 @@ class Director:
         self.crew = Crew(config.director_socket, self)
         self.reports = Reports(self.crew)
         self.shares = Shares(config.workers)
-        self.certificates = Certificates(sign, self)
-        self.revoked = revocation_lists(config, self.certificates.authorities, self._revoked)
-        self.custody = (
-            Custody(config.custody_uds, self.certificates.held, self.certificates.offer) if config.custody_uds else None
-        )
+        kept = self.certificates = Certificates(sign, self)
+        self.revoked = revocation_lists(config, kept.authorities, self._revoked)
+        self.custody = Custody(config.custody_uds, kept.held, kept.offer) if config.custody_uds else None
         node = ztunnel_node(
             config.node,
             pod=config.pod_name or "ztunnel",
@@ -380,6 +378,7 @@ class Director:
             "ambient_not_understood": self.discovery.not_understood,
             "ambient_flows_lost": self.flows.lost,
             **self.certificates.gauges(),
+            **(self.custody.gauges() if self.custody is not None else {}),
             "ambient_spans_waiting": self.exporter.waiting if self.exporter is not None else 0,
         }
 

@@ -96,10 +96,12 @@ def test_it_is_not_ready_without_discovery_workers_and_agent(tmp_path: Path) -> 
 
 def test_the_admin_page_is_on_both_loopbacks_and_metrics_are_everywhere(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with director(tmp_path) as one:
+        async with director(tmp_path, AMBIENT_CUSTODY_UDS=str(tmp_path / "custody.sock")) as one:
             assert (await one.get("ADMIN", "/config_dump"))[0] == 200
             await one.answers("ADMIN", "/config_dump", host="::1")
-            assert "istio_build" in (await one.get("STATS", "/stats/prometheus"))[1]
+            metrics = (await one.get("STATS", "/stats/prometheus"))[1]
+            assert "istio_build" in metrics
+            assert "ambient_certificates_too_large_for_custody 0" in metrics
 
     asyncio.run(scenario())
 

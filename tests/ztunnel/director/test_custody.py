@@ -12,7 +12,7 @@ import pytest
 
 from ambient.agent import custody as agent
 from ambient.zds import packet
-from ambient.zds.custody import List, Put, encode
+from ambient.zds.custody import MAX_PACKET, List, Put, encode
 from tests.support.waiting import eventually
 from ztunnel.director.custody import Custody, Secret
 from ztunnel.director.memfd import content, sealed
@@ -30,8 +30,13 @@ class Bench:
         self.store = agent.Custody(time.time)
         self.held: dict[str, Secret] = {}
         self.late: dict[str, Secret] = {}
-        self.custody = Custody(str(self.path), lambda: list(self.held.items()), self.late.update)
+        self.looks = 0
+        self.custody = Custody(str(self.path), self._look, self.late.update)
         self.server: asyncio.Future[None] | None = None
+
+    def _look(self) -> list[tuple[str, Secret]]:
+        self.looks += 1
+        return list(self.held.items())
 
     async def start(self) -> None:
         self.server = asyncio.ensure_future(agent.serve(self.store, self.path))
@@ -101,6 +106,58 @@ async def test_a_restarted_agent_gets_everything_again(bench: Bench) -> None:
     assert len(bench.store) == 0
     await bench.start()
     await eventually(lambda: len(bench.store) == 1)
+
+
+def too_large(bench: Bench) -> float:
+    return bench.custody.gauges()["ambient_certificates_too_large_for_custody"]
+
+
+def test_too_many_roots_are_said_once_shown_for_as_long_and_never_left_in_part(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+    monkeypatch.setattr("ztunnel.director.custody.RETRY_S", 0.01)
+    large = "spiffe://cluster.local/ns/shop/sa/large"
+
+    async def test(bench: Bench) -> None:
+        await bench.start()
+        bench.keep("a", b"key a")
+        await eventually(lambda: len(bench.store) == 1)
+        bench.held[large] = Secret(sealed("t", b"key"), "r" * MAX_PACKET, LATER)
+        bench.custody.changed(large)
+        await eventually(lambda: too_large(bench))
+        # A pod would be held at its start for a certificate that ztunnel has.
+        await eventually(lambda: not bench.store.lacks("shop", "large"))
+        looks = bench.looks
+        await eventually(lambda: bench.looks > looks + 3)
+        bench.keep("b", b"key b")
+        packet.close_all([bench.held.pop(large).fd])
+        await eventually(lambda: len(bench.store) == 2)
+        assert too_large(bench) == 0
+
+    scenario(test)(tmp_path)
+    (told,) = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert str(tmp_path / "custody.sock") in told
+    assert large in told
+    assert f"{MAX_PACKET} bytes of roots" in told
+    assert f"at most {MAX_PACKET - 1}" in told
+    assert "again" in caplog.records[-1].message
+
+
+@scenario
+async def test_the_largest_that_is_left_comes_back(bench: Bench) -> None:
+    frame = len(encode(Put("a", LATER, "r" * 70_000))) - 70_000
+    bench.held["a"] = Secret(sealed("t", b"key"), "r" * (MAX_PACKET - 1 - frame), LATER)
+    await bench.start()
+    await eventually(lambda: len(bench.store) == 1)
+    back = await Custody(str(bench.path), list, nobody).take_back()
+    assert set(back) == {"a"}
+    packet.close_all([secret.fd for secret in back.values()])
+    packet.close_all([bench.held.pop("a").fd])
+    bench.held["a"] = Secret(sealed("t", b"key"), "r" * (MAX_PACKET - frame), LATER)
+    bench.custody.changed("a")
+    await eventually(lambda: too_large(bench))
+    assert len(bench.store.held(os.getuid())[0][0].roots) == MAX_PACKET - 1 - frame
 
 
 @scenario
