@@ -94,6 +94,13 @@ def validity(secret: bytes, identity: str) -> tuple[float, float]:
     return leaf.not_valid_before_utc.timestamp(), leaf.not_valid_after_utc.timestamp()
 
 
+def first_to_end(chain: str) -> tuple[float, str]:
+    """When (Unix seconds) the first of a chain (PEM, leaf first) ends, and which it is; "" if it is the leaf."""
+    leaf, *others = _bundle(chain, "chain")
+    first = min((leaf, *others), key=lambda one: one.not_valid_after_utc)
+    return first.not_valid_after_utc.timestamp(), "" if first is leaf else _name(first)
+
+
 def public_part(secret: bytes) -> bytes:
     """The certificates of a secret, without the key."""
     start = secret.find(b"-----BEGIN CERTIFICATE-----")
@@ -123,6 +130,14 @@ def describe(pem: str) -> list[dict[str, str]]:
 def rfc3339(unix: float) -> str:
     """UTC with whole seconds and a Z."""
     return datetime.fromtimestamp(unix, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _name(certificate: x509.Certificate) -> str:
+    try:
+        return certificate.subject.rfc4514_string() or f"number {certificate.serial_number}"
+    except ValueError:
+        # Names are read only here, and nothing else minds what is in them.
+        return f"number {certificate.serial_number}"
 
 
 def _bundle(pem: str, identity: str) -> list[x509.Certificate]:

@@ -15,7 +15,7 @@ class Authority:
     """Signs whatever it is asked, as its attributes say. `asked` keeps every (identity, CSR); `others`: PEM of further
     roots in its answers, `between`: PEM of an intermediate."""
 
-    def __init__(self, name: str = "test root") -> None:
+    def __init__(self, name: str = "test root", lasts: timedelta = timedelta(days=3650)) -> None:
         self.key = ec.generate_private_key(ec.SECP256R1())
         self.life = timedelta(hours=1)
         self.begin = timedelta(minutes=-1)
@@ -33,7 +33,7 @@ class Authority:
             .public_key(self.key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=3650))
+            .not_valid_after(now + lasts)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .sign(self.key, hashes.SHA256())
         )

@@ -23,7 +23,7 @@ from ambient.waking import woken
 from ambient.xds import key_request
 from ambient.xds.renewal import Priority, Schedule
 from ztunnel.director.custody import Secret
-from ztunnel.director.expiry import Alarm, Watch, gauges, spoken
+from ztunnel.director.expiry import Alarm, Expiries, Life, Watch, gauges, spoken
 from ztunnel.director.memfd import content, sealed
 from ztunnel.tls.contexts import load_credentials
 
@@ -70,6 +70,8 @@ class Certificates:
         self._clock = clock
         self._schedule = Schedule(draw)
         self._secrets: dict[str, Secret] = {}
+        self._first_to_end: dict[str, tuple[float, str]] = {}
+        """Of the chain of each of `_secrets`."""
         self._spare: dict[str, Secret] = {}
         self._failures: dict[str, str] = {}
         self._watch = Watch()
@@ -110,6 +112,7 @@ class Certificates:
             self._failures.pop(identity, None)
             secret = self._secrets.pop(identity, None)
             if secret is not None:
+                del self._first_to_end[identity]
                 self._listener.certificate_gone(identity)
                 os.close(secret.fd)
 
@@ -174,12 +177,21 @@ class Certificates:
 
     def gauges(self) -> dict[str, float]:
         """Metrics of how long certificates still last."""
-        return gauges(self._schedule.expiries(), self._clock())
+        return gauges(self._expiries(), self._clock())
+
+    def _expiries(self) -> Expiries:
+        """A certificate is of use until the first of its chain ends. It is renewed as it says itself: a new one may
+        come with the same chain."""
+        return {
+            identity: Life(begin, end).until(*self._first_to_end[identity])
+            for identity, (begin, end) in self._schedule.expiries().items()
+        }
 
     def _look(self) -> None:
-        for notice in self._watch.look(self._schedule.expiries(), self._clock()):
-            why = self._failures.get(notice.identity, "no answer yet")
-            _log.log(logging.WARNING if notice.level is Alarm.LATE else logging.ERROR, "%s (%s)", notice, why)
+        for notice in self._watch.look(self._expiries(), self._clock()):
+            why = self._failures.get(notice.identity, "" if notice.by else "no answer yet")
+            level = logging.WARNING if notice.level is Alarm.LATE else logging.ERROR
+            _log.log(level, "%s%s", notice, f" ({why})" if why else "")
 
     async def run(self) -> None:
         """Ask for what is due, for ever."""
@@ -252,6 +264,7 @@ class Certificates:
     def _install(self, identity: str, secret: Secret) -> None:
         earlier = self._secrets.get(identity)
         self._secrets[identity] = secret
+        self._first_to_end[identity] = key_request.first_to_end(key_request.public_part(content(secret.fd)).decode())
         self._failures.pop(identity, None)
         self._listener.certificate_ready(identity, secret)
         if earlier is not None:

@@ -9,13 +9,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 MOST_NAMED: Final = 10
 """Identities with a line of their own in the metrics: those whose certificates run out first."""
 
-Expiries = Mapping[str, tuple[float, float]]
-"""Identity -> begin and end of its certificate, Unix seconds."""
+
+class Life(NamedTuple):
+    """From when to when a certificate is of use, Unix seconds; `by`: what of its chain ends it, "" if it does."""
+
+    begin: float
+    end: float
+    by: str = ""
+
+    def until(self, end: float, by: str) -> Life:
+        """The life with a chain of which `by` ends then. One cut short is as long as before, so that it becomes urgent
+        as far ahead of its end."""
+        return Life(self.begin + end - self.end, end, by) if by and end < self.end else self
+
+
+Expiries = Mapping[str, Life]
+"""By identity."""
 
 
 class Alarm(IntEnum):
@@ -44,8 +58,12 @@ class Notice:
     identity: str
     level: Alarm
     left_s: float
+    by: str = ""
 
     def __str__(self) -> str:
+        if self.by:
+            when = "has expired" if self.level is Alarm.EXPIRED else f"runs out in {spoken(self.left_s)}"
+            return f"certificate for {self.identity} rests on authority {self.by}, which {when}"
         if self.level is Alarm.EXPIRED:
             return f"certificate for {self.identity} has expired: its connections are refused until there is another"
         return f"certificate for {self.identity} was not renewed and runs out in {spoken(self.left_s)}"
@@ -59,9 +77,9 @@ class Watch:
 
     def look(self, expiries: Expiries, now: float) -> list[Notice]:
         """What must be said now, the most urgent first."""
-        levels = {identity: alarm(begin, end, now) for identity, (begin, end) in expiries.items()}
+        levels = {identity: alarm(life.begin, life.end, now) for identity, life in expiries.items()}
         found = [
-            Notice(identity, level, expiries[identity][1] - now)
+            Notice(identity, level, expiries[identity].end - now, expiries[identity].by)
             for identity, level in levels.items()
             if level > self._said.get(identity, Alarm.NONE)
         ]
@@ -72,13 +90,13 @@ class Watch:
 def gauges(expiries: Expiries, now: float) -> dict[str, float]:
     """Metrics by name (labels in braces): how many there are and how urgent, when the first runs out, and when the
     first few identities do by name."""
-    levels = [alarm(begin, end, now) for begin, end in expiries.values()]
+    levels = [alarm(life.begin, life.end, now) for life in expiries.values()]
     found: dict[str, float] = {
         "ambient_certificates": len(levels),
         "ambient_certificates_late": sum(level in (Alarm.LATE, Alarm.URGENT) for level in levels),
         "ambient_certificates_expired": levels.count(Alarm.EXPIRED),
     }
-    first = sorted((end, identity) for identity, (_, end) in expiries.items())[:MOST_NAMED]
+    first = sorted((life.end, identity) for identity, life in expiries.items())[:MOST_NAMED]
     if first:
         found["ambient_certificate_first_expiry_timestamp_seconds"] = first[0][0]
     for end, identity in first:

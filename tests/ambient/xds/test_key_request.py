@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from ambient.errors import InvalidInput
-from ambient.xds.key_request import KeyRequest, describe, public_part, validity
+from ambient.xds.key_request import KeyRequest, describe, first_to_end, public_part, validity
 from tests.support.authority import Authority
 
 ALICE = "spiffe://cluster.local/ns/shop/sa/alice"
@@ -85,6 +85,20 @@ def test_answers_that_are_not_ours_are_refused() -> None:
         with pytest.raises(InvalidInput, match=why):
             request.accept(chain, now)
     assert request.accept([leaf, root], now)
+
+
+def test_the_first_of_a_chain_to_end_is_named_unless_it_is_the_leaf() -> None:
+    authority = Authority()
+    leaf = authority.leaf(KeyRequest(ALICE).csr_pem)
+    end = x509.load_pem_x509_certificate(leaf.encode()).not_valid_after_utc.timestamp()
+    assert first_to_end(leaf) == first_to_end(leaf + authority.root_pem) == (end, "")
+    short = Authority("short", timedelta(minutes=5))
+    assert first_to_end(leaf + authority.root_pem + short.root_pem) == (
+        short.root.not_valid_after_utc.timestamp(),
+        "O=short",
+    )
+    with pytest.raises(InvalidInput):
+        first_to_end("hello")
 
 
 def test_a_kept_secret_of_somebody_else_is_refused() -> None:

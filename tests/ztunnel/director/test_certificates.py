@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -237,27 +238,57 @@ async def test_a_changed_root_brings_new_certificates_with_the_new_roots(bench: 
     assert dict(bench.certificates.current())[ALICE].roots == bench.authority.root_pem + bench.authority.others
 
 
-@scenario
-async def test_what_is_not_renewed_is_published_and_said_before_it_runs_out(
-    bench: Bench,
-) -> None:
-    bench.certificates.want(ALICE)
-    await eventually(lambda: bench.heard.ready == [ALICE])
-    bench.authority.failure = Refused("no", "ca", "not today")
+@contextmanager
+def told() -> Iterator[Callable[[str], list[int]]]:
+    """The levels of what is logged with a text in it."""
     heard: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = heard.append  # type: ignore[method-assign]
     logging.getLogger("certificates").addHandler(handler)
     try:
+        yield lambda text: [one.levelno for one in heard if text in one.getMessage()]
+    finally:
+        logging.getLogger("certificates").removeHandler(handler)
+
+
+@scenario
+async def test_an_intermediate_that_ends_before_its_leaf_is_published_and_said(bench: Bench) -> None:
+    between = Authority("between", timedelta(minutes=40))
+    bench.authority.between = between.root_pem
+    end = between.root.not_valid_after_utc.timestamp()
+    bench.certificates.want(ALICE)
+    await eventually(lambda: bench.heard.ready == [ALICE])
+    found = bench.certificates.gauges()
+    assert found["ambient_certificate_first_expiry_timestamp_seconds"] == end
+    assert (found["ambient_certificates_late"], found["ambient_certificates_expired"]) == (0, 0)
+    with told() as levels:
+        bench.skip = 27 * 60.0
+        bench.certificates.hurry()
+        rests = f"certificate for {ALICE} rests on authority O=between, which"
+        await eventually(lambda: levels(f"{rests} runs out in 1") == [logging.WARNING])
+        assert bench.certificates.gauges()["ambient_certificates_late"] == 1
+        assert len(bench.authority.asked) == 1, "a new one may come with the same chain"
+        bench.skip = 41 * 60.0
+        bench.certificates.hurry()
+        await eventually(lambda: levels(f"{rests} has expired") == [logging.ERROR])
+    await eventually(lambda: bench.heard.ready == [ALICE, ALICE])
+    assert bench.certificates.gauges()["ambient_certificates_expired"] == 1
+    bench.certificates.keep_only([])
+    assert bench.certificates.gauges() == Certificates(bench.authority.sign, bench.heard).gauges()
+
+
+@scenario
+async def test_what_is_not_renewed_is_published_and_said_before_it_runs_out(bench: Bench) -> None:
+    bench.certificates.want(ALICE)
+    await eventually(lambda: bench.heard.ready == [ALICE])
+    bench.authority.failure = Refused("no", "ca", "not today")
+    with told() as levels:
         bench.skip = 50 * 60.0
         bench.certificates.want(BOB)
-        await eventually(lambda: any("was not renewed and runs out in" in one.getMessage() for one in heard))
+        await eventually(lambda: levels("was not renewed and runs out in"))
         found = bench.certificates.gauges()
         assert found["ambient_certificates_late"] == 1
         assert found[f'ambient_certificate_expiry_timestamp_seconds{{identity="{ALICE}"}}'] > time.time()
         bench.skip = 61 * 60.0
         bench.certificates.hurry()
-        await eventually(lambda: any("has expired" in one.getMessage() for one in heard))
-        assert [one.levelno for one in heard if "has expired" in one.getMessage()] == [logging.ERROR]
-    finally:
-        logging.getLogger("certificates").removeHandler(handler)
+        await eventually(lambda: levels("has expired") == [logging.ERROR])
