@@ -20,7 +20,8 @@ class AskCache(Generic[K, V]):
 
     def __init__(self, send: Callable[[K], bool], limit: int = 65_536) -> None:
         self._answers: dict[K, V] = {}
-        self._open: dict[K, list[Callable[[V | None], None]]] = {}
+        self._open: dict[K, dict[Callable[[V | None], None], int]] = {}
+        """Who waits for the answer to each question, and how many times."""
         self._send = send
         self._limit = limit
 
@@ -36,29 +37,33 @@ class AskCache(Generic[K, V]):
             return
         waiting = self._open.get(key)
         if waiting is not None:
-            waiting.append(callback)
+            waiting[callback] = waiting.get(callback, 0) + 1
         elif len(self._open) < self._limit:
-            self._open[key] = [callback]
+            self._open[key] = {callback: 1}
             self._send(key)
         else:
             callback(None)
 
     def leave(self, key: K, callback: Callable[[V | None], None]) -> None:
         """Stop waiting; the callback is not called any more."""
-        waiting = self._open.get(key, [])
-        if callback in waiting:
-            waiting.remove(callback)
-            if not waiting:
-                # The next one puts the question again: the answer to this one may never come.
-                del self._open[key]
+        waiting = self._open.get(key)
+        if waiting is None or callback not in waiting:
+            return
+        waiting[callback] -= 1
+        if not waiting[callback]:
+            del waiting[callback]
+        if not waiting:
+            # The next one puts the question again: the answer to this one may never come.
+            del self._open[key]
 
     def answer(self, key: K, value: V) -> None:
         """An answer arrived, asked for or not."""
         if len(self._answers) >= self._limit:
             del self._answers[next(iter(self._answers))]
         self._answers[key] = value
-        for callback in self._open.pop(key, ()):
-            callback(value)
+        for callback, times in self._open.pop(key, {}).items():
+            for _ in range(times):
+                callback(value)
 
     def forget(self, key: K) -> None:
         self._answers.pop(key, None)

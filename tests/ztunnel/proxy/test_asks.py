@@ -49,6 +49,39 @@ def test_who_leaves_hears_nothing_and_the_next_asks_again() -> None:
     assert asked.keys == ["a", "a"]
 
 
+class Asker:
+    """Who asks; all of them count how often they are compared."""
+
+    compared = 0
+
+    def __init__(self) -> None:
+        self.got: list[int | None] = []
+
+    def __call__(self, value: int | None) -> None:
+        self.got.append(value)
+
+    def __eq__(self, other: object) -> bool:
+        Asker.compared += 1
+        return self is other
+
+    __hash__ = object.__hash__
+
+
+def test_who_leaves_is_found_without_a_look_at_the_others() -> None:
+    asked = Asked()
+    askers = [Asker() for _ in range(1_000)]
+    for asker in (*askers, askers[0], askers[998]):
+        asked.cache.ask("a", asker)
+    for asker in reversed(askers[1:]):
+        asked.cache.leave("a", asker)
+    assert Asker.compared == 0
+    asked.cache.leave("a", askers[1])
+    asked.cache.leave("b", askers[0])
+    asked.cache.answer("a", 7)
+    assert [asker.got for asker in askers if asker.got] == [[7, 7], [7]]
+    assert asked.keys == ["a"]
+
+
 def test_answers_and_questions_are_bounded() -> None:
     asked = Asked()
     for number, key in enumerate("abcd"):
