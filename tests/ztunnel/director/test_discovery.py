@@ -118,7 +118,7 @@ def test_a_disk_that_is_full_is_counted_and_the_mesh_goes_on(tmp_path: Path) -> 
             control.apply(NAMESPACE + POD.format("one", 1))
             async with following(control, state) as one:
                 await eventually(lambda: one.failures > 0)
-                assert one.names() == {"one"}
+                await eventually(lambda: one.names() == {"one"})
 
     asyncio.run(scenario())
 
