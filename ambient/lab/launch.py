@@ -22,7 +22,8 @@ _ENTER_CGROUP: Final = 'echo $$ > "$1/cgroup.procs" && shift && exec "$@"'
 # $1 folder of the pod, $2 host name, $3 working directory, $4 "privileged" or "", then pairs of folder and mount path
 # up to "--".
 # /sys must show the pod's own devices and neither cgroups nor pins; /proc/sys is read-only as in any container
-# runtime; the lab's keys are hidden. The order matters: the folder lies below what is hidden last.
+# runtime; the lab's keys are hidden; /dev/shm is the container's own, and goes with its last process. The order
+# matters: the folder lies below what is hidden last.
 # In a chroot "/" is no mount: entering the namespace we are in takes one mount command to its true root.
 _PREPARE: Final = """
 set -e
@@ -41,6 +42,7 @@ shift
 if [ -z "$privileged" ]; then
   mount -t sysfs -o ro,nosuid,nodev,noexec sysfs /sys
   mount -o bind,ro /proc/sys /proc/sys
+  if [ -d /dev/shm ]; then mount -t tmpfs -o nosuid,nodev,noexec,size=64m,mode=1777 tmpfs /dev/shm; fi
   mount -t tmpfs -o ro,size=4k,mode=0 tmpfs /run/ambient
 fi
 cd "$directory"

@@ -20,6 +20,8 @@ NODE: Final = "ambient.mesh/node"
 _TOKEN: Final = "/srv"
 _ROOT: Final = "/mnt"
 """Folders that every machine has, for a pod's files to be laid over."""
+_SCRATCH: Final = "/dev/shm"
+"""Its own, and gone with it even when it is killed, as `down` does; /tmp is the machine's."""
 
 
 def with_their_objects(records: Iterable[Record], settings: LabSettings) -> list[Record]:
@@ -46,6 +48,7 @@ def _pod(gateway: Gateway, settings: LabSettings) -> dict[str, Any]:
             "CLUSTER_ID": "Kubernetes",
             "TRUST_DOMAIN": "cluster.local",
             "AMBIENT_ENVOY_CONCURRENCY": "1",
+            "TMPDIR": _SCRATCH,
             **settings.environment("waypoint"),
         },
         token=_TOKEN,

@@ -6,6 +6,7 @@ Real Envoy, real ztunnels on both sides, real traffic. Each refusal has beside i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,6 +61,14 @@ def test_the_gateway_says_that_it_serves_and_where(lab: LabUnderTest) -> None:
 
     wanted = {"Accepted": "True", "Programmed": "True", "ambient.mesh/Configured": "True"}
     until("conditions of the Gateway", lambda: said() == wanted)
+
+
+def test_its_temporary_files_are_out_of_the_machines_folders_and_go_with_it(lab: LabUnderTest) -> None:
+    """`down` kills it, so nobody would be left to remove them."""
+    roots = [Path(f"/proc/{pid}/root") for pid in lab.status_of("shop/waypoint")["pids"]]
+    found = {path.name for root in roots for path in (root / "dev/shm").glob("waypoint-*")}
+    assert len(found) == 1
+    assert not [place for place in ("/dev/shm", "/tmp") for name in found if Path(place, name).exists()]
 
 
 def test_a_client_cannot_say_of_itself_who_it_is_or_where_it_comes_from(lab: LabUnderTest) -> None:
