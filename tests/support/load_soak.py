@@ -81,7 +81,7 @@ class Mixture:
     def __init__(self, mesh: Journey, stack: ExitStack, hosts: list[str], every_s: float) -> None:
         clients = [f"many/p{n}" for n in range(len(NODES))]
         self.attempts = [Source(mesh, pod, ATTEMPTS, every_s, TRY_S, "m", LINES, *hosts) for pod in clients]
-        self.bulk = [Source(mesh, pod, BULK, 2.0, 30.0, 300_000, BYTES, *hosts) for pod in clients]
+        self.bulk = [Source(mesh, pod, BULK, 20 * every_s, 30.0, 300_000, BYTES, *hosts) for pod in clients]
         self.talks = [
             Source(mesh, pod, TALK, 0.5, TRY_S, "m", LINES, host) for pod, host in zip(clients, hosts, strict=False)
         ]
@@ -96,6 +96,9 @@ class Mixture:
     def done(self) -> int:
         return sum(len(source.events) for source in self.attempts)
 
+    def transfers(self) -> int:
+        return sum(len(source.events) for source in self.bulk)
+
     def figures(self) -> dict[str, object]:
         tried = [event for source in self.attempts for event in source.events]
         took = sorted(event["ended"] - event["began"] for event in tried)
@@ -104,7 +107,7 @@ class Mixture:
             "failed": sum(bool(event["why"]) for event in tried),
             "p50 ms": round(1000 * took[len(took) // 2], 1),
             "p99 ms": round(1000 * took[len(took) * 99 // 100], 1),
-            "transfers": sum(len(source.events) for source in self.bulk),
+            "transfers": self.transfers(),
             "words of endless conversations": sum(len(talk.events) for talk in self.talks),
         }
 
@@ -151,7 +154,10 @@ def soak(mesh: Journey, minutes: float, *, every_s: float = 0.1, at_once: int = 
 
 def _warm(mesh: Journey, stack: ExitStack, hosts: list[str]) -> None:
     mixture = Mixture(mesh, stack, hosts, 0.05)
-    until("everybody was asked by every worker", lambda: mixture.done() >= 8 * len(NODES) * len(hosts), 120)
+    pairs = len(NODES) * len(hosts)
+    until("everybody was asked by every worker", lambda: mixture.done() >= 8 * pairs, 120)
+    # What a worker keeps of its busiest turn it has from transfers.
+    until("much was sent to everybody by every worker", lambda: mixture.transfers() >= 4 * pairs, 240)
     mixture.close()
 
 
