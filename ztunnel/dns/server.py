@@ -263,15 +263,14 @@ class _Question:
 class _TcpClient:
     """One TCP connection of the pod to the DNS server. A client that ends its side still gets what it has asked for."""
 
-    __slots__ = ("_dialled", "_end", "_heard_all", "_owed", "_server", "_timer")
+    __slots__ = ("_dialled", "_end", "_owed", "_server", "_timer")
 
     def __init__(self, server: DnsServer, sock: socket.socket, dialled: Endpoint) -> None:
         self._server = server
         self._dialled = dialled
         self._owed = 0
         """Questions that are not answered yet."""
-        self._heard_all = False
-        self._end = MessageEnd(server.plane, sock, self._message, self.close, server.chunks, self._ended)
+        self._end = MessageEnd(server.plane, sock, self._message, self.close, server.chunks, self._close_if_done)
         self._timer = server.plane.loop.call_later(IDLE_S, self.close)
         self._end.start_reading()
 
@@ -287,12 +286,8 @@ class _TcpClient:
         self._end.send(answer)
         self._close_if_done()
 
-    def _ended(self) -> None:
-        self._heard_all = True
-        self._close_if_done()
-
     def _close_if_done(self) -> None:
-        if self._heard_all and not self._owed:
+        if self._end.heard_all and not self._owed:
             self._end.end_writing()
 
     def close(self) -> None:

@@ -24,7 +24,7 @@ class MessageEnd(SocketEnd):
     `ended`: the other side says no more, but may still listen; without it the connection is lost then, as it is after
     `end_writing`, when all was said from here too."""
 
-    __slots__ = ("_buffer", "_ended", "_heard_all", "_lost", "_plane", "_received")
+    __slots__ = ("_buffer", "_ended", "_lost", "_plane", "_received", "heard_all")
 
     def __init__(
         self,
@@ -40,7 +40,8 @@ class MessageEnd(SocketEnd):
         self._received = received
         self._lost = lost
         self._ended = ended
-        self._heard_all = False
+        self.heard_all = False
+        """The other side says no more."""
         self._buffer = bytearray()
 
     def send(self, message: bytes) -> None:
@@ -61,7 +62,7 @@ class MessageEnd(SocketEnd):
             if self._ended is None:
                 self.fail(None)
                 return
-            self._heard_all = True
+            self.heard_all = True
             self.stop_reading()
             self._ended()
             return
@@ -85,7 +86,7 @@ class MessageEnd(SocketEnd):
 
     def on_relieved(self) -> None:
         self._hand_on()
-        if not self.congested and not self._heard_all:
+        if not self.congested and not self.heard_all:
             self.start_reading()
 
     def on_written_end(self) -> None:

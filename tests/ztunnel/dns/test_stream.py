@@ -9,11 +9,18 @@ from tests.support.tunnel import run, until, world
 from ztunnel.dns.stream import MessageEnd
 
 
+def both_ends() -> tuple[socket.socket, socket.socket]:
+    """Of a connection on which nobody blocks."""
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    theirs.setblocking(False)
+    return ours, theirs
+
+
 def test_messages_come_whole_and_in_order_however_they_are_cut_and_the_end_is_told() -> None:
     async def scenario() -> None:
         async with world() as here:
-            ours, theirs = socket.socketpair()
-            ours.setblocking(False)
+            ours, theirs = both_ends()
             got: list[bytes] = []
             lost: list[bool] = []
             end = MessageEnd(here.workers[0].plane, ours, got.append, lambda: lost.append(True))
@@ -34,9 +41,7 @@ def test_messages_come_whole_and_in_order_however_they_are_cut_and_the_end_is_to
 def test_who_reads_no_answers_is_not_heard_until_it_does() -> None:
     async def scenario() -> None:
         async with world() as here:
-            ours, theirs = socket.socketpair()
-            ours.setblocking(False)
-            theirs.setblocking(False)
+            ours, theirs = both_ends()
             got: list[bytes] = []
 
             def received(message: bytes) -> None:
@@ -64,8 +69,7 @@ def test_who_reads_no_answers_is_not_heard_until_it_does() -> None:
 def test_answers_to_what_was_asked_before_end_a_connection_on_which_nobody_reads_them() -> None:
     async def scenario() -> None:
         async with world() as here:
-            ours, theirs = socket.socketpair()
-            ours.setblocking(False)
+            ours, theirs = both_ends()
             lost: list[bool] = []
             plane = here.workers[0].plane
             end = MessageEnd(plane, ours, lambda _: None, lambda: lost.append(True), plane.buffers.chunks)
@@ -82,9 +86,7 @@ def test_answers_to_what_was_asked_before_end_a_connection_on_which_nobody_reads
 def test_who_says_no_more_may_hear_the_rest_before_the_end() -> None:
     async def scenario() -> None:
         async with world() as here:
-            ours, theirs = socket.socketpair()
-            ours.setblocking(False)
-            theirs.setblocking(False)
+            ours, theirs = both_ends()
             got: list[bytes] = []
             told: list[str] = []
             plane = here.workers[0].plane
