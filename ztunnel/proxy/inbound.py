@@ -43,13 +43,12 @@ UNKNOWN_AUTHORITY: Final = Failure(Flag.CONNECT, "the director does not say what
 class InboundTunnel(Tunnel):
     """A connection that another proxy made to the pod's 15008. `sock` is owned."""
 
-    __slots__ = ("local", "peer", "peer_labels", "peer_text", "pod", "source")
+    __slots__ = ("local", "peer", "peer_labels", "peer_text", "source")
 
     def __init__(
         self, pod: Pod, sock: socket.socket, source: Endpoint, local: Endpoint, credentials: Credentials
     ) -> None:
         super().__init__(pod, sock, credentials.server, server=True)
-        self.pod = pod
         self.source = source
         self.local = local
         self.peer: Identity | None = None

@@ -20,6 +20,7 @@ from ztunnel.proxy.socket_end import Buffers
 from ztunnel.telemetry.decisions import Decisions
 from ztunnel.telemetry.recorder import Recorder
 from ztunnel.tls.contexts import Wallet
+from ztunnel.tls.handshakes import Handshakes
 from ztunnel.tls.revocation import Revocations
 
 if TYPE_CHECKING:
@@ -88,6 +89,7 @@ class Plane:
         self.balance = balance or Balance()
         self.indexes = SharedIndexes()
         self.decisions = Decisions(recorder, lambda: self.settings.policy_info_log)
+        self.handshakes = Handshakes(loop)
         self.wallet = Wallet(wall)
         self.revocations = Revocations()
         self.tunnels: set[Carrier] = set()

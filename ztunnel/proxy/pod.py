@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from ztunnel.proxy.inbound import InboundTunnel
 
 _PREFIX_LIMIT: Final = 4_096
+BEHIND: Final = 16
+"""With more steps of handshakes than this waiting, some ten milliseconds of arithmetic, no more tunnels are begun."""
+_BEHIND_S: Final = 0.005
 
 
 class Cuttable(Protocol):
@@ -148,13 +151,15 @@ class Pod:
         return self.share.pause_before_next()
 
     def pause_before_tunnel(self) -> float:
-        """As the share says. Where handshakes are in the way one that stalls has to go: else whoever begins some and
-        says no more would keep every honest peer out."""
+        """As the share says, and a moment while we are behind with handshakes. Where they are in the way one that
+        stalls has to go: else whoever begins some and says no more would keep every honest peer out."""
         if self.share.shaking_too_many():
             stalled = self._shaking.stalled(self.plane.clock())
             if stalled is not None:
                 stalled.drop(ProtocolError("TLS handshake", "", "stalled, and others wait"))
-        return self.share.pause_before_more_handshakes() or self.pause_before_next()
+        pause = self.share.pause_before_more_handshakes() or self.pause_before_next()
+        # What cannot be begun soon waits in the kernel, where it costs nothing and another worker may take it.
+        return pause or (_BEHIND_S if self.plane.handshakes.waiting(self) > BEHIND else 0.0)
 
     def update(self, policy: PodPolicy) -> int:
         """New policy state: judge the live connections again; returns how many were cut."""

@@ -21,10 +21,13 @@ CROWD: Final = 8
 
 
 class Handshake(Protocol):
-    """`born`: when it began, in seconds of the monotonic clock."""
+    """`born`: when it began, in seconds of the monotonic clock. `computing`: the peer waits for us now; `delayed`: for
+    how many seconds it did before."""
 
     source: Endpoint
     born: float
+    computing: bool
+    delayed: float
 
 
 Shaker = TypeVar("Shaker", bound=Handshake)
@@ -55,12 +58,15 @@ class Shaking(Generic[Shaker]):
 
     def stalled(self, now: float) -> Shaker | None:
         """Which one has to make way for others: the oldest of the address that has most, unless it is too young. Among
-        addresses with equally many it is the oldest of all."""
+        addresses with equally many it is the oldest of all. Only what a peer made us wait counts."""
         most = max(map(len, self._of.values()), default=0)
-        first = min((next(iter(mine)) for mine in self._of.values() if len(mine) == most), key=_born, default=None)
+        crowds = (mine for mine in self._of.values() if len(mine) == most)
+        awaited = (one for mine in crowds for one in mine if not one.computing)
+        first = min(awaited, key=_began, default=None)
         patience = CROWDING_S if most > CROWD else STALLED_S
-        return first if first is not None and now - first.born > patience else None
+        return first if first is not None and now - _began(first) > patience else None
 
 
-def _born(one: Handshake) -> float:
-    return one.born
+def _began(one: Handshake) -> float:
+    """When it would have, had we taken no time."""
+    return one.born + one.delayed

@@ -71,11 +71,14 @@ class Tunnel(SocketEnd):
         "_relief",
         "_slow",
         "born",
+        "computing",
         "core",
         "death",
+        "delayed",
         "established",
         "gathered",
         "plane",
+        "pod",
         "reads",
         "session",
         "write",
@@ -85,6 +88,7 @@ class Tunnel(SocketEnd):
         plane = pod.plane
         super().__init__(plane.poller, sock, TUNNEL_HIGH_WATER, plane.crashed, pod.buffers.chunks)
         self.plane = plane
+        self.pod = pod
         self.session = TlsSession(context, server=server)
         self.gathered = Gathered(plane.buffers.chunks, self._encrypt, self._flush_soon)
         self.write = self.gathered.write
@@ -92,6 +96,10 @@ class Tunnel(SocketEnd):
         self.core = Connection(self, client=not server, limits=plane.limits(client=not server))
         self.core.work_at_once = WORK_AT_ONCE
         self.established = False
+        self.computing = False
+        """A step of the handshake is with the thread for them, or waits for it: nothing may be asked of the session."""
+        self.delayed = 0.0
+        """Seconds in which the peer waited for us, not we for it; no figure while it does."""
         self.reads = 0
         """How often something came from the peer."""
         self.death: MeshError | OSError | None = None
@@ -130,9 +138,10 @@ class Tunnel(SocketEnd):
 
     def begin(self) -> None:
         """The TCP connection is up: start TLS."""
-        self.start_reading()
         if self.core.client:
-            self._handshake()
+            self._shake()
+        else:
+            self.start_reading()
 
     def tick(self, now: float) -> None:
         """Once a second."""
@@ -205,6 +214,8 @@ class Tunnel(SocketEnd):
     def flush(self) -> None:
         """End of the turn: encrypt and send."""
         self._dirty = False
+        if self.computing:
+            return
         self.gathered.seal()
         data = self.session.pending()
         if data:
@@ -229,16 +240,40 @@ class Tunnel(SocketEnd):
             return
         self.reads += 1
         self.session.feed(net[:size])
-        if self.established or self._handshake():
+        if self.established:
             self._decrypt()
+        else:
+            self._shake()
 
-    def _handshake(self) -> bool:
+    def _shake(self) -> None:
+        """Go on with the handshake; what the peer says meanwhile waits in the kernel."""
+        self.stop_reading()
+        self.computing = True
+        self.delayed -= self.plane.clock()
+        self.plane.handshakes.go_on(self.pod, self)
+
+    def shaken(self, outcome: bool | Exception) -> None:
+        """A step of the handshake has been computed."""
+        self.computing = False
+        self.delayed += self.plane.clock()
+        if self.closed:
+            self.session.release()
+            return
         try:
-            if not self.session.handshake():
-                self.flush()
-                return False
+            up = self._settle(outcome)
+            self.start_reading()
+            if up:
+                self._decrypt()
+        except Exception as error:
+            self._crash(error)
+
+    def _settle(self, outcome: bool | Exception) -> bool:
+        """What has come of a step of the handshake; True when the tunnel is up."""
+        try:
+            if isinstance(outcome, Exception):
+                raise outcome
             self.flush()
-            if self.closed:
+            if not outcome or self.closed:
                 return False
             self.plane.revocations.refuse_revoked(self.session.chain)
             self.verify(self.session.certificate())
@@ -361,4 +396,5 @@ class Tunnel(SocketEnd):
         self.death = error
         self.core.lost(LOST)
         self.on_down(error)
-        self.session.release()
+        if not self.computing or self.plane.handshakes.take_back(self.pod, self):
+            self.session.release()

@@ -12,6 +12,8 @@ from ztunnel.proxy.shaking import CROWD, CROWDING_S, STALLED_S, Shaking
 class One:
     source: Endpoint
     born: float
+    computing: bool = False
+    delayed: float = 0.0
 
 
 def one(ip: str, born: float) -> One:
@@ -49,6 +51,25 @@ def test_a_crowd_is_waited_for_less_long_than_a_few() -> None:
     crowd = shaking(*few, one("10.0.0.1", 0.0))
     assert crowd.stalled(CROWDING_S) is None
     assert crowd.stalled(2 * CROWDING_S) is few[0]
+
+
+def test_who_waits_for_us_does_not_make_way() -> None:
+    first, second = one("10.0.0.1", 0.0), one("10.0.0.1", 0.5)
+    both = shaking(first, second)
+    first.computing = True
+    assert both.stalled(9.0) is second
+    second.computing = True
+    assert both.stalled(9.0) is None
+
+
+def test_what_a_peer_waited_for_us_is_not_held_against_it() -> None:
+    first, second = one("10.0.0.1", 0.0), one("10.0.0.1", 0.5)
+    both = shaking(first, second)
+    first.delayed = 2.0
+    assert both.stalled(0.6 + STALLED_S) is second
+    both.remove(second)
+    assert both.stalled(2.0 + STALLED_S) is None
+    assert both.stalled(2.1 + STALLED_S) is first
 
 
 def test_who_is_done_is_no_longer_counted_and_only_once() -> None:
