@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import ssl
 
 import pytest
 
@@ -11,6 +13,9 @@ from tests.support.tunnel_certs import Authority
 from ztunnel.tls.contexts import Credentials, Wallet
 
 ALICE = "spiffe://cluster.local/ns/a/sa/alice"
+_SUPPORTED_VERSIONS = 43
+_COMPRESS_CERTIFICATE = 27
+"""RFC 8879, section 3."""
 
 
 class Clock:
@@ -91,3 +96,29 @@ def test_dropped_credentials_are_gone() -> None:
     wallet.drop(ALICE)
     assert wallet.get(ALICE) is None
     assert wallet.identities == ()
+
+
+def test_nobody_is_told_that_certificates_may_come_compressed() -> None:
+    wallet = Wallet(Clock())
+    put(wallet)
+    credentials = wallet.get(ALICE)
+    assert credentials is not None
+    hello = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        credentials.client.wrap_bio(ssl.MemoryBIO(), hello).do_handshake()
+    offered = extensions(hello.read())
+    assert _SUPPORTED_VERSIONS in offered
+    assert _COMPRESS_CERTIFICATE not in offered
+
+
+def extensions(hello: bytes) -> set[int]:
+    """Types of the extensions of a ClientHello in one record (RFC 8446, section 4.1.2)."""
+    at = 5 + 4 + 2 + 32
+    at += 1 + hello[at]
+    at += 2 + int.from_bytes(hello[at : at + 2], "big")
+    at += 1 + hello[at]
+    found, at = set(), at + 2
+    while at < len(hello):
+        found.add(int.from_bytes(hello[at : at + 2], "big"))
+        at += 4 + int.from_bytes(hello[at + 2 : at + 4], "big")
+    return found
