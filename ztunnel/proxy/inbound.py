@@ -23,7 +23,7 @@ from ztunnel.proxy.budget import TUNNELS, WAITING
 from ztunnel.proxy.passthrough import UNKNOWN_WORKLOAD
 from ztunnel.proxy.relay import TunnelledEnd, lost_because
 from ztunnel.proxy.straight import AppDial
-from ztunnel.proxy.tunnel import LOST, Tunnel
+from ztunnel.proxy.tunnel import LOST, WORK_AT_ONCE, Tunnel
 from ztunnel.telemetry.baggage import read_baggage
 from ztunnel.telemetry.record import NO_SERVICE, TRACEPARENT_LENGTH, Failure, Flag
 from ztunnel.tls.contexts import Credentials
@@ -37,13 +37,16 @@ if TYPE_CHECKING:
 UNKNOWN_TIMEOUT_S: Final = 5.0
 _LONGEST_AUTHORITY: Final = 512
 """Octets: one that has more is refused for what is left of it, and logs and flow records keep no more of it."""
+_REFUSED_AT_ONCE: Final = 3
+"""Requests of one piece of work: the first piece has up to fourteen, those after refusals have four."""
+_AFTER_REFUSALS_S: Final = 0.002
 UNKNOWN_AUTHORITY: Final = Failure(Flag.CONNECT, "the director does not say what the authority means", "no-director")
 
 
 class InboundTunnel(Tunnel):
     """A connection that another proxy made to the pod's 15008. `sock` is owned."""
 
-    __slots__ = ("local", "peer", "peer_labels", "peer_text", "source")
+    __slots__ = ("local", "peer", "peer_labels", "peer_text", "refused", "source")
 
     def __init__(
         self, pod: Pod, sock: socket.socket, source: Endpoint, local: Endpoint, credentials: Credentials
@@ -53,6 +56,8 @@ class InboundTunnel(Tunnel):
         self.local = local
         self.peer: Identity | None = None
         self.peer_text = ""
+        self.refused = 0
+        """Requests, since it last gave way to others."""
         pod.tunnels.add(self)
         pod.shakes(self)
         pod.share.add(TUNNELS, 1)
@@ -67,6 +72,19 @@ class InboundTunnel(Tunnel):
         self.pod.shook(self)
         if self.plane.draining or self.pod.closing:
             self.core.drain()
+
+    def _give_way(self) -> None:
+        """After some refusals in a row others have the processor, too, and not only the loop: whoever asks for what it
+        may not have by the hundred waits for its answers."""
+        patient = self.refused >= _REFUSED_AT_ONCE
+        self.refused = 0
+        if patient:
+            self.core.work_at_once = WORK_AT_ONCE >> 2
+            self.stop_reading()
+            self.plane.loop.call_later(_AFTER_REFUSALS_S, self._go_on)
+        else:
+            self.core.work_at_once = WORK_AT_ONCE
+            super()._give_way()
 
     def on_request(self, stream: Stream, request: Request) -> Sink:
         flow = InboundStream(self, stream, request)
@@ -310,6 +328,7 @@ class InboundStream:
             self._stream.answer(response_block(status), end=True)
             # Whatever the client still sends is of no use: tell it so.
             self._stream.reset(Code.NO_ERROR)
+            self._tunnel.refused += 1
             self.ended(failure)
 
     def _cancel(self) -> None:

@@ -278,6 +278,35 @@ def test_frames_of_one_octet_by_the_ten_thousand_arrive_whole_though_others_go_f
     run(scenario)
 
 
+def test_after_refusals_in_a_row_others_have_the_processor_too_and_requests_are_answered_all_the_same() -> None:
+    async def scenario() -> None:
+        async with world() as here, application("127.0.0.12", echo) as port:
+            peer = Peer(here, await here.pod("server", "127.0.0.12"))
+            await peer.connect()
+            plane = here.workers[0].plane
+            (inbound,) = [one for one in plane.tunnels if isinstance(one, InboundTunnel)]
+            turns = [0]
+
+            def turn() -> None:
+                turns[0] += 1
+                plane.loop.call_soon(turn)
+
+            plane.loop.call_soon(turn)
+            for _ in range(80):
+                peer.h2.send_headers(
+                    peer.h2.get_next_available_stream_id(), [(":method", "CONNECT"), (":authority", "10.9.9.9:22")]
+                )
+            peer.writer.write(peer.h2.data_to_send())
+            while sum(isinstance(event, h2.events.ResponseReceived) for event in peer.events) < 80:
+                await peer.pump()
+            assert inbound.core.work_at_once < WORK_AT_ONCE
+            assert turns[0] > 3 * (80 // 4), "a pause is many turns of a loop with nothing else to do"
+            assert (await peer.ask(f"127.0.0.12:{port}"))[0] == 200
+            peer.close()
+
+    run(scenario)
+
+
 def test_what_costs_much_is_worked_on_in_small_pieces_and_others_have_their_turn_between() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
