@@ -42,6 +42,11 @@ SERVER = Limits()
 CLIENT = Limits(max_header_list=16_384, max_streams=100)
 
 
+def violated(reason: str) -> str:
+    """The counter of peers that broke the protocol or a limit, by reason."""
+    return f'hbone_violations{{reason="{reason}"}}'
+
+
 class Violation(Exception):
     """The peer broke the protocol or a limit: `reason` is the label of the metric that counts it ("" counts nothing),
     `code` is told to the peer, unless it is `silent`: nobody is there to hear it."""

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 from ambient.errors import MeshError, ProtocolError
 from ztunnel.hbone.connection import Connection
 from ztunnel.hbone.frames import Code
-from ztunnel.hbone.limits import Violation
+from ztunnel.hbone.limits import Violation, violated
 from ztunnel.hbone.message import Answer, Request
 from ztunnel.hbone.stream import Sink, Stream
 from ztunnel.proxy.backlog import Backlog, Chunks
 from ztunnel.proxy.gathered import Gathered
-from ztunnel.proxy.tunnel import HANDSHAKE_TIMEOUT_S, LOST, Tunnel, Waiting, revoked_by, violated
+from ztunnel.proxy.tunnel import HANDSHAKE_TIMEOUT_S, LOST, Tunnel, Waiting
 from ztunnel.tls.contexts import Credentials
-from ztunnel.tls.revocation import PeerRevoked
+from ztunnel.tls.revocation import PeerRevoked, revoked_by
 from ztunnel.tls.session import TlsSession
 from ztunnel.tls.verify import verify_server
 

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from ambient.errors import MeshError, ProtocolError
 from ztunnel.hbone.connection import Connection
-from ztunnel.hbone.limits import Violation
+from ztunnel.hbone.limits import Violation, violated
 from ztunnel.hbone.message import Request
 from ztunnel.hbone.stream import Sink, Stream
 from ztunnel.proxy.gathered import Gathered
 from ztunnel.proxy.socket_end import Buffers, SocketEnd
 from ztunnel.proxy.sockets import unconfirmed
-from ztunnel.tls.revocation import PeerRevoked
+from ztunnel.tls.records import Records
+from ztunnel.tls.revocation import PeerRevoked, revoked_by
 from ztunnel.tls.session import TlsSession
 
 if TYPE_CHECKING:
@@ -50,16 +51,6 @@ class Waiting(Protocol):
         """It does."""
 
 
-def violated(reason: str) -> str:
-    """The counter of peers that broke the protocol or a limit, by reason."""
-    return f'hbone_violations{{reason="{reason}"}}'
-
-
-def revoked_by(reporter: str) -> str:
-    """Istio's counter of connections refused or ended because a certificate of the peer is revoked."""
-    return f'istio_crl_policy_rejections{{reporter="{reporter}"}}'
-
-
 class Tunnel(SocketEnd):
     """Subclasses say who may be at the other end and what happens when it is up or gone."""
 
@@ -68,6 +59,7 @@ class Tunnel(SocketEnd):
         "_net",
         "_plain",
         "_reach",
+        "_records",
         "_relief",
         "_slow",
         "born",
@@ -105,6 +97,7 @@ class Tunnel(SocketEnd):
         self.death: MeshError | OSError | None = None
         """What ended the connection, if it was not an orderly end."""
         self.born = plane.clock()
+        self._records = Records()
         self._net = plane.buffers.net
         self._plain = plane.buffers.plain
         self._reach = _FIRST_REACH
@@ -242,8 +235,12 @@ class Tunnel(SocketEnd):
         self.session.feed(net[:size])
         if self.established:
             self._decrypt()
-        else:
-            self._shake()
+            return
+        try:
+            if self._records.complete(net[:size]):
+                self._shake()
+        except ProtocolError as error:
+            self.drop(error)
 
     def _shake(self) -> None:
         """Go on with the handshake; what the peer says meanwhile waits in the kernel."""

@@ -1,7 +1,8 @@
 """Where a worker computes TLS handshakes: in a thread beside its loop, so that no octet waits for them.
 
-A step is half a millisecond or more of OpenSSL's arithmetic, in which Python lets other threads run. The thread has one
-step at a time; the others wait in the loop, pods in turn, and are taken back when their connection ends.
+A step is half a millisecond or more of OpenSSL's arithmetic, in which Python lets other threads run. The thread has two
+steps at a time, one of them to go on with; the others wait in the loop, pods in turn, and are taken back when their
+connection ends.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import asyncio
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from typing import Protocol
+from typing import Final, Protocol
+
+_BEGUN: Final = 2
 
 
 class Session(Protocol):
@@ -38,7 +41,7 @@ class Handshakes:
         self._loop = loop
         self._waiting: OrderedDict[object, dict[Shaker, None]] = OrderedDict()
         """Whose step is not begun, by pod, the oldest first; whose turn it is comes first."""
-        self._computing = False
+        self._begun = 0
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="handshakes")
         self._beside.submit(int).result()  # it starts now, not before some peer
 
@@ -62,7 +65,7 @@ class Handshakes:
         return len(self._waiting.get(pod, ()))
 
     def _next(self) -> None:
-        if self._computing or not self._waiting:
+        if self._begun == _BEGUN or not self._waiting:
             return
         pod, mine = next(iter(self._waiting.items()))
         one = next(iter(mine))
@@ -71,7 +74,7 @@ class Handshakes:
             self._waiting.move_to_end(pod)
         else:
             del self._waiting[pod]
-        self._computing = True
+        self._begun += 1
         self._beside.submit(self._step, one)
 
     def _step(self, one: Shaker) -> None:
@@ -84,6 +87,6 @@ class Handshakes:
             self._loop.call_soon_threadsafe(self._done, one, outcome)
 
     def _done(self, one: Shaker, outcome: bool | Exception) -> None:
-        self._computing = False
+        self._begun -= 1
         self._next()
         one.shaken(outcome)

@@ -19,6 +19,11 @@ _SERIAL_OCTETS: Final = 20
 """The longest serial number that RFC 5280 allows; longer ones are compared by their end."""
 
 
+def revoked_by(reporter: str) -> str:
+    """Istio's counter of connections refused or ended because a certificate of the peer is revoked."""
+    return f'istio_crl_policy_rejections{{reporter="{reporter}"}}'
+
+
 class PeerRevoked(Refused):
     """The peer's certificate, or one that it was issued with, has been revoked."""
 

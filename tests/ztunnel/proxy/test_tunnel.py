@@ -7,21 +7,17 @@ import contextlib
 import socket
 import ssl
 import struct
-import threading
-from collections.abc import Iterator
 
 import h2.events
 import pytest
 
 from tests.support.h2_peer import Peer
-from tests.support.tunnel import World, application, conversation, echo, pair, run, talk, until, world
+from tests.support.tunnel import application, conversation, echo, pair, run, talk, until, world
 from ztunnel.hbone import frames
 from ztunnel.hbone.frames import Code
-from ztunnel.hbone.limits import Violation
-from ztunnel.ipc import messages as m
+from ztunnel.hbone.limits import Violation, violated
 from ztunnel.proxy.backlog import CHUNK
 from ztunnel.proxy.inbound import InboundTunnel
-from ztunnel.proxy.pod import BEHIND
 from ztunnel.proxy.pool import ClientTunnel
 from ztunnel.proxy.socket_end import Buffers
 from ztunnel.proxy.tunnel import (
@@ -31,7 +27,6 @@ from ztunnel.proxy.tunnel import (
     TUNNEL_HIGH_WATER,
     WORK_AT_ONCE,
     Tunnel,
-    violated,
 )
 
 
@@ -85,108 +80,6 @@ def test_a_peer_that_is_gone_when_it_is_refused_is_told_of_once() -> None:
             balance.add(1)
             assert balance._numbers[0] == 2
             balance.add(-1)
-
-    run(scenario)
-
-
-HELLO_OF_NOTHING = bytes((22, 3, 1, 0, 64)) + bytes(64)
-
-
-@contextlib.contextmanager
-def held_up(here: World) -> Iterator[None]:
-    """The worker's thread of handshakes is busy meanwhile."""
-    over = threading.Event()
-    here.workers[0].plane.handshakes._beside.submit(over.wait, 20)
-    try:
-        yield
-    finally:
-        over.set()
-
-
-def computing(here: World) -> list[Tunnel]:
-    return [one for one in here.workers[0].plane.tunnels if isinstance(one, Tunnel) and one.computing]
-
-
-def test_octets_do_not_wait_for_a_handshake() -> None:
-    async def scenario() -> None:
-        async with world() as here, application("127.0.0.12", echo) as port:
-            client, server = await pair(here, port)
-            reader, writer = await conversation(client.outbound)
-            with held_up(here):
-                peer = Peer(here, server)
-                begun = asyncio.create_task(peer.connect())
-                await until(lambda: bool(computing(here)))
-                for octet in b"abcdefgh":
-                    writer.write(bytes((octet,)))
-                    assert await reader.readexactly(1) == bytes((octet,))
-                assert not begun.done()
-            await begun
-            peer.close()
-            writer.close()
-
-    run(scenario)
-
-
-@pytest.mark.parametrize("begun", [True, False])
-@pytest.mark.parametrize("how", ["the peer resets it", "its time is over", "the pod goes"])
-def test_a_tunnel_that_ends_while_its_handshake_is_computed_is_over_once(how: str, begun: bool) -> None:
-    async def scenario() -> None:
-        async with world() as here:
-            server = await here.pod("server", "127.0.0.12")
-            plane = here.workers[0].plane
-            none = list(plane.balance._numbers)
-            with held_up(here):
-                peers = [socket.create_connection(server.hbone)]
-                peers[0].send(HELLO_OF_NOTHING)
-                await until(lambda: len(computing(here)) == 1)
-                (tunnel,) = computing(here)
-                if not begun:
-                    # The step of the one above is with the thread; this one's is in the queue before it.
-                    peers.append(socket.create_connection(server.hbone))
-                    peers[1].send(HELLO_OF_NOTHING)
-                    await until(lambda: len(computing(here)) == 2)
-                    (tunnel,) = set(computing(here)) - {tunnel}
-                if how == "the peer resets it":
-                    peers[-1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-                    peers[-1].close()
-                elif how == "its time is over":
-                    tunnel.born -= HANDSHAKE_TIMEOUT_S + 1
-                else:
-                    here.director.send(m.PodDown(uid=server.uid))
-                await until(lambda: tunnel not in plane.tunnels)
-                assert tunnel.closed
-                assert not plane.handshakes.waiting(tunnel.pod), "what waits is taken back"
-                assert hasattr(tunnel.session, "feed") is begun, "the session is the thread's, or nobody's"
-            await until(lambda: not hasattr(tunnel.session, "feed") and not computing(here))
-            for peer in peers:
-                peer.close()
-            await until(lambda: not plane.tunnels)
-            assert list(plane.balance._numbers) == none
-            assert here.log().count("connection failed") == len(peers)
-
-    run(scenario)
-
-
-def test_what_cannot_be_computed_soon_is_not_accepted_yet() -> None:
-    async def scenario() -> None:
-        async with world() as here:
-            server = await here.pod("server", "127.0.0.12")
-            worker = here.workers[0]
-            pod = worker._pods[server.uid].pod
-            peers = []
-            with held_up(here):
-                for _ in range(BEHIND + 2):
-                    assert pod.pause_before_tunnel() == 0.0
-                    peers.append(socket.create_connection(server.hbone))
-                    peers[-1].send(HELLO_OF_NOTHING)
-                    await until(lambda: len(computing(here)) == len(peers))
-                assert pod.pause_before_tunnel() > 0.0
-                peers += [socket.create_connection(server.hbone) for _ in range(20)]
-            for peer in peers:
-                peer.send(HELLO_OF_NOTHING)
-            await until(lambda: here.log().count("connection failed") == BEHIND + 22)
-            for peer in peers:
-                peer.close()
 
     run(scenario)
 

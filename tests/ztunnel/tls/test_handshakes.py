@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 import pytest
 
 from ambient.errors import ProtocolError
-from ztunnel.tls.handshakes import Handshakes
+from ztunnel.tls.handshakes import _BEGUN, Handshakes
 
 Outcome = bool | Exception
 
@@ -55,7 +55,8 @@ def test_pods_take_turns_and_the_oldest_of_a_pod_comes_first() -> None:
     async def scenario() -> None:
         here = Handshakes(asyncio.get_running_loop())
         over = threading.Event()
-        here.go_on("crowd", Step(until=over))
+        for _ in range(_BEGUN):
+            here.go_on("crowd", Step(until=over))
         order: list[str] = []
         steps = []
         for name in ("crowd 1", "crowd 2", "crowd 3", "other 1", "third 1", "other 2"):
@@ -76,8 +77,8 @@ def test_what_is_not_begun_is_taken_back_and_never_told_of() -> None:
     async def scenario() -> None:
         here = Handshakes(asyncio.get_running_loop())
         over = threading.Event()
-        begun, waiting, last = Step(until=over), Step(), Step()
-        for step in (begun, waiting, last):
+        begun, second, waiting, last = Step(until=over), Step(until=over), Step(), Step()
+        for step in (begun, second, waiting, last):
             here.go_on("pod", step)
         assert not here.take_back("pod", begun)
         assert not here.take_back("other", waiting)
