@@ -10,14 +10,16 @@ from typing import Final
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.limits import Limits, Violation
 
+REQUEST: Final = 8
+"""What a request costs beyond a frame that only brings octets: it is a connection to an application."""
 _CROSSING: Final = 2
 """Frames on a stream that may be on their way when we reset it."""
 
 
 class Costs:
-    """The account of one connection. Every method but `tick`, `answered` and `cut_off` raises Violation."""
+    """The account of one connection. Every method but `tick`, `refused`, `answered` and `cut_off` raises Violation."""
 
-    __slots__ = ("_controls", "_crossing", "_limits", "_paid", "_updates", "_wasted")
+    __slots__ = ("_controls", "_crossing", "_limits", "_paid", "_updates", "_wasted", "for_nothing")
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
@@ -28,6 +30,8 @@ class Costs:
         self._paid = limits.max_control_per_tick
         """How many window updates are covered, by the allowance of this second and by octets that we sent."""
         self._wasted = 0
+        self.for_nothing = 0
+        """What was done, in frames, that nobody needed, since the owner last set it to 0."""
 
     def tick(self) -> None:
         """A second has passed."""
@@ -37,6 +41,7 @@ class Costs:
     def control(self, reason: str) -> None:
         """A frame that costs us and gives nothing."""
         self._controls += 1
+        self.for_nothing += 1
         if self._controls > self._limits.max_control_per_tick:
             raise Violation(Code.ENHANCE_YOUR_CALM, reason, "too many control frames")
 
@@ -67,8 +72,13 @@ class Costs:
     def wasted(self) -> None:
         """A stream that cost us work and came to nothing."""
         self._wasted += 1
+        self.for_nothing += REQUEST
         if self._wasted > self._limits.max_reset_debt:
             raise Violation(Code.ENHANCE_YOUR_CALM, "rapid_reset", "too many streams reset before an answer")
+
+    def refused(self) -> None:
+        """A request was answered with no."""
+        self.for_nothing += REQUEST
 
     def answered(self) -> None:
         """A stream got its answer, which makes one wasted good."""

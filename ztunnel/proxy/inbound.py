@@ -37,16 +37,16 @@ if TYPE_CHECKING:
 UNKNOWN_TIMEOUT_S: Final = 5.0
 _LONGEST_AUTHORITY: Final = 512
 """Octets: one that has more is refused for what is left of it, and logs and flow records keep no more of it."""
-_REFUSED_AT_ONCE: Final = 3
-"""Requests of one piece of work: the first piece has up to fourteen, those after refusals have four."""
-_AFTER_REFUSALS_S: Final = 0.002
+_FOR_NOTHING: Final = 24
+"""Frames in one piece of work, of 128 or a quarter of that; a refused request counts for eight."""
+_AFTER_NOTHING_S: Final = 0.002
 UNKNOWN_AUTHORITY: Final = Failure(Flag.CONNECT, "the director does not say what the authority means", "no-director")
 
 
 class InboundTunnel(Tunnel):
     """A connection that another proxy made to the pod's 15008. `sock` is owned."""
 
-    __slots__ = ("local", "peer", "peer_labels", "peer_text", "refused", "source")
+    __slots__ = ("local", "peer", "peer_labels", "peer_text", "source")
 
     def __init__(
         self, pod: Pod, sock: socket.socket, source: Endpoint, local: Endpoint, credentials: Credentials
@@ -56,8 +56,6 @@ class InboundTunnel(Tunnel):
         self.local = local
         self.peer: Identity | None = None
         self.peer_text = ""
-        self.refused = 0
-        """Requests, since it last gave way to others."""
         pod.tunnels.add(self)
         pod.shakes(self)
         pod.share.add(TUNNELS, 1)
@@ -74,14 +72,15 @@ class InboundTunnel(Tunnel):
             self.core.drain()
 
     def _give_way(self) -> None:
-        """After some refusals in a row others have the processor, too, and not only the loop: whoever asks for what it
-        may not have by the hundred waits for its answers."""
-        patient = self.refused >= _REFUSED_AT_ONCE
-        self.refused = 0
+        """After work for nothing others have the processor, too, and not only the loop: whoever asks for what it may
+        not have by the hundred, or floods, waits for its answers."""
+        costs = self.core.costs
+        patient = costs.for_nothing >= _FOR_NOTHING
+        costs.for_nothing = 0
         if patient:
             self.core.work_at_once = WORK_AT_ONCE >> 2
             self.stop_reading()
-            self.plane.loop.call_later(_AFTER_REFUSALS_S, self._go_on)
+            self.plane.loop.call_later(_AFTER_NOTHING_S, self._go_on)
         else:
             self.core.work_at_once = WORK_AT_ONCE
             super()._give_way()
@@ -328,7 +327,7 @@ class InboundStream:
             self._stream.answer(response_block(status), end=True)
             # Whatever the client still sends is of no use: tell it so.
             self._stream.reset(Code.NO_ERROR)
-            self._tunnel.refused += 1
+            self._tunnel.core.costs.refused()
             self.ended(failure)
 
     def _cancel(self) -> None:

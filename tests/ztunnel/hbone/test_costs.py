@@ -242,3 +242,14 @@ def test_sabotage_with_its_limit_lifted_the_flood_goes_through(flood: str) -> No
     side = server(LIFTED.get(flood, Limits(max_control_per_tick=NO_LIMIT)))
     act(side)
     assert side.core.broken is None
+
+
+def test_work_for_nothing_is_added_up_for_who_asks() -> None:
+    costs = Costs(Limits(max_control_per_tick=10))
+    costs.control("ping_flood")
+    costs.refused()
+    costs.wasted()
+    costs.update()
+    assert costs.for_nothing == 1 + 2 * 8
+    costs.tick()
+    assert costs.for_nothing == 1 + 2 * 8

@@ -171,7 +171,8 @@ def test_frames_of_one_octet_by_the_ten_thousand_arrive_whole_though_others_go_f
     run(scenario)
 
 
-def test_after_refusals_in_a_row_others_have_the_processor_too_and_requests_are_answered_all_the_same() -> None:
+@pytest.mark.parametrize("what", ["requests that are refused", "requests that are reset", "pings"])
+def test_after_work_for_nothing_others_have_the_processor_too_and_all_is_answered_the_same(what: str) -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:
             peer = Peer(here, await here.pod("server", "127.0.0.12"))
@@ -185,15 +186,22 @@ def test_after_refusals_in_a_row_others_have_the_processor_too_and_requests_are_
                 plane.loop.call_soon(turn)
 
             plane.loop.call_soon(turn)
-            for _ in range(80):
-                peer.h2.send_headers(
-                    peer.h2.get_next_available_stream_id(), [(":method", "CONNECT"), (":authority", "10.9.9.9:22")]
-                )
+            for number in range(80 if what != "pings" else 600):
+                if what == "pings":
+                    peer.h2.ping(b"%08d" % number)
+                    continue
+                stream = peer.h2.get_next_available_stream_id()
+                peer.h2.send_headers(stream, [(":method", "CONNECT"), (":authority", "10.9.9.9:22")])
+                if what == "requests that are reset":
+                    peer.h2.reset_stream(stream)
+            peer.h2.ping(b"the last")
             peer.writer.write(peer.h2.data_to_send())
-            while sum(isinstance(event, h2.events.ResponseReceived) for event in peer.events) < 80:
+            while not any(getattr(event, "ping_data", b"") == b"the last" for event in peer.events):
                 await peer.pump()
+            if what == "requests that are refused":
+                assert sum(isinstance(event, h2.events.ResponseReceived) for event in peer.events) == 80
             assert inbound.core.work_at_once < WORK_AT_ONCE
-            assert turns[0] > 3 * (80 // 4), "a pause is many turns of a loop with nothing else to do"
+            assert turns[0] > 3 * 20, "a pause is many turns of a loop with nothing else to do"
             assert (await peer.ask(f"127.0.0.12:{port}"))[0] == 200
             peer.close()
 
