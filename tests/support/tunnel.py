@@ -340,7 +340,17 @@ async def application(
     address: str, handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 ) -> AsyncIterator[int]:
     """A TCP server; gives its port."""
-    server = await asyncio.start_server(handle, address, 0)
+    at_work: set[object] = set()
+
+    async def handled(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # Of a connection that has ended both ways asyncio keeps nothing, and the collector would end its task.
+        at_work.add(asyncio.current_task())
+        try:
+            await handle(reader, writer)
+        finally:
+            at_work.discard(asyncio.current_task())
+
+    server = await asyncio.start_server(handled, address, 0)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

@@ -31,11 +31,11 @@ class Costs:
         """How many window updates are covered, by the allowance of this second and by octets that we sent."""
         self._wasted = 0
         self.for_nothing = 0
-        """What was done, in frames, that nobody needed, since the owner last set it to 0."""
+        """What was done this second, in frames, that nobody needed, since the owner last set it to 0."""
 
     def tick(self) -> None:
         """A second has passed."""
-        self._controls = 0
+        self._controls = self.for_nothing = 0
         self._paid = self._updates + self._limits.max_control_per_tick
 
     def control(self, reason: str) -> None:

@@ -346,7 +346,8 @@ class Tunnel(SocketEnd):
             self._reach <<= 1
 
     def _finish(self) -> None:
-        """Nothing more will come: what is left is gone through at once."""
+        """Nothing more will come: what is left is gone through at once, but for requests, which nobody would answer."""
+        self.core.going_away = True
         while self.core.unfinished and self.core.broken is None and not self.closed:
             self.core.receive(_NOTHING)
 

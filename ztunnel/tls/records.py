@@ -35,7 +35,8 @@ class Records:
                 taken = min(_HEADER - len(self._header), len(data) - at)
                 self._header += data[at : at + taken]
                 if self._header[0] not in _TYPES:
-                    return True
+                    found = True  # TLS refuses it, or reads on: where the next one begins nobody knows
+                    break
             at += taken
             if self._left:
                 self._left -= taken
@@ -43,8 +44,7 @@ class Records:
             elif len(self._header) == _HEADER:
                 self._left = int.from_bytes(self._header[3:], "big")
                 self._header.clear()
-                if not 0 < self._left <= _LARGEST:
-                    return True
+                found = found or not 0 < self._left <= _LARGEST
         if found:
             self._pieces += 1
             if self._pieces > PIECES:

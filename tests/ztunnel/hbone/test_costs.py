@@ -252,4 +252,4 @@ def test_work_for_nothing_is_added_up_for_who_asks() -> None:
     costs.update()
     assert costs.for_nothing == 1 + 2 * 8
     costs.tick()
-    assert costs.for_nothing == 1 + 2 * 8
+    assert costs.for_nothing == 0

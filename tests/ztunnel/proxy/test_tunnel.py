@@ -208,6 +208,27 @@ def test_after_work_for_nothing_others_have_the_processor_too_and_all_is_answere
     run(scenario)
 
 
+def test_requests_of_a_peer_that_has_closed_are_left_undone() -> None:
+    async def scenario() -> None:
+        async with world() as here:
+            peer = Peer(here, await here.pod("server", "127.0.0.12"))
+            await peer.connect()
+            (inbound,) = [one for one in here.workers[0].plane.tunnels if isinstance(one, InboundTunnel)]
+            inbound._reach = Buffers.SIZE
+            for _ in range(90):
+                peer.h2.send_headers(
+                    peer.h2.get_next_available_stream_id(), [(":method", "CONNECT"), (":authority", "10.9.9.9:22")]
+                )
+            inbound.stop_reading()
+            peer.writer.write(peer.h2.data_to_send())
+            peer.close()
+            inbound.start_reading()
+            await until(lambda: inbound.closed)
+            assert 0 < here.log().count("10.9.9.9:22") < 40
+
+    run(scenario)
+
+
 def test_what_costs_much_is_worked_on_in_small_pieces_and_others_have_their_turn_between() -> None:
     async def scenario() -> None:
         async with world() as here, application("127.0.0.12", echo) as port:

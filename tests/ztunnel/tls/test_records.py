@@ -33,8 +33,14 @@ def test_what_is_no_record_is_refused_by_tls_at_once(octets: bytes) -> None:
     assert told(Records(), octets) == [True]
 
 
-def test_records_of_few_octets_without_end_are_not_waited_for() -> None:
+def test_after_an_empty_record_comes_the_next() -> None:
+    empty = HELLO[:3] + bytes(2)
+    assert told(Records(), empty + HELLO[:100], HELLO[100:200], HELLO[200:]) == [True, False, True]
+
+
+@pytest.mark.parametrize("again", [b"\x16\3\1\0\1x", b"\x16\3\1\0\0", b"\xbf", b"\x16\3\1\xff\xff" + bytes(0xFFFF)])
+def test_pieces_without_end_are_not_waited_for(again: bytes) -> None:
     records = Records()
-    assert told(records, *[b"\x16\3\1\0\1x"] * PIECES) == [True] * PIECES
+    assert told(records, *[again] * PIECES) == [True] * PIECES
     with pytest.raises(ProtocolError, match="too many pieces"):
-        records.complete(memoryview(b"\x16\3\1\0\1x"))
+        records.complete(memoryview(again))
