@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ztunnel.hbone import frames
+from ztunnel.hbone.costs import REQUEST
 from ztunnel.hbone.frames import Code
 from ztunnel.hbone.limits import Violation
 
@@ -21,8 +22,7 @@ _ON_STREAM = frozenset({frames.HEADERS, frames.PRIORITY, frames.RST_STREAM, fram
 _ON_CONNECTION = frozenset({frames.SETTINGS, frames.PING, frames.GOAWAY})
 
 
-_WORK = {frames.HEADERS: 8, frames.CONTINUATION: 8}
-"""What a frame costs beyond one that only brings octets: a request is a connection to an application."""
+_WORK = {frames.HEADERS: REQUEST, frames.CONTINUATION: REQUEST}
 
 
 class FrameReader:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Coroutine
 
 import pytest
 
 from ambient.errors import ProtocolError
+from tests.support.tunnel import run
 from ztunnel.tls.handshakes import _BEGUN, Handshakes
 
 Outcome = bool | Exception
@@ -34,10 +34,6 @@ class Step:
 
     def shaken(self, outcome: Outcome) -> None:
         self.told.set_result((outcome, threading.get_ident()))
-
-
-def run(scenario: Callable[[], Coroutine[None, None, None]]) -> None:
-    asyncio.run(asyncio.wait_for(scenario(), 60))
 
 
 @pytest.mark.parametrize("outcome", [True, False, ProtocolError("TLS handshake", "", "no"), ZeroDivisionError()])
