@@ -25,6 +25,8 @@ class Recording:
 
     def __init__(self) -> None:
         self.data = bytearray()
+        self.pieces: list[int] = []
+        """How many octets came at a time."""
         self.answer: Answer | None = None
         self.ended = False
         self.reset: tuple[int, bool] | None = None
@@ -36,6 +38,7 @@ class Recording:
 
     def on_data(self, data: memoryview) -> bool:
         self.data += data
+        self.pieces.append(len(data))
         return not self.hold
 
     def on_end(self) -> None:

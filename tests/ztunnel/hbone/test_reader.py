@@ -253,6 +253,29 @@ def test_work_left_for_later_is_done_later_and_nothing_is_lost(step: int) -> Non
     assert rounds >= (5 if step == 0 else 0)
 
 
+@pytest.mark.parametrize("step", [0, 1, 7, 50])
+def test_frames_of_few_octets_that_follow_each_other_are_handed_on_together(step: int) -> None:
+    side = server()
+    side.receive(REQUEST + frames.header_frames(3, BLOCK, 99))
+    (first, _, sink), (_, _, other) = side.requests
+    said = b"".join(frame(frames.DATA, 0, 1, b"%d" % (number % 10)) for number in range(50))
+    said += frame(frames.DATA, 0, 1, b"longer") * 2 + frame(frames.DATA, 0, 3, b"z") + frame(frames.DATA, 0, 1, b"e")
+    side.receive(said + frame(frames.DATA, frames.END_STREAM, 1, b"f"), step)
+    assert bytes(sink.data) == b"0123456789" * 5 + b"longerlonger" + b"ef"
+    assert sink.ended
+    assert bytes(other.data) == b"z"
+    assert first.unreturned == len(sink.data)
+    if step == 0:
+        assert sink.pieces == [1, 49, 12, 1, 1]
+
+
+def test_a_run_of_small_frames_beyond_the_window_is_refused() -> None:
+    side = server(Limits(stream_window=10))
+    side.receive(REQUEST + frame(frames.DATA, 0, 1, b"x") * 12)
+    assert len(side.requests[0][2].data) <= 10
+    assert side.reasons == ["window_overflow"]
+
+
 def test_requests_are_more_work_than_octets() -> None:
     side = server()
     side.core.work_at_once = 30
