@@ -11,22 +11,41 @@ from typing import Final
 from ztunnel.proxy.poller import READ, Poller
 from ztunnel.proxy.sockets import BARE_SOCKET
 
-_PER_WAKEUP: Final = 32
+PER_WAKEUP: Final = 8
+"""More would be one worker's of a crowd that comes at once."""
 _QUEUE: Final = 4_096
 _PAUSE_S: Final = 0.05
 _YIELD_S: Final = 0.002
+_TAKEN_OVER: Final = 4
+"""By who let others go first in vain: of a crowd the others still get theirs when they have time again."""
 _OUT_OF_RESOURCES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def _never() -> bool:
+    return False
 
 
 class Acceptor:
     """Accepts on `sock` (owned) and hands each connection, non-blocking, to `take(connection, peer name)`. `pause` says
     before each how many seconds it has to wait yet; what waits then waits in the kernel.
 
-    A few connections per wake-up, so that other workers get theirs; with `ahead` one at a time, and while it says true
-    others, who were woken too, go first. When descriptors run out it pauses a moment instead of spinning, and counts.
+    At most `at_once` connections per wake-up, so that other workers get theirs; while `ahead` says true others, who
+    were woken too, go first. When descriptors run out it pauses a moment instead of spinning, and counts.
     """
 
-    __slots__ = ("_ahead", "_count", "_crashed", "_kind", "_pause", "_poller", "_sock", "_take", "_take_one", "_timer")
+    __slots__ = (
+        "_ahead",
+        "_at_once",
+        "_count",
+        "_crashed",
+        "_kind",
+        "_pause",
+        "_poller",
+        "_sock",
+        "_take",
+        "_take_one",
+        "_timer",
+    )
 
     def __init__(
         self,
@@ -37,13 +56,15 @@ class Acceptor:
         crashed: Callable[[str, BaseException], None],
         pause: Callable[[], float] = lambda: 0.0,
         ahead: Callable[[], bool] | None = None,
+        at_once: int = PER_WAKEUP,
     ) -> None:
         sock.setblocking(False)
         # `socket.accept` makes enumerations of the listener's family and type for every connection.
         self._take_one: Callable[[], tuple[int, tuple[object, ...]]] = sock._accept  # type: ignore[attr-defined]
         self._kind = (int(sock.family), int(sock.type), sock.proto)
         self._pause = pause
-        self._ahead = ahead
+        self._ahead = ahead or _never
+        self._at_once = at_once
         self._poller = poller
         self._sock = sock
         self._take = take
@@ -61,21 +82,19 @@ class Acceptor:
         self._poller.watch(self._sock.fileno(), READ, self._ready)
 
     def _ready(self, events: int) -> None:
-        if self._ahead is None:
-            self._accept(_PER_WAKEUP)
-        elif self._ahead():
-            self._poller.leave(self._sock.fileno())
-            self._timer = self._poller.loop.call_later(_YIELD_S, self._take_over)
-        else:
-            self._accept(1)
+        self._accept(self._at_once, polite=True)
 
     def _take_over(self) -> None:
-        """Nobody else took it in time, or there is another one."""
+        """Nobody else took them in time, or there are others."""
         self._resume()
-        self._accept(1)
+        self._accept(min(_TAKEN_OVER, self._at_once))
 
-    def _accept(self, at_most: int, *, held: bool = True) -> None:
+    def _accept(self, at_most: int, *, held: bool = True, polite: bool = False) -> None:
         for _ in range(at_most):
+            if polite and self._ahead():
+                self._poller.leave(self._sock.fileno())
+                self._timer = self._poller.loop.call_later(_YIELD_S, self._take_over)
+                return
             if held and (seconds := self._pause()) > 0:
                 self._poller.leave(self._sock.fileno())
                 self._timer = self._poller.loop.call_later(seconds, self._resume)

@@ -1,7 +1,8 @@
-"""How many tunnels each worker of a ztunnel has accepted: a few numbers in memory that all of them share.
+"""How much each worker of a ztunnel has accepted of a kind: a few numbers in memory that all of them share.
 
-All workers wait at the same listening sockets, and a tunnel with all its streams stays with the worker that accepts it.
-With few tunnels chance would give one worker all the work of a node; so a worker lets those that have fewer go first.
+All workers wait at the same listening sockets, and what one accepts stays with it: a tunnel with all its streams, or an
+application's connection. A crowd that comes at once would mostly be taken by whoever wakes first, and with few tunnels
+chance would give one worker all the work of a node; so a worker lets those that have fewer go first.
 """
 
 from __future__ import annotations
@@ -11,35 +12,45 @@ import os
 from typing import Final
 
 _SLOTS: Final = 256
-_SIZE: Final = 4 * _SLOTS
+_SIZE: Final = 4 * (1 + _SLOTS)
 
 
 class Balance:
-    """`path` is a file that the workers share, `slot` is this worker's number; without a path it is alone.
+    """`path` is a file that the workers share, `slot` is this worker's number; without a path it is alone. `slack`: so
+    large a part of what another has is no lead; of what comes and goes fast no two have the same for long.
 
-    A number is one more than the tunnels of a worker that is there. It is a hint: of a worker that died the last number
-    stays until the next one has its slot.
+    The first number is that of the slots in use. The others are one more than what a worker that is there has. They are
+    hints: of a worker that died the last number stays until the next one has its slot.
     """
 
-    __slots__ = ("_count", "_numbers", "_slot", "_there")
+    __slots__ = ("_count", "_numbers", "_slack", "_slot", "_there")
 
-    def __init__(self, path: str = "", slot: int = 0) -> None:
-        self._slot = slot % _SLOTS
+    def __init__(self, path: str = "", slot: int = 0, slack: float = 0.0) -> None:
+        self._slot = 1 + slot % _SLOTS
+        self._slack = 1.0 + slack
         self._numbers = memoryview(_shared(path) if path else mmap.mmap(-1, _SIZE)).cast("I")
         self._count = 0
         self._there = True
-        self._numbers[self._slot] = 1
+        self.add(0)
 
-    def add(self, tunnels: int) -> None:
+    def add(self, more: int) -> None:
         """So many more (or fewer, below zero) are ours."""
-        self._count += tunnels
+        self._count += more
         if self._there:
-            self._numbers[self._slot] = 1 + self._count
+            numbers = self._numbers
+            numbers[self._slot] = 1 + self._count
+            if numbers[0] < self._slot:  # again, where two began at once and the lower wrote last
+                numbers[0] = self._slot
 
     def ahead(self) -> bool:
         """Another worker has fewer than we."""
         mine = 1 + self._count
-        return mine > 1 and any(0 < number < mine for number in self._numbers)
+        if mine > 1:
+            numbers, slack = self._numbers, self._slack
+            for slot in range(1, 1 + min(numbers[0], _SLOTS)):
+                if 0 < numbers[slot] * slack < mine:
+                    return True
+        return False
 
     def leave(self) -> None:
         """We accept no more."""

@@ -76,6 +76,7 @@ class Plane:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
         balance: Balance | None = None,
+        outgoing: Balance | None = None,
     ) -> None:
         self.loop = loop
         self.recorder = recorder
@@ -87,6 +88,9 @@ class Plane:
         self.ledgers = Ledgers()
         self.poller = loop.poller
         self.balance = balance or Balance()
+        """Of the tunnels that other proxies made."""
+        self.outgoing = outgoing or Balance()
+        """Of the connections that applications made."""
         self.indexes = SharedIndexes()
         self.decisions = Decisions(recorder, lambda: self.settings.policy_info_log)
         self.handshakes = Handshakes(loop)

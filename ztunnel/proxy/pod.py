@@ -125,11 +125,13 @@ class Pod:
         """A connection of the pod begins."""
         self.outbound[connection] = None
         self.share.add(OPEN, 1)
+        self.plane.outgoing.add(1)
 
     def came_back(self, connection: Cuttable) -> None:
         """It is over."""
         if self.outbound.pop(connection, self) is None:
             self.share.add(OPEN, -1)
+            self.plane.outgoing.add(-1)
 
     def shakes(self, tunnel: InboundTunnel) -> None:
         """The TLS handshake of a tunnel to the pod begins."""

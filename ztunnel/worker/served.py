@@ -12,7 +12,7 @@ from ambient.model.identity import parse_identity
 from ztunnel.dns.server import DnsServer
 from ztunnel.dns.upstream import Resolvers
 from ztunnel.ipc.messages import PodUp
-from ztunnel.proxy.accept import Acceptor
+from ztunnel.proxy.accept import PER_WAKEUP, Acceptor
 from ztunnel.proxy.budget import HANDSHAKES, TAKEN, TUNNELS
 from ztunnel.proxy.inbound import InboundTunnel
 from ztunnel.proxy.outbound import Outbound
@@ -49,15 +49,18 @@ class ServedPod:
         self.pod = Pod(plane, up, sockets)
         listeners = [socket.socket(fileno=fd) for fd in fds[1:]]
         takers = (self._take_outbound, self._take_plain, self._take_hbone)
-        aheads = (None, None, plane.balance.ahead)
+        aheads = (plane.outgoing.ahead, None, plane.balance.ahead)
+        at_once = (PER_WAKEUP, PER_WAKEUP, 1)
         self._listeners = listeners
         for listener in listeners[:_TCP_LISTENERS]:
             keep_alive(listener, sockets.tuning)  # whatever is accepted inherits it
         count = plane.recorder.counters.count
         pauses = (self.pod.pause_before_next, self.pod.pause_before_next, self.pod.pause_before_tunnel)
         self._acceptors = [
-            Acceptor(plane.poller, sock, taker, count, plane.crashed, pause, ahead)
-            for sock, taker, pause, ahead in zip(listeners[:_TCP_LISTENERS], takers, pauses, aheads, strict=True)
+            Acceptor(plane.poller, sock, taker, count, plane.crashed, pause, ahead, most)
+            for sock, taker, pause, ahead, most in zip(
+                listeners[:_TCP_LISTENERS], takers, pauses, aheads, at_once, strict=True
+            )
         ]
         self._resolvers = resolvers
         self._dns = [DnsServer(plane, self.pod, sock, resolvers) for sock in listeners[_TCP_LISTENERS:]]

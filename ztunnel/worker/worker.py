@@ -51,7 +51,14 @@ class Worker:
         self.recorder = Recorder(log)
         self._link = Link(loop, path, on_up=self._director_up, on_message=self._on_message, on_down=self._director_down)
         settings = m.Settings(node="", trust_domain="", cluster_id="")
-        self.plane = Plane(loop, self.recorder, settings, self._link.send, balance=Balance(f"{path}.tunnels", slot))
+        self.plane = Plane(
+            loop,
+            self.recorder,
+            settings,
+            self._link.send,
+            balance=Balance(f"{path}.tunnels", slot),
+            outgoing=Balance(f"{path}.outgoing", slot, slack=0.25),
+        )
         self._pods: dict[str, ServedPod] = {}
         self._known = Known()
         self._resolvers = Resolvers(
@@ -309,6 +316,7 @@ class Worker:
         """Cut everything and hang up, without saying so."""
         self._over = True
         self.plane.balance.leave()
+        self.plane.outgoing.leave()
         for served in self._pods.values():
             served.close()
         self._pods.clear()
@@ -317,6 +325,7 @@ class Worker:
     def _drain(self, message: m.Drain) -> None:
         self.plane.draining = True
         self.plane.balance.leave()
+        self.plane.outgoing.leave()
         self._deadline = self._loop.time() + message.deadline_s
         for served in self._pods.values():
             served.drain(take_queue=not message.handed_over)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from pathlib import Path
 
 from tests.support.tunnel import application, echo, run, talk, until, world
@@ -36,6 +37,27 @@ def test_who_is_not_there_holds_up_nobody(tmp_path: Path) -> None:
     assert not again.ahead()
 
 
+def test_a_part_of_what_another_has_is_no_lead(tmp_path: Path) -> None:
+    path = str(tmp_path / "outgoing")
+    one, two = Balance(path, 0, slack=0.25), Balance(path, 1, slack=0.25)
+    one.add(1)
+    assert one.ahead()
+    one.add(8)
+    two.add(7)
+    assert not one.ahead()
+    one.add(1)
+    assert one.ahead()
+
+
+def test_a_worker_that_two_who_began_at_once_have_overlooked_is_seen_with_its_next(tmp_path: Path) -> None:
+    path = str(tmp_path / "tunnels")
+    one, two = Balance(path, 0), Balance(path, 1)
+    one._numbers[0] = 1  # as the lower of the two left it
+    two.add(1)
+    one.add(3)
+    assert one.ahead()
+
+
 def test_without_a_file_a_worker_is_alone() -> None:
     for path in ("", "/nowhere/at/all"):
         one, two = Balance(path, 0), Balance(path, 1)
@@ -55,5 +77,28 @@ def test_the_tunnels_of_two_workers_end_in_two_workers() -> None:
             inbound = [sum(len(one.pod.tunnels) for one in worker._pods.values()) for worker in here.workers]
             assert sorted(inbound) == [3, 3]
             await until(lambda: all(worker.recorder.open_count == 0 for worker in here.workers))
+
+    run(scenario)
+
+
+def test_of_a_crowd_of_connections_the_worker_that_has_fewer_takes_more() -> None:
+    async def scenario() -> None:
+        async with world(workers=2) as here, application("127.0.0.12", echo) as port:
+            server = await here.pod("server", "127.0.0.12")
+            client = await here.pod("client", "127.0.0.20")
+            here.route(client, server, port)
+
+            def taken() -> list[int]:
+                return [sum(len(one.pod.outbound) for one in worker._pods.values()) for worker in here.workers]
+
+            for _ in range(2):
+                here.workers[0].plane.outgoing.add(16)  # as if it had so many
+                crowd = [socket.create_connection(client.outbound) for _ in range(32)]
+                await until(lambda: sum(taken()) == 32)
+                assert taken()[1] >= 20  # 24 were even, and a quarter is no lead
+                for one in crowd:
+                    one.close()
+                await until(lambda: sum(taken()) == 0)
+                here.workers[0].plane.outgoing.add(-16)
 
     run(scenario)

@@ -78,7 +78,7 @@ def test_a_peer_that_is_gone_when_it_is_refused_is_told_of_once() -> None:
             await until(lambda: here.log().count("connection failed") >= 5)
             assert here.log().count("connection failed") == 5
             balance.add(1)
-            assert balance._numbers[0] == 2
+            assert balance._numbers[1] == 2
             balance.add(-1)
 
     run(scenario)
