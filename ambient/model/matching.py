@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from ambient.model.address import IpAddress, IpNetwork
+from ambient.model.networks import Networks
 from ambient.model.outcome import Connection
 from ambient.model.policy import Clause, Match, Rule, ServiceAccountMatch, StringMatch, StringMatchKind
 
@@ -110,6 +111,8 @@ def string_matches(match: StringMatch, value: str) -> bool:
 
 def in_any(networks: tuple[IpNetwork, ...], ip: IpAddress) -> bool:
     """Families are compared strictly."""
+    if isinstance(networks, Networks):
+        return networks.cover(ip)
     for network in networks:  # noqa: SIM110
         if ip in network:
             return True

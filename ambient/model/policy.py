@@ -9,8 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum, StrEnum
+from typing import Final
 
 from ambient.model.address import IpNetwork
+from ambient.model.networks import MANY, Networks
+
+_BLOCKS: Final = ("source_ips", "not_source_ips", "destination_ips", "not_destination_ips")
 
 
 class PolicyScope(IntEnum):
@@ -57,6 +61,12 @@ class Match:
     not_destination_ips: tuple[IpNetwork, ...] = ()
     destination_ports: tuple[int, ...] = ()
     not_destination_ports: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in _BLOCKS:
+            blocks = getattr(self, name)
+            if len(blocks) > MANY:
+                object.__setattr__(self, name, Networks(blocks))
 
 
 class Datagram(StrEnum):

@@ -12,11 +12,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Address
 from typing import Final
 
-from ambient.model.address import IpAddress, IpNetwork
 from ambient.model.matching import rule_matches
+from ambient.model.networks import address_number
 from ambient.model.outcome import Connection
 from ambient.model.policy import Rule
 
@@ -43,7 +42,6 @@ _ACCOUNT: Final = 1 << Demand.ACCOUNT
 _SOURCE: Final = 1 << Demand.SOURCE
 _DESTINATION: Final = 1 << Demand.DESTINATION
 _CHEAP: Final = (1 << Demand.ACCOUNT) - 1
-_SIXTH: Final = 1 << 128
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,14 +175,3 @@ def every_match(root: Node, connection: Connection, principal: str | None, facts
                 waiting.append(node.exact[value])
             node.reached(value, waiting)
     return sorted(found)
-
-
-def address_number(ip: IpAddress) -> int:
-    """The address as one number in which no IPv4 block meets an IPv6 block, whatever is shifted out."""
-    return int(ip) if isinstance(ip, IPv4Address) else _SIXTH | int(ip)
-
-
-def block_number(network: IpNetwork) -> tuple[int, int]:
-    """(shift, what the number of each of its addresses is after that shift)."""
-    shift = network.max_prefixlen - network.prefixlen
-    return shift, address_number(network.network_address) >> shift

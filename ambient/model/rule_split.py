@@ -12,8 +12,9 @@ from typing import Any, Final, NamedTuple
 
 from ambient.model.address import IpNetwork
 from ambient.model.matching import NO_FIELDS
+from ambient.model.networks import block_number
 from ambient.model.policy import Authorization, Clause, Match, Rule, StringMatch, StringMatchKind
-from ambient.model.rule_index import Demand, Entry, Node, block_number
+from ambient.model.rule_index import Demand, Entry, Node
 
 LEAF: Final = 4
 """So few rules are simply tried one after the other."""
