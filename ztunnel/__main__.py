@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import functools
 import gc
+import glob
 import os
 import re
 import resource
@@ -184,7 +185,7 @@ def _become(run: Run, argv: list[str], env: dict[str, str]) -> NoReturn:
 def claim(env: dict[str, str]) -> tuple[str, int]:
     """A path for the director's socket that no other ztunnel of the node uses, ours for as long as the descriptor is
     open: while one hands over to the next there are two. A path that was left behind by force comes first, for its
-    workers may still look for a director there. Raises OSError."""
+    workers may still look for a director there; what those counted beside it goes. Raises OSError."""
     run_dir = _run_dir(env)
     os.makedirs(run_dir, mode=0o700, exist_ok=True)
     paths = [os.path.join(run_dir, f"director{'' if not n else f'-{n}'}.sock") for n in range(PLACES)]
@@ -192,9 +193,13 @@ def claim(env: dict[str, str]) -> tuple[str, int]:
         lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return path, lock
         except BlockingIOError:
             os.close(lock)
+            continue
+        for left in glob.glob(f"{glob.escape(path)}.*"):
+            if left != f"{path}.lock":
+                os.unlink(left)
+        return path, lock
     raise OSError(f"{PLACES} ztunnels run in {run_dir} already")
 
 

@@ -65,7 +65,7 @@ class Match:
     def __post_init__(self) -> None:
         for name in _BLOCKS:
             blocks = getattr(self, name)
-            if len(blocks) > MANY:
+            if len(blocks) > MANY and not isinstance(blocks, Networks):  # which may have its table already
                 object.__setattr__(self, name, Networks(blocks))
 
 

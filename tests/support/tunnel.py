@@ -366,7 +366,7 @@ async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
             await writer.drain()
         if writer.can_write_eof():
             writer.write_eof()
-    except ConnectionError:
+    except OSError:  # also ENOTCONN, which is no ConnectionError
         return
     finally:
         writer.close()

@@ -255,6 +255,25 @@ def test_two_ztunnels_of_a_node_have_a_directors_socket_each(tmp_path: Path) -> 
     assert claim(env)[0] == second
 
 
+def test_what_workers_of_an_earlier_ztunnel_counted_is_not_there_for_the_next(tmp_path: Path) -> None:
+    env = {"AMBIENT_RUN_DIR": str(tmp_path)}
+    path, lock = claim(env)
+    other, _ = claim(env)
+    for socket in (path, other):
+        Path(f"{socket}.tunnels").touch()
+        Path(f"{socket}.outgoing").touch()
+    os.close(lock)
+    again, _ = claim(env)
+    assert again == path
+    names = sorted(one.name for one in tmp_path.iterdir())
+    assert names == [
+        "director-1.sock.lock",
+        "director-1.sock.outgoing",
+        "director-1.sock.tunnels",
+        "director.sock.lock",
+    ]
+
+
 def test_there_is_an_end_to_how_many_ztunnels_share_a_folder(tmp_path: Path) -> None:
     env = {"AMBIENT_RUN_DIR": str(tmp_path)}
     held = [claim(env)[1] for _ in range(PLACES)]

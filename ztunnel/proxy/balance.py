@@ -19,8 +19,8 @@ class Balance:
     """`path` is a file that the workers share, `slot` is this worker's number; without a path it is alone. `slack`: so
     large a part of what another has is no lead; of what comes and goes fast no two have the same for long.
 
-    The first number is that of the slots in use. The others are one more than what a worker that is there has. They are
-    hints: of a worker that died the last number stays until the next one has its slot.
+    The first number is that of the slots in use. The others are one more than what a worker that accepts has, 0 where
+    none does. They are hints: of a worker that died the last number stays until the next one has its slot.
     """
 
     __slots__ = ("_count", "_numbers", "_slack", "_slot", "_there")
@@ -30,6 +30,11 @@ class Balance:
         self._slack = 1.0 + slack
         self._numbers = memoryview(_shared(path) if path else mmap.mmap(-1, _SIZE)).cast("I")
         self._count = 0
+        self._there = False
+        self._numbers[self._slot] = 0
+
+    def join(self) -> None:
+        """We accept, too."""
         self._there = True
         self.add(0)
 
@@ -43,7 +48,7 @@ class Balance:
                 numbers[0] = self._slot
 
     def ahead(self) -> bool:
-        """Another worker has fewer than we."""
+        """Another worker has fewer than we, by more than the slack."""
         mine = 1 + self._count
         if mine > 1:
             numbers, slack = self._numbers, self._slack

@@ -239,6 +239,9 @@ class Worker:
         self._pods[message.uid] = served
         if self.plane.draining:
             served.drain()
+        else:
+            self.plane.balance.join()
+            self.plane.outgoing.join()
         self._link.send(m.PodReady(uid=message.uid))
         return True
 

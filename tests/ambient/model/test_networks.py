@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 
 from hypothesis import given
@@ -40,6 +41,7 @@ def test_a_match_looks_up_what_are_many_and_is_equal_to_one_that_does_not() -> N
     assert isinstance(match.source_ips, Networks)
     assert isinstance(match.not_destination_ips, Networks)
     assert type(match.destination_ips) is tuple
+    assert replace(match, destination_ports=(1,)).source_ips is match.source_ips
     assert (match.source_ips, hash(match.source_ips)) == (many, hash(many))
     assert in_any(match.source_ips, ip_address("10.0.8.7"))
     assert not in_any(match.source_ips, ip_address("10.0.9.7"))

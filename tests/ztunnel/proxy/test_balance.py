@@ -9,9 +9,16 @@ from tests.support.tunnel import application, echo, run, talk, until, world
 from ztunnel.proxy.balance import Balance
 
 
+def both(folder: Path, slack: float = 0.0) -> tuple[Balance, Balance]:
+    """Two workers that share a file and accept."""
+    made = Balance(str(folder / "counts"), 0, slack), Balance(str(folder / "counts"), 1, slack)
+    for one in made:
+        one.join()
+    return made
+
+
 def test_who_has_more_is_ahead_until_it_has_no_more(tmp_path: Path) -> None:
-    path = str(tmp_path / "tunnels")
-    one, two = Balance(path, 0), Balance(path, 1)
+    one, two = both(tmp_path)
     assert not one.ahead()
     one.add(1)
     assert one.ahead()
@@ -24,22 +31,22 @@ def test_who_has_more_is_ahead_until_it_has_no_more(tmp_path: Path) -> None:
 
 
 def test_who_is_not_there_holds_up_nobody(tmp_path: Path) -> None:
-    path = str(tmp_path / "tunnels")
-    one, two = Balance(path, 0), Balance(path, 1)
+    one, two = both(tmp_path)
     one.add(1)
     two.leave()
     assert not one.ahead()
     two.add(1)
     two.add(-1)
     assert not one.ahead()
-    again = Balance(path, 1)
+    again = Balance(str(tmp_path / "counts"), 1)
+    assert not one.ahead()
+    again.join()
     assert one.ahead()
     assert not again.ahead()
 
 
 def test_a_part_of_what_another_has_is_no_lead(tmp_path: Path) -> None:
-    path = str(tmp_path / "outgoing")
-    one, two = Balance(path, 0, slack=0.25), Balance(path, 1, slack=0.25)
+    one, two = both(tmp_path, slack=0.25)
     one.add(1)
     assert one.ahead()
     one.add(8)
@@ -50,8 +57,7 @@ def test_a_part_of_what_another_has_is_no_lead(tmp_path: Path) -> None:
 
 
 def test_a_worker_that_two_who_began_at_once_have_overlooked_is_seen_with_its_next(tmp_path: Path) -> None:
-    path = str(tmp_path / "tunnels")
-    one, two = Balance(path, 0), Balance(path, 1)
+    one, two = both(tmp_path)
     one._numbers[0] = 1  # as the lower of the two left it
     two.add(1)
     one.add(3)
@@ -61,6 +67,8 @@ def test_a_worker_that_two_who_began_at_once_have_overlooked_is_seen_with_its_ne
 def test_without_a_file_a_worker_is_alone() -> None:
     for path in ("", "/nowhere/at/all"):
         one, two = Balance(path, 0), Balance(path, 1)
+        one.join()
+        two.join()
         one.add(1)
         assert not one.ahead()
         two.leave()
@@ -77,6 +85,17 @@ def test_the_tunnels_of_two_workers_end_in_two_workers() -> None:
             inbound = [sum(len(one.pod.tunnels) for one in worker._pods.values()) for worker in here.workers]
             assert sorted(inbound) == [3, 3]
             await until(lambda: all(worker.recorder.open_count == 0 for worker in here.workers))
+
+    run(scenario)
+
+
+def test_a_worker_that_has_no_pod_yet_is_nobody_whom_others_let_go_first() -> None:
+    async def scenario() -> None:
+        async with world(workers=2) as here:
+            numbers = here.workers[0].plane.outgoing._numbers
+            assert list(numbers[1:3]) == [0, 0]
+            await here.pod("client", "127.0.0.20")
+            await until(lambda: list(numbers[1:3]) == [1, 1])
 
     run(scenario)
 
