@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from bench.control import last_percent
 from bench.judging import MOST_TIMES, MOST_US
-from bench.stats import interval
+from bench.stats import interval, middle_of
 
 _MIB: Final = 1024
 
@@ -74,7 +74,7 @@ def _speed(cases: Mapping[str, Any], other: str) -> list[Verdict]:
             made.append(Verdict(what, f"<= {bound}x {other}", _interval(ratio), ratio["high"] <= bound))
     spent = cases.get("crr", {}).get("arms", {}).get("ambient", {}).get("cpu")
     if spent:
-        middle = sorted(spent)[len(spent) // 2]
+        middle = middle_of(spent)
         budget = f"<= {_CONNECTION_US:.0f} us"
         made.append(Verdict("CPU per new connection, both ends", budget, f"{middle:.0f} us", middle <= _CONNECTION_US))
     return made

@@ -18,7 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from ztunnel import openssl
@@ -198,7 +198,8 @@ def claim(env: dict[str, str]) -> tuple[str, int]:
             continue
         for left in glob.glob(f"{glob.escape(path)}.*"):
             if left != f"{path}.lock":
-                os.unlink(left)
+                with suppress(OSError):  # they are hints
+                    os.unlink(left)
         return path, lock
     raise OSError(f"{PLACES} ztunnels run in {run_dir} already")
 

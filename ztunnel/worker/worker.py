@@ -22,6 +22,7 @@ from ztunnel.proxy.plane import Plane
 from ztunnel.proxy.sockets import PodSockets
 from ztunnel.telemetry.access_log import LogWriter
 from ztunnel.telemetry.recorder import Recorder
+from ztunnel.worker import heap
 from ztunnel.worker.link import Link
 from ztunnel.worker.served import MakeSockets, ServedPod
 
@@ -68,6 +69,7 @@ class Worker:
         self._deadline: float | None = None
         self._drain_check: asyncio.TimerHandle | None = None
         self._over = False
+        self._give_back_at = loop.time() + heap.EVERY_S
 
     def start(self) -> None:
         """Look for the director and begin the one-second work."""
@@ -205,6 +207,7 @@ class Worker:
             uid = served.pod.uid
             del self._pods[uid]
             served.close()
+            self._join_or_leave()
             self.plane.crashed("policy update", error)
             self._link.send(m.PodReady(uid=uid, error=f"policy update failed: {error}"))
             return False
@@ -230,6 +233,7 @@ class Worker:
         if old is not None:
             del self._pods[message.uid]
             old.close()
+            self._join_or_leave()
         try:
             served = ServedPod(self.plane, message, fds, self._resolvers, self._make_sockets)
         except (MeshError, OSError) as error:
@@ -239,9 +243,7 @@ class Worker:
         self._pods[message.uid] = served
         if self.plane.draining:
             served.drain()
-        else:
-            self.plane.balance.join()
-            self.plane.outgoing.join()
+        self._join_or_leave()
         self._link.send(m.PodReady(uid=message.uid))
         return True
 
@@ -249,7 +251,17 @@ class Worker:
         served = self._pods.pop(message.uid, None)
         if served is not None:
             served.close()
+        self._join_or_leave()
         self._link.send(m.PodGone(uid=message.uid))
+
+    def _join_or_leave(self) -> None:
+        """Other workers let us go first where we have fewer, while there is a pod for which we accept."""
+        accepting = bool(self._pods) and not self.plane.draining
+        for balance in (self.plane.balance, self.plane.outgoing):
+            if accepting:
+                balance.join()
+            else:
+                balance.leave()
 
     def _give_listeners(self, uid: str) -> None:
         served = self._pods.get(uid)
@@ -283,6 +295,9 @@ class Worker:
                 self.recorder.count_live()
             self._note_work()
             self._check_drained()
+            if self._loop.time() >= self._give_back_at:
+                self._give_back_at = self._loop.time() + heap.EVERY_S
+                heap.give_back()
         except Exception as error:
             self.plane.crashed("tick", error)
 
@@ -318,17 +333,15 @@ class Worker:
     def close(self) -> None:
         """Cut everything and hang up, without saying so."""
         self._over = True
-        self.plane.balance.leave()
-        self.plane.outgoing.leave()
         for served in self._pods.values():
             served.close()
         self._pods.clear()
+        self._join_or_leave()
         self._link.close()
 
     def _drain(self, message: m.Drain) -> None:
         self.plane.draining = True
-        self.plane.balance.leave()
-        self.plane.outgoing.leave()
+        self._join_or_leave()
         self._deadline = self._loop.time() + message.deadline_s
         for served in self._pods.values():
             served.drain(take_queue=not message.handed_over)

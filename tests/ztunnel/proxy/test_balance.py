@@ -6,6 +6,7 @@ import socket
 from pathlib import Path
 
 from tests.support.tunnel import application, echo, run, talk, until, world
+from ztunnel.ipc.messages import Drain, PodDown
 from ztunnel.proxy.balance import Balance
 
 
@@ -89,13 +90,25 @@ def test_the_tunnels_of_two_workers_end_in_two_workers() -> None:
     run(scenario)
 
 
-def test_a_worker_that_has_no_pod_yet_is_nobody_whom_others_let_go_first() -> None:
+def test_only_a_worker_that_accepts_is_let_go_first() -> None:
     async def scenario() -> None:
         async with world(workers=2) as here:
-            numbers = here.workers[0].plane.outgoing._numbers
-            assert list(numbers[1:3]) == [0, 0]
-            await here.pod("client", "127.0.0.20")
-            await until(lambda: list(numbers[1:3]) == [1, 1])
+            one, two = here.workers
+
+            def there() -> list[list[int]]:
+                return [list(balance._numbers[1:3]) for balance in (one.plane.balance, one.plane.outgoing)]
+
+            assert there() == [[0, 0]] * 2
+            client = await here.pod("client", "127.0.0.20")
+            await until(lambda: there() == [[1, 1]] * 2)
+            here.director.send(PodDown(uid=client.uid))
+            await until(lambda: there() == [[0, 0]] * 2)
+            await here.pod("server", "127.0.0.12")
+            await until(lambda: there() == [[1, 1]] * 2)
+            two._drain(Drain(deadline_s=20))
+            assert there() == [[1, 0]] * 2
+            one.close()
+            assert there() == [[0, 0]] * 2
 
     run(scenario)
 
