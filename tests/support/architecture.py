@@ -83,7 +83,7 @@ WORKER_SIDE: Final = (
 )
 HEAVY: Final = frozenset({"grpc", "cryptography", "prometheus_client", "google"})
 
-CTYPES_MAY: Final = ("ambient.netns", "ambient.datapath")
+CTYPES_MAY: Final = ("ambient.netns", "ambient.datapath", "ztunnel.worker.heap")
 
 
 def modules(root: Path) -> dict[str, Path]:
@@ -176,7 +176,7 @@ def _with_parents(dotted: str) -> Iterator[str]:
 
 
 def foreign_functions(root: Path) -> list[str]:
-    """ctypes only at the named kernel borders."""
+    """ctypes only at the named borders: the kernel's, and the C library's heap."""
     return [
         f"{name} imports {target}: ctypes is for {' and '.join(CTYPES_MAY)}"
         for name, path in modules(root).items()
