@@ -130,6 +130,7 @@ class Opening:
 
     def close(self) -> None:
         self._process.kill()
+        self._reader.join()  # before communicate() closes the pipe under it
         self._process.communicate()
 
 

@@ -113,8 +113,8 @@ class Source:
 
     def close(self) -> None:
         self._process.kill()
+        self._reader.join()  # before communicate() closes the pipe under it
         self._process.communicate()
-        self._reader.join()
 
     def after(self, moment: float, key: str = "began") -> list[dict[str, Any]]:
         return [event for event in list(self.events) if event.get(key, -1.0) >= moment]
