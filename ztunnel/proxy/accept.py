@@ -84,6 +84,11 @@ class Acceptor:
     def _ready(self, events: int) -> None:
         self._accept(self._at_once, polite=True)
 
+    def _wait(self, seconds: float, then: Callable[[], None]) -> None:
+        """Leave what comes meanwhile in the kernel."""
+        self._poller.leave(self._sock.fileno())
+        self._timer = self._poller.loop.call_later(seconds, then)
+
     def _take_over(self) -> None:
         """Nobody else took them in time, or there are others."""
         self._resume()
@@ -92,12 +97,10 @@ class Acceptor:
     def _accept(self, at_most: int, *, held: bool = True, polite: bool = False) -> None:
         for _ in range(at_most):
             if polite and self._ahead():
-                self._poller.leave(self._sock.fileno())
-                self._timer = self._poller.loop.call_later(_YIELD_S, self._take_over)
+                self._wait(_YIELD_S, self._take_over)
                 return
             if held and (seconds := self._pause()) > 0:
-                self._poller.leave(self._sock.fileno())
-                self._timer = self._poller.loop.call_later(seconds, self._resume)
+                self._wait(seconds, self._resume)
                 return
             try:
                 descriptor, peer = self._take_one()
@@ -111,8 +114,7 @@ class Acceptor:
                     return
                 self._count("accept_errors")
                 if error.errno in _OUT_OF_RESOURCES:
-                    self._poller.leave(self._sock.fileno())
-                    self._timer = self._poller.loop.call_later(_PAUSE_S, self._resume)
+                    self._wait(_PAUSE_S, self._resume)
                 return
             connection.setblocking(False)
             try:
